@@ -1,0 +1,53 @@
+# Two commands do all on a fresh machine: `make run` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEBIAN_PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java
+
+.PHONY: run install test test-long check format lock peers bench wheel clean
+
+run: install ## Start the service with its defaults: SQLite, loopback, ./var
+	$(BIN)/cxr serve
+
+install: $(VENV)/.installed ## Create .venv with the locked dependencies; the command is .venv/bin/cxr
+
+$(VENV)/.installed: locks/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python {v[0]}.{v[1]} found; 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.11 install")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-input --require-hashes --requirement locks/dev.txt
+	$(BIN)/python -m pip install --quiet --no-input --no-deps --no-build-isolation --editable .
+	touch $@
+
+peers: ## Install the Debian packages that the tests talk to, where we may
+	@tests/install-peers $(DEBIAN_PEERS)
+
+test: install peers ## The whole default suite, real peers included
+	$(BIN)/pytest -m "not long"
+
+test-long: install peers ## Slow checks: peers x all files, PixelMed
+	$(BIN)/pytest -m long
+
+check: install ## Format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## Renew locks/ (needs uv); hashes of every file, no index host
+	for set in "listener" "worker --extra worker --extra train" "gpu --extra worker --extra train --extra gpu" \
+	           "dev --extra worker --extra train --group dev"; do \
+	  read -r name flags <<<"$$set"; \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --no-emit-index-url pyproject.toml $$flags --output-file locks/$$name.txt || exit 1; \
+	done
+
+bench: install ## Measure; numbers go into bench/README.md by hand
+	$(BIN)/python bench/run.py
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache

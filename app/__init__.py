@@ -1,0 +1,1 @@
+"""The command, and what puts the parts together: imports all, and nothing imports it."""

@@ -1,0 +1,193 @@
+"""The whole exception tree.
+
+Every class has a ``code`` (a stable slug, stored in the audit database and explained in
+docs/operations.md) and says whether trying again can help (``retryable``). Messages say what was
+received, what is accepted and what to do, and carry no patient value, path or free text of a peer.
+
+::
+
+    CxrError
+    ├─ SettingsError                     start-up: the settings are wrong
+    ├─ IntakeError                       becomes a DIMSE status (listener/statuses.py)
+    │  ├─ UnparsableObject                 0xC210
+    │  ├─ IdentityMismatch                 0xA900
+    │  ├─ ObjectTooLarge                   0xA700
+    │  └─ SpoolFull                        0xA700, retryable
+    ├─ ImageError                        this image can't be scored: final
+    │  ├─ UnsupportedPixels
+    │  ├─ DamagedPixels
+    │  └─ MissingPixels
+    ├─ DecoderError                      the decoder crashed or timed out: retryable
+    ├─ PackageError                      start-up or promotion
+    │  ├─ DamagedPackage
+    │  ├─ IncompatiblePackage
+    │  └─ NoActivePackage
+    ├─ ReportError                       no valid report can be built from this image: final
+    ├─ DeliveryError
+    │  ├─ PeerUnreachable                  retryable
+    │  ├─ PeerBusy                         retryable
+    │  └─ PeerRefused                      final
+    └─ StorageError
+       ├─ SchemaMismatch                   start-up
+       ├─ LeaseLost
+       └─ MissingRow
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CxrError(Exception):
+    """Anything this project raises on purpose."""
+
+    code: ClassVar[str] = "unexpected"
+    retryable: ClassVar[bool] = False
+
+
+class SettingsError(CxrError):
+    """The settings are wrong; the message lists every fault at once."""
+
+    code = "settings"
+
+
+class IntakeError(CxrError):
+    """A received object can't be taken in; the peer gets the status that belongs to the class."""
+
+    code = "intake"
+
+
+class UnparsableObject(IntakeError):
+    """The received bytes are not a DICOM dataset that can be read."""
+
+    code = "unparsable"
+
+
+class IdentityMismatch(IntakeError):
+    """The dataset's identifiers are absent, malformed or contradict the C-STORE command."""
+
+    code = "identity_mismatch"
+
+
+class ObjectTooLarge(IntakeError):
+    """The object is larger than ``listener.max_object_mib``."""
+
+    code = "object_too_large"
+
+
+class SpoolFull(IntakeError):
+    """Less space is free than ``listener.min_free_mib``, or the disk refused the write."""
+
+    code = "spool_full"
+    retryable = True
+
+
+class ImageError(CxrError):
+    """This image can't be scored, however often it is tried."""
+
+    code = "image"
+
+
+class UnsupportedPixels(ImageError):
+    """The pixels are of a kind the recipe does not accept: multi-frame, colour, too large."""
+
+    code = "unsupported_pixels"
+
+
+class DamagedPixels(ImageError):
+    """The pixel data does not decode."""
+
+    code = "damaged_pixels"
+
+
+class MissingPixels(ImageError):
+    """The object has no pixel data."""
+
+    code = "missing_pixels"
+
+
+class DecoderError(CxrError):
+    """The process that decodes pixels crashed or ran out of time."""
+
+    code = "decoder_crashed"
+    retryable = True
+
+
+class PackageError(CxrError):
+    """A model package can't be used."""
+
+    code = "package"
+
+
+class DamagedPackage(PackageError):
+    """A file of the package is missing, unreadable or differs from its recorded digest."""
+
+    code = "damaged_package"
+
+
+class IncompatiblePackage(PackageError):
+    """The package is intact, but of a format, recipe or graph that this version does not serve."""
+
+    code = "incompatible_package"
+
+
+class NoActivePackage(PackageError):
+    """No model package is in service."""
+
+    code = "no_active_package"
+
+
+class ReportError(CxrError):
+    """No valid report can be built from this image."""
+
+    code = "report"
+
+
+class DeliveryError(CxrError):
+    """A report did not reach its destination."""
+
+    code = "delivery"
+
+
+class PeerUnreachable(DeliveryError):
+    """No connection, no association, or it was cut."""
+
+    code = "peer_unreachable"
+    retryable = True
+
+
+class PeerBusy(DeliveryError):
+    """The peer answered, but can't take the report now."""
+
+    code = "peer_busy"
+    retryable = True
+
+
+class PeerRefused(DeliveryError):
+    """The peer refuses this report for good; an operator decides what to do."""
+
+    code = "peer_refused"
+
+
+class StorageError(CxrError):
+    """The audit database or the spool is not in the expected state."""
+
+    code = "storage"
+
+
+class SchemaMismatch(StorageError):
+    """The database's schema is not the one this version works with."""
+
+    code = "schema_mismatch"
+
+
+class LeaseLost(StorageError):
+    """Another worker owns this job now; the result of this attempt is dropped."""
+
+    code = "lease_lost"
+
+
+class MissingRow(StorageError):
+    """No row with that number is in a state that the request can be applied to."""
+
+    code = "missing_row"

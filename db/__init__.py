@@ -1,0 +1,1 @@
+"""The audit database, the job table and the spool: the only room that knows SQLAlchemy."""

@@ -1,0 +1,1 @@
+"""The worker: scores images with a model package, writes and delivers reports."""

@@ -1,0 +1,238 @@
+"""What every test may use: settings of its own, free ports, synthetic X-rays, real peers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test never sees the settings of the machine it runs on."""
+    for name in [name for name in os.environ if name.startswith("CXR_") and name != "CXR_REQUIRE_PEERS"]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real radiographs and DICOM files beside the checkout; absent on a user's machine."""
+    if not SHARED.is_dir():
+        pytest.skip("the shared radiographs (../shared/data) are not on this machine")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def require_peer() -> Callable[[str], str]:
+    """Find a peer's binary; missing, it is a skip, or with CXR_REQUIRE_PEERS=1 a failure."""
+
+    def find(binary: str) -> str:
+        path = shutil.which(binary) or shutil.which(binary, path="/usr/sbin:/usr/local/sbin")
+        if path is None:
+            if os.environ.get("CXR_REQUIRE_PEERS") == "1":
+                pytest.fail(f"{binary} is not installed and CXR_REQUIRE_PEERS=1")
+            pytest.skip(f"{binary} is not installed (make peers)")
+        return path
+
+    return find
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    return _free_port
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., Any]:
+    """Poll until a condition is truthy and return it; fail with its description after a bound."""
+
+    def wait(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            value = condition()
+            if value:
+                return value
+            time.sleep(0.05)
+        pytest.fail(f"not within {timeout_s} s: {what}")
+
+    return wait
+
+
+@pytest.fixture
+def synthetic_xray() -> Callable[..., Dataset]:
+    """Make a small CR chest radiograph; keyword arguments override or (None) delete elements."""
+
+    def make(*, rows: int = 64, columns: int = 48, seed: int = 0, **elements: Any) -> Dataset:
+        pixels = np.random.default_rng(seed).integers(0, 4096, (rows, columns), dtype=np.uint16)
+        dataset = Dataset()
+        dataset.SpecificCharacterSet = "ISO_IR 100"
+        dataset.ImageType = ["ORIGINAL", "PRIMARY"]
+        dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+        dataset.SOPInstanceUID = generate_uid(entropy_srcs=["instance", str(seed)])
+        dataset.StudyDate = "20200401"
+        dataset.StudyTime = "101500"
+        dataset.AccessionNumber = f"ACC{seed}"
+        dataset.Modality = "CR"
+        dataset.Manufacturer = "Synthetic"
+        dataset.ReferringPhysicianName = ""
+        dataset.PatientName = "Synthetic^Xray"
+        dataset.PatientID = f"SYN{seed}"
+        dataset.PatientBirthDate = "19700101"
+        dataset.PatientSex = "O"
+        dataset.BodyPartExamined = "CHEST"
+        dataset.ViewPosition = "PA"
+        dataset.StudyInstanceUID = generate_uid(entropy_srcs=["study", str(seed)])
+        dataset.SeriesInstanceUID = generate_uid(entropy_srcs=["series", str(seed)])
+        dataset.StudyID = "1"
+        dataset.SeriesNumber = "1"
+        dataset.InstanceNumber = "1"
+        dataset.PatientOrientation = ["L", "F"]
+        dataset.SamplesPerPixel = 1
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+        dataset.Rows, dataset.Columns = rows, columns
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+        dataset.PixelRepresentation = 0
+        dataset.PixelData = pixels.tobytes()
+        for keyword, value in elements.items():
+            if value is None:
+                delattr(dataset, keyword)
+            else:
+                setattr(dataset, keyword, value)
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        return dataset
+
+    return make
+
+
+@dataclass
+class Orthanc:
+    """A real Orthanc of this test's own, on free loopback ports, without authentication."""
+
+    folder: Path
+    http_port: int
+    dicom_port: int
+    ae_title: str = "ORTHANC"
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def address(self) -> str:
+        """As a destination's address in the settings."""
+        return f"{self.ae_title}@127.0.0.1:{self.dicom_port}"
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url + path, timeout=10) as response:
+            return json.load(response)
+
+    def get_bytes(self, path: str) -> bytes:
+        with urllib.request.urlopen(self.url + path, timeout=30) as response:
+            content: bytes = response.read()
+            return content
+
+    def post(self, path: str, body: bytes | dict[str, Any]) -> Any:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, data=data), timeout=30) as response:
+            return json.load(response)
+
+    def find(self, level: str, **query: str) -> list[dict[str, Any]]:
+        """Expanded resources that match, e.g. find("Instance", SOPInstanceUID=uid)."""
+        found: list[dict[str, Any]] = self.post("/tools/find", {"Level": level, "Query": query, "Expand": True})
+        return found
+
+    def start(self) -> None:
+        with (self.folder / "orthanc.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    shutil.which("Orthanc", path=os.environ["PATH"] + ":/usr/sbin") or "Orthanc",
+                    str(self.folder / "orthanc.json"),
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                self.get("/system")
+                return
+            except OSError:
+                time.sleep(0.1)
+        pytest.fail("Orthanc did not start within 30 s")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(timeout=30)
+            self.process = None
+
+
+@pytest.fixture
+def orthanc_factory(tmp_path: Path, require_peer: Callable[[str], str]) -> Iterator[Callable[..., Orthanc]]:
+    """Start Orthanc; keyword arguments are options of its configuration file."""
+    require_peer("Orthanc")
+    started: list[Orthanc] = []
+
+    def start(**options: Any) -> Orthanc:
+        folder = tmp_path / f"orthanc{len(started)}"
+        folder.mkdir()
+        peer = Orthanc(folder=folder, http_port=_free_port(), dicom_port=_free_port())
+        configuration = {
+            "Name": "test",
+            "StorageDirectory": str(folder / "db"),
+            "IndexDirectory": str(folder / "db"),
+            "HttpPort": peer.http_port,
+            "DicomPort": peer.dicom_port,
+            "DicomAet": peer.ae_title,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "StorageCompression": False,
+            "DicomAlwaysAllowStore": True,
+            "DicomAlwaysAllowEcho": True,
+            "DicomAlwaysAllowFind": True,
+        } | options
+        (folder / "orthanc.json").write_text(json.dumps(configuration))
+        peer.start()
+        started.append(peer)
+        return peer
+
+    yield start
+    for peer in started:
+        peer.stop()
+
+
+@pytest.fixture
+def orthanc(orthanc_factory: Callable[..., Orthanc]) -> Orthanc:
+    return orthanc_factory()

@@ -1,0 +1,1 @@
+"""Rebuilds model packages from manifests of images; knows neither database nor network."""
