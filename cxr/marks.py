@@ -1,0 +1,58 @@
+"""The marks that every object of ours carries, and that tell it from everybody else's.
+
+The report's builder writes them, the frontal filter reads them: a result that a PACS routes back
+to us is never taken as input.
+
+References
+----------
+DICOM PS3.5 Section 9.1 and Annex B (UIDs), PS3.3 Section 8.2 (coding scheme designators)
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+APPLICATION = "cxr-listener"
+
+MANUFACTURER = "cxr-listener (research)"
+"""Manufacturer (0008,0070) of everything we make; the mark that the loop guard looks for."""
+
+MANUFACTURER_MODEL_NAME = "cxr-listener"
+"""Manufacturer's Model Name (0008,1090) of everything we make."""
+
+CODING_SCHEME_DESIGNATOR = "99CXRLISTENER"
+"""Coding Scheme Designator (0008,0102) of our private codes; SH, at most 16 characters."""
+
+CODING_SCHEME_NAME = "cxr-listener research codes, not for clinical use"
+"""Coding Scheme Name (0008,0115), for the Coding Scheme Identification Sequence."""
+
+UID_NAMESPACE = UUID("90dbe71c-82fe-563e-ad8c-330acd69fd47")
+"""Namespace of every UID we derive (UUIDv5, written as 2.25.<integer>). Never change it."""
+
+NOTICE = "RESEARCH USE ONLY - NOT FOR CLINICAL USE"
+"""What every artefact says, in ASCII, so that any character set can carry it."""
+
+NOTICE_SENTENCE = (
+    "RESEARCH USE ONLY - NOT FOR CLINICAL USE. This is the output of a research algorithm. It has not been reviewed "
+    "by a physician, is not a medical device and must not be used for diagnosis, treatment or any other decision "
+    "about a patient."
+)
+"""The notice in full."""
+
+UNTRAINED = "UNTRAINED MODEL - RANDOM WEIGHTS - THE SCORES MEAN NOTHING"
+"""What results of an untrained package say wherever they say anything."""
+
+DEMONSTRATION = "DEMONSTRATION MODEL - NOT EVALUATED"
+"""What results of a demonstration package say wherever they say anything."""
+
+REPORT_SERIES_NUMBER = 9901
+"""Series Number (0020,0011) of a report: high, so that it sorts behind the images."""
+
+SALIENCY_SERIES_NUMBER = 9902
+"""Series Number (0020,0011) of a saliency Secondary Capture."""
+
+REPORT_SERIES_DESCRIPTION = "AI chest X-ray - RESEARCH USE ONLY"
+"""Series Description (0008,103E) of a report; LO, at most 64 characters."""
+
+SALIENCY_SERIES_DESCRIPTION = "AI evidence map - RESEARCH USE ONLY"
+"""Series Description (0008,103E) of a saliency Secondary Capture; LO, at most 64 characters."""
