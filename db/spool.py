@@ -1,0 +1,262 @@
+"""The spool: received objects and reports on disk, under names that no peer has a say in.
+
+::
+
+    spool/
+      spool.id         guard: a spool without it is not written (an unmounted disk, say)
+      incoming/        what is being received; a leftover is removed by the sweep
+      objects/<aa>/    received objects, as received
+      reports/<aa>/    results
+      quarantine/      files that no row knows
+
+A name is random: never a UID, which a peer chooses and which tells of a patient. A file under
+``objects`` or ``reports`` is complete and on the platter: it is written aside, fsynced, renamed, and
+its folder fsynced.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+from cxr.errors import StorageError
+from db.durable import make_folder, refusals, sync_folder, write_file
+from db.incoming import IncomingFile
+
+OBJECTS = "objects"
+REPORTS = "reports"
+_SHARDS = tuple(f"{number:02x}" for number in range(256))
+_NAME = re.compile(r"(?:objects|reports)/([0-9a-f]{2})/\1[0-9a-f]{30}(?:\.[a-z0-9]{1,8}){1,2}")
+_GUARD = "spool.id"
+_MIB = 1024 * 1024
+
+
+class Spool:
+    """Received objects and reports on disk.
+
+    Parameters
+    ----------
+    root
+        Its folder.
+    min_free_mib
+        With less free space than this, in MiB, the spool counts as full.
+    """
+
+    def __init__(self, root: Path, *, min_free_mib: int) -> None:
+        self._root = root
+        self._min_free_mib = min_free_mib
+
+    @property
+    def incoming_dir(self) -> Path:
+        """Where objects are written while they arrive; on the same file system as the rest."""
+        return self._root / "incoming"
+
+    @property
+    def quarantine_dir(self) -> Path:
+        """Where the sweep puts files that no row knows."""
+        return self._root / "quarantine"
+
+    def prepare(self) -> None:
+        """Make the folders of a new spool, or check that this is the spool that was here before.
+
+        Listener and worker may call it at the same time.
+
+        Raises
+        ------
+        StorageError
+            If the spool's guard file is absent or another one than the copy beside the spool says:
+            the disk that holds the spool is not mounted, or another one is.
+        SpoolFull
+            If the disk refuses.
+        """
+        with refusals():
+            make_folder(self._root)
+            self._check_guard()
+            for folder in (self.incoming_dir, self.quarantine_dir):
+                make_folder(folder)
+            # All of them now, so that keeping an object never makes a folder: one fsync less, and an
+            # unmounted spool is found missing.
+            for kind in (OBJECTS, REPORTS):
+                for shard in _SHARDS:
+                    make_folder(self._root / kind / shard)
+                sync_folder(self._root / kind)
+            sync_folder(self._root)
+
+    def open_incoming(self) -> IncomingFile:
+        """Start to receive one object.
+
+        Raises
+        ------
+        SpoolFull
+            If the disk refuses, or is not mounted.
+        """
+        return IncomingFile(self.incoming_dir / secrets.token_hex(16))
+
+    def keep(self, incoming: IncomingFile) -> str:
+        """Make a received object durable under a name of its own.
+
+        Returns
+        -------
+        str
+            Its spool name. File and folder entry are on the platter.
+
+        Raises
+        ------
+        SpoolFull
+            If the disk refuses; nothing of the object is left then.
+        """
+        return self._keep_as(incoming, OBJECTS, ".dcm")
+
+    def write(self, data: bytes, *, suffix: str) -> str:
+        """Write a result durably.
+
+        Parameters
+        ----------
+        data
+            The whole file.
+        suffix
+            End of its name, for example ``.dcm``: one or two parts of lower-case letters and digits.
+
+        Returns
+        -------
+        str
+            Its spool name.
+
+        Raises
+        ------
+        SpoolFull
+            If the disk refuses; nothing is left then.
+        """
+        with self.open_incoming() as incoming:
+            incoming.write(data)
+            return self._keep_as(incoming, REPORTS, suffix)
+
+    def path(self, spool_name: str) -> Path:
+        """Where a file lies, by its spool name; it need not exist.
+
+        Raises
+        ------
+        StorageError
+            If this is not a name that the spool gives.
+        """
+        if _NAME.fullmatch(spool_name) is None:
+            raise StorageError(
+                "Received a name that the spool did not give; accepted are names that keep() or write() returned. "
+                "Check the database with `cxr db check`."
+            )
+        return self._root / spool_name
+
+    def remove(self, spool_name: str) -> bool:
+        """Remove a file for good.
+
+        Returns
+        -------
+        bool
+            Whether it was there.
+        """
+        path = self.path(spool_name)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        sync_folder(path.parent)
+        return True
+
+    def free_mib(self) -> int:
+        """Free space for us, in MiB."""
+        status = os.statvfs(self._root)
+        return status.f_bavail * status.f_frsize // _MIB
+
+    def is_full(self) -> bool:
+        """Whether less is free than ``min_free_mib``, or no more files can be made."""
+        status = os.statvfs(self._root)
+        has_no_inodes = status.f_files > 0 and status.f_favail == 0
+        return has_no_inodes or self.free_mib() < self._min_free_mib
+
+    def names(self) -> Iterator[str]:
+        """Spool names of all files that lie here, in no order."""
+        for kind in (OBJECTS, REPORTS):
+            for shard in _SHARDS:
+                folder = self._root / kind / shard
+                if folder.is_dir():
+                    yield from (f"{kind}/{shard}/{entry.name}" for entry in os.scandir(folder))
+
+    def sweep(self, is_known: Callable[[str], bool], *, older_than: datetime) -> int:
+        """Quarantine files that no row knows, and remove what cut transfers left.
+
+        Parameters
+        ----------
+        is_known
+            Whether a row has this spool name; asked right before the file is moved.
+        older_than
+            Aware. Files written later stay: their row may not be committed yet. Never later than the
+            start of the listener and the worker.
+
+        Returns
+        -------
+        int
+            How many files were moved or removed.
+        """
+        limit = older_than.timestamp()
+        swept = 0
+        for name in list(self.names()):
+            path = self._root / name
+            if _is_older(path, limit) and not is_known(name):
+                path.rename(self.quarantine_dir / path.name)
+                swept += 1
+        for leftover in list(self.incoming_dir.iterdir()):
+            if _is_older(leftover, limit):
+                leftover.unlink(missing_ok=True)
+                swept += 1
+        return swept
+
+    def _keep_as(self, incoming: IncomingFile, kind: str, suffix: str) -> str:
+        token = secrets.token_hex(16)
+        name = f"{kind}/{token[:2]}/{token}{suffix}"
+        target = self.path(name)
+        try:
+            incoming.settle()
+            with refusals():
+                incoming.path.rename(target)
+                sync_folder(target.parent)
+        except BaseException:
+            incoming.discard()
+            for leftover in (incoming.path, target):
+                leftover.unlink(missing_ok=True)
+            raise
+        return name
+
+    def _check_guard(self) -> None:
+        inside, beside = self._root / _GUARD, self._root.parent / f"{self._root.name}.id"
+        if not beside.exists():
+            _create_once(inside, secrets.token_hex(16))
+            _create_once(beside, inside.read_text(encoding="ascii"))
+        if not inside.exists() or inside.read_text(encoding="ascii") != beside.read_text(encoding="ascii"):
+            raise StorageError(
+                "The spool is not the one that was here before: its guard file spool.id is absent or another's. "
+                "Mount the spool's disk; if the spool was replaced on purpose, remove the file spool.id beside it."
+            )
+
+
+def _create_once(path: Path, content: str) -> None:
+    """Create a file with all its content, or leave the one that another process made first."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    write_file(draft, content.encode("ascii"))
+    try:
+        path.hardlink_to(draft)
+        sync_folder(path.parent)
+    except FileExistsError:
+        return
+    finally:
+        draft.unlink()
+
+
+def _is_older(path: Path, limit: float) -> bool:
+    try:
+        return path.stat().st_mtime < limit
+    except FileNotFoundError:
+        return False
