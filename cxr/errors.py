@@ -26,7 +26,11 @@ received, what is accepted and what to do, and carry no patient value, path or f
     ├─ DeliveryError
     │  ├─ PeerUnreachable                  retryable
     │  ├─ PeerBusy                         retryable
-    │  └─ PeerRefused                      final
+    │  ├─ AccessRefused                    retryable, at longer intervals
+    │  ├─ NotVerified                      retryable
+    │  ├─ PeerRefused                      final
+    │  │  └─ PresentationContextRejected
+    │  └─ ReportUnreadable                 final
     └─ StorageError
        ├─ SchemaMismatch                   start-up
        ├─ LeaseLost
@@ -144,9 +148,21 @@ class ReportError(CxrError):
 
 
 class DeliveryError(CxrError):
-    """A report did not reach its destination."""
+    """A report did not reach its destination.
+
+    Parameters
+    ----------
+    message
+        What happened and what to do; names no peer, report or patient.
+    status
+        DIMSE status (DICOM PS3.7 Annex C) or HTTP status that the peer answered with, if it answered.
+    """
 
     code = "delivery"
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class PeerUnreachable(DeliveryError):
@@ -163,10 +179,36 @@ class PeerBusy(DeliveryError):
     retryable = True
 
 
+class AccessRefused(DeliveryError):
+    """The peer lets nothing of ours in; its settings or ours must change, and a peer under repair does the same."""
+
+    code = "access_refused"
+    retryable = True
+
+
+class NotVerified(DeliveryError):
+    """The peer took the report, and says afterwards that it does not have it."""
+
+    code = "not_verified"
+    retryable = True
+
+
 class PeerRefused(DeliveryError):
     """The peer refuses this report for good; an operator decides what to do."""
 
     code = "peer_refused"
+
+
+class PresentationContextRejected(PeerRefused):
+    """The peer takes none of the SOP classes that this report can have."""
+
+    code = "presentation_context_rejected"
+
+
+class ReportUnreadable(DeliveryError):
+    """The report's file is gone from the spool or damaged; with the file restored, it can be requeued."""
+
+    code = "report_unreadable"
 
 
 class StorageError(CxrError):

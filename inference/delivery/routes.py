@@ -1,0 +1,65 @@
+"""Which destinations a result goes to, and which it never goes back to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from config.settings import DestinationSettings, PeerSettings
+
+
+def destinations_for(
+    peer_ae_title: str | None, destinations: Sequence[DestinationSettings]
+) -> tuple[DestinationSettings, ...]:
+    """Choose the destinations of one result by who sent its image.
+
+    A destination with ``from_peers`` takes results of images from these peers and no other. A
+    destination without takes the results of all images, except those that itself sent: a result goes
+    back to its sender only where the destination is bound to that peer.
+
+    Parameters
+    ----------
+    peer_ae_title
+        Calling AE title of the peer that sent the image; None: it is not known.
+    destinations
+        All of the settings.
+
+    Returns
+    -------
+    tuple[DestinationSettings, ...]
+        In the order of the settings.
+    """
+    return tuple(destination for destination in destinations if _takes(destination, peer_ae_title))
+
+
+def unbound_senders(
+    peers: Sequence[PeerSettings], destinations: Sequence[DestinationSettings]
+) -> tuple[DestinationSettings, ...]:
+    """Find the destinations that also send to us and get nothing of that back: worth a warning at start.
+
+    Parameters
+    ----------
+    peers, destinations
+        All of the settings.
+
+    Returns
+    -------
+    tuple[DestinationSettings, ...]
+        Those whose AE title is also a peer's, and that no ``from_peers`` binds.
+    """
+    calling = {peer.ae_title for peer in peers}
+    return tuple(
+        destination for destination in destinations if not destination.from_peers and _ae_title(destination) in calling
+    )
+
+
+def _takes(destination: DestinationSettings, peer_ae_title: str | None) -> bool:
+    if destination.from_peers:
+        return peer_ae_title in destination.from_peers
+    return peer_ae_title is None or _ae_title(destination) != peer_ae_title
+
+
+def _ae_title(destination: DestinationSettings) -> str | None:
+    """Called AE title; a URL and a folder have none, so that whoever names one has decided."""
+    return destination.dicom_address()[0] if destination.kind == "dicom" else None
