@@ -1,0 +1,103 @@
+"""How this process talks to SQLite: journal, locks, and errors without values."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
+
+from cxr.errors import SpoolFull, StorageError
+
+BUSY_TIMEOUT_S = 30.0
+
+
+class Journal(NamedTuple):
+    """How SQLite keeps a commit durable."""
+
+    mode: str
+    synchronous: str
+
+
+def journal_mode(version: tuple[int, ...]) -> Journal:
+    """Choose the journal for a version of the SQLite library.
+
+    The write-ahead log is faster, but before the versions below a checkpoint that meets a writer
+    who resets the log can lose committed rows (https://sqlite.org/wal.html#walresetbug).
+
+    Parameters
+    ----------
+    version
+        As ``sqlite3.sqlite_version_info``.
+
+    Returns
+    -------
+    Journal
+        WAL with ``synchronous=FULL`` where the defect is fixed, else DELETE with ``EXTRA``; both
+        keep every commit through a loss of power.
+    """
+    fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+    return Journal("wal", "full") if fixed else Journal("delete", "extra")
+
+
+def make_engine(path: Path, *, begin: str, query_only: bool = False) -> Engine:
+    """Make an engine whose transactions start with our own BEGIN.
+
+    Parameters
+    ----------
+    path
+        The database file.
+    begin
+        ``BEGIN IMMEDIATE`` to take the write lock at once, ``BEGIN`` to take none before it is needed.
+    query_only
+        Let SQLite refuse every write on these connections.
+
+    Returns
+    -------
+    Engine
+        It never shows the parameters of a statement in an error: they are patient data.
+    """
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_TIMEOUT_S}, hide_parameters=True
+    )
+    synchronous = journal_mode(sqlite3.sqlite_version_info).synchronous
+
+    def on_connect(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # sqlite3 itself begins no transactions
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA query_only = {int(query_only)}")
+
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)
+    return engine
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn SQLAlchemy's errors into ours, without statements and values.
+
+    Raises
+    ------
+    SpoolFull
+        If the disk is full.
+    StorageError
+        For any other refusal of SQLite or SQLAlchemy.
+    """
+    try:
+        yield
+    except SQLAlchemyError as error:
+        name = getattr(getattr(error, "orig", None), "sqlite_errorname", type(error).__name__)
+        if name == "SQLITE_FULL":
+            raise SpoolFull("The disk of the audit database is full: free space on it.") from error
+        raise StorageError(
+            f"The audit database refused the transaction ({name}): nothing of it was kept; "
+            "`cxr db check` tells whether the file is sound."
+        ) from error

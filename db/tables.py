@@ -1,0 +1,257 @@
+"""The tables of the audit database. Rows never leave ``db``.
+
+Tables have singular names and are ours to change; people read the views (``db.views``), whose
+plural names and columns are interface. The migrations must give this very schema; a test compares.
+Import the module, not the classes (``tables.Job``): their names are also those of other things.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    DateTime,
+    Dialect,
+    Enum,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from cxr.domain import DeliveryState, JobState, PackageStatus, View
+
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware datetime, stored in UTC as ``YYYY-MM-DD HH:MM:SS.ffffff``: text order is time order."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn an aware time into UTC; a naive one is a programming error."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise TypeError("A time without a zone was given; the audit database takes aware datetimes only.")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Say again that it is UTC."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+def _enum(kind: type[StrEnum], name: str) -> Enum:
+    """Store the values, not the Python names, and let the database refuse any other."""
+    return Enum(
+        kind, name=name, native_enum=False, create_constraint=True, length=16, values_callable=lambda of: list(of)
+    )
+
+
+class Base(DeclarativeBase):
+    """What all tables share."""
+
+    metadata = MetaData(naming_convention=NAMES)
+    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy's own idiom)
+        datetime: UtcTime(),
+        JobState: _enum(JobState, "state"),
+        DeliveryState: _enum(DeliveryState, "state"),
+        PackageStatus: _enum(PackageStatus, "status"),
+        View: _enum(View, "view"),
+        dict[str, Any]: JSON(),
+        list[str]: JSON(),
+    }
+
+
+class Image(Base):
+    """One received object; a resend with changed content is a row of its own."""
+
+    __tablename__ = "image"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    study_instance_uid: Mapped[str | None] = mapped_column(String(64), index=True)
+    series_instance_uid: Mapped[str | None] = mapped_column(String(64))
+    accession_number: Mapped[str | None] = mapped_column(index=True)
+    patient_id: Mapped[str | None] = mapped_column(index=True)
+    study_date: Mapped[str | None]
+    modality: Mapped[str | None]
+    body_part_examined: Mapped[str | None]
+    rows: Mapped[int | None]
+    columns: Mapped[int | None]
+    peer_ae_title: Mapped[str] = mapped_column(String(16))
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int]
+    dataset_digest: Mapped[str] = mapped_column(String(64))
+    pixel_digest: Mapped[str | None] = mapped_column(String(64))
+    identity_digest: Mapped[str] = mapped_column(String(64))
+    spool_name: Mapped[str | None] = mapped_column(unique=True)  # None: not kept, or no longer
+    pixels_removed_at: Mapped[datetime | None]
+    seal_salt: Mapped[str | None]  # hex; deleted when the patient is forgotten
+    received_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Decision(Base):
+    """What the header said about one image, and where it said so."""
+
+    __tablename__ = "decision"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), primary_key=True)
+    view: Mapped[View]
+    is_chest: Mapped[bool | None]
+    reason: Mapped[str]
+    evidence: Mapped[dict[str, Any]]
+    decided_at: Mapped[datetime]
+
+
+class Package(Base):
+    """One model package that was put into service or scored an image."""
+
+    __tablename__ = "package"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str]
+    version: Mapped[str]
+    status: Mapped[PackageStatus]
+    first_seen_at: Mapped[datetime]
+
+
+class Activation(Base):
+    """One time that a package was put into service."""
+
+    __tablename__ = "activation"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    package_id: Mapped[int] = mapped_column(ForeignKey("package.id"), index=True)
+    accepted_gates: Mapped[list[str]]
+    actor: Mapped[str]
+    reason: Mapped[str]
+    at: Mapped[datetime]
+
+
+class Job(Base):
+    """The work on one image: who does it, until when, and what came of it."""
+
+    __tablename__ = "job"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), unique=True)
+    state: Mapped[JobState] = mapped_column(index=True)
+    reason: Mapped[str]
+    attempts: Mapped[int] = mapped_column(default=0)  # that came to an end, good or bad
+    not_before: Mapped[datetime | None]
+    worker_id: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    error_code: Mapped[str | None]
+    package_id: Mapped[int | None] = mapped_column(ForeignKey("package.id"), index=True)
+    device: Mapped[str | None]
+    warnings: Mapped[list[str] | None]
+    scored_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class Score(Base):
+    """One output of the model for one image."""
+
+    __tablename__ = "score"
+    __table_args__ = (UniqueConstraint("job_id", "finding"), Index(None, "finding", "score"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
+    finding: Mapped[str]
+    score: Mapped[float]
+    threshold: Mapped[float | None]
+
+
+class Report(Base):
+    """One object that we made; one row per SOP Instance UID, whatever is tried again."""
+
+    __tablename__ = "report"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    spool_name: Mapped[str | None] = mapped_column(unique=True)  # None: no longer kept
+    content_digest: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    removed_at: Mapped[datetime | None]
+
+
+class JobReport(Base):
+    """Which reports a job came to; a report's UID follows from content, so two jobs may share one."""
+
+    __tablename__ = "job_report"
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    report_id: Mapped[int] = mapped_column(ForeignKey("report.id"), primary_key=True, index=True)
+
+
+class Delivery(Base):
+    """One report on its way to one destination."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (UniqueConstraint("report_id", "destination"), Index(None, "destination", "due_at"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    report_id: Mapped[int] = mapped_column(ForeignKey("report.id"))
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"), index=True)  # whose result asked for it
+    destination: Mapped[str] = mapped_column(String(32))
+    state: Mapped[DeliveryState] = mapped_column(index=True)
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime | None]  # when to send (pending) or verify (sent); None: nothing to do
+    sender_id: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    status: Mapped[int | None]
+    error_code: Mapped[str | None]
+    delivered_sop_class_uid: Mapped[str | None] = mapped_column(String(64))
+    delivered_sop_instance_uid: Mapped[str | None] = mapped_column(String(64))
+    sent_at: Mapped[datetime | None]
+    verified_at: Mapped[datetime | None]
+    verified_by: Mapped[str | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class Event(Base):
+    """One thing that happened; append-only (triggers in ``db.views``) and chained (``db.audit``)."""
+
+    __tablename__ = "event"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(index=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    image_id: Mapped[int | None] = mapped_column(index=True)
+    job_id: Mapped[int | None]
+    report_id: Mapped[int | None]
+    delivery_id: Mapped[int | None]
+    facts: Mapped[str]  # canonical JSON
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class Lease(Base):
+    """Who may do what only one process may do at a time."""
+
+    __tablename__ = "lease"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    holder: Mapped[str]
+    expires_at: Mapped[datetime]
