@@ -39,11 +39,12 @@ format: install
 	$(BIN)/ruff check --fix .
 
 lock: ## Renew locks/ (needs uv); hashes of every file, no index host
-	for set in "listener" "worker --extra worker --extra train" "gpu --extra worker --extra train --extra gpu" \
-	           "dev --extra worker --extra train --group dev"; do \
-	  read -r name flags <<<"$$set"; \
+	for set in "build --group build" "listener pyproject.toml" "worker pyproject.toml --extra worker --extra train" \
+	           "gpu pyproject.toml --extra worker --extra train --extra gpu" \
+	           "dev pyproject.toml --extra worker --extra train --group dev"; do \
+	  read -r name what <<<"$$set"; \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	    --no-emit-index-url pyproject.toml $$flags --output-file locks/$$name.txt || exit 1; \
+	    --no-emit-index-url $$what --output-file locks/$$name.txt || exit 1; \
 	done
 
 bench: install ## Measure; numbers go into bench/README.md by hand
