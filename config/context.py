@@ -5,12 +5,13 @@ A verb that needs none (``cxr --help``, ``cxr config example``) reads none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from config.settings import Settings, load_settings
+from config.settings import Settings, load_settings, merge
+from cxr.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,12 @@ class CommandContext:
     ----------
     config_file
         The file that ``--config`` named; None: ``CXR_CONFIG``, else ``cxr.toml``, else defaults.
+    overrides
+        What ``--set`` gave, as nested values.
     """
 
     config_file: Path | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, flags: Mapping[str, Any] | None = None) -> Settings:
         """Read the settings once, with a verb's flags over them.
@@ -38,4 +42,50 @@ class CommandContext:
         SettingsError
             If anything is wrong; the message lists every fault.
         """
-        return load_settings(self.config_file, flags=flags)
+        return load_settings(self.config_file, flags=merge(self.overrides, flags or {}))
+
+    def with_overrides(self, *layers: Mapping[str, Any]) -> CommandContext:
+        """Return the same context with more values over its settings."""
+        overrides = dict(self.overrides)
+        for layer in layers:
+            overrides = merge(overrides, layer)
+        return CommandContext(config_file=self.config_file, overrides=overrides)
+
+    def as_arguments(self) -> list[str]:
+        """Return the global options that give another ``cxr`` process the same settings."""
+        arguments = ["--config", str(self.config_file)] if self.config_file else []
+        for key, value in _flatten(self.overrides):
+            arguments += ["--set", f"{key}={value}"]
+        return arguments
+
+
+def _flatten(nested: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
+    """Read ``section.key=value`` pairs into nested values; pydantic reads the values' types.
+
+    Raises
+    ------
+    SettingsError
+        If a pair has another form.
+
+    Examples
+    --------
+    >>> parse_overrides(["listener.port=104", "data_dir=/srv/cxr"])
+    {'listener': {'port': '104'}, 'data_dir': '/srv/cxr'}
+    """
+    nested: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise SettingsError(f"--set takes section.key=value, for example listener.port=104; got {pair!r}.")
+        for part in reversed(key.split(".")):
+            value = {part: value}  # type: ignore[assignment]
+        nested = merge(nested, value)  # type: ignore[arg-type]
+    return nested

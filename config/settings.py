@@ -353,7 +353,7 @@ def load_settings(
     environment = dict(os.environ if environ is None else environ)  # noqa: TID251 (this is the one reader)
     from_file = _read_file(file, environment)
     from_environment = _read_environment(environment)
-    merged = _merge(_merge(from_file, from_environment), flags or {})
+    merged = merge(merge(from_file, from_environment), flags or {})
     try:
         return Settings(**merged)
     except ValidationError as error:
@@ -402,12 +402,13 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return dict(_Environment(environment)())
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested values over others; tables are merged key by key, everything else is replaced."""
     merged = dict(base)
     for key, value in over.items():
         present = merged.get(key)
         if isinstance(present, Mapping) and isinstance(value, Mapping):
-            merged[key] = _merge(present, value)
+            merged[key] = merge(present, value)
         else:
             merged[key] = value
     return merged

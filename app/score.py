@@ -1,0 +1,177 @@
+"""``cxr score``: score files without a server, exactly as the worker would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from config.logs import configure
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from config.context import CommandContext
+from config.settings import Settings
+from cxr.domain import PackageStatus, View
+from cxr.errors import CxrError, SettingsError
+from cxr.marks import NOTICE
+
+if TYPE_CHECKING:
+    from cxr.package import ModelPackage
+    from inference.model import Model
+
+app = typer.Typer(add_completion=False)
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileScore:
+    """One line of the answer; the first six names are interface."""
+
+    file: str
+    view: str
+    reason: str
+    finding: str | None = None
+    score: float | None = None
+    error_code: str | None = None
+    threshold: float | None = None
+    model: str | None = None
+    fingerprint: str | None = None
+    model_status: str | None = None
+
+
+@app.command()
+def score(
+    ctx: typer.Context,
+    files: Annotated[list[Path], typer.Argument(help="DICOM, PNG or JPEG files.", metavar="FILE...")],
+    package: Annotated[Path | None, typer.Option(help="Model package (folder); else the one in service.")] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="Write the first file's evidence map over its image here, as PNG.")
+    ] = None,
+    any_view: Annotated[bool, typer.Option("--any-view", help="Score also what is not a frontal chest image.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file and finding.")] = False,
+) -> None:
+    """Score files; what the header says about the view decides as in the service, but unknown views are scored.
+
+    Example: cxr score chest.dcm film.png --overlay evidence.png
+    """
+    context: CommandContext = ctx.obj
+    settings = context.settings()
+    configure(settings.log)
+    if overlay is not None and len(files) != 1:
+        raise SettingsError(f"--overlay takes one file; got {len(files)}.")
+    scorer = Scorer(settings, package, any_view=any_view)
+    progress = track(files, description="scoring", console=Console(stderr=True), disable=len(files) < 3, transient=True)
+    rows = [row for file in progress for row in scorer.score(file, overlay)]
+    _print_json(rows) if as_json else _print_table(rows, scorer.package)
+    raise typer.Exit(1 if any(row.error_code for row in rows) else 0)
+
+
+class Scorer:
+    """Scores one file after the other with one package.
+
+    Parameters
+    ----------
+    settings
+        All settings.
+    package
+        Folder of a model package; None: the package in service.
+    any_view
+        Whether to score what the header says is not a frontal chest image.
+    """
+
+    def __init__(self, settings: Settings, package: Path | None, *, any_view: bool) -> None:
+        from cxr.package import load_package
+        from inference.registry import Registry
+
+        self.package: ModelPackage = load_package(package) if package else Registry(settings.models_dir).active()
+        self._settings = settings
+        self._any_view = any_view
+        self._loaded: Model | None = None
+
+    def score(self, file: Path, overlay: Path | None) -> list[FileScore]:
+        """Return one row per finding, or one row that says why there is none."""
+        view, reason = View.UNKNOWN.value, "not_dicom"
+        try:
+            if is_dicom(file):
+                view, reason, is_wanted = self._decide(file)
+                if not (is_wanted or self._any_view):
+                    return [FileScore(file=str(file), view=view, reason=reason)]
+            return list(self._rows(file, view, reason, overlay))
+        except CxrError as error:
+            return [FileScore(file=str(file), view=view, reason=reason, error_code=error.code)]
+        except OSError:
+            return [FileScore(file=str(file), view=view, reason=reason, error_code="unreadable_file")]
+
+    def _decide(self, file: Path) -> tuple[str, str, bool]:
+        from cxr.header import open_dataset, read_header
+        from cxr.projection import decide_view
+
+        limit = self._settings.listener.max_object_mib * MIB
+        decision = decide_view(read_header(open_dataset(file, max_inflated_bytes=limit)))
+        is_wanted = decision.is_scorable or decision.view is View.UNKNOWN
+        return decision.view.value, decision.reason, is_wanted
+
+    def _rows(self, file: Path, view: str, reason: str, overlay: Path | None) -> Iterator[FileScore]:
+        from cxr.pixels import read_image, to_model_input
+
+        manifest = self.package.manifest
+        pixels = to_model_input(read_image(file), manifest.recipe)
+        output = self._model().score(pixels[None])
+        if overlay is not None:
+            self._write_overlay(overlay, pixels, output.evidence)
+        for entry, probability in zip(manifest.classes, output.probabilities[0], strict=True):
+            yield FileScore(
+                file=str(file),
+                view=view,
+                reason=reason,
+                finding=entry.finding,
+                score=float(probability),
+                threshold=entry.threshold,
+                model=f"{manifest.name} {manifest.version}",
+                fingerprint=self.package.fingerprint,
+                model_status=manifest.status.value,
+            )
+
+    def _model(self) -> Model:
+        from inference.model import Model
+
+        if self._loaded is None:
+            self._loaded = Model.load(self.package, device=self._settings.worker.device)
+        return self._loaded
+
+    def _write_overlay(self, target: Path, pixels: object, evidence: object) -> None:
+        from inference import explain
+
+        if evidence is None:
+            raise SettingsError("--overlay needs a model package with an evidence map; this one has none.")
+        target.write_bytes(explain.overlay(pixels, evidence[0]))  # type: ignore[index, arg-type]
+
+
+def is_dicom(file: Path) -> bool:
+    """Whether a file is to be read as DICOM: anything but a PNG or JPEG, by its first bytes."""
+    with file.open("rb") as stream:
+        start = stream.read(8)
+    return not start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"))
+
+
+def _print_json(rows: Sequence[FileScore]) -> None:
+    for row in rows:
+        typer.echo(json.dumps(asdict(row)))
+
+
+def _print_table(rows: Sequence[FileScore], package: ModelPackage) -> None:
+    manifest = package.manifest
+    title = f"{manifest.name} {manifest.version} - {NOTICE}"
+    if manifest.status is not PackageStatus.EVALUATED:
+        title += f" - {manifest.status.value.upper()} MODEL"
+    table = Table("file", "view", "reason", "finding", "score", "error", title=title)
+    for row in rows:
+        shown = "" if row.score is None else f"{row.score:.4f}"
+        table.add_row(row.file, row.view, row.reason, row.finding or "", shown, row.error_code or "")
+    Console().print(table)

@@ -1,0 +1,150 @@
+"""``cxr serve``: listener and worker as two child processes of one command.
+
+A child that ends is started again, after a wait that doubles while it keeps ending early. Killed
+itself, this process takes both with it: they read a pipe that it holds.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import typer
+from config.logs import configure, get_logger
+
+from app.stopping import stop_event
+from config.context import CommandContext
+from config.settings import Settings
+from cxr.marks import NOTICE
+
+app = typer.Typer(add_completion=False)
+log = get_logger(__name__)
+
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 60.0
+STEADY_AFTER_S = 60.0
+
+
+@app.command()
+def serve(
+    ctx: typer.Context,
+    data_dir: Annotated[str | None, typer.Option(help="Where everything is kept.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the listener.")] = None,
+) -> None:
+    """Run listener and worker together, on SQLite, until Ctrl-C.
+
+    Example: cxr serve --port 11113
+    """
+    context: CommandContext = ctx.obj
+    context = context.with_overrides(
+        {"data_dir": data_dir} if data_dir else {}, {"listener": {"port": port}} if port else {}
+    )
+    settings = context.settings()
+    configure(settings.log)
+    prepare(settings)
+    typer.echo(_banner(settings), err=True)
+    stop = stop_event()
+    with_settings = context.as_arguments()
+    children = [Child(role, with_settings) for role in ("listen", "work")]
+    supervise(children, stop, patience_s=settings.listener.drain_timeout_s + settings.worker.decode_timeout_s)
+
+
+def prepare(settings: Settings) -> None:
+    """Make what both children need, so that the faults of a first start are told once, by this process.
+
+    Raises
+    ------
+    StorageError
+        If the data folder can't be used.
+    """
+    from db.engine import open_database
+
+    open_database(settings.database_path, settings.audit_key_path, create=True).dispose()
+
+
+def _banner(settings: Settings) -> str:
+    where = f"{settings.listener.ae_title}@{settings.listener.bind}:{settings.listener.port}"
+    destinations = ", ".join(destination.name for destination in settings.destinations) or "none (results stay here)"
+    return (
+        f"cxr-listener: {NOTICE}\n"
+        f"  receives   {where}\n"
+        f"  keeps      {settings.data_dir}/ (audit database: {settings.database_path})\n"
+        f"  delivers   {destinations}\n"
+        "  stop with Ctrl-C; query with `cxr audit list`"
+    )
+
+
+@dataclass
+class Child:
+    """One role, as a process that is started again when it ends."""
+
+    role: str
+    arguments: Sequence[str]
+    process: subprocess.Popen[bytes] | None = None
+    wait_s: float = FIRST_WAIT_S
+    started_at: float = 0.0
+    start_again_at: float = field(default=0.0)
+
+    def start(self) -> None:
+        """Start the role; its standard input is a pipe that ends when we do."""
+        command = [sys.executable, "-P", "-m", "app", *self.arguments, self.role, "--with-parent"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        self.started_at = time.monotonic()
+        log.info("child_started", role=self.role, pid=self.process.pid)
+
+    def watch(self) -> None:
+        """Start the role if it is due, and plan its next start if it has ended."""
+        now = time.monotonic()
+        if self.process is None:
+            if now >= self.start_again_at:
+                self.start()
+        elif (code := self.process.poll()) is not None:
+            self.wait_s = FIRST_WAIT_S if now - self.started_at > STEADY_AFTER_S else self.wait_s
+            log.error("child_ended", role=self.role, code=code, wait_s=self.wait_s)
+            self.process, self.start_again_at = None, now + self.wait_s
+            self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)
+
+    def ask_to_stop(self) -> None:
+        """Let it finish what is in flight."""
+        if self.process is not None:
+            self.process.terminate()
+
+    def stop_by(self, deadline: float) -> None:
+        """Wait for its end until the deadline, then kill it."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(timeout=max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.warning("child_killed", role=self.role)
+            self.process.kill()
+            self.process.wait()
+
+
+def supervise(children: Sequence[Child], stop: threading.Event, *, patience_s: float) -> None:
+    """Keep the children running until ``stop`` is set, then end them in order.
+
+    Parameters
+    ----------
+    children
+        The roles.
+    stop
+        Set by a signal.
+    patience_s
+        How long a child may take over its end before it is killed.
+    """
+    while not stop.is_set():
+        for child in children:
+            child.watch()
+        stop.wait(0.2)
+    for child in children:
+        child.ask_to_stop()
+    deadline = time.monotonic() + patience_s
+    for child in children:
+        child.stop_by(deadline)
+    log.info("stopped")

@@ -1,0 +1,175 @@
+"""What happens by the clock: delivery and its retries, stalled leases, retention, checks, copies.
+
+APScheduler runs in every worker process, but only the process that holds the database's
+``maintenance`` lease does anything: one per database, however many workers. Timers are
+APScheduler's; queues are not.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+from config.logs import get_logger
+
+from cxr.errors import CxrError
+from db import audit, backup, jobs, leases, retention, snapshot
+
+if TYPE_CHECKING:
+    from db.engine import Database
+    from inference.delivery import Sender
+
+    from config.settings import Settings
+    from db.spool import Spool
+
+log = get_logger(__name__)
+
+LEASE = "maintenance"
+LEASE_TTL_S = 30.0
+DELIVER_EVERY_S = 1.0
+ORPHAN_AGE = timedelta(hours=1)
+
+
+class Timers:
+    """The timers of one worker process.
+
+    Parameters
+    ----------
+    settings
+        All settings; times and bounds of each task stand in their own tables.
+    database, spool
+        What the tasks keep in order.
+    senders
+        One per destination.
+    holder
+        Unique among all processes of this database.
+    clock
+        The time, as an aware datetime.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        spool: Spool,
+        senders: Sequence[Sender],
+        holder: str,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._spool = spool
+        self._senders = {sender.name: sender for sender in senders}
+        self._holder = holder
+        self._clock = clock
+        self._is_holder = threading.Event()
+        self._scheduler = BackgroundScheduler(
+            # One thread more than there are senders: a destination that hangs holds up nothing else.
+            executors={"default": ThreadPoolExecutor(4), "delivery": ThreadPoolExecutor(len(senders) + 1)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+
+    def start(self) -> None:
+        """Take the lease if it is free and start all timers."""
+        self._hold()
+        self._every(LEASE_TTL_S / 3, self._hold, name="hold", always=True)
+        for name, sender in self._senders.items():
+            self._every(
+                DELIVER_EVERY_S, lambda sender=sender: sender.deliver_due(self._clock()), name=f"deliver:{name}"
+            )
+        self._every(60, self._release_expired, name="release_expired")
+        self._every(self._settings.audit.snapshot_every_s, self._snapshot, name="snapshot")
+        self._every(600, self._retain, name="retention")
+        self._every(3600, self._check_integrity, name="integrity")
+        self._every(3600, self._sweep, name="sweep")
+        self._every(86400, self._export_head, name="head")
+        hour, _, minute = self._settings.audit.backup_at.partition(":")
+        self._scheduler.add_job(
+            self._guarded(self._back_up, "backup", always=False), CronTrigger(hour=hour, minute=minute), id="backup"
+        )
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """End the timers, after what they are doing now, and give the lease back."""
+        self._scheduler.shutdown(wait=True)
+        for sender in self._senders.values():
+            sender.close()
+        with self._database.begin() as session:
+            leases.release(session, name=LEASE, holder=self._holder)
+
+    def wake_delivery(self) -> None:
+        """Deliver now rather than at the next tick: a report was just written."""
+        for name in self._senders:
+            try:
+                self._scheduler.modify_job(f"deliver:{name}", next_run_time=self._clock())
+            except JobLookupError:  # stopping
+                return
+
+    def _every(self, seconds: float, task: Callable[[], object], *, name: str, always: bool = False) -> None:
+        executor = "delivery" if name.startswith("deliver:") else "default"
+        self._scheduler.add_job(
+            self._guarded(task, name, always=always),
+            "interval",
+            seconds=seconds,
+            id=name,
+            executor=executor,
+            next_run_time=self._clock() + timedelta(seconds=min(seconds, 5)),
+        )
+
+    def _guarded(self, task: Callable[[], object], name: str, *, always: bool) -> Callable[[], None]:
+        def run() -> None:
+            if not always and not self._is_holder.is_set():
+                return
+            try:
+                task()
+            except CxrError as error:
+                log.warning("timer_failed", timer=name, code=error.code)
+            except Exception:  # a process loop: the next tick tries again
+                log.exception("timer_failed", timer=name)
+
+        return run
+
+    def _hold(self) -> None:
+        with self._database.begin() as session:
+            is_held = leases.hold(session, name=LEASE, holder=self._holder, ttl_s=LEASE_TTL_S, now=self._clock())
+        if is_held != self._is_holder.is_set():
+            log.info("maintenance", holds=is_held)
+        if is_held:
+            self._is_holder.set()
+        else:
+            self._is_holder.clear()
+
+    def _release_expired(self) -> None:
+        with self._database.begin() as session:
+            released = jobs.release_expired(session, max_attempts=self._settings.worker.max_attempts, now=self._clock())
+        if released:
+            log.warning("leases_expired", count=released)
+
+    def _snapshot(self) -> None:
+        snapshot.refresh_snapshot(self._database, self._settings.snapshot_path)
+
+    def _retain(self) -> None:
+        retention.enforce(self._database, self._spool, self._settings.retention, now=self._clock())
+
+    def _check_integrity(self) -> None:
+        faults = backup.check(self._database)
+        if faults:
+            log.error("integrity", faults=len(faults))
+
+    def _sweep(self) -> None:
+        self._spool.sweep(lambda name: False, older_than=self._clock() - ORPHAN_AGE)
+
+    def _export_head(self) -> None:
+        audit.export_head(self._database, self._settings.audit_heads_path, now=self._clock())
+
+    def _back_up(self) -> None:
+        backup.backup(
+            self._database, self._settings.backup_dir, keep=self._settings.audit.backup_keep, now=self._clock()
+        )
