@@ -1,0 +1,295 @@
+"""The worker: claims images, prepares and scores them, writes a report for each.
+
+Reads top to bottom as one batch goes through. While a batch is scored, the next one is decoded.
+Killed anywhere, the jobs' leases run out and another attempt comes to the same result: every effect
+is idempotent, and ``db.jobs.finish`` refuses a worker that has lost its lease.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+from config.logs import get_logger
+from numpy.typing import NDArray
+
+from cxr.domain import PackageStatus, Score, ScoredImage
+from cxr.errors import CxrError, LeaseLost
+from db import jobs
+from db.records import ClaimedJob
+from inference.decoding import Preparer
+from inference.delivery.routes import destinations_for
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from cxr.package import ModelPackage
+    from db.engine import Database
+
+    from config.settings import DestinationSettings, WorkerSettings
+    from db.spool import Spool
+    from inference.model import Model, ModelOutput
+    from inference.registry import Registry
+    from inference.reporter import Reporter
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One claimed job and its pixels, on their way through a child process."""
+
+    job: ClaimedJob
+    pixels: Future[NDArray[np.float32]]
+
+
+class Worker:
+    """Scores images until told to stop.
+
+    Parameters
+    ----------
+    database, spool, registry
+        Where jobs, files and model packages are.
+    settings
+        The ``worker`` table of the settings.
+    destinations
+        Where reports may go; which of them one report goes to depends on the image's sender.
+    reporter
+        Turns a scored image into files in the spool.
+    load_model
+        Loads a package onto the device; called at start and whenever another package is promoted.
+    worker_id
+        Unique among all workers of this database.
+    clock
+        The time, as an aware datetime.
+    reported
+        Called after reports were written, so that delivery need not wait for its timer.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        spool: Spool,
+        registry: Registry,
+        settings: WorkerSettings,
+        destinations: Sequence[DestinationSettings],
+        reporter: Reporter,
+        load_model: Callable[[ModelPackage], Model],
+        worker_id: str,
+        clock: Callable[[], datetime],
+        reported: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._database = database
+        self._spool = spool
+        self._registry = registry
+        self._settings = settings
+        self._destinations = tuple(destinations)
+        self._reporter = reporter
+        self._load_model = load_model
+        self._worker_id = worker_id
+        self._clock = clock
+        self._reported = reported
+        self._in_flight = InFlight()
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until ``stop`` is set; jobs that were not finished go back into the queue."""
+        heartbeat = threading.Thread(target=self._renew_leases, args=(stop,), name="heartbeat", daemon=True)
+        heartbeat.start()
+        try:
+            while not stop.is_set():
+                self._serve_one_package(stop)
+        finally:
+            with self._database.begin() as session:
+                jobs.give_back(session, worker_id=self._worker_id, now=self._clock())
+            heartbeat.join()
+
+    def _serve_one_package(self, stop: threading.Event) -> None:
+        """Work with the active package until another one is promoted."""
+        package = self._registry.active()
+        model = self._load_model(package)
+        log.info("model_loaded", model=package.manifest.name, fingerprint=package.fingerprint, device=model.device)
+        with Preparer(
+            package.manifest.recipe,
+            processes=self._settings.decode_processes,
+            timeout_s=self._settings.decode_timeout_s,
+            max_megapixels=self._settings.max_megapixels,
+        ) as preparer:
+            ahead: list[Prepared] = []
+            while not stop.is_set():
+                is_current = self._registry.active_fingerprint() == package.fingerprint
+                batch, ahead = ahead, self._claim(preparer) if is_current else []
+                if batch:
+                    self._score(batch, package, model)
+                elif not is_current:
+                    return
+                elif not ahead:
+                    stop.wait(self._settings.poll_s)
+
+    def _claim(self, preparer: Preparer) -> list[Prepared]:
+        """Claim a batch and hand its files to the processes that decode."""
+        with self._database.begin() as session:
+            claimed = jobs.claim(
+                session,
+                worker_id=self._worker_id,
+                limit=self._settings.batch_size,
+                now=self._clock(),
+                lease_s=self._settings.lease_s,
+            )
+        self._in_flight.add(job.id for job in claimed)
+        return [Prepared(job, preparer.submit(self._spool.path(job.spool_name))) for job in claimed]
+
+    def _score(self, batch: Sequence[Prepared], package: ModelPackage, model: Model) -> None:
+        """Score what could be prepared; an image that could not be fails alone."""
+        ready: list[tuple[ClaimedJob, NDArray[np.float32]]] = []
+        for prepared in batch:
+            with self._failing_alone([prepared.job]):
+                ready.append((prepared.job, prepared.pixels.result()))
+        if ready:
+            with self._failing_alone([job for job, _ in ready]):
+                output = model.score(np.stack([pixels for _, pixels in ready]))
+                self._report_all(ready, output, package, model.device)
+        self._in_flight.discard(prepared.job.id for prepared in batch)
+        self._reported()
+
+    def _report_all(
+        self,
+        ready: Sequence[tuple[ClaimedJob, NDArray[np.float32]]],
+        output: ModelOutput,
+        package: ModelPackage,
+        device: str,
+    ) -> None:
+        for row, (job, pixels) in enumerate(ready):
+            with self._failing_alone([job]):
+                scored = scored_image(output.probabilities[row], package, device, self._clock())
+                evidence = None if output.evidence is None else output.evidence[row]
+                self._report(job, scored, package, pixels, evidence)
+
+    def _report(
+        self,
+        job: ClaimedJob,
+        scored: ScoredImage,
+        package: ModelPackage,
+        pixels: NDArray[np.float32],
+        evidence: NDArray[np.float32] | None,
+    ) -> None:
+        """Write the report into the spool, then the result into the database: one transaction."""
+        reports = self._reporter.write(job, scored, package.manifest, pixels, evidence)
+        is_held_back = package.manifest.status is PackageStatus.UNTRAINED and not self._reporter.deliver_untrained
+        destinations = () if is_held_back else destinations_for(job.peer_ae_title, self._destinations)
+        try:
+            with self._database.begin() as session:
+                jobs.finish(
+                    session,
+                    job.id,
+                    worker_id=self._worker_id,
+                    scored=scored,
+                    reports=reports,
+                    destinations=[destination.name for destination in destinations],
+                    now=self._clock(),
+                )
+        except LeaseLost:
+            for report in reports:
+                self._spool.remove(report.spool_name)
+            raise
+        log.info("reported", job=job.id, image=job.image_id, attempt=job.attempt)
+
+    @contextmanager
+    def _failing_alone(self, concerned: Sequence[ClaimedJob]) -> Iterator[None]:
+        """Record a failure for the jobs that it concerns, and go on with the others."""
+        try:
+            yield
+        except LeaseLost:
+            log.warning("lease_lost", jobs=[job.id for job in concerned])
+        except CxrError as error:
+            self._fail(concerned, code=error.code, retryable=error.retryable)
+        except Exception:  # a process loop: a bug must not end the service
+            log.exception("unexpected", jobs=[job.id for job in concerned])
+            self._fail(concerned, code=CxrError.code, retryable=True)
+
+    def _fail(self, concerned: Sequence[ClaimedJob], *, code: str, retryable: bool) -> None:
+        for job in concerned:
+            with self._database.begin() as session:
+                state = jobs.fail(
+                    session,
+                    job.id,
+                    worker_id=self._worker_id,
+                    code=code,
+                    retryable=retryable,
+                    max_attempts=self._settings.max_attempts,
+                    retry_s=self._settings.retry_s,
+                    now=self._clock(),
+                )
+            log.warning("attempt_failed", job=job.id, image=job.image_id, code=code, state=state.value)
+
+    def _renew_leases(self, stop: threading.Event) -> None:
+        """Tell the database, three times in a lease, that this worker lives."""
+        while not stop.wait(self._settings.lease_s / 3):
+            held = self._in_flight.snapshot()
+            if not held:
+                continue
+            with self._database.begin() as session:
+                kept = jobs.renew(
+                    session, held, worker_id=self._worker_id, now=self._clock(), lease_s=self._settings.lease_s
+                )
+            if lost := held - kept - (held - self._in_flight.snapshot()):
+                log.warning("lease_lost", jobs=sorted(lost))
+
+
+class InFlight:
+    """The jobs that this worker holds now; the worker adds and discards, the heartbeat reads."""
+
+    def __init__(self) -> None:
+        self._ids: set[int] = set()
+        self._lock = threading.Lock()
+
+    def add(self, ids: Iterable[int]) -> None:
+        """Hold these jobs."""
+        with self._lock:
+            self._ids.update(ids)
+
+    def discard(self, ids: Iterable[int]) -> None:
+        """These jobs are finished, failed or given back."""
+        with self._lock:
+            self._ids.difference_update(ids)
+
+    def snapshot(self) -> frozenset[int]:
+        """The jobs that are held at this moment."""
+        with self._lock:
+            return frozenset(self._ids)
+
+
+def scored_image(
+    probabilities: NDArray[np.float32], package: ModelPackage, device: str, scored_at: datetime
+) -> ScoredImage:
+    """Name a model's outputs.
+
+    Parameters
+    ----------
+    probabilities
+        Shape (classes,), in [0, 1], in the order of the package's classes.
+    package
+        The package that was scored with.
+    device
+        ``cpu`` or ``gpu:N``.
+    scored_at
+        When.
+    """
+    manifest = package.manifest
+    return ScoredImage(
+        scores=tuple(
+            Score(finding=entry.finding, score=float(value), threshold=entry.threshold)
+            for entry, value in zip(manifest.classes, probabilities, strict=True)
+        ),
+        model_name=manifest.name,
+        model_version=manifest.version,
+        fingerprint=package.fingerprint,
+        status=manifest.status,
+        scored_at=scored_at,
+        device=device,
+    )
