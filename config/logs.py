@@ -1,0 +1,273 @@
+"""How the program speaks: structured records on standard error, without anything about a patient.
+
+pydicom, pynetdicom and highdicom put patient values into warnings, log texts and exceptions, so
+care in our own calls is not enough. Nothing leaves here but:
+
+* of our own records, a constant event name and fields that are on the list below;
+* of an exception, its type and place, and the message only where it is a ``CxrError``;
+* of everybody else's records and warnings, the origin: who, how severe, where in the code.
+
+Rows are named by our integers (``job=7 image=12``), never by a UID, accession number or path.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import MutableMapping
+from pathlib import PurePath
+from types import TracebackType
+from typing import Any, TextIO, cast
+
+import structlog
+from structlog.stdlib import ProcessorFormatter
+
+from config.settings import LogSettings
+from cxr.errors import CxrError
+
+FIELDS = frozenset(
+    {
+        # Rows, by our integers
+        *("delivery", "deliveries", "event_id", "image", "images", "job", "jobs", "report", "reports"),
+        # Codes of ours, and numbers of a standard
+        *("attempt", "attempts", "category", "code", "kind", "reason", "signal", "sop_class", "state", "status"),
+        *("transfer_syntax", "verified_by", "view"),
+        # Parts of this installation, as the settings and the model package name them
+        *("ae_title", "bind", "destination", "device", "fingerprint", "format", "model", "pid", "port", "role"),
+        *("setting", "timer", "tls", "tls_port", "version", "worker"),
+        # Figures
+        *(
+            "batch",
+            "bytes",
+            "count",
+            "expired",
+            "faults",
+            "free_mib",
+            "held",
+            "limit",
+            "minimum_mib",
+            "open",
+            "removed",
+        ),
+        *("rows", "columns", "seconds", "size", "size_bytes", "total", "wait_s", "holds", "handshakes", "refused"),
+    }
+)
+"""Every field that a record of ours may carry; another one is dropped, and counted in ``dropped``."""
+
+PACKAGES = ("app", "config", "cxr", "db", "inference", "listener", "training")
+
+_EVENT = re.compile(r"[a-z][a-z0-9_.]{0,63}")
+_TEXT = re.compile(r"[\w.:+@\[\]-]{0,80}", re.ASCII)  # no space, no caret, no slash: no name, sentence or path
+_UID = re.compile(r"\d+(\.\d+){4,}")
+_WITHHELD = "(withheld)"
+
+_Event = MutableMapping[str, Any]
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """The one handler that we put on the root logger; its own class, so that it is found again."""
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Get the logger of one module; it keeps to the rules whether ``configure`` has run or not.
+
+    Parameters
+    ----------
+    name
+        ``__name__`` of the module.
+
+    Examples
+    --------
+    >>> log = get_logger(__name__)
+    >>> log.info("reported", job=7, image=12)
+    """
+    logger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.add_log_level,
+            _keep_allowed,
+            _name_exception,
+            ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    return cast("structlog.stdlib.BoundLogger", logger)
+
+
+def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Send every record of this process to standard error, by these rules.
+
+    Called once by each composition root; calling it again replaces what was there. Uncaught
+    exceptions and Python warnings go the same way.
+
+    Parameters
+    ----------
+    settings
+        Level and format. Other people's records start at warning, whatever the level.
+    stream
+        Where to write instead of standard error.
+    """
+    target = sys.stderr if stream is None else stream
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
+        root.removeHandler(handler)
+    handler = _Handler(target)
+    handler.setFormatter(_formatter(settings, target))
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(settings.level.upper())
+    # A handler that fails would print the record, with its arguments, by itself.
+    logging.raiseExceptions = False
+    warnings.showwarning = _show_warning
+    sys.excepthook = _report_uncaught
+    threading.excepthook = _report_uncaught_in_thread
+
+
+def _formatter(settings: LogSettings, target: TextIO) -> ProcessorFormatter:
+    on_terminal = target.isatty()
+    as_json = settings.format == "json" or (settings.format == "auto" and not on_terminal)
+    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=on_terminal)
+    return ProcessorFormatter(
+        foreign_pre_chain=[_reduce_to_origin],
+        processors=[
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _add_logger_name,
+            ProcessorFormatter.remove_processors_meta,
+            renderer,
+        ],
+    )
+
+
+def _keep_allowed(_logger: object, _method: str, event: _Event) -> _Event:
+    """Drop what is not on the list; a caller's mistake must not become a leak or a crash."""
+    kept: _Event = {
+        "event": event["event"] if _is_event_name(event.get("event")) else _WITHHELD,
+        "level": event["level"],
+    } | ({"exc_info": event["exc_info"]} if "exc_info" in event else {})
+    dropped = 0
+    for name, value in event.items():
+        if name in FIELDS:
+            kept[name] = _plain(value)
+        elif name not in kept:
+            dropped += 1
+    if dropped:
+        kept["dropped"] = dropped
+    return kept
+
+
+def _is_event_name(value: object) -> bool:
+    return isinstance(value, str) and _EVENT.fullmatch(value) is not None
+
+
+def _plain(value: object) -> object:
+    """Let numbers and short codes through, and nothing that could be a name, a path or an identifier."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return str(value) if _TEXT.fullmatch(value) and not _UID.fullmatch(value) else _WITHHELD
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return _WITHHELD
+
+
+def _name_exception(_logger: object, _method: str, event: _Event) -> _Event:
+    """Replace an exception by its type and place, so that no renderer prints its message."""
+    given = event.pop("exc_info", None)
+    if not given:
+        return event
+    error = given if isinstance(given, BaseException) else given[1] if isinstance(given, tuple) else sys.exc_info()[1]
+    if error is not None:
+        event.update(describe_exception(error))
+    return event
+
+
+def describe_exception(error: BaseException) -> dict[str, str]:
+    """Say what was raised and where, without a message that is not ours.
+
+    Parameters
+    ----------
+    error
+        Any exception, with its traceback.
+
+    Returns
+    -------
+    dict[str, str]
+        ``error``, the type; ``where``, innermost place first, then the innermost place in our own
+        code; ``cause``, the type that it was raised from; for a ``CxrError`` also ``message``.
+    """
+    said = {"error": type(error).__name__, "where": _place(error.__traceback__)}
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None:
+        said["cause"] = type(cause).__name__
+    if isinstance(error, CxrError):
+        said["message"] = str(error)
+    return said
+
+
+def _place(trace: TracebackType | None) -> str:
+    frames = [(_short(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(trace)]
+    if not frames:
+        return "unknown"
+    ours = [frame for frame in frames if frame[0].split("/")[0] in PACKAGES]
+    places = dict.fromkeys([frames[-1], *ours[-1:]])
+    return " < ".join(f"{file}:{line}" for file, line in places)
+
+
+def _short(filename: str) -> str:
+    """Keep the last two parts of a module's file: enough to find it, nothing of the machine."""
+    return "/".join(PurePath(filename).parts[-2:])
+
+
+def _reduce_to_origin(_logger: object, _method: str, event: _Event) -> _Event:
+    """Replace a record that is not ours by where it came from."""
+    record: logging.LogRecord = event["_record"]
+    reduced: _Event = {
+        "event": "third_party",
+        "level": record.levelname.lower(),
+        "origin": f"{_short(record.pathname)}:{record.lineno}",
+        "_record": record,
+        "_from_structlog": False,
+    }
+    error = record.exc_info[1] if record.exc_info else None
+    # The formatter would render these two by itself.
+    record.exc_info, record.exc_text, record.stack_info = None, None, None
+    if error is not None:
+        reduced.update(error=type(error).__name__, where=_place(error.__traceback__))
+    return reduced
+
+
+def _add_logger_name(_logger: object, _method: str, event: _Event) -> _Event:
+    event["logger"] = event["_record"].name
+    return event
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Stand in for ``warnings.showwarning``: the kind and the place, not the text."""
+    logging.getLogger("warnings").handle(
+        logging.LogRecord("warnings." + category.__name__, logging.WARNING, filename, lineno, "", None, None)
+    )
+
+
+def _report_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    get_logger("app").critical("uncaught", exc_info=(kind, error, trace))
+
+
+def _report_uncaught_in_thread(arguments: threading.ExceptHookArgs) -> None:
+    if arguments.exc_value is not None and not isinstance(arguments.exc_value, SystemExit):
+        get_logger("app").critical("uncaught_in_thread", exc_info=arguments.exc_value)
