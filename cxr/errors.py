@@ -21,7 +21,8 @@ received, what is accepted and what to do, and carry no patient value, path or f
     ├─ PackageError                      start-up or promotion
     │  ├─ DamagedPackage
     │  ├─ IncompatiblePackage
-    │  └─ NoActivePackage
+    │  ├─ NoActivePackage
+    │  └─ PromotionRefused               a gate failed
     ├─ ReportError                       no valid report can be built from this image: final
     ├─ DeliveryError
     │  ├─ PeerUnreachable                  retryable
@@ -139,6 +140,12 @@ class NoActivePackage(PackageError):
     """No model package is in service."""
 
     code = "no_active_package"
+
+
+class PromotionRefused(PackageError):
+    """A gate between the package and the service failed, and nobody accepted that."""
+
+    code = "promotion_refused"
 
 
 class ReportError(CxrError):

@@ -216,7 +216,7 @@ def _open_regular(path: Path) -> io.BufferedReader:
     # O_NOFOLLOW: between the look at the folder and here somebody may have put a link in place.
     # O_NONBLOCK: opening a pipe would wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    file = io.BufferedReader(io.FileIO(descriptor))
+    file = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "not a plain file")
