@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ def journal_mode(version: tuple[int, ...]) -> Journal:
     return Journal("wal", "full") if fixed else Journal("delete", "extra")
 
 
-def make_engine(path: Path, *, begin: str, query_only: bool = False) -> Engine:
+def make_engine(path: Path, *, begin: str, query_only: bool = False, foreign_keys: bool = True) -> Engine:
     """Make an engine whose transactions start with our own BEGIN.
 
     Parameters
@@ -55,6 +55,8 @@ def make_engine(path: Path, *, begin: str, query_only: bool = False) -> Engine:
         ``BEGIN IMMEDIATE`` to take the write lock at once, ``BEGIN`` to take none before it is needed.
     query_only
         Let SQLite refuse every write on these connections.
+    foreign_keys
+        Enforce them; a migration that copies a table can't have that and checks them at its end.
 
     Returns
     -------
@@ -69,7 +71,7 @@ def make_engine(path: Path, *, begin: str, query_only: bool = False) -> Engine:
     def on_connect(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # sqlite3 itself begins no transactions
         connection.execute(f"PRAGMA synchronous = {synchronous}")
-        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
         connection.execute(f"PRAGMA query_only = {int(query_only)}")
 
     def on_begin(connection: Connection) -> None:
@@ -78,6 +80,37 @@ def make_engine(path: Path, *, begin: str, query_only: bool = False) -> Engine:
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
     return engine
+
+
+def choose_journal(path: Path) -> None:
+    """Switch a database file to the journal of this SQLite library, if it has another.
+
+    Parameters
+    ----------
+    path
+        The database file; nobody else may be opening it at the same time.
+
+    Raises
+    ------
+    StorageError
+        If other processes use the file with another journal, or it is no database.
+    """
+    wanted = journal_mode(sqlite3.sqlite_version_info).mode
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
+            (found,) = connection.execute("PRAGMA journal_mode").fetchone()
+            if found != wanted:
+                (found,) = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise StorageError(
+            f"The audit database can't be opened ({error.sqlite_errorname}): stop every process of the service, "
+            "then run `cxr db check`."
+        ) from error
+    if found != wanted:
+        raise StorageError(
+            f"The audit database has the journal {found}, this SQLite library needs {wanted}: "
+            "stop every process of the service, then start again."
+        )
 
 
 @contextmanager

@@ -7,19 +7,35 @@ engine of their own that takes no write lock and can't write.
 
 from __future__ import annotations
 
+import fcntl
+import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from cxr.errors import StorageError
-from db.connection import BUSY_TIMEOUT_S, Journal, journal_mode, make_engine, translated
+from db import durable, schema
+from db.audit import AUDIT_KEY, EventKind, append_event, is_own_key
+from db.connection import BUSY_TIMEOUT_S, Journal, choose_journal, journal_mode, make_engine, translated
+from db.keys import load_or_create_key
 
-__all__ = ["AUDIT_KEY", "Database", "Journal", "Session", "journal_mode"]
+__all__ = [
+    "AUDIT_KEY",
+    "Database",
+    "Journal",
+    "Session",
+    "journal_mode",
+    "load_or_create_key",
+    "open_database",
+    "upgrade",
+]
 
-AUDIT_KEY = "audit_key"  # where a session's info carries the key of the event chain
+OLDEST_SQLITE = (3, 35, 0)  # UPDATE ... RETURNING
 
 
 class Database:
@@ -28,7 +44,7 @@ class Database:
     Parameters
     ----------
     path
-        The database file; it exists and has this version's schema (see ``db.opening``).
+        The database file; it exists and has this version's schema (see `open_database`).
     audit_key
         Key of the event chain; every session of this database carries it.
     """
@@ -88,3 +104,143 @@ class Database:
         """Close all connections that are not in use."""
         self._writing.dispose()
         self._reading.dispose()
+
+
+def open_database(path: Path, key_path: Path, *, create: bool, now: datetime | None = None) -> Database:
+    """Open the audit database; a new one is made whole or not at all, however many processes start at once.
+
+    Parameters
+    ----------
+    path
+        The database file; folders and files that are made are their owner's only.
+    key_path
+        Key of the event chain, made with a new database.
+    create
+        Whether to make the database if there is none.
+    now
+        When, for a new database's first event; None: by the clock.
+
+    Returns
+    -------
+    Database
+        With this version's schema.
+
+    Raises
+    ------
+    SchemaMismatch
+        If the schema is older or newer, or the file is another program's.
+    StorageError
+        If there is no database and none is to be made, its key is missing or another's, or SQLite
+        is too old.
+    """
+    _check_library()
+    is_absent = not path.exists() or path.stat().st_size == 0
+    if is_absent and not create:
+        raise StorageError("There is no audit database in data_dir: start the service once, or check data_dir.")
+    durable.make_folder(path.parent)
+    with _one_opener(path):
+        is_new = not path.exists() or path.stat().st_size == 0
+        if is_new:
+            key = load_or_create_key(key_path)
+            _create(path, key, now or datetime.now(UTC))
+        else:
+            key = _existing_key(key_path)
+            choose_journal(path)
+            _check(path, key)
+    return Database(path, key)
+
+
+def upgrade(path: Path, key_path: Path, *, now: datetime | None = None) -> tuple[str | None, str]:
+    """Bring an existing audit database to this version's schema, in one transaction.
+
+    Parameters
+    ----------
+    path
+        The database file.
+    key_path
+        Key of its event chain.
+    now
+        When, for the event; None: by the clock.
+
+    Returns
+    -------
+    tuple[str | None, str]
+        The revision it had and the one it has now.
+
+    Raises
+    ------
+    SchemaMismatch
+        If it was made by a newer version, or not by this project.
+    StorageError
+        If there is none, its key is missing, or SQLite refuses; then nothing was changed.
+    """
+    _check_library()
+    if not path.exists():
+        raise StorageError("There is no audit database in data_dir: start the service once, or check data_dir.")
+    key = _existing_key(key_path)
+    with _one_opener(path), _setting_up(path, key) as session:
+        before, after = schema.migrate(session.connection())
+        if before != after:
+            append_event(session, EventKind.SCHEMA_UPGRADED, now=now or datetime.now(UTC))
+    return before, after
+
+
+def _check_library() -> None:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise StorageError(
+            f"Python uses SQLite {sqlite3.sqlite_version}; 3.35 or newer is needed: use another build of Python."
+        )
+
+
+def _existing_key(key_path: Path) -> bytes:
+    if not key_path.exists():
+        raise StorageError(
+            "The audit database is there, but the key of its event chain is not: restore the key file "
+            "from your copy, or check audit.key_file."
+        )
+    return load_or_create_key(key_path)
+
+
+@contextmanager
+def _one_opener(path: Path) -> Iterator[None]:
+    """Let one process at a time create, upgrade or look; the lock ends with the process."""
+    descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.FILE_MODE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _setting_up(path: Path, key: bytes) -> Iterator[Session]:
+    engine = make_engine(path, begin="BEGIN IMMEDIATE", foreign_keys=False)
+    try:
+        with translated(), Session(engine, info={AUDIT_KEY: key}) as session, session.begin():
+            yield session
+    finally:
+        engine.dispose()
+
+
+def _create(path: Path, key: bytes, now: datetime) -> None:
+    if not path.exists():
+        os.close(durable.create_file(path))  # SQLite gives its journals the same mode
+    choose_journal(path)
+    with _setting_up(path, key) as session:
+        schema.migrate(session.connection())
+        append_event(session, EventKind.DATABASE_CREATED, now=now)
+    durable.sync_folder(path.parent)
+
+
+def _check(path: Path, key: bytes) -> None:
+    engine = make_engine(path, begin="BEGIN", query_only=True)
+    try:
+        with translated(), Session(engine, info={AUDIT_KEY: key}) as session, session.begin():
+            schema.check_revision(schema.revision_of(session.connection()), schema.revisions())
+            if not is_own_key(session):
+                raise StorageError(
+                    "The key does not fit the audit database's first event: restore the key file that was made "
+                    "with this database, or check audit.key_file and data_dir."
+                )
+    finally:
+        engine.dispose()

@@ -120,12 +120,13 @@ class Decision(Base):
 
 
 class Package(Base):
-    """One model package that was put into service or scored an image."""
+    """One model package that was put into service or scored an image; its fingerprint leaves the status out."""
 
     __tablename__ = "package"
+    __table_args__ = (UniqueConstraint("fingerprint", "name", "version", "status"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
     name: Mapped[str]
     version: Mapped[str]
     status: Mapped[PackageStatus]

@@ -1,0 +1,192 @@
+"""The event log: append-only, and chained so that whoever changes it without the key is found out.
+
+Every event carries an HMAC-SHA256 over itself and the event before it. An edit, a deletion or an
+insertion breaks the chain at that row. A cut tail leaves a chain that is whole, so the last event's
+hash is exported once a day (`export_head`), and the check compares.
+
+Events carry our integers, codes and figures, never an identifier.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import RowMapping, insert, select, text
+from sqlalchemy.orm import Session
+
+from cxr.errors import StorageError
+from db import tables
+from db.records import ChainReport, FactValue, Head
+
+AUDIT_KEY = "audit_key"  # where a session's info carries the key of the chain
+FIRST = "0" * 64  # stands for the hash before the first event
+NO_FACTS: Mapping[str, FactValue] = MappingProxyType({})
+
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}|[0-9a-f]{64}")  # a code, or a digest
+_TIME = "%Y-%m-%d %H:%M:%S.%f"  # as UtcTime is stored
+_COLUMNS = ("id", "at", "kind", "image_id", "job_id", "report_id", "delivery_id", "facts")
+
+
+class EventKind(StrEnum):
+    """What can happen. Events of a job or delivery that change its state have the fact ``state``."""
+
+    DATABASE_CREATED = "database_created"
+    SCHEMA_UPGRADED = "schema_upgraded"
+    RECEIVED = "received"
+    RESENT = "resent"
+    CHANGED_RESEND = "changed_resend"
+    JOB_CLAIMED = "job_claimed"
+    JOB_REPORTED = "job_reported"
+    JOB_RETRIED = "job_retried"
+    JOB_FAILED = "job_failed"
+    JOB_GIVEN_BACK = "job_given_back"
+    JOB_RELEASED = "job_released"
+    JOB_REQUEUED = "job_requeued"
+    JOB_DISCARDED = "job_discarded"
+    REPORT_WRITTEN = "report_written"
+    REPORT_REUSED = "report_reused"
+    DELIVERY_CREATED = "delivery_created"
+    DELIVERY_SENT = "delivery_sent"
+    DELIVERY_VERIFIED = "delivery_verified"
+    DELIVERY_POSTPONED = "delivery_postponed"
+    DELIVERY_DEAD = "delivery_dead"
+    DELIVERY_REQUEUED = "delivery_requeued"
+    PACKAGE_ACTIVATED = "package_activated"
+    PIXELS_REMOVED = "pixels_removed"
+    REPORT_REMOVED = "report_removed"
+    PATIENT_FORGOTTEN = "patient_forgotten"
+    OBJECT_QUARANTINED = "object_quarantined"
+    BACKUP_MADE = "backup_made"
+    INTEGRITY_CHECKED = "integrity_checked"
+    SERVICE_STARTED = "service_started"
+    SERVICE_STOPPED = "service_stopped"
+
+
+def append_event(
+    session: Session,
+    kind: EventKind,
+    *,
+    now: datetime,
+    image_id: int | None = None,
+    job_id: int | None = None,
+    report_id: int | None = None,
+    delivery_id: int | None = None,
+    facts: Mapping[str, FactValue] = NO_FACTS,
+) -> int:
+    """Write what happened, in the transaction that makes it happen.
+
+    Parameters
+    ----------
+    session
+        A write transaction.
+    kind
+        What happened.
+    now
+        When.
+    image_id, job_id, report_id, delivery_id
+        To which of our rows.
+    facts
+        Figures, codes (lower case, digits, underscore) and digests (64 hexadecimal digits).
+
+    Returns
+    -------
+    int
+        The event's number: one more than the last.
+
+    Raises
+    ------
+    StorageError
+        If a fact is neither a figure nor a code: it could identify a person.
+    """
+    _check_facts(facts)
+    last = session.execute(select(tables.Event.id, tables.Event.hash).order_by(tables.Event.id.desc()).limit(1)).first()
+    previous_id, previous = (last.id, last.hash) if last else (0, FIRST)
+    columns: dict[str, Any] = {
+        "id": previous_id + 1,
+        "at": now.astimezone(UTC).strftime(_TIME),
+        "kind": str(kind),
+        "image_id": image_id,
+        "job_id": job_id,
+        "report_id": report_id,
+        "delivery_id": delivery_id,
+        "facts": _canonical(dict(facts)),
+    }
+    chained = _hash(session, columns, previous)
+    session.execute(insert(tables.Event).values(**(columns | {"at": now, "hash": chained})))
+    return previous_id + 1
+
+
+def _check_facts(facts: Mapping[str, FactValue]) -> None:
+    for key, value in facts.items():
+        if not _CODE.fullmatch(key) or (isinstance(value, str) and not _CODE.fullmatch(value)):
+            raise StorageError(
+                "An event was given a fact that is no figure, code or digest; events carry nothing else, "
+                "so that they identify nobody."
+            )
+
+
+def _canonical(value: object) -> str:
+    """Write JSON in one way only: sorted keys, no spaces, ASCII; what is no JSON value, by its repr."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
+
+
+def _hash(session: Session, columns: Mapping[str, Any] | RowMapping, previous: str) -> str:
+    key: bytes = session.info[AUDIT_KEY]
+    message = _canonical({name: columns[name] for name in _COLUMNS} | {"previous": previous})
+    return hmac.new(key, message.encode("ascii"), hashlib.sha256).hexdigest()
+
+
+def _stored(session: Session, limit: int = -1) -> Iterator[RowMapping]:
+    """Read events as they are stored: a tampered value may not even be of its column's type."""
+    columns = ", ".join((*_COLUMNS, "hash"))
+    query = text(f"SELECT {columns} FROM event ORDER BY id LIMIT :limit")
+    yield from session.execute(query, {"limit": limit}, execution_options={"yield_per": 1000}).mappings()
+
+
+def verify_chain(session: Session, heads: Iterable[Head] = ()) -> ChainReport:
+    """Check every event against its hash and the one before it.
+
+    Parameters
+    ----------
+    session
+        Any transaction; one from ``Database.read`` on a copy of the file holds nobody up.
+    heads
+        What `export_head` wrote, kept apart from the database.
+
+    Returns
+    -------
+    ChainReport
+        ``first_broken_id``: the first event that is not as it was written, or that is missing.
+    """
+    expected = {head.id: head.hash for head in heads}
+    count, previous, last = 0, FIRST, None
+    for row in _stored(session):
+        number, stored = row["id"], row["hash"]
+        intact = number == count + 1 and stored == _hash(session, row, previous)
+        if not intact or expected.get(number, stored) != stored:
+            return ChainReport(ok=False, events=count, first_broken_id=count + 1, head=last)
+        count, previous = number, stored
+        last = Head(id=number, hash=stored, at=datetime.strptime(row["at"], _TIME).replace(tzinfo=UTC))
+    is_cut = max(expected, default=0) > count
+    return ChainReport(ok=not is_cut, events=count, first_broken_id=count + 1 if is_cut else None, head=last)
+
+
+def is_own_key(session: Session) -> bool:
+    """Whether the session's key is the one that this database's chain was begun with."""
+    return all(row["hash"] == _hash(session, row, FIRST) for row in _stored(session, limit=1))
+
+
+def read_head(session: Session) -> Head | None:
+    """Return the last event's number, hash and time; None for an empty log."""
+    row = session.execute(
+        select(tables.Event.id, tables.Event.hash, tables.Event.at).order_by(tables.Event.id.desc()).limit(1)
+    ).first()
+    return Head(id=row.id, hash=row.hash, at=row.at) if row else None

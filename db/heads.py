@@ -1,0 +1,70 @@
+"""The exported heads of the event chain: a file kept apart from the database, one line a day."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from cxr.errors import StorageError
+from db import durable
+from db.audit import read_head
+from db.records import Head
+
+
+def export_head(session: Session, path: Path) -> Head | None:
+    """Add the last event's number, hash and time to the file.
+
+    Parameters
+    ----------
+    session
+        Any transaction.
+    path
+        The heads file, best beside the key: whoever cuts the log must not be able to cut this.
+
+    Returns
+    -------
+    Head or None
+        What was added; None if the log is empty or has not moved since.
+
+    Raises
+    ------
+    StorageError
+        If the file is damaged.
+    SpoolFull
+        If the disk refuses the write.
+    """
+    head, known = read_head(session), read_heads(path)
+    if head is None or (known and known[-1].id == head.id):
+        return None
+    lines = [json.dumps({"id": each.id, "hash": each.hash, "at": each.at.isoformat()}) for each in (*known, head)]
+    with durable.refusals():
+        durable.make_folder(path.parent)
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        durable.write_file(draft, ("\n".join(lines) + "\n").encode("ascii"))
+        draft.replace(path)  # a reader sees the old file or the new one
+        durable.sync_folder(path.parent)
+    return head
+
+
+def read_heads(path: Path) -> tuple[Head, ...]:
+    """Read what was exported; nothing if there is no file.
+
+    Raises
+    ------
+    StorageError
+        If the file is damaged.
+    """
+    if not path.exists():
+        return ()
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
+        return tuple(Head(id=it["id"], hash=it["hash"], at=datetime.fromisoformat(it["at"])) for it in lines)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            "The file with the exported heads of the audit log is damaged: restore it from your copy, "
+            "or move it away and note why."
+        ) from error
