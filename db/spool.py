@@ -20,6 +20,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -33,6 +34,14 @@ _SHARDS = tuple(f"{number:02x}" for number in range(256))
 _NAME = re.compile(r"(?:objects|reports)/([0-9a-f]{2})/\1[0-9a-f]{30}(?:\.[a-z0-9]{1,8}){1,2}")
 _GUARD = "spool.id"
 _MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What a sweep found."""
+
+    quarantined: int  # files that no row knew, moved
+    leftovers: int  # of cut transfers, removed
 
 
 class Spool:
@@ -185,7 +194,7 @@ class Spool:
                 if folder.is_dir():
                     yield from (f"{kind}/{shard}/{entry.name}" for entry in os.scandir(folder))
 
-    def sweep(self, is_known: Callable[[str], bool], *, older_than: datetime) -> int:
+    def sweep(self, is_known: Callable[[str], bool], *, older_than: datetime) -> Swept:
         """Quarantine files that no row knows, and remove what cut transfers left.
 
         Parameters
@@ -198,21 +207,40 @@ class Spool:
 
         Returns
         -------
-        int
-            How many files were moved or removed.
+        Swept
+            How many files were moved and removed.
         """
         limit = older_than.timestamp()
-        swept = 0
+        quarantined = leftovers = 0
         for name in list(self.names()):
             path = self._root / name
             if _is_older(path, limit) and not is_known(name):
                 path.rename(self.quarantine_dir / path.name)
-                swept += 1
+                quarantined += 1
         for leftover in list(self.incoming_dir.iterdir()):
             if _is_older(leftover, limit):
                 leftover.unlink(missing_ok=True)
-                swept += 1
-        return swept
+                leftovers += 1
+        return Swept(quarantined=quarantined, leftovers=leftovers)
+
+    def empty_quarantine(self, *, older_than: datetime) -> int:
+        """Remove quarantined files for good.
+
+        Parameters
+        ----------
+        older_than
+            Aware. Files that were written later stay.
+
+        Returns
+        -------
+        int
+            How many were removed.
+        """
+        limit = older_than.timestamp()
+        due = [path for path in self.quarantine_dir.iterdir() if _is_older(path, limit)]
+        for path in due:
+            path.unlink(missing_ok=True)
+        return len(due)
 
     def _keep_as(self, incoming: IncomingFile, kind: str, suffix: str) -> str:
         token = secrets.token_hex(16)

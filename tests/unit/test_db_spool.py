@@ -17,7 +17,7 @@ import pytest
 from blake3 import blake3
 
 from cxr.errors import SpoolFull, StorageError
-from db.spool import Spool
+from db.spool import Spool, Swept
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_the_sweep_quarantines_what_no_row_knows_and_removes_leftovers(spool: Sp
 
     swept = spool.sweep(lambda name: name == known, older_than=datetime.now(UTC) - timedelta(minutes=30))
 
-    assert swept == 2
+    assert swept == Swept(quarantined=1, leftovers=1)
     assert sorted(spool.names()) == sorted([known, young])
     assert [path.read_bytes() for path in spool.quarantine_dir.iterdir()] == [b"unknown"]
     assert list(spool.incoming_dir.iterdir()) == [live.path]
@@ -262,7 +262,7 @@ def test_the_sweep_asks_again_right_before_it_moves_a_file(spool: Spool) -> None
         asked.append(spool.path(asked_name).exists())
         return True
 
-    assert spool.sweep(is_known, older_than=datetime.now(UTC)) == 0
+    assert spool.sweep(is_known, older_than=datetime.now(UTC)) == Swept(quarantined=0, leftovers=0)
     assert asked == [True]
 
 
@@ -415,5 +415,5 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     assert run(script, tmp_path).returncode == -9
     assert len(list(spool.incoming_dir.iterdir())) == 1
-    assert spool.sweep(lambda _: True, older_than=datetime.now(UTC) + timedelta(seconds=5)) == 1
+    assert spool.sweep(lambda _: True, older_than=datetime.now(UTC) + timedelta(seconds=5)).leftovers == 1
     assert list(spool.incoming_dir.iterdir()) == []

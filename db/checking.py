@@ -1,0 +1,208 @@
+"""Is what is stored sound: the file, its references, its schema, the chain of events, the spool."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import select
+
+from db.audit import AUDIT_KEY, EventKind, append_event, verify_chain
+from db.copying import Progress, copy_database, translate
+from db.engine import Database, Session
+from db.records import ChainReport
+from db.schema import revisions
+from db.spool import Spool
+from db.tables import Image, Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that is wrong, and what to do about it."""
+
+    code: str  # damaged_file | dangling_reference | schema | broken_chain | missing_file
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """What a check found."""
+
+    faults: tuple[Fault, ...]
+    events: int  # that were verified
+    files: int  # of the spool that rows know and that are there
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.faults
+
+
+def check(database: Database, spool: Spool, *, progress: Progress | None = None) -> CheckReport:
+    """Check everything that is stored, beside a running service.
+
+    The long checks run on a copy, so that no C-STORE waits for them.
+
+    Parameters
+    ----------
+    database
+        The live database.
+    spool
+        Where its files lie.
+    progress
+        Called with pages copied and pages in all.
+
+    Returns
+    -------
+    CheckReport
+        Faults are values, not exceptions.
+
+    Raises
+    ------
+    StorageError
+        If the database can't be copied at all.
+    SpoolFull
+        If there is no room for the copy.
+    """
+    with tempfile.TemporaryDirectory(prefix=".check-", dir=database.path.parent) as folder:
+        copy = Path(folder) / database.path.name
+        copy_database(database.path, copy, progress=progress)
+        faults, events = check_copy(copy, audit_key(database))
+    missing, files = _missing_files(database, spool)
+    return CheckReport(faults=(*faults, *missing), events=events, files=files)
+
+
+def check_and_record(database: Database, spool: Spool, *, now: datetime) -> CheckReport:
+    """Check everything and write an event with what was found.
+
+    Parameters
+    ----------
+    database, spool
+        As for `check`.
+    now
+        Aware.
+
+    Raises
+    ------
+    StorageError
+        If the database can't be copied, or is too damaged to take the event.
+    SpoolFull
+        If there is no room.
+    """
+    found = check(database, spool)
+    facts = {"faults": len(found.faults), "events": found.events, "files": found.files}
+    with database.begin() as session:
+        append_event(session, EventKind.INTEGRITY_CHECKED, now=now, facts=facts)
+    return found
+
+
+def check_copy(path: Path, key: bytes) -> tuple[tuple[Fault, ...], int]:
+    """Check a database file that nobody writes to.
+
+    Parameters
+    ----------
+    path
+        The file.
+    key
+        Key of the event chain.
+
+    Returns
+    -------
+    tuple[tuple[Fault, ...], int]
+        What is wrong, and how many events were verified.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            faults = _damage(connection) or [*_dangling(connection), *_schema(connection)]
+    except sqlite3.DatabaseError as error:
+        return (Fault(code="damaged_file", message=f"{translate(error)} Restore a backup."),), 0
+    if faults:
+        return tuple(faults), 0
+    database = Database(path, key)
+    try:
+        with database.read() as session:
+            chain = verify_chain(session)
+    finally:
+        database.dispose()
+    return tuple(_broken(chain)), chain.events
+
+
+def audit_key(database: Database) -> bytes:
+    """Key of the event chain that this database was opened with."""
+    with database.read() as session:
+        key: bytes = session.info[AUDIT_KEY]
+        return key
+
+
+def _damage(connection: sqlite3.Connection) -> list[Fault]:
+    first = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if first == "ok":
+        return []
+    return [Fault(code="damaged_file", message="SQLite finds the file damaged. Stop the service, restore a backup.")]
+
+
+def _dangling(connection: sqlite3.Connection) -> list[Fault]:
+    return [
+        Fault(
+            code="dangling_reference",
+            message=f"Row {row_id} of {table} refers to a row of {parent} that is not there. Restore a backup.",
+        )
+        for table, row_id, parent, _ in connection.execute("PRAGMA foreign_key_check")
+    ]
+
+
+def _schema(connection: sqlite3.Connection) -> list[Fault]:
+    found = ",".join(row[0] for row in connection.execute("SELECT version_num FROM alembic_version"))
+    newest = revisions()[-1]
+    if found == newest:
+        return []
+    return [
+        Fault(
+            code="schema",
+            message=f"The schema is revision {found or 'none'}, this version works with {newest}. "
+            "Run `cxr db upgrade`.",
+        )
+    ]
+
+
+def _broken(chain: ChainReport) -> list[Fault]:
+    if chain.ok:
+        return []
+    return [
+        Fault(
+            code="broken_chain",
+            message=f"Event {chain.first_broken_id} is not what was written: the audit log was changed outside the "
+            "service, or the key is another one. Compare with a backup.",
+        )
+    ]
+
+
+def _missing_files(database: Database, spool: Spool) -> tuple[list[Fault], int]:
+    with database.read() as session:
+        names = _spool_names(session)
+    absent = {what for what, name in names.items() if not spool.path(name).exists()}
+    if absent:
+        # A file may have been purged since: ask the rows again.
+        with database.read() as session:
+            absent &= {what for what, name in _spool_names(session).items() if not spool.path(name).exists()}
+    faults = [
+        Fault(
+            code="missing_file",
+            message=f"The file of {kind} {row_id} is not in the spool. Restore it from a backup of the spool, or have "
+            "the image sent again.",
+        )
+        for kind, row_id in sorted(absent)
+    ]
+    return faults, len(names) - len(absent)
+
+
+def _spool_names(session: Session) -> dict[tuple[str, int], str]:
+    images = session.execute(select(Image.id, Image.spool_name).where(Image.spool_name.is_not(None)))
+    reports = session.execute(select(Report.id, Report.spool_name).where(Report.spool_name.is_not(None)))
+    names = {("image", row_id): name for row_id, name in images if name}
+    names |= {("report", row_id): name for row_id, name in reports if name}
+    return names

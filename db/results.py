@@ -1,0 +1,223 @@
+"""Reading the audit database through its views: what people and scripts ask for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, column, func, select, table, text, tuple_
+from sqlalchemy import types as sql
+
+from cxr.domain import JobState, PackageStatus, View
+from cxr.errors import MissingRow
+from db.engine import Database, Session
+from db.records import ResultRow
+from db.tables import UtcTime
+
+_PAGE = 1000  # rows per transaction of a long read
+_SPECIAL: Mapping[str, sql.TypeEngine[Any]] = {
+    "received_at": UtcTime(),
+    "scored_at": UtcTime(),
+    "is_chest": sql.Boolean(),
+    "at_or_above": sql.Boolean(),
+    "delivered": sql.Boolean(),
+    "is_latest": sql.Boolean(),
+}
+_ENUMS = {"state": JobState, "view": View, "model_status": PackageStatus}
+_RESULTS = table("results", *(column(field.name, _SPECIAL.get(field.name)) for field in fields(ResultRow)))
+_COLUMNS = _RESULTS.c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultFilter:
+    """Which rows of the view ``results``; what is None does not matter."""
+
+    received_from: datetime | None = None  # aware; included
+    received_until: datetime | None = None  # aware; excluded
+    finding: str | None = None  # a name of cxr.labels.FINDINGS
+    min_score: float | None = None  # in [0, 1]; included
+    max_score: float | None = None  # in [0, 1]; included
+    view: View | None = None
+    reason: str | None = None  # a code of cxr.projection.REASONS
+    state: JobState | None = None
+    delivered: bool | None = None
+    model: str | None = None  # the package's name
+    fingerprint: str | None = None  # or how it begins
+    accession_number: str | None = None
+    patient_id: str | None = None
+    peer_ae_title: str | None = None
+    sop_instance_uid: str | None = None
+    study_instance_uid: str | None = None
+    error_code: str | None = None
+    latest_only: bool = False  # leave out what was replaced by a later receipt
+    limit: int | None = None
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """All that is known of one received object; each mapping is a row of the view of that name."""
+
+    image: Mapping[str, Any]
+    decision: Mapping[str, Any]
+    job: Mapping[str, Any]
+    scores: tuple[Mapping[str, Any], ...]
+    reports: tuple[Mapping[str, Any], ...]
+    deliveries: tuple[Mapping[str, Any], ...]
+    events: tuple[Mapping[str, Any], ...]  # in the order in which they happened
+
+
+def list_results(session: Session, which: ResultFilter) -> list[ResultRow]:
+    """Rows of the view ``results``, the latest receipt first, findings by name.
+
+    Parameters
+    ----------
+    session
+        A read transaction.
+    which
+        Filters, limit and offset.
+
+    Returns
+    -------
+    list[ResultRow]
+        One row per image and finding; an image without scores has one row.
+    """
+    query = _matching(which).order_by(_COLUMNS.image_id.desc(), _COLUMNS.finding)
+    query = query.limit(-1 if which.limit is None else which.limit).offset(which.offset)
+    return [_result(row) for row in session.execute(query).mappings()]
+
+
+def count_results(session: Session, which: ResultFilter) -> int:
+    """How many rows match, limit and offset aside."""
+    return session.scalar(select(func.count()).select_from(_matching(which).subquery())) or 0
+
+
+def iterate_results(database: Database, which: ResultFilter) -> Iterator[ResultRow]:
+    """All rows that match, the earliest receipt first, in short transactions: no writer waits for long.
+
+    Parameters
+    ----------
+    database
+        The live database.
+    which
+        Filters; limit and offset are not looked at.
+
+    Yields
+    ------
+    ResultRow
+        One per image and finding.
+    """
+    position = tuple_(_COLUMNS.image_id, func.coalesce(_COLUMNS.finding, ""))
+    query = _matching(which).order_by(_COLUMNS.image_id, func.coalesce(_COLUMNS.finding, "")).limit(_PAGE)
+    after: tuple[int, str] | None = None
+    while True:
+        page = query if after is None else query.where(position > after)
+        with database.read() as session:
+            rows = [_result(row) for row in session.execute(page).mappings()]
+        yield from rows
+        if len(rows) < _PAGE:
+            return
+        after = (rows[-1].image_id, rows[-1].finding or "")
+
+
+def show(session: Session, which: int | str) -> list[Timeline]:
+    """All that is known of an image.
+
+    Parameters
+    ----------
+    session
+        A read transaction.
+    which
+        Our number of the image, or its SOP Instance UID.
+
+    Returns
+    -------
+    list[Timeline]
+        One per received object, the latest first: an object that was sent again with changes has more
+        than one.
+
+    Raises
+    ------
+    MissingRow
+        If there is none.
+    """
+    key = "image_id" if isinstance(which, int) else "sop_instance_uid"
+    ids = [row["image_id"] for row in _rows(session, "images", **{key: which})]
+    if not ids:
+        raise MissingRow("No image has this number or SOP Instance UID: `cxr audit list` shows those there are.")
+    return [_timeline(session, image_id) for image_id in sorted(ids, reverse=True)]
+
+
+def _timeline(session: Session, image_id: int) -> Timeline:
+    def rows(view: str) -> tuple[Mapping[str, Any], ...]:
+        return tuple(_rows(session, view, image_id=image_id))
+
+    return Timeline(
+        image=rows("images")[0],
+        decision=rows("decisions")[0],
+        job=rows("jobs")[0],
+        scores=rows("scores"),
+        reports=rows("reports"),
+        deliveries=rows("deliveries"),
+        events=rows("events"),
+    )
+
+
+_ORDER = {"scores": "finding", "reports": "report_id", "deliveries": "delivery_id", "events": "event_id"}
+
+
+def _rows(session: Session, view: str, **equals: int | str) -> list[Mapping[str, Any]]:
+    source = table(view, *(column(name) for name in {*equals, *([_ORDER[view]] if view in _ORDER else [])}))
+    query: Select[Any] = select(text("*")).select_from(source)
+    for name, value in equals.items():
+        query = query.where(source.c[name] == value)
+    if view in _ORDER:
+        query = query.order_by(source.c[_ORDER[view]])
+    return [{name: _value(name, value) for name, value in row.items()} for row in session.execute(query).mappings()]
+
+
+def _value(name: str, value: Any) -> Any:  # noqa: ANN401 (whatever a column holds)
+    """Give times, yes-or-no and JSON columns of a view their types back; SQLite has no such types."""
+    if value is None:
+        return None
+    if name == "at" or name.endswith("_at") or name == "not_before":
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+    if name in {"evidence", "facts", "warnings"}:
+        return json.loads(value)
+    return bool(value) if name in {"has_pixels", "is_latest", "is_chest"} else value
+
+
+def _matching(which: ResultFilter) -> Select[Any]:
+    return select(_RESULTS).where(and_(True, *_conditions(which)))
+
+
+def _conditions(which: ResultFilter) -> Iterator[ColumnElement[bool]]:
+    for name in (
+        "finding", "view", "reason", "state", "delivered", "model", "accession_number", "patient_id",
+        "peer_ae_title", "sop_instance_uid", "study_instance_uid", "error_code",
+    ):  # fmt: skip
+        wanted = getattr(which, name)
+        if wanted is not None:
+            yield _COLUMNS[name] == wanted
+    if which.received_from is not None:
+        yield _COLUMNS.received_at >= which.received_from
+    if which.received_until is not None:
+        yield _COLUMNS.received_at < which.received_until
+    if which.min_score is not None:
+        yield _COLUMNS.score >= which.min_score
+    if which.max_score is not None:
+        yield _COLUMNS.score <= which.max_score
+    if which.fingerprint is not None:
+        yield _COLUMNS.fingerprint.startswith(which.fingerprint, autoescape=True)
+    if which.latest_only:
+        yield _COLUMNS.is_latest.is_(True)
+
+
+def _result(row: Mapping[Any, Any]) -> ResultRow:
+    values = dict(row)
+    for name, kind in _ENUMS.items():
+        values[name] = None if values[name] is None else kind(values[name])
+    return ResultRow(**values)

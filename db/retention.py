@@ -1,0 +1,212 @@
+"""What is forgotten, and when: pixels of finished images, results that were delivered.
+
+The audit rows stay; every removal is an event. What is queued, being scored or held is never touched,
+nor are the pixels of a failed image before an operator says so: it may be requeued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Select, and_, or_, select
+from sqlalchemy import func as sql
+
+from config.settings import RetentionSettings
+from cxr.domain import DeliveryState, JobState
+from db.audit import EventKind, append_event
+from db.engine import Database, Session
+from db.spool import Spool, Swept
+from db.tables import Delivery, Image, Job, Report
+
+FINISHED = (JobState.REPORTED, JobState.NOT_SCORED)
+_BATCH = 20  # files per transaction: each costs a disk write or two while the write lock is held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """How many files went."""
+
+    pixels: int = 0
+    reports: int = 0
+    quarantined: int = 0
+
+
+def enforce(database: Database, spool: Spool, settings: RetentionSettings, *, now: datetime) -> Removed:
+    """Remove what the settings no longer keep; with little free space also the oldest finished pixels.
+
+    Files go a few at a time, each batch in one transaction with its events. A file is removed before
+    its row is committed: killed in between, the next run finds the row again, and nothing of a patient
+    is left without a row.
+
+    Parameters
+    ----------
+    database
+        The audit database.
+    spool
+        Where the files lie.
+    settings
+        Days and bounds.
+    now
+        Aware.
+
+    Returns
+    -------
+    Removed
+        How many files went.
+    """
+    pixels_until = now - timedelta(days=settings.pixels_days)
+    pixels = 0
+    while batch := _remove_pixels(database, spool, _finished(before=pixels_until), now=now, why="age"):
+        pixels += batch
+    while spool.free_mib() < settings.low_space_mib:
+        batch = _remove_pixels(database, spool, _finished(), now=now, why="low_space")
+        if batch == 0:
+            break
+        pixels += batch
+    reports = 0
+    while batch := _remove_reports(
+        database, spool, delivered_before=now - timedelta(days=settings.results_days), now=now
+    ):
+        reports += batch
+    return Removed(pixels=pixels, reports=reports, quarantined=spool.empty_quarantine(older_than=pixels_until))
+
+
+def purge(database: Database, spool: Spool, *, states: Sequence[JobState], older_than: timedelta, now: datetime) -> int:
+    """Remove the pixels of failed or held images for good, on an operator's word.
+
+    A held image becomes ``not_scored``; a failed one stays failed. Neither can be scored any more,
+    unless it is sent again.
+
+    Parameters
+    ----------
+    database, spool
+        Rows and files.
+    states
+        ``FAILED``, ``HELD``, or both.
+    older_than
+        Only images that have been in that state for so long.
+    now
+        Aware.
+
+    Returns
+    -------
+    int
+        How many images it was.
+
+    Raises
+    ------
+    ValueError
+        If another state is named.
+    """
+    if not set(states) <= {JobState.FAILED, JobState.HELD}:
+        raise ValueError("Only failed and held images are purged; retention removes the pixels of finished ones.")
+    removed = 0
+    due = _with_pixels(states).where(Job.updated_at <= now - older_than)
+    while batch := _remove_pixels(database, spool, due, now=now, why="purged"):
+        removed += batch
+    return removed
+
+
+def sweep(database: Database, spool: Spool, *, older_than: datetime, now: datetime) -> Swept:
+    """Quarantine files of the spool that no row knows, and remove what cut transfers left.
+
+    Parameters
+    ----------
+    database, spool
+        Rows and files.
+    older_than
+        Aware; not later than the start of the listener and of the worker.
+    now
+        Aware; when the event happens, if anything was quarantined.
+
+    Returns
+    -------
+    Swept
+        How many files were moved and removed.
+    """
+
+    names = select(Image.spool_name).union_all(select(Report.spool_name)).subquery()
+    with database.read() as session:
+        known = set(session.scalars(select(names.c.spool_name).where(names.c.spool_name.is_not(None))))
+
+    def is_known(spool_name: str) -> bool:
+        if spool_name in known:
+            return True
+        with database.read() as session:  # its row may be new
+            return session.scalar(select(names.c.spool_name).where(names.c.spool_name == spool_name)) is not None
+
+    swept = spool.sweep(is_known, older_than=older_than)
+    if swept.quarantined:
+        with database.begin() as session:
+            append_event(session, EventKind.OBJECT_QUARANTINED, now=now, facts={"objects": swept.quarantined})
+    return swept
+
+
+def _with_pixels(states: Sequence[JobState]) -> Select[Image, Job]:
+    return (
+        select(Image, Job)
+        .join(Job, Job.image_id == Image.id)
+        .where(Image.spool_name.is_not(None), Job.state.in_(states))
+        .order_by(Image.received_at, Image.id)
+        .limit(_BATCH)
+    )
+
+
+def _finished(before: datetime | None = None) -> Select[Image, Job]:
+    finished = _with_pixels(FINISHED)
+    return finished if before is None else finished.where(Job.updated_at <= before)
+
+
+def _remove_pixels(database: Database, spool: Spool, due: Select[Image, Job], *, now: datetime, why: str) -> int:
+    with database.begin() as session:
+        rows = session.execute(due).all()
+        for image, job in rows:
+            if job.state is JobState.HELD:
+                _discard(session, job, now=now, why=why)
+            _forget_pixels(session, spool, image, now=now, why=why)
+        return len(rows)
+
+
+def _discard(session: Session, job: Job, *, now: datetime, why: str) -> None:
+    job.state, job.updated_at = JobState.NOT_SCORED, now
+    facts = {"state": str(job.state), "why": why}
+    append_event(session, EventKind.JOB_DISCARDED, now=now, image_id=job.image_id, job_id=job.id, facts=facts)
+
+
+def _forget_pixels(session: Session, spool: Spool, image: Image, *, now: datetime, why: str) -> None:
+    if image.spool_name is not None:
+        spool.remove(image.spool_name)
+    image.spool_name, image.pixels_removed_at = None, now
+    append_event(session, EventKind.PIXELS_REMOVED, now=now, image_id=image.id, facts={"why": why})
+
+
+def _remove_reports(database: Database, spool: Spool, *, delivered_before: datetime, now: datetime) -> int:
+    with database.begin() as session:
+        reports = session.scalars(_delivered(delivered_before)).all()
+        for report in reports:
+            if report.spool_name is not None:
+                spool.remove(report.spool_name)
+            report.spool_name, report.removed_at = None, now
+            append_event(session, EventKind.REPORT_REMOVED, now=now, report_id=report.id)
+        return len(reports)
+
+
+def _delivered(before: datetime) -> Select[Report]:
+    """Reports that reached every destination and are awaited by none; one that has no destination stays."""
+    is_done = or_(
+        Delivery.state == DeliveryState.VERIFIED,
+        and_(Delivery.state == DeliveryState.SENT, Delivery.due_at.is_(None)),
+    )
+    done = (
+        select(Delivery.report_id)
+        .group_by(Delivery.report_id)
+        .having(sql.min(is_done), sql.max(Delivery.updated_at) <= before)
+    )
+    return (
+        select(Report)
+        .where(Report.spool_name.is_not(None), Report.id.in_(done))
+        .order_by(Report.created_at, Report.id)
+        .limit(_BATCH)
+    )
