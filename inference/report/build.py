@@ -1,0 +1,258 @@
+"""From a scored image to its report: a Comprehensive 3D SR in the image's study.
+
+References
+----------
+DICOM PS3.3 Section A.35.13; PS3.16 TID 1500
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Literal
+
+from highdicom.sr import CodedConcept, Comprehensive3DSR, ContainerContentItem
+from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage, ComputedRadiographyImageStorage
+
+from cxr import marks
+from cxr.domain import Code, PackageStatus, ScoredImage
+from cxr.errors import ReportError
+from inference.identifiers import derive_uid, series_uid
+from inference.part10 import encode
+from inference.report import codes
+from inference.report.header import Identity, add_document, shared_modules
+from inference.report.source import SourceImage, read_source, shim
+from inference.report.tree import build_tree
+
+if TYPE_CHECKING:
+    from cxr.package import PackageManifest
+
+SCHEMA_VERSION = "1"
+"""Version of the report's content; another one gives every report another UID."""
+
+_CONTENT_KEYWORDS = (
+    "ValueType",
+    "ConceptNameCodeSequence",
+    "ContinuityOfContent",
+    "ContentTemplateSequence",
+    "ContentSequence",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOptions:
+    """How reports are made.
+
+    Parameters
+    ----------
+    title
+        ``research``: our private title; ``imaging_measurement_report``: (126000, DCM), for IHE AIR consumers.
+    application_version
+        Of this program.
+    """
+
+    title: Literal["research", "imaging_measurement_report"] = "research"
+    application_version: str = field(default_factory=lambda: version(marks.APPLICATION))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceDigests:
+    """What tells a resent image with other content from the one before; BLAKE3, in hex."""
+
+    pixel_digest: str  # of the Pixel Data value
+    identity_digest: str  # of every attribute that is copied, see cxr.header.COPIED_KEYWORDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltReport:
+    """An object of ours, ready to be written."""
+
+    dataset: Dataset = field(repr=False)  # holds a patient's identity: never into a log
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    content_digest: str  # SHA-256, in hex, of the encoded file
+
+
+def build_report(
+    source: Dataset,
+    scored: ScoredImage,
+    package: PackageManifest,
+    *,
+    digests: SourceDigests,
+    created: datetime,
+    options: ReportOptions | None = None,
+) -> BuiltReport:
+    """Build the report of one image.
+
+    Parameters
+    ----------
+    source
+        The received image, freshly read, pixels not needed: elements that were not converted yet
+        are copied byte for byte.
+    scored
+        What the model says.
+    package
+        The model package that says it.
+    digests
+        Of the image.
+    created
+        The moment that all stamps tell; aware. Take it once and keep the encoded bytes.
+    options
+        How the report is made; None: the defaults.
+
+    Returns
+    -------
+    BuiltReport
+        The same for the same arguments. The UIDs do not depend on ``created``, nor on the scores
+        themselves: the same model gives the same image the same scores, up to the device's
+        rounding, and one result must stay one object at the PACS.
+
+    Raises
+    ------
+    ReportError
+        If the image's UIDs, the scores or the package do not allow a valid report.
+    """
+    if created.tzinfo is None:
+        raise ReportError("The moment of creation has no time zone: give an aware datetime.")
+    options = options or ReportOptions()
+    with warnings.catch_warnings():
+        # On purpose: highdicom and pydicom name values in their warnings, and these would be a patient's.
+        warnings.simplefilter("ignore")
+        image = read_source(source)
+        identity = identify(
+            image, scored, digests, options, created, kind=f"report/{options.title}", sop_class=Comprehensive3DSRStorage
+        )
+        title = _title(options, scored.status)
+        content = build_tree(image, scored, package, title=title, device_uid=identity.device_uid)
+        document = _document(
+            image,
+            series_instance_uid=identity.series_instance_uid,
+            sop_instance_uid=identity.sop_instance_uid,
+            content=content,
+        )
+        report = shared_modules(
+            source,
+            identity,
+            modality="SR",
+            number=marks.REPORT_SERIES_NUMBER,
+            description=marks.REPORT_SERIES_DESCRIPTION,
+        )
+        add_document(report, identity)
+        for keyword in (*_CONTENT_KEYWORDS, "CurrentRequestedProcedureEvidenceSequence"):
+            report[keyword] = document[keyword]
+    return finish(report)
+
+
+def identify(
+    image: SourceImage,
+    scored: ScoredImage,
+    digests: SourceDigests,
+    options: ReportOptions,
+    created: datetime,
+    *,
+    kind: str,
+    sop_class: str,
+) -> Identity:
+    """Derive the UIDs of an object from everything that can change its content.
+
+    Parameters
+    ----------
+    image
+        The image it is about.
+    scored
+        Names the model, and the image's quality warnings.
+    digests
+        Of the image.
+    options
+        Of the report.
+    created
+        For the stamps; no part of any UID.
+    kind
+        What sort of object; with its options.
+    sop_class
+        Its SOP class.
+    """
+    device_uid = derive_uid("device", scored.model_name, scored.model_version, scored.fingerprint, scored.status)
+    thresholds = [f"{score.finding}:{score.threshold!r}" for score in scored.scores]
+    sop_instance_uid = derive_uid(
+        kind,
+        SCHEMA_VERSION,
+        sop_class,
+        options.application_version,
+        *image.uid_parts(),
+        digests.pixel_digest,
+        digests.identity_digest,
+        device_uid,
+        *thresholds,
+        *scored.warnings,
+    )
+    return Identity(
+        sop_class_uid=sop_class,
+        sop_instance_uid=sop_instance_uid,
+        series_instance_uid=series_uid(sop_instance_uid),
+        device_uid=device_uid,
+        model_name=scored.model_name,
+        model_version=scored.model_version,
+        fingerprint=scored.fingerprint,
+        status=scored.status,
+        application_version=options.application_version,
+        created=created,
+    )
+
+
+def finish(dataset: Dataset) -> BuiltReport:
+    """Wrap a complete object with the digest of its file.
+
+    Parameters
+    ----------
+    dataset
+        The object.
+    """
+    return BuiltReport(
+        dataset=dataset,
+        sop_class_uid=str(dataset.SOPClassUID),
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        series_instance_uid=str(dataset.SeriesInstanceUID),
+        content_digest=hashlib.sha256(encode(dataset)).hexdigest(),
+    )
+
+
+def warm_up() -> None:
+    """Make highdicom load its tables (0.4 s, 100 MiB), so that the first report does not wait."""
+    image = SourceImage(
+        sop_class_uid=ComputedRadiographyImageStorage,
+        sop_instance_uid="2.25.1",
+        series_instance_uid="2.25.2",
+        study_instance_uid="2.25.3",
+        modality=None,
+        rows=None,
+        columns=None,
+        patient_orientation=None,
+    )
+    empty = ContainerContentItem(name=CodedConcept("126000", "DCM", "Imaging Measurement Report"), template_id="1500")
+    empty.ContentSequence = []
+    _document(image, series_instance_uid="2.25.4", sop_instance_uid="2.25.5", content=empty)
+
+
+def _title(options: ReportOptions, status: PackageStatus) -> Code:
+    return codes.RESEARCH_TITLES[status] if options.title == "research" else codes.IMAGING_MEASUREMENT_REPORT
+
+
+def _document(
+    image: SourceImage, *, series_instance_uid: str, sop_instance_uid: str, content: Dataset
+) -> Comprehensive3DSR:
+    """Let highdicom check the tree against the SOP class and collect the evidence it refers to."""
+    return Comprehensive3DSR(
+        evidence=[shim(image)],
+        content=content,
+        series_instance_uid=series_instance_uid,
+        series_number=marks.REPORT_SERIES_NUMBER,
+        sop_instance_uid=sop_instance_uid,
+        instance_number=1,
+        manufacturer=marks.MANUFACTURER,
+    )

@@ -1,0 +1,236 @@
+"""Attributes that go from an image into our objects, byte for byte.
+
+Identity is never shortened or repaired: with other bytes, a PACS or a validator sees another
+patient. Dated and coded attributes whose value is none are left empty, and what is optional and
+not valid is left out, so that a defect of the image does not become one of ours.
+
+References
+----------
+DICOM PS3.3 Sections C.7.1.1, C.7.1.3, C.7.2.1, C.7.2.2, C.12.1; PS3.5 Sections 6.1, 6.2
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from collections.abc import Callable
+from datetime import datetime
+
+from pydicom import config
+from pydicom.charset import decode_bytes
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, TEXT_VR_DELIMS, validate_value
+
+from cxr import elements
+
+_TIME = re.compile(rb"(?:[01]\d|2[0-3])(?:[0-5]\d(?:(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?\Z")
+_LEGACY_TIME = re.compile(rb"(?:[01]\d|2[0-3]):[0-5]\d(?::(?:[0-5]\d|60)(?:\.\d{1,6})?)?\Z")
+_OFFSET = re.compile(rb"[+-](?:0\d|1[0-4])[0-5]\d\Z")
+_CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
+
+
+def _is_date(value: bytes) -> bool:
+    """Whether this is a day, in the present form or ACR-NEMA's, which PS3.5 lets readers take."""
+    for form in ("%Y%m%d", "%Y.%m.%d"):
+        try:
+            parsed = datetime.strptime(value.decode("ascii", "replace"), form)  # noqa: DTZ007 (a day, no moment)
+        except ValueError:
+            continue
+        return parsed.strftime(form).encode() == value
+    return False
+
+
+def _is_time(value: bytes) -> bool:
+    return bool(_TIME.match(value) or _LEGACY_TIME.match(value))
+
+
+def _is_sex(value: bytes) -> bool:
+    return value in {b"M", b"F", b"O"}
+
+
+VERBATIM = ("PatientName", "PatientID", "AccessionNumber", "StudyID", "ReferringPhysicianName")
+"""Identity of type 2: as it is, or empty."""
+
+CHECKED: dict[str, Callable[[bytes], bool]] = {
+    "PatientBirthDate": _is_date,
+    "PatientSex": _is_sex,
+    "StudyDate": _is_date,
+    "StudyTime": _is_time,
+}
+"""Type 2 with a form of their own: as they are, or empty where they have another form."""
+
+OPTIONAL = ("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription")
+"""Type 3, of patient and study: as they are where they are valid, else absent."""
+
+DEIDENTIFICATION = ("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence")
+"""That identity was removed, and how: together, or not at all."""
+
+TRIAL_SUBJECT_REQUIRED = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID")
+TRIAL_SUBJECT_EMPTIABLE = ("ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName")
+TRIAL_SUBJECT_EITHER = ("ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID")
+"""Clinical Trial Subject: only where the image has the whole module."""
+
+TRIAL_STUDY = ("ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription")
+"""Clinical Trial Study: only where the image has it."""
+
+EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "StationName", "DeviceSerialNumber", "SoftwareVersions")
+"""The device that made the image, for Contributing Equipment: where they are valid."""
+
+COPIED = (
+    "SpecificCharacterSet",
+    "TimezoneOffsetFromUTC",
+    "StudyInstanceUID",
+    *VERBATIM,
+    *CHECKED,
+    *OPTIONAL,
+    *DEIDENTIFICATION,
+    *TRIAL_SUBJECT_REQUIRED,
+    *TRIAL_SUBJECT_EMPTIABLE,
+    *TRIAL_SUBJECT_EITHER,
+    *TRIAL_STUDY,
+    *EQUIPMENT,
+)
+"""Everything that is taken over."""
+
+
+def copy_identity(source: Dataset, target: Dataset) -> None:
+    """Copy who and which study this is, with the character set it is written in.
+
+    Parameters
+    ----------
+    source
+        The received image. Elements that were not converted yet are copied byte for byte, and stay
+        unconverted.
+    target
+        The object in the making.
+    """
+    for keyword in ("SpecificCharacterSet", "StudyInstanceUID"):
+        copy_element(source, target, keyword)
+    for keyword in VERBATIM:
+        _copy_or_empty(source, target, keyword)
+    for keyword, is_valid in CHECKED.items():
+        _copy_or_empty(source if is_valid(_bytes(source, keyword)) else Dataset(), target, keyword)
+    if utc_offset(source) is not None:
+        copy_element(source, target, "TimezoneOffsetFromUTC")
+    copy_valid(source, target, OPTIONAL)
+    _copy_deidentification(source, target)
+    _copy_trial(source, target)
+
+
+def copy_valid(source: Dataset, target: Dataset, keywords: tuple[str, ...]) -> None:
+    """Copy the attributes that the image has with a valid value, or empty.
+
+    Parameters
+    ----------
+    source
+        The received image.
+    target
+        The object, or an item of one of its sequences, in the making.
+    keywords
+        What to copy.
+    """
+    for keyword in keywords:
+        if _is_valid(source, keyword):
+            copy_element(source, target, keyword)
+
+
+def copy_element(source: Dataset, target: Dataset, keyword: str) -> bool:
+    """Copy one element as it is.
+
+    Returns
+    -------
+    bool
+        Whether the source has it.
+    """
+    element = elements.find(source, keyword)
+    if element is None:
+        return False
+    if isinstance(element, RawDataElement):
+        value = element.value or b""
+        vr = dictionary_VR(element.tag)
+        value += (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
+        # The VR is the dictionary's: implicit sources have none, and some explicit ones a wrong one.
+        element = element._replace(VR=vr, length=len(value), value=value, is_implicit_VR=False, is_little_endian=True)
+    target[element.tag] = copy.deepcopy(element)
+    return True
+
+
+def utc_offset(source: Dataset) -> str | None:
+    """Timezone Offset From UTC (0008,0201) of the image, ``+HHMM``, or None."""
+    value = _bytes(source, "TimezoneOffsetFromUTC")
+    return value.decode("ascii") if _OFFSET.match(value) else None
+
+
+def _copy_or_empty(source: Dataset, target: Dataset, keyword: str) -> None:
+    if not copy_element(source, target, keyword):
+        setattr(target, keyword, "")
+
+
+def _copy_deidentification(source: Dataset, target: Dataset) -> None:
+    removed, method, coded_method = DEIDENTIFICATION
+    codes = [_copied_code(item) for item in elements.items(source, coded_method)]
+    has_codes = bool(codes) and all(code is not None for code in codes)
+    has_method = _has_value(source, method)
+    if elements.code_string(source, removed) == "YES" and not (has_method or has_codes):
+        return  # type 1C: it must be said how
+    if elements.code_string(source, removed) not in {"YES", "NO"}:
+        return
+    copy_element(source, target, removed)
+    if has_method:
+        copy_element(source, target, method)
+    if has_codes:
+        setattr(target, coded_method, Sequence([code for code in codes if code is not None]))
+
+
+def _copied_code(item: Dataset) -> Dataset | None:
+    if not all(_has_value(item, keyword) for keyword in _CODE):
+        return None
+    code = Dataset()
+    code.set_original_encoding(is_implicit_vr=False, is_little_endian=True)
+    for keyword in _CODE:
+        copy_element(item, code, keyword)
+    return code
+
+
+def _copy_trial(source: Dataset, target: Dataset) -> None:
+    has_subject = any(_has_value(source, keyword) for keyword in TRIAL_SUBJECT_EITHER)
+    if has_subject and all(_has_value(source, keyword) for keyword in TRIAL_SUBJECT_REQUIRED):
+        copy_valid(source, target, TRIAL_SUBJECT_REQUIRED)
+        for keyword in TRIAL_SUBJECT_EMPTIABLE:
+            _copy_or_empty(source if _is_valid(source, keyword) else Dataset(), target, keyword)
+        for keyword in TRIAL_SUBJECT_EITHER:
+            if _has_value(source, keyword):
+                copy_element(source, target, keyword)
+    if _is_valid(source, TRIAL_STUDY[0]):
+        copy_valid(source, target, TRIAL_STUDY)
+
+
+def _bytes(source: Dataset, keyword: str) -> bytes:
+    return (elements.raw_bytes(source, keyword) or b"").strip(b" \0")
+
+
+def _has_value(source: Dataset, keyword: str) -> bool:
+    return bool(_bytes(source, keyword)) and _is_valid(source, keyword)
+
+
+def _is_valid(source: Dataset, keyword: str) -> bool:
+    """Whether the source has the element, and each of its values is one of its VR."""
+    element = elements.find(source, keyword)
+    if element is None:
+        return False
+    vr = dictionary_VR(element.tag)
+    encodings = list(elements.codecs(source)) if vr in CUSTOMIZABLE_CHARSET_VR else ["ascii"]
+    with warnings.catch_warnings():
+        # On purpose: pydicom names values in its warnings, and these would be a patient's.
+        warnings.simplefilter("ignore")
+        try:
+            text = decode_bytes(elements.element_bytes(element, encodings), encodings, TEXT_VR_DELIMS)
+            for value in text.split("\\"):
+                validate_value(vr, value.strip(), config.RAISE)
+        except (ValueError, LookupError):
+            return False
+    return True

@@ -1,0 +1,176 @@
+"""The modules that all our objects share: the image's identity, and everything else our own.
+
+References
+----------
+DICOM PS3.3 Sections C.7.1.1, C.7.2.1, C.7.3.1, C.7.3.2, C.7.5.1, C.12.1, C.17.2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from cxr import marks
+from cxr.domain import Code, PackageStatus
+from inference.report import codes
+from inference.report.copying import EQUIPMENT, copy_identity, copy_valid, utc_offset
+from inference.report.words import words_for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What makes an object of ours this one and no other, and who made it."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    device_uid: str
+    model_name: str
+    model_version: str
+    fingerprint: str
+    status: PackageStatus
+    application_version: str
+    created: datetime
+
+
+def shared_modules(source: Dataset, identity: Identity, *, modality: str, number: int, description: str) -> Dataset:
+    """Make Patient, Study, Series, Equipment, Clinical Trial Series and SOP Common, with the research marks.
+
+    Parameters
+    ----------
+    source
+        The received image; its elements stay unconverted, so that identity keeps its bytes.
+    identity
+        UIDs, model and the moment of creation, which all stamps are taken from.
+    modality
+        Modality (0008,0060) of the object.
+    number
+        Series Number (0020,0011).
+    description
+        Series Description (0008,103E), without what the package's status adds to it.
+    """
+    created = _source_time(source, identity.created)
+    header = Dataset()
+    copy_identity(source, header)
+    header.SOPClassUID = identity.sop_class_uid
+    header.SOPInstanceUID = identity.sop_instance_uid
+    header.InstanceCreationDate, header.InstanceCreationTime = _date_and_time(created)
+    header.ContentDate, header.ContentTime = _date_and_time(created)
+    header.InstanceNumber = 1
+    header.ContentQualification = "RESEARCH"
+    header.CodingSchemeIdentificationSequence = Sequence([_private_scheme()])
+    header.ContributingEquipmentSequence = Sequence(_contributing_equipment(source, identity, created))
+    _add_series(header, identity, created, modality, number, description)
+    _add_equipment(header, identity)
+    return header
+
+
+def add_document(header: Dataset, identity: Identity) -> None:
+    """Add SR Document Series and SR Document General: partial, preliminary, unverified, by a device.
+
+    Parameters
+    ----------
+    header
+        The report in the making.
+    identity
+        Who made it.
+
+    References
+    ----------
+    DICOM PS3.3 Sections C.17.1, C.17.2.7
+    """
+    header.ReferencedPerformedProcedureStepSequence = Sequence()
+    header.PerformedProcedureCodeSequence = Sequence()
+    header.PreliminaryFlag = "PRELIMINARY"
+    header.CompletionFlag = "PARTIAL"
+    header.CompletionFlagDescription = words_for(identity.status).completion
+    header.VerificationFlag = "UNVERIFIED"
+    author = Dataset()
+    author.ObserverType = "DEV"
+    author.StationName = ""
+    author.DeviceUID = identity.device_uid
+    author.Manufacturer = marks.MANUFACTURER
+    author.ManufacturerModelName = marks.MANUFACTURER_MODEL_NAME
+    author.InstitutionName = ""
+    author.InstitutionCodeSequence = Sequence()
+    header.AuthorObserverSequence = Sequence([author])
+
+
+def code_item(code: Code) -> Dataset:
+    """Make an item of a code sequence (PS3.3 Section 8.8)."""
+    item = Dataset()
+    item.CodeValue = code.value
+    item.CodingSchemeDesignator = code.scheme_designator
+    item.CodeMeaning = code.meaning
+    return item
+
+
+def _add_series(
+    header: Dataset, identity: Identity, created: datetime, modality: str, number: int, description: str
+) -> None:
+    header.Modality = modality
+    header.SeriesInstanceUID = identity.series_instance_uid
+    header.SeriesNumber = number
+    header.SeriesDate, header.SeriesTime = _date_and_time(created)
+    header.SeriesDescription = f"{words_for(identity.status).prefix}{description}"
+    header.SeriesDescriptionCodeSequence = Sequence([code_item(codes.FOR_RESEARCH)])
+    # Clinical Trial Series alone: Subject and Study belong to the image's own patient and study.
+    header.ClinicalTrialCoordinatingCenterName = ""
+    header.ClinicalTrialSeriesID = "RESEARCH"
+    header.ClinicalTrialSeriesDescription = header.SeriesDescription
+
+
+def _add_equipment(header: Dataset, identity: Identity) -> None:
+    header.Manufacturer = marks.MANUFACTURER
+    header.ManufacturerModelName = marks.MANUFACTURER_MODEL_NAME
+    header.DeviceUID = identity.device_uid
+    header.SoftwareVersions = _software_versions(identity)
+
+
+def _software_versions(identity: Identity) -> list[str]:
+    return [
+        f"{marks.APPLICATION} {identity.application_version}",
+        f"model {identity.model_version}",
+        identity.fingerprint,
+    ]
+
+
+def _contributing_equipment(source: Dataset, identity: Identity, created: datetime) -> list[Dataset]:
+    """Name the device that made the image, and the algorithm (IHE AIR Section 6.5.3.1)."""
+    acquisition = Dataset()
+    # pydicom writes the bytes of copied text as they are where the item is marked so.
+    acquisition.set_original_encoding(is_implicit_vr=False, is_little_endian=True)
+    copy_valid(source, acquisition, EQUIPMENT)
+    algorithm = Dataset()
+    algorithm.Manufacturer = marks.MANUFACTURER
+    algorithm.ManufacturerModelName = identity.model_name
+    algorithm.SoftwareVersions = _software_versions(identity)
+    algorithm.DeviceUID = identity.device_uid
+    algorithm.ContributionDateTime = created.strftime("%Y%m%d%H%M%S%z")
+    algorithm.ContributionDescription = f"{words_for(identity.status).prefix}{marks.NOTICE}"
+    algorithm.PurposeOfReferenceCodeSequence = Sequence([code_item(codes.PROCESSING_EQUIPMENT)])
+    if "Manufacturer" not in acquisition:  # type 1 in this sequence
+        return [algorithm]
+    acquisition.PurposeOfReferenceCodeSequence = Sequence([code_item(codes.ACQUISITION_EQUIPMENT)])
+    return [acquisition, algorithm]
+
+
+def _private_scheme() -> Dataset:
+    item = Dataset()
+    item.CodingSchemeDesignator = marks.CODING_SCHEME_DESIGNATOR
+    item.CodingSchemeName = marks.CODING_SCHEME_NAME
+    item.CodingSchemeResponsibleOrganization = marks.MANUFACTURER
+    return item
+
+
+def _source_time(source: Dataset, created: datetime) -> datetime:
+    """Tell the moment as the image tells its own: one offset holds for all of a dataset's times."""
+    offset = utc_offset(source)
+    return created.astimezone(datetime.strptime(offset, "%z").tzinfo if offset else None)
+
+
+def _date_and_time(moment: datetime) -> tuple[str, str]:
+    return moment.strftime("%Y%m%d"), moment.strftime("%H%M%S")

@@ -1,0 +1,219 @@
+"""The content tree of a report: TID 1500 with the research marks and what highdicom can't make.
+
+highdicom makes the report, the observer, the groups and the measurements. It has no argument for
+the title modifier, the notice, a safe image library, the algorithm on the container and the
+comment: these items are put in here.
+
+References
+----------
+DICOM PS3.16 TID 1001, 1004, 1204, 1500, 1501, 300, 1600, 4019
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from cxr.labels import FINDINGS
+from highdicom import sr
+from pydicom.dataset import Dataset
+from pydicom.uid import ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation
+from pydicom.valuerep import DSfloat
+
+from cxr import marks
+from cxr.errors import ReportError
+from inference.identifiers import derive_uid
+from inference.report import codes
+from inference.report.words import algorithm_parameters, words_for
+
+if TYPE_CHECKING:
+    from cxr.domain import Code, Score, ScoredImage
+    from cxr.package import PackageManifest
+    from inference.report.source import SourceImage
+
+_CONTAINS = sr.RelationshipTypeValues.CONTAINS
+_HAS_CONCEPT_MOD = sr.RelationshipTypeValues.HAS_CONCEPT_MOD
+_HAS_ACQ_CONTEXT = sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
+
+
+def build_tree(
+    source: SourceImage, scored: ScoredImage, package: PackageManifest, *, title: Code, device_uid: str
+) -> Dataset:
+    """Build the root container with everything in it.
+
+    Parameters
+    ----------
+    source
+        The image that was scored.
+    scored
+        What the model says about it.
+    package
+        The model package.
+    title
+        Concept name of the root.
+    device_uid
+        Identifies this model in this application (TID 1004).
+
+    Returns
+    -------
+    Dataset
+        The root content item, SEPARATE throughout.
+
+    Raises
+    ------
+    ReportError
+        If there is no score, or one that is not a number in [0, 1].
+    """
+    if not scored.scores:
+        raise ReportError("A report needs at least one score; the model gave none.")
+    report = sr.MeasurementReport(
+        observation_context=_observer(scored, device_uid),
+        procedure_reported=_concept(codes.XR_CHEST_VIEWS),
+        imaging_measurements=[_group(source, score, scored, package, device_uid) for score in scored.scores],
+        title=_concept(title),
+        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(_concept(codes.ENGLISH)),
+    )
+    root: Dataset = report[0]
+    *context, measurements = root.ContentSequence
+    measurements.ContentSequence = [*_algorithm(scored, package), *measurements.ContentSequence]
+    notice = words_for(scored.status).notice
+    root.ContentSequence = [
+        _code_item(codes.DOCUMENT_TITLE_MODIFIER, codes.FOR_RESEARCH, _HAS_CONCEPT_MOD),
+        *context,
+        _text_item(codes.NOTICE, notice),
+        _image_library(source),
+        measurements,
+        _evaluations(notice, scored.warnings),
+    ]
+    for container in _containers(root):
+        # With highdicom's CONTINUOUS, dsr2html and Weasis drop the names of the items.
+        container.ContinuityOfContent = "SEPARATE"
+    return root
+
+
+def _observer(scored: ScoredImage, device_uid: str) -> sr.ObservationContext:
+    prefix = words_for(scored.status).prefix
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=device_uid,
+        name=marks.APPLICATION,
+        manufacturer_name=marks.MANUFACTURER,
+        model_name=f"{prefix}{scored.model_name} {scored.model_version}",
+    )
+    context = sr.ObserverContext(observer_type=_concept(codes.DEVICE), observer_identifying_attributes=device)
+    return sr.ObservationContext(observer_device_context=context)
+
+
+def _algorithm(scored: ScoredImage, package: PackageManifest) -> sr.AlgorithmIdentification:
+    return sr.AlgorithmIdentification(
+        name=f"{words_for(scored.status).prefix}{scored.model_name}",
+        version=scored.model_version,
+        manufacturer=marks.MANUFACTURER,
+        parameters=algorithm_parameters(scored, package),
+        family=_concept(codes.ARTIFICIAL_INTELLIGENCE),
+    )
+
+
+def _group(
+    source: SourceImage, score: Score, scored: ScoredImage, package: PackageManifest, device_uid: str
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    finding = next((item.code for item in package.classes if item.finding == score.finding), None)
+    if finding is None:
+        raise ReportError("A score names a finding that the model package does not have: the package is inconsistent.")
+    known = FINDINGS.get(score.finding)
+    site = known.finding_site if known is not None else None
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=derive_uid("tracking", source.sop_instance_uid, device_uid, score.finding),
+            identifier=f"{words_for(scored.status).prefix}{scored.model_name}:{score.finding}",
+        ),
+        finding_type=_concept(finding),
+        finding_sites=[sr.FindingSite(anatomic_location=_concept(site))] if site is not None else None,
+        measurements=[_measurement(source, score)],
+        qualitative_evaluations=_comparison(score),
+        source_images=[sr.SourceImageForMeasurementGroup(source.sop_class_uid, source.sop_instance_uid)],
+    )
+
+
+def _measurement(source: SourceImage, score: Score) -> sr.Measurement:
+    if not (math.isfinite(score.score) and 0 <= score.score <= 1):
+        raise ReportError("A score is not a number from 0 to 1: the model package does not give what it promises.")
+    percent = float(score.score) * 100
+    measurement = sr.Measurement(
+        name=_concept(codes.CERTAINTY_OF_FINDING),
+        value=percent,
+        unit=_concept(codes.PERCENT),
+        referenced_images=[sr.SourceImageForMeasurement(source.sop_class_uid, source.sop_instance_uid)],
+    )
+    # What is read has two digits; the exact value stays in Floating Point Value.
+    measurement[0].MeasuredValueSequence[0].NumericValue = DSfloat(f"{percent:.2f}")
+    return measurement
+
+
+def _comparison(score: Score) -> list[sr.QualitativeEvaluation]:
+    if score.is_at_or_above is None:
+        return []
+    value = codes.AT_OR_ABOVE if score.is_at_or_above else codes.BELOW
+    return [sr.QualitativeEvaluation(name=_concept(codes.THRESHOLD_COMPARISON), value=_concept(value))]
+
+
+def _image_library(source: SourceImage) -> sr.ContainerContentItem:
+    """TID 1600 by hand: highdicom's own needs attributes that real radiographs lack."""
+    image = sr.ImageContentItem(
+        name=_concept(codes.SOURCE),
+        referenced_sop_class_uid=source.sop_class_uid,
+        referenced_sop_instance_uid=source.sop_instance_uid,
+        relationship_type=_CONTAINS,
+    )
+    image.ContentSequence = list(_image_descriptors(source))
+    return _container(codes.IMAGE_LIBRARY, [_container(codes.IMAGE_LIBRARY_GROUP, [image])])
+
+
+def _image_descriptors(source: SourceImage) -> Iterator[sr.ContentItem]:
+    yield _code_item(codes.MODALITY, codes.MODALITIES[_modality(source)], _HAS_ACQ_CONTEXT)
+    for concept, size in ((codes.PIXEL_DATA_ROWS, source.rows), (codes.PIXEL_DATA_COLUMNS, source.columns)):
+        if size is not None:
+            yield sr.NumContentItem(_concept(concept), size, _concept(codes.PIXELS), relationship_type=_HAS_ACQ_CONTEXT)
+    if source.patient_orientation is not None:
+        row, column = source.patient_orientation
+        yield _text_item(codes.PATIENT_ORIENTATION_ROW, row, _HAS_ACQ_CONTEXT)
+        yield _text_item(codes.PATIENT_ORIENTATION_COLUMN, column, _HAS_ACQ_CONTEXT)
+
+
+def _modality(source: SourceImage) -> str:
+    """Tell the modality by the SOP class; Secondary Captures say it themselves, if at all."""
+    by_class = {str(ComputedRadiographyImageStorage): "CR", str(DigitalXRayImageStorageForPresentation): "DX"}
+    stated = source.modality if source.modality in codes.MODALITIES else None
+    return by_class.get(source.sop_class_uid) or stated or "OT"
+
+
+def _evaluations(notice: str, warnings: tuple[str, ...]) -> sr.ContainerContentItem:
+    comments = [notice]
+    if warnings:
+        comments.append(f"Image quality checks that this image did not pass: {', '.join(warnings)}")
+    return _container(codes.QUALITATIVE_EVALUATIONS, [_text_item(codes.COMMENT, text) for text in comments])
+
+
+def _container(concept: Code, items: Iterable[sr.ContentItem]) -> sr.ContainerContentItem:
+    container = sr.ContainerContentItem(_concept(concept), relationship_type=_CONTAINS)
+    container.ContentSequence = list(items)
+    return container
+
+
+def _text_item(concept: Code, text: str, relationship: sr.RelationshipTypeValues = _CONTAINS) -> sr.TextContentItem:
+    return sr.TextContentItem(_concept(concept), text, relationship_type=relationship)
+
+
+def _code_item(concept: Code, value: Code, relationship: sr.RelationshipTypeValues) -> sr.CodeContentItem:
+    return sr.CodeContentItem(_concept(concept), _concept(value), relationship_type=relationship)
+
+
+def _concept(code: Code) -> sr.CodedConcept:
+    return sr.CodedConcept(value=code.value, scheme_designator=code.scheme_designator, meaning=code.meaning)
+
+
+def _containers(item: Dataset) -> Iterator[Dataset]:
+    if item.ValueType == "CONTAINER":
+        yield item
+    for child in item.get("ContentSequence", ()):
+        yield from _containers(child)
