@@ -1,0 +1,187 @@
+"""Read single elements of a dataset from their bytes as received.
+
+pydicom converts an element when it is asked for, in place, with warnings that quote the value, and
+with exceptions where the value is malformed. Here nothing is converted and nothing raises: what
+can't be understood is None. The report's builder finds every element as it came.
+
+References
+----------
+DICOM PS3.5 Sections 6.1 (character sets) and 6.2 (value representations)
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Sequence
+
+from pydicom.charset import python_encoding
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.valuerep import PersonName
+
+from cxr.domain import Code
+from cxr.reading import READING_FAULTS
+
+_ESCAPE_SEQUENCE = re.compile(r"\x1b[\x20-\x2f]*[\x30-\x7e]")
+_UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
+_PADDING = " \0"
+
+
+def find(dataset: Dataset, keyword: str) -> RawDataElement | DataElement | None:
+    """Find an element without converting it; None if it is absent."""
+    tag = tag_for_keyword(keyword)
+    element = None if tag is None or tag not in dataset else dataset.get_item(tag)
+    return element if isinstance(element, RawDataElement | DataElement) else None
+
+
+def raw_bytes(dataset: Dataset, keyword: str) -> bytes | None:
+    """Read an element's value as bytes, in the dataset's own character set.
+
+    Returns
+    -------
+    bytes or None
+        Without trailing padding; empty where the element is; None where it is absent.
+    """
+    element = find(dataset, keyword)
+    return None if element is None else element_bytes(element, codecs(dataset))
+
+
+def element_bytes(element: RawDataElement | DataElement, encodings: Sequence[str]) -> bytes:
+    """Give an element's value as bytes without trailing padding.
+
+    Parameters
+    ----------
+    element
+        As received, or as a program set it; not a sequence.
+    encodings
+        Python's names of the dataset's character sets, for values that a program set.
+    """
+    value = element.value
+    if not isinstance(value, bytes):
+        value = b"\\".join(_encoded(item, encodings) for item in _items(value))
+    return value.rstrip(b" \0")
+
+
+def _items(value: object) -> list[object]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+
+
+def _encoded(value: object, encodings: Sequence[str]) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, PersonName) and isinstance(value.original_string, bytes):
+        return value.original_string
+    text = str(value)
+    for encoding in encodings:
+        try:
+            return text.encode(encoding)
+        except (UnicodeError, LookupError):
+            continue
+    return text.encode("utf-8", "surrogatepass")
+
+
+def codecs(dataset: Dataset) -> tuple[str, ...]:
+    """Name Python's codecs for a dataset's Specific Character Set; unknown terms are left out.
+
+    Returns
+    -------
+    tuple[str, ...]
+        At least one; Latin-1 where nothing is declared, because it decodes any byte.
+    """
+    element = find(dataset, "SpecificCharacterSet")
+    declared = "" if element is None else element_bytes(element, ("ascii",)).decode("latin-1")
+    known = (python_encoding.get(term.strip(_PADDING)) for term in declared.split("\\"))
+    return tuple(codec for codec in known if codec is not None) or ("latin-1",)
+
+
+def text(dataset: Dataset, keyword: str) -> str | None:
+    """Read a text, decoded as well as it can be; None if it is absent, empty or no text."""
+    value = raw_bytes(dataset, keyword)
+    return _decoded(value, codecs(dataset)).strip(_PADDING) or None if value else None
+
+
+def _decoded(value: bytes, encodings: Sequence[str]) -> str:
+    # With code extensions (PS3.5 Section 6.1.2.5) the first character set is the one before any escape.
+    candidates = tuple(reversed(encodings)) if b"\x1b" in value else tuple(encodings[:1])
+    for encoding in candidates:
+        try:
+            return _ESCAPE_SEQUENCE.sub("", value.decode(encoding))
+        except (UnicodeError, LookupError):
+            continue
+    return _ESCAPE_SEQUENCE.sub("", value.decode("ascii", "replace"))
+
+
+def code_strings(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    """Read the values of a code string, upper-cased; empty if none has content."""
+    value = text(dataset, keyword) or ""
+    values = tuple(part.strip(_PADDING).upper() for part in value.split("\\"))
+    return values if any(values) else ()
+
+
+def code_string(dataset: Dataset, keyword: str) -> str | None:
+    """Read a code string of which there should be one, upper-cased."""
+    return "\\".join(code_strings(dataset, keyword)) or None
+
+
+def uid(dataset: Dataset, keyword: str) -> str | None:
+    """Read a unique identifier; None if it is absent or not one.
+
+    Components with leading zeros, which PS3.5 Section 9.1 forbids, occur and name their object all
+    the same: they are taken as they are.
+    """
+    value = text(dataset, keyword) or ""
+    return value if len(value) <= 64 and _UID.fullmatch(value) else None
+
+
+def integer(dataset: Dataset, keyword: str) -> int | None:
+    """Read a whole number, binary (US, UL) or written (IS); None if it is absent or not one."""
+    element = find(dataset, keyword)
+    value = None if element is None else element.value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(element, RawDataElement) and isinstance(value, bytes) and element.VR != "IS":
+        is_written = keyword == "NumberOfFrames"
+        if not is_written:
+            order = "<" if element.is_little_endian else ">"
+            code = {2: "H", 4: "L"}.get(len(value))
+            return struct.unpack(order + code, value)[0] if code else None
+    written = (text(dataset, keyword) or "").split("\\")[0].strip()
+    return int(written) if re.fullmatch(r"[+-]?\d{1,12}", written, re.ASCII) else None
+
+
+def items(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """Read the items of a sequence; none if it is absent, empty or malformed.
+
+    The sequence of the dataset itself stays unconverted.
+    """
+    element = find(dataset, keyword)
+    if element is None:
+        return []
+    aside = Dataset({element.tag: element})
+    is_implicit, is_little = dataset.original_encoding
+    aside.set_original_encoding(is_implicit, is_little, dataset.original_character_set)
+    try:
+        value = aside[element.tag].value
+        return [item for item in value if isinstance(item, Dataset)] if isinstance(value, Sequence) else []
+    except READING_FAULTS:
+        return []
+
+
+def coded(dataset: Dataset, keyword: str) -> tuple[Code, ...]:
+    """Read a code sequence (PS3.3 Section 8); items without a code are left out."""
+    found = []
+    for item in items(dataset, keyword):
+        value = next(filter(None, (text(item, key) for key in ("CodeValue", "LongCodeValue", "URNCodeValue"))), None)
+        if value is not None:
+            found.append(
+                Code(
+                    value=value,
+                    scheme_designator=(text(item, "CodingSchemeDesignator") or "").upper(),
+                    meaning=text(item, "CodeMeaning") or "",
+                )
+            )
+    return tuple(found)

@@ -1,0 +1,181 @@
+"""Open a DICOM file up to its pixels, whatever is in it.
+
+A received object is a peer's to write: truncated, nested a thousand deep, or deflated so that a
+few kilobytes swell to gigabytes. What can't be read is an ``UnparsableObject``, never a crash.
+
+References
+----------
+DICOM PS3.10 Section 7.1 (file meta information), PS3.5 Section A.5 (deflated transfer syntax)
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset, read_partial, read_preamble
+from pydicom.tag import BaseTag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from cxr.errors import ObjectTooLarge, UnparsableObject
+
+DEFAULT_MAX_INFLATED_BYTES = 256 * 1024 * 1024
+
+PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+"""Float Pixel Data, Double Float Pixel Data, Pixel Data."""
+
+READING_FAULTS = (
+    InvalidDicomError,
+    struct.error,
+    zlib.error,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    EOFError,
+    MemoryError,
+    RuntimeError,  # NotImplementedError and RecursionError among them
+)
+"""What pydicom raises over a dataset that is not well-formed (seen on the files of its own test suite)."""
+
+_IDENTIFIER_TAGS = frozenset({0x00080016, 0x00080018})  # SOP Class UID, SOP Instance UID
+_CHUNK_BYTES = 64 * 1024
+_DEFERRED_FROM_BYTES = 1024 * 1024  # larger elements in front of the pixels stay in the file
+_MAX_ELEMENTS = 65536  # a radiograph has some hundreds
+
+
+class HeaderDataset(FileDataset):
+    """A dataset as it was read up to its pixels; elements stay as received until somebody asks for them."""
+
+    has_pixel_data: bool = False
+    """Whether an element with pixels, of a length other than 0, follows."""
+
+
+def open_dataset(source: Path | BinaryIO, *, max_inflated_bytes: int = DEFAULT_MAX_INFLATED_BYTES) -> HeaderDataset:
+    """Read a DICOM file up to, and without, its pixels.
+
+    Files without preamble and file meta information are taken too (implicit or explicit VR is
+    guessed), if they carry the identifiers of an object.
+
+    Parameters
+    ----------
+    source
+        A file, or a seekable binary stream at its beginning; a stream stays open.
+    max_inflated_bytes
+        How far a deflated dataset may swell before its pixels are reached.
+
+    Returns
+    -------
+    HeaderDataset
+        With ``file_meta``, if the file has it.
+
+    Raises
+    ------
+    UnparsableObject
+        If this is not a DICOM dataset that can be read.
+    ObjectTooLarge
+        If a deflated dataset swells beyond the bound.
+    OSError
+        If the file can't be read.
+    """
+    if isinstance(source, Path):
+        with source.open("rb") as stream:
+            return open_dataset(stream, max_inflated_bytes=max_inflated_bytes)
+    try:
+        return _read(source, max_inflated_bytes)
+    except READING_FAULTS as error:
+        raise UnparsableObject(
+            f"The received bytes are not a DICOM dataset that can be read ({type(error).__name__}); accepted is a "
+            "dataset as DICOM PS3.5 and PS3.10 define it: have the sender export the image again."
+        ) from error
+
+
+def _read(stream: BinaryIO, max_inflated_bytes: int) -> HeaderDataset:
+    watch = _PixelWatch()
+    preamble = read_preamble(stream, force=True)
+    meta = _read_meta(stream)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        inflated = cast("BinaryIO", _Inflated(stream, max_inflated_bytes))
+        read = read_dataset(inflated, is_implicit_VR=False, is_little_endian=True, stop_when=watch)
+        dataset = HeaderDataset(BytesIO(), read, preamble, meta, is_implicit_VR=False, is_little_endian=True)
+        dataset.set_original_encoding(False, True, read.original_character_set)
+    else:
+        stream.seek(0)
+        partial = read_partial(stream, stop_when=watch, defer_size=_DEFERRED_FROM_BYTES, force=True)
+        is_implicit, is_little = partial.original_encoding
+        dataset = HeaderDataset(stream, partial, preamble, partial.file_meta, bool(is_implicit), bool(is_little))
+        dataset.set_original_encoding(is_implicit, is_little, partial.original_character_set)
+    if preamble is None and not _IDENTIFIER_TAGS & dataset.keys():
+        # Any bytes can be read as some elements; without the identifiers they are not an object.
+        raise InvalidDicomError
+    dataset.has_pixel_data = watch.has_pixel_data
+    return dataset
+
+
+def _read_meta(stream: BinaryIO) -> FileMetaDataset:
+    def is_past(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        return tag.group != 2
+
+    return FileMetaDataset(read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=is_past))
+
+
+class _PixelWatch:
+    """Tells pydicom to stop at the pixels, and remembers that they were there."""
+
+    def __init__(self) -> None:
+        self.has_pixel_data = False
+        self._seen = 0
+
+    def __call__(self, tag: BaseTag, _vr: str | None, length: int) -> bool:
+        self._seen += 1
+        if self._seen > _MAX_ELEMENTS:
+            raise InvalidDicomError
+        if tag in PIXEL_TAGS:
+            self.has_pixel_data = length > 0
+            return True
+        return False
+
+
+class _Inflated:
+    """A deflated dataset as a seekable stream that inflates only as far as it is read."""
+
+    name = "deflated"
+
+    def __init__(self, source: BinaryIO, limit: int) -> None:
+        self._source = source
+        self._limit = limit
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._held = bytearray()
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        self._inflate_until(self._at + size)
+        piece = bytes(self._held[self._at : self._at + size])
+        self._at += len(piece)
+        return piece
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + (self._at if whence == os.SEEK_CUR else 0)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def _inflate_until(self, position: int) -> None:
+        while len(self._held) < position and not self._inflater.eof:
+            if len(self._held) >= self._limit:
+                raise ObjectTooLarge(
+                    f"The deflated dataset swells beyond {self._limit} bytes before its pixels; smaller ones are "
+                    "accepted: have the sender use another transfer syntax, or raise listener.max_object_mib."
+                )
+            deflated = self._inflater.unconsumed_tail or self._source.read(_CHUNK_BYTES)
+            if not deflated:
+                return
+            self._held += self._inflater.decompress(deflated, _CHUNK_BYTES)
