@@ -100,6 +100,7 @@ class ClaimedDelivery:
     state: DeliveryState
     attempts: int  # sendings that were begun before this claim
     created_at: datetime
+    requeued_at: datetime | None = None  # by an operator; the time to give up counts from here
     spool_name: str
     sop_class_uid: str
     sop_instance_uid: str

@@ -228,6 +228,7 @@ class Delivery(Base):
     sent_at: Mapped[datetime | None]
     verified_at: Mapped[datetime | None]
     verified_by: Mapped[str | None]
+    requeued_at: Mapped[datetime | None]  # by an operator; the time to give up counts from here
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 

@@ -170,6 +170,7 @@ CREATE TABLE delivery (
     sent_at DATETIME,
     verified_at DATETIME,
     verified_by VARCHAR,
+    requeued_at DATETIME,
     created_at DATETIME NOT NULL,
     updated_at DATETIME NOT NULL,
     CONSTRAINT pk_delivery PRIMARY KEY (id),
