@@ -18,6 +18,7 @@ received, what is accepted and what to do, and carry no patient value, path or f
     │  ├─ DamagedPixels
     │  └─ MissingPixels
     ├─ DecoderError                      the decoder crashed or timed out: retryable
+    ├─ DeviceExhausted                   the device's memory does not suffice: retryable
     ├─ PackageError                      start-up or promotion
     │  ├─ DamagedPackage
     │  ├─ IncompatiblePackage
@@ -115,6 +116,13 @@ class DecoderError(CxrError):
     """The process that decodes pixels crashed or ran out of time."""
 
     code = "decoder_crashed"
+    retryable = True
+
+
+class DeviceExhausted(CxrError):
+    """The device's memory does not hold the model and one image."""
+
+    code = "device_exhausted"
     retryable = True
 
 

@@ -1,0 +1,146 @@
+"""The model of a package, ready to score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.logs import get_logger
+from config.native_logs import quiet_tensorflow
+from cxr.errors import DeviceExhausted, IncompatiblePackage
+from cxr.manifest import PackageManifest
+from cxr.package import ModelPackage
+from inference.batches import HalvingScorer, ModelOutput, Scorer
+from inference.devices import CPU, Choice, choose_device
+from inference.graph_file import check_graph_file
+
+__all__ = ["Model", "ModelOutput"]
+
+log = get_logger(__name__)
+
+
+class Model:
+    """A graph on a device; ``Model.load`` makes it from a package.
+
+    Parameters
+    ----------
+    manifest
+        What the graph fits.
+    load_on
+        Puts the graph onto ``cpu`` or ``gpu:N``.
+    choice
+        The device, and whether the CPU may take over.
+    is_exhausted
+        Whether an error says that the device's memory did not suffice.
+
+    Raises
+    ------
+    DeviceExhausted
+        If the device's memory does not hold the graph.
+    """
+
+    def __init__(
+        self,
+        manifest: PackageManifest,
+        *,
+        load_on: Callable[[str], Scorer],
+        choice: Choice,
+        is_exhausted: Callable[[Exception], bool],
+    ) -> None:
+        self._manifest = manifest
+        self._load_on = load_on
+        self._choice = choice
+        self._is_exhausted = is_exhausted
+        self._device = choice.device
+        self._scorer = self._place()
+
+    @classmethod
+    def load(cls, package: ModelPackage, *, device: str = "auto") -> Model:
+        """Load a verified package onto a device and score a grey image with it once.
+
+        Parameters
+        ----------
+        package
+            From ``cxr.package.load_package``, which verified it.
+        device
+            The setting ``worker.device``: ``auto``, ``cpu`` or ``gpu:N``. Only ``auto`` goes to the
+            CPU where there is no GPU, or none whose memory holds the model and one image.
+
+        Raises
+        ------
+        SettingsError
+            If the device is not there.
+        IncompatiblePackage
+            If the graph is not one that is served, or not what its manifest says.
+        DeviceExhausted
+            If the device's memory does not hold the model.
+        """
+        check_graph_file(package.model_path)
+        quiet_tensorflow(device)
+        # TensorFlow takes seconds to import, and its native log level has to be set before.
+        from inference import runtime  # noqa: PLC0415
+
+        choice = choose_device(device, runtime.prepare_devices())
+        if choice.warning is not None:
+            log.warning(choice.warning)
+
+        def load_on(place: str) -> Scorer:
+            return runtime.load_scorer(package.model_path, package.manifest, place)
+
+        model = cls(package.manifest, load_on=load_on, choice=choice, is_exhausted=runtime.is_exhausted)
+        size = package.manifest.input_size
+        # The first batch would otherwise pay for the compilation, and find out that the graph gives NaN.
+        model.score(np.full((1, size, size, 1), 0.5, dtype=np.float32))
+        return model
+
+    @property
+    def device(self) -> str:
+        """Where it scores now: ``cpu`` or ``gpu:N``."""
+        return self._device
+
+    def score(self, batch: NDArray[np.float32]) -> ModelOutput:
+        """Score images; a batch that does not fit the device is halved until it does.
+
+        Parameters
+        ----------
+        batch
+            Shape (N, size, size, 1), in [0, 1], as ``cxr.pixels.to_model_input`` makes each image.
+
+        Raises
+        ------
+        ValueError
+            If the batch has another shape.
+        DeviceExhausted
+            If not even one image fits; retryable.
+        IncompatiblePackage
+            If the graph gives something that is no probability.
+        """
+        size = self._manifest.input_size
+        if batch.ndim != 4 or not len(batch) or batch.shape[1:] != (size, size, 1):
+            raise ValueError(f"a batch has shape (N, {size}, {size}, 1), N at least 1; got {batch.shape}")
+        output = self._scorer(np.ascontiguousarray(batch, dtype=np.float32))
+        # The comparison is False for NaN.
+        if not np.all((output.probabilities >= 0) & (output.probabilities <= 1)):
+            raise IncompatiblePackage("The graph gave a value outside [0, 1]: its weights are broken; promote another.")
+        return output
+
+    def _place(self) -> HalvingScorer:
+        try:
+            scorer = self._load_on(self._device)
+        except Exception as error:
+            if not self._is_exhausted(error):
+                raise
+            if not self._choice.may_fall_back:
+                raise DeviceExhausted(
+                    "The device's memory does not hold the model: free it, or choose another."
+                ) from error
+            scorer = self._on_cpu()
+        may_fall_back = self._choice.may_fall_back and self._device != CPU
+        return HalvingScorer(scorer, is_exhausted=self._is_exhausted, fall_back=self._on_cpu if may_fall_back else None)
+
+    def _on_cpu(self) -> Scorer:
+        log.warning("gpu_memory_exhausted_scoring_on_cpu")
+        self._device = CPU
+        return self._load_on(CPU)

@@ -1,0 +1,122 @@
+"""The graph on its device: the only module of inference that imports TensorFlow.
+
+Loading it takes seconds, so only ``inference.model`` imports it, when a model is loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from cxr.errors import IncompatiblePackage
+from cxr.manifest import PackageManifest
+from inference.batches import ModelOutput, Scorer
+
+
+def prepare_devices() -> int:
+    """Ready the GPUs and return how many TensorFlow sees.
+
+    Memory is taken as needed, so that a second worker or another program finds some. TensorFloat-32
+    is off: its 10-bit mantissa would move scores between devices by more than any other cause.
+    """
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        if not tf.config.experimental.get_memory_growth(gpu):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    return len(gpus)
+
+
+def is_exhausted(error: Exception) -> bool:
+    """Whether an error of TensorFlow says that the device's memory did not suffice."""
+    if isinstance(error, tf.errors.ResourceExhaustedError):
+        return True
+    # cuDNN and cuBLAS report what they could not allocate in errors of their own.
+    return isinstance(error, tf.errors.InternalError | tf.errors.UnknownError) and "memory" in str(error).lower()
+
+
+def load_scorer(path: Path, manifest: PackageManifest, device: str) -> Scorer:
+    """Load a graph onto a device.
+
+    Parameters
+    ----------
+    path
+        The ``.keras`` file, looked into before (``inference.graph_file``).
+    manifest
+        What the graph has to fit.
+    device
+        ``cpu`` or ``gpu:N``.
+
+    Returns
+    -------
+    Scorer
+        Compiled once, for any batch size: a new size is no new trace.
+
+    Raises
+    ------
+    IncompatiblePackage
+        If Keras does not load the file, or the graph's input and outputs are not the manifest's.
+    """
+    place = f"/{device.upper()}" if ":" in device else "/CPU:0"
+    with tf.device(place):
+        try:
+            graph = keras.saving.load_model(path, compile=False, safe_mode=True)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise IncompatiblePackage(
+                f"Keras {keras.__version__} does not load model.keras: export it with this version, or install the one "
+                "that package.json names."
+            ) from error
+    wanted = [manifest.outputs.probabilities]
+    if manifest.outputs.evidence is not None:
+        wanted.append(manifest.outputs.evidence)
+    check_graph(graph, manifest)
+    positions = [graph.output_names.index(name) for name in wanted]
+    size = manifest.input_size
+
+    @tf.function(input_signature=[tf.TensorSpec((None, size, size, 1), tf.float32)], autograph=False)  # type: ignore[untyped-decorator]
+    def run(batch: Any) -> list[Any]:  # noqa: ANN401 (a tensor)
+        outputs = tf.nest.flatten(graph(batch, training=False))
+        return [outputs[position] for position in positions]
+
+    def score(batch: NDArray[np.float32]) -> ModelOutput:
+        with tf.device(place):
+            outputs = [np.asarray(output, dtype=np.float32) for output in run(tf.constant(batch))]
+        return ModelOutput(outputs[0], outputs[1] if len(outputs) > 1 else None)
+
+    return score
+
+
+def check_graph(graph: Any, manifest: PackageManifest) -> None:  # noqa: ANN401 (a Keras model)
+    """Compare a graph's input and outputs with what its manifest says.
+
+    Raises
+    ------
+    IncompatiblePackage
+        If they differ; the message says how.
+    """
+    size, classes = manifest.input_size, len(manifest.classes)
+    inputs = [tuple(each.shape) for each in graph.inputs]
+    if inputs not in ([(None, size, size, 1)], [(None, None, None, 1)]):
+        raise IncompatiblePackage(
+            f"The graph takes {_shapes(inputs)}; the package says (images, {size}, {size}, 1): export the model again."
+        )
+    shapes = {name: tuple(each.shape) for name, each in zip(graph.output_names, graph.outputs, strict=True)}
+    probabilities, evidence = manifest.outputs.probabilities, manifest.outputs.evidence
+    if shapes.get(probabilities) != (None, classes):
+        raise IncompatiblePackage(
+            f"The graph has no output {probabilities!r} with {classes} value(s) per image; it has {_shapes(shapes)}."
+        )
+    shape = shapes.get(evidence) if evidence is not None else None
+    if evidence is not None and (shape is None or len(shape) != 4 or shape[-1] != classes):
+        raise IncompatiblePackage(
+            f"The graph has no output {evidence!r} with {classes} map(s) per image; it has {_shapes(shapes)}."
+        )
+
+
+def _shapes(shapes: object) -> str:
+    return str(shapes).replace("None", "*")
