@@ -16,9 +16,11 @@ from typing import Annotated, Any, Final, Literal, NoReturn
 from pydantic import (
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
+    PlainSerializer,
     ValidationError,
     field_validator,
     model_validator,
@@ -26,6 +28,7 @@ from pydantic import (
 
 from cxr.domain import Code, PackageStatus
 from cxr.errors import DamagedPackage, IncompatiblePackage
+from cxr.recipe import PixelRecipe
 
 FORMAT_VERSION: Final = 1
 """The format that this version writes, and the only one it reads."""
@@ -43,6 +46,13 @@ Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 # Both go into the report: Algorithm Name and Version, LO, PS3.5 Table 6.2-1.
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}$")]
 ModelVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,31}$")]
+
+
+def _read_recipe(value: object) -> object:
+    return PixelRecipe.from_dict(value) if isinstance(value, Mapping) else value
+
+
+Recipe = Annotated[PixelRecipe, BeforeValidator(_read_recipe), PlainSerializer(PixelRecipe.to_dict)]
 
 
 class _Part(BaseModel):
@@ -118,8 +128,7 @@ class PackageManifest(_Part):
     activation: Literal["sigmoid", "softmax"]
     calibrated: bool = False
     operating_point: OperatingPoint | None = None
-    input_size: int = Field(ge=16, le=4096)  # rows and columns of the model's input
-    recipe: dict[str, JsonValue]  # cxr.recipe.PixelRecipe.from_dict reads it
+    recipe: Recipe
     outputs: Outputs = Outputs()
     score_tolerance: float = Field(DEVICE_TOLERANCE, gt=0, le=1, allow_inf_nan=False)
     components: dict[Slug, dict[str, JsonValue]] = Field(default_factory=dict)
@@ -143,6 +152,11 @@ class PackageManifest(_Part):
         if self.status is PackageStatus.UNTRAINED and self.calibrated:
             raise ValueError("an untrained model is not calibrated")
         return self
+
+    @property
+    def input_size(self) -> int:
+        """Rows and columns of the graph's input."""
+        return self.recipe.size
 
     @property
     def findings(self) -> tuple[str, ...]:
