@@ -125,6 +125,11 @@ class DestinationSettings(Section):
         description="How arrival is checked: Storage Commitment, C-FIND (stow: QIDO-RS), or the first that works.",
     )
     verify_after_s: float = Field(2.0, ge=0, description="Wait this long before checking.")
+    commitment_listen: str | None = Field(
+        None,
+        description='dicom: "host:port" where we listen for Storage Commitment reports that the peer brings on an '
+        "association of its own; absent: only those on ours are heard.",
+    )
     timeout_s: float = Field(30.0, gt=0, description="How long the peer may take over one answer.")
     tls: bool = Field(False, description="dicom: use TLS.")
     tls_ca: Path | None = Field(None, description="PEM file of the authorities that the peer's certificate comes from.")
@@ -140,7 +145,28 @@ class DestinationSettings(Section):
             self.dicom_address()
         elif self.kind == "stow" and not self.address.startswith(("http://", "https://")):
             raise ValueError("a stow address is a URL that starts with http:// or https://")
+        self.commitment_address()
         return self
+
+    def commitment_address(self) -> tuple[str, int] | None:
+        """Split ``commitment_listen``.
+
+        Returns
+        -------
+        tuple[str, int] | None
+            Host and port; None: there is none.
+
+        Raises
+        ------
+        ValueError
+            If it has another form.
+        """
+        if self.commitment_listen is None:
+            return None
+        host, colon, port = self.commitment_listen.rpartition(":")
+        if not (colon and host and port.isdigit() and 1 <= int(port) <= 65535):
+            raise ValueError('commitment_listen is written "host:port"')
+        return host.strip("[]"), int(port)
 
     def dicom_address(self) -> tuple[str, str, int]:
         """Split ``AET@host:port``.
