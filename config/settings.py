@@ -346,6 +346,11 @@ class Settings(BaseSettings):
         """Key of the event chain; outside the database's folder."""
         return self.audit.key_file or self.data_dir.parent / f"{self.data_dir.name}.keys" / "audit.key"
 
+    @property
+    def audit_heads_path(self) -> Path:
+        """Exported heads of the event chain, beside its key: whoever cuts the log can't cut these."""
+        return self.audit_key_path.with_name("audit.heads")
+
 
 def _is_loopback(address: str) -> bool:
     try:
