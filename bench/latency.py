@@ -1,0 +1,50 @@
+"""From the answer to a C-STORE until the SR is in the PACS: an idle service, one image after the other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+from processes import CXR, free_port, orthanc, running, wait_for_port, write_objects
+
+
+def measure(folder: Path, *, quick: bool) -> str:
+    paths = write_objects(folder / "images", 5 if quick else 30, 3264, 2448)  # 8 megapixels
+    port, dicom_port, http_port = free_port(), free_port(), free_port()
+    here, pacs = folder / "service", folder / "pacs"
+    here.mkdir(), pacs.mkdir()
+    (here / "cxr.toml").write_text(
+        f'data_dir = "var"\n[listener]\nport = {port}\n[report]\ndeliver_untrained = true\n'
+        f'[[destinations]]\nname = "pacs"\nkind = "dicom"\naddress = "ORTHANC@127.0.0.1:{dicom_port}"\n'
+        f'[log]\nlevel = "error"\n'
+    )
+    with orthanc(pacs, dicom_port, http_port), running([CXR, "serve"], here) as service:
+        wait_for_port(port, service)
+        seconds = [_one(path, port, http_port) for path in paths][1:]  # the first waits for the model to load
+    p50, p95 = np.percentile(seconds, [50, 95])
+    return (
+        "## Latency of an idle service\n\n`python bench/run.py latency` · ResNet50 at 224 on the CPU, "
+        f"{len(seconds)} uncompressed images of 8 megapixels, one after the other\n\n"
+        "| from the C-STORE response until the SR is in Orthanc | s |\n|---|---|\n"
+        f"| p50 | {p50:.2f} |\n| p95 | {p95:.2f} |\n"
+    )
+
+
+def _one(path: Path, port: int, http_port: int) -> float:
+    before = _reports(http_port)
+    subprocess.run(["dcmsend", "-aec", "CXR", "127.0.0.1", str(port), str(path)], check=True, capture_output=True)
+    answered = time.monotonic()
+    while _reports(http_port) <= before:
+        if time.monotonic() - answered > 120:
+            raise RuntimeError("no report within 120 s")
+        time.sleep(0.01)
+    return time.monotonic() - answered
+
+
+def _reports(http_port: int) -> int:
+    with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/statistics") as response:
+        return json.load(response)["CountInstances"]
