@@ -19,7 +19,7 @@ from typing import BinaryIO, cast
 
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_dataset, read_partial, read_preamble
+from pydicom.filereader import dcmread, read_dataset, read_partial, read_preamble
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -95,6 +95,48 @@ def open_dataset(source: Path | BinaryIO, *, max_inflated_bytes: int = DEFAULT_M
             f"The received bytes are not a DICOM dataset that can be read ({type(error).__name__}); accepted is a "
             "dataset as DICOM PS3.5 and PS3.10 define it: have the sender export the image again."
         ) from error
+
+
+def open_with_pixels(path: Path, *, max_inflated_bytes: int) -> FileDataset:
+    """Read a whole DICOM file, pixels included; they are not decoded.
+
+    Parameters
+    ----------
+    path
+        A file that ``open_dataset`` has taken.
+    max_inflated_bytes
+        How far a deflated dataset may swell, its pixels included.
+
+    Raises
+    ------
+    UnparsableObject
+        If this is not a DICOM dataset that can be read to its end.
+    ObjectTooLarge
+        If a deflated dataset swells beyond the bound.
+    OSError
+        If the file can't be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return _read_whole(stream, max_inflated_bytes)
+    except READING_FAULTS as error:
+        raise UnparsableObject(
+            f"The file is not a DICOM dataset that can be read to its end ({type(error).__name__}): have the sender "
+            "export the image again."
+        ) from error
+
+
+def _read_whole(stream: BinaryIO, max_inflated_bytes: int) -> FileDataset:
+    preamble = read_preamble(stream, force=True)
+    meta = _read_meta(stream)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        stream.seek(0)
+        return dcmread(stream, force=True)
+    inflated = cast("BinaryIO", _Inflated(stream, max_inflated_bytes))
+    read = read_dataset(inflated, is_implicit_VR=False, is_little_endian=True)
+    dataset = FileDataset(BytesIO(), read, preamble, meta, is_implicit_VR=False, is_little_endian=True)
+    dataset.set_original_encoding(False, True, read.original_character_set)
+    return dataset
 
 
 def _read(stream: BinaryIO, max_inflated_bytes: int) -> HeaderDataset:
