@@ -43,5 +43,4 @@ def series_uid(sop_instance_uid: str) -> str:
     return derive_uid("series", sop_instance_uid)
 
 
-IMPLEMENTATION_CLASS_UID = derive_uid("implementation", marks.APPLICATION)
-"""Implementation Class UID (0002,0012) of the files we write."""
+IMPLEMENTATION_CLASS_UID = marks.IMPLEMENTATION_CLASS_UID

@@ -10,9 +10,7 @@ from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from inference.identifiers import IMPLEMENTATION_CLASS_UID
-
-_IMPLEMENTATION_VERSION_NAME = "CXR_LISTENER"
+from cxr import marks
 
 
 def encode(dataset: Dataset) -> bytes:
@@ -37,8 +35,8 @@ def encode(dataset: Dataset) -> bytes:
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = _IMPLEMENTATION_VERSION_NAME
+    meta.ImplementationClassUID = UID(marks.IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = marks.IMPLEMENTATION_VERSION_NAME
     written = Dataset()
     written.update(dataset)
     written.file_meta = meta

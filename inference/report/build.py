@@ -75,6 +75,7 @@ class BuiltReport:
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
+    content: bytes = field(repr=False)  # the encoded file
     content_digest: str  # SHA-256, in hex, of the encoded file
 
 
@@ -213,12 +214,14 @@ def finish(dataset: Dataset) -> BuiltReport:
     dataset
         The object.
     """
+    content = encode(dataset)
     return BuiltReport(
         dataset=dataset,
         sop_class_uid=str(dataset.SOPClassUID),
         sop_instance_uid=str(dataset.SOPInstanceUID),
         series_instance_uid=str(dataset.SeriesInstanceUID),
-        content_digest=hashlib.sha256(encode(dataset)).hexdigest(),
+        content=content,
+        content_digest=hashlib.sha256(content).hexdigest(),
     )
 
 

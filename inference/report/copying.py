@@ -22,7 +22,6 @@ from pydicom.charset import decode_bytes
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, TEXT_VR_DELIMS, validate_value
 
 from cxr import elements
@@ -30,7 +29,6 @@ from cxr import elements
 _TIME = re.compile(rb"(?:[01]\d|2[0-3])(?:[0-5]\d(?:(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?\Z")
 _LEGACY_TIME = re.compile(rb"(?:[01]\d|2[0-3]):[0-5]\d(?::(?:[0-5]\d|60)(?:\.\d{1,6})?)?\Z")
 _OFFSET = re.compile(rb"[+-](?:0\d|1[0-4])[0-5]\d\Z")
-_CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 
 
 def _is_date(value: bytes) -> bool:
@@ -66,7 +64,7 @@ CHECKED: dict[str, Callable[[bytes], bool]] = {
 OPTIONAL = ("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription")
 """Type 3, of patient and study: as they are where they are valid, else absent."""
 
-DEIDENTIFICATION = ("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence")
+DEIDENTIFICATION = ("PatientIdentityRemoved", "DeidentificationMethod")
 """That identity was removed, and how: together, or not at all."""
 
 TRIAL_SUBJECT_REQUIRED = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID")
@@ -171,29 +169,12 @@ def _copy_or_empty(source: Dataset, target: Dataset, keyword: str) -> None:
 
 
 def _copy_deidentification(source: Dataset, target: Dataset) -> None:
-    removed, method, coded_method = DEIDENTIFICATION
-    codes = [_copied_code(item) for item in elements.items(source, coded_method)]
-    has_codes = bool(codes) and all(code is not None for code in codes)
-    has_method = _has_value(source, method)
-    if elements.code_string(source, removed) == "YES" and not (has_method or has_codes):
-        return  # type 1C: it must be said how
-    if elements.code_string(source, removed) not in {"YES", "NO"}:
-        return
-    copy_element(source, target, removed)
-    if has_method:
-        copy_element(source, target, method)
-    if has_codes:
-        setattr(target, coded_method, Sequence([code for code in codes if code is not None]))
-
-
-def _copied_code(item: Dataset) -> Dataset | None:
-    if not all(_has_value(item, keyword) for keyword in _CODE):
-        return None
-    code = Dataset()
-    code.set_original_encoding(is_implicit_vr=False, is_little_endian=True)
-    for keyword in _CODE:
-        copy_element(item, code, keyword)
-    return code
+    removed, method = DEIDENTIFICATION
+    answer = elements.code_string(source, removed)
+    # With YES it must be said how (type 1C).
+    if answer == "NO" or (answer == "YES" and _has_value(source, method)):
+        copy_element(source, target, removed)
+        copy_valid(source, target, (method,))
 
 
 def _copy_trial(source: Dataset, target: Dataset) -> None:

@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from cxr.labels import FINDINGS
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.uid import ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation
@@ -23,6 +22,7 @@ from pydicom.valuerep import DSfloat
 
 from cxr import marks
 from cxr.errors import ReportError
+from cxr.labels import FINDINGS
 from inference.identifiers import derive_uid
 from inference.report import codes
 from inference.report.words import algorithm_parameters, words_for
@@ -146,7 +146,7 @@ def _measurement(source: SourceImage, score: Score) -> sr.Measurement:
         referenced_images=[sr.SourceImageForMeasurement(source.sop_class_uid, source.sop_instance_uid)],
     )
     # What is read has two digits; the exact value stays in Floating Point Value.
-    measurement[0].MeasuredValueSequence[0].NumericValue = DSfloat(f"{percent:.2f}")
+    _write_number(measurement[0], f"{percent:.2f}")
     return measurement
 
 
@@ -173,7 +173,7 @@ def _image_descriptors(source: SourceImage) -> Iterator[sr.ContentItem]:
     yield _code_item(codes.MODALITY, codes.MODALITIES[_modality(source)], _HAS_ACQ_CONTEXT)
     for concept, size in ((codes.PIXEL_DATA_ROWS, source.rows), (codes.PIXEL_DATA_COLUMNS, source.columns)):
         if size is not None:
-            yield sr.NumContentItem(_concept(concept), size, _concept(codes.PIXELS), relationship_type=_HAS_ACQ_CONTEXT)
+            yield _count(concept, size)
     if source.patient_orientation is not None:
         row, column = source.patient_orientation
         yield _text_item(codes.PATIENT_ORIENTATION_ROW, row, _HAS_ACQ_CONTEXT)
@@ -210,6 +210,17 @@ def _code_item(concept: Code, value: Code, relationship: sr.RelationshipTypeValu
 
 def _concept(code: Code) -> sr.CodedConcept:
     return sr.CodedConcept(value=code.value, scheme_designator=code.scheme_designator, meaning=code.meaning)
+
+
+def _count(concept: Code, pixels: int) -> sr.NumContentItem:
+    item = sr.NumContentItem(_concept(concept), pixels, _concept(codes.PIXELS), relationship_type=_HAS_ACQ_CONTEXT)
+    _write_number(item, str(pixels))
+    return item
+
+
+def _write_number(item: Dataset, written: str) -> None:
+    """Write Numeric Value (0040,A30A) as people read it; highdicom writes all the digits of a float."""
+    item.MeasuredValueSequence[0].NumericValue = DSfloat(written)
 
 
 def _containers(item: Dataset) -> Iterator[Dataset]:

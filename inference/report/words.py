@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from cxr import marks
 from cxr.domain import PackageStatus, ScoredImage
 from cxr.package import MODEL_FILE, PackageManifest
-from cxr.recipe import PixelRecipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +71,7 @@ def algorithm_parameters(scored: ScoredImage, package: PackageManifest) -> tuple
         f"fingerprint={scored.fingerprint}",
         f"model_sha256={package.files.get(MODEL_FILE, 'unknown')}",
         f"classes={','.join(item.finding for item in package.classes)}",
-        f"preprocessing={PixelRecipe.from_dict(package.recipe).digest}",
+        f"preprocessing={package.recipe.digest}",
         f"activation={package.activation} ({calibration})",
         f"operating_point={','.join(points) or 'none'}",
         f"status={words_for(scored.status).status}",
