@@ -35,6 +35,16 @@ COPIED_KEYWORDS: tuple[str, ...] = (
     "PatientAge",
     "PatientSize",
     "PatientWeight",
+    # Clinical Trial Subject and Study (C.7.1.3, C.7.2.3), where the image has them
+    "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID",
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName",
+    "ClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID",
+    "ClinicalTrialTimePointID",
+    "ClinicalTrialTimePointDescription",
     # The device that made the image (C.7.5.1, C.12.1)
     "Manufacturer",
     "ManufacturerModelName",
@@ -51,12 +61,27 @@ COPIED_KEYWORDS: tuple[str, ...] = (
 )
 """Every attribute that a report takes over; a report takes over no other."""
 
-_BINARY = frozenset({"Rows", "Columns"})  # US: the bytes depend on the transfer syntax, the number does not
+SCORED_KEYWORDS: tuple[str, ...] = (
+    "PhotometricInterpretation",
+    "BitsStored",
+    "PixelRepresentation",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "PresentationLUTShape",
+)
+"""How the stored pixels are read: the same Pixel Data, said to be inverted, scores otherwise."""
+
+_BINARY = frozenset(
+    {"Rows", "Columns", "BitsStored", "PixelRepresentation"}
+)  # US: the bytes depend on the transfer syntax, the number does not
 _ABSENT, _PRESENT = b"\0", b"\1"
 
 
 def identity_digest(dataset: Dataset) -> str:
-    """Digest the attributes that a report takes over.
+    """Digest the attributes that a report takes over, and those that its scores depend on.
 
     Values count as the bytes they came in, together with the character set that tells how to read
     them; trailing padding and the transfer syntax don't count. An absent element and an empty one
@@ -73,7 +98,7 @@ def identity_digest(dataset: Dataset) -> str:
         BLAKE3, in hex.
     """
     digest = blake3()
-    for keyword in COPIED_KEYWORDS:
+    for keyword in (*COPIED_KEYWORDS, *SCORED_KEYWORDS):
         value = _value(dataset, keyword)
         # Keyword, mark and length frame each value: no two lists of values run into the same bytes.
         digest.update(keyword.encode("ascii"))
