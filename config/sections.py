@@ -1,0 +1,286 @@
+"""The tables of the settings file: every setting, its default and its meaning.
+
+What is written here is what `cxr config example` prints and docs/settings.md shows.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from cxr.domain import UnknownView
+
+
+def _ae_title(value: str) -> str:
+    """Check an AE title: 1 to 16 printable ASCII characters, no backslash (PS3.5 Table 6.2-1)."""
+    stripped = value.strip()
+    if not 1 <= len(stripped) <= 16 or "\\" in stripped or not stripped.isascii() or not stripped.isprintable():
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return stripped
+
+
+def _network(value: str) -> str:
+    """Check a network in CIDR notation, or one address."""
+    return str(ipaddress.ip_network(value, strict=False))
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address, or the name localhost, is reached from this machine only."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _time_of_day(value: str) -> str:
+    """Check a local time, HH:MM."""
+    hours, _, minutes = value.partition(":")
+    if not (hours.isdigit() and minutes.isdigit() and int(hours) < 24 and int(minutes) < 60):
+        raise ValueError('a time of day is written "HH:MM"')
+    return value
+
+
+def _check_url(address: str) -> None:
+    """Check the address of a DICOMweb service; a secret in it would show up wherever it is named."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("a stow address is a URL that starts with http:// or https://")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a stow address has no user in it: set username and password, or token")
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Network = Annotated[str, AfterValidator(_network)]
+TimeOfDay = Annotated[str, AfterValidator(_time_of_day)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+
+
+class Section(BaseModel):
+    """One table of the settings file; unknown keys are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TlsSettings(Section):
+    """DICOM TLS (PS3.15 Annex B) for the listener, on a port of its own."""
+
+    port: Port | None = Field(None, description="Port of the TLS listener; absent: no TLS.")
+    certificate: Path | None = Field(None, description="PEM file with this service's certificate chain.")
+    key: Path | None = Field(None, description="PEM file with its private key; readable by its owner only.")
+    ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities that peers' certificates come from; absent: peers need none.",
+    )
+    handshake_timeout_s: float = Field(10.0, gt=0, description="How long a peer may take over the handshake.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> TlsSettings:
+        if self.port is not None and (self.certificate is None or self.key is None):
+            raise ValueError("TLS needs listener.tls.certificate and listener.tls.key")
+        return self
+
+
+class ListenerSettings(Section):
+    """The Storage SCP."""
+
+    ae_title: AETitle = Field("CXR", description="Our AE title.")
+    check_called_ae_title: bool = Field(True, description="Reject associations that call another AE title.")
+    bind: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs [[peers]].")
+    port: Port = Field(11112, description="TCP port to listen on.")
+    secondary_capture: bool = Field(False, description="Also take Secondary Capture images.")
+    accept_all_storage: bool = Field(
+        False,
+        description="Also accept every other storage class (answered with Success, recorded, not kept), for a PACS "
+        "whose auto-route stops on a rejected presentation context.",
+    )
+    max_associations: int = Field(50, ge=1, le=1000, description="Associations at the same time.")
+    max_pdu_bytes: int = Field(131072, ge=4096, le=4194304, description="Largest PDU that we accept.")
+    max_object_mib: int = Field(256, ge=1, le=4096, description="Largest object that we accept.")
+    min_free_mib: int = Field(1024, ge=0, description="Below this much free space everything is refused (0xA700).")
+    acse_timeout_s: float = Field(10.0, gt=0, description="How long a peer may take over its A-ASSOCIATE-RQ.")
+    dimse_timeout_s: float = Field(30.0, gt=0, description="How long a peer may take over one message.")
+    idle_timeout_s: float = Field(60.0, gt=0, description="How long an association may be silent.")
+    drain_timeout_s: float = Field(20.0, gt=0, description="How long a stop waits for objects in flight.")
+    tls: TlsSettings = TlsSettings()
+
+
+class PeerSettings(Section):
+    """Who may send."""
+
+    ae_title: AETitle = Field(description="Calling AE title.")
+    network: Network = Field(description="Network it calls from, in CIDR notation.")
+
+
+class DestinationSettings(Section):
+    """Where reports go."""
+
+    name: Name = Field(description="How commands, audit rows and logs call it; lower case, digits, - and _.")
+    kind: Literal["dicom", "stow", "folder"] = Field(description="C-STORE, DICOMweb STOW-RS, or a folder.")
+    address: str = Field(
+        description='dicom: "AET@host:port"; stow: the URL of the DICOMweb service; folder: a directory that exists.'
+    )
+    from_peers: tuple[AETitle, ...] = Field(
+        (), description="Only results of images that these AE titles sent; empty: results of all images."
+    )
+    calling_ae_title: AETitle | None = Field(None, description="Our AE title here; absent: listener.ae_title.")
+    verify: Literal["auto", "commitment", "find", "none"] = Field(
+        "auto",
+        description="How arrival is checked: Storage Commitment, C-FIND (stow: QIDO-RS), or the first that works.",
+    )
+    verify_after_s: float = Field(2.0, ge=0, description="Wait this long before checking.")
+    commitment_listen: str | None = Field(
+        None,
+        description='dicom: "host:port" where we listen for Storage Commitment reports that the peer brings on an '
+        "association of its own; absent: only those on ours are heard.",
+    )
+    timeout_s: float = Field(30.0, gt=0, description="How long the peer may take over one answer.")
+    tls: bool = Field(False, description="dicom: use TLS.")
+    tls_ca: Path | None = Field(None, description="PEM file of the authorities that the peer's certificate comes from.")
+    tls_certificate: Path | None = Field(None, description="dicom: PEM file with our certificate, if the peer asks.")
+    tls_key: Path | None = Field(None, description="dicom: PEM file with its private key.")
+    username: str | None = Field(None, description="stow: HTTP Basic user name.")
+    password: SecretStr | None = Field(None, description="stow: HTTP Basic password; better set by the environment.")
+    token: SecretStr | None = Field(None, description="stow: bearer token; better set by the environment.")
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> DestinationSettings:
+        if self.kind == "dicom":
+            self.dicom_address()
+        elif self.kind == "stow":
+            _check_url(self.address)
+        if self.kind != "stow" and (self.username or self.password or self.token):
+            raise ValueError("username, password and token are for kind stow")
+        if self.token is not None and (self.username or self.password):
+            raise ValueError("either token, or username and password")
+        if (self.username is None) != (self.password is None):
+            raise ValueError("username and password go together")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        self.commitment_address()
+        return self
+
+    def commitment_address(self) -> tuple[str, int] | None:
+        """Split ``commitment_listen``.
+
+        Returns
+        -------
+        tuple[str, int] | None
+            Host and port; None: there is none.
+
+        Raises
+        ------
+        ValueError
+            If it has another form.
+        """
+        if self.commitment_listen is None:
+            return None
+        host, colon, port = self.commitment_listen.rpartition(":")
+        if not (colon and host and port.isdigit() and 1 <= int(port) <= 65535):
+            raise ValueError('commitment_listen is written "host:port"')
+        return host.strip("[]"), int(port)
+
+    def dicom_address(self) -> tuple[str, str, int]:
+        """Split ``AET@host:port``.
+
+        Returns
+        -------
+        tuple[str, str, int]
+            AE title, host, port.
+
+        Raises
+        ------
+        ValueError
+            If the address has another form.
+        """
+        ae_title, at, rest = self.address.partition("@")
+        host, colon, port = rest.rpartition(":")
+        if not (at and colon and host and port.isdigit() and 1 <= int(port) <= 65535):
+            raise ValueError('a dicom address is written "AET@host:port"')
+        return _ae_title(ae_title), host.strip("[]"), int(port)
+
+
+class ViewSettings(Section):
+    """The frontal filter."""
+
+    unknown: UnknownView = Field(
+        UnknownView.HOLD,
+        description="An image whose header does not tell the view: hold (until `cxr jobs release`), score, or reject.",
+    )
+
+
+class WorkerSettings(Section):
+    """Scoring."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|gpu:\d+)$", description="auto, cpu, or gpu:N.")
+    batch_size: int = Field(8, ge=1, le=256, description="Images that are scored at once, at most.")
+    decode_processes: int = Field(2, ge=1, le=64, description="Processes that decode pixels.")
+    decode_timeout_s: float = Field(60.0, gt=0, description="How long one image may take to decode.")
+    max_megapixels: int = Field(64, ge=1, le=1024, description="Largest image, Rows x Columns, that is decoded.")
+    poll_s: float = Field(0.5, gt=0, description="How often an idle worker looks for work.")
+    lease_s: float = Field(120.0, ge=5, description="A worker that is silent for this long loses its jobs.")
+    max_attempts: int = Field(3, ge=1, description="Attempts before a job is failed.")
+    retry_s: float = Field(30.0, ge=0, description="Wait before the second attempt; doubles with each.")
+
+
+class ReportSettings(Section):
+    """The DICOM SR and its companions."""
+
+    title: Literal["research", "imaging_measurement_report"] = Field(
+        "research",
+        description="Root title: our private research title, or (126000, DCM) for IHE AIR consumers.",
+    )
+    saliency: bool = Field(False, description="Also send an evidence map as Secondary Capture, notice burned in.")
+    deliver_untrained: bool = Field(False, description="Deliver results of an untrained package as well.")
+
+
+class DeliverySettings(Section):
+    """Retries towards destinations."""
+
+    retry_first_s: float = Field(10.0, gt=0, description="Wait before the second attempt; doubles with each.")
+    retry_max_s: float = Field(3600.0, gt=0, description="Longest wait between two attempts.")
+    give_up_after_h: float = Field(168.0, gt=0, description="After this long a delivery is dead until requeued.")
+    lease_s: float = Field(120.0, ge=5, description="A sender that is silent for this long loses its deliveries.")
+
+
+class RetentionSettings(Section):
+    """How long pixels and reports are kept; the audit rows stay."""
+
+    pixels_days: float = Field(30.0, ge=0, description="Received objects of finished images; 0: as soon as finished.")
+    results_days: float = Field(365.0, ge=0, description="SR files that were delivered; 0: as soon as delivered.")
+    low_space_mib: int = Field(
+        4096,
+        ge=0,
+        description="Below this much free space the oldest finished pixels go, whatever their age.",
+    )
+
+
+class AuditSettings(Section):
+    """The audit database."""
+
+    key_file: Path | None = Field(
+        None,
+        description="Key of the event chain, made at first start; absent: audit.key in a folder beside data_dir. "
+        "Keep a copy apart from the database.",
+    )
+    snapshot_every_s: float = Field(60.0, gt=0, description="How often audit-read.sqlite is refreshed, if changed.")
+    backup_at: TimeOfDay = Field("02:30", description="When the nightly backup runs, local time.")
+    backup_keep: int = Field(7, ge=1, description="How many nightly backups are kept.")
+
+
+class LogSettings(Section):
+    """The log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level.")
+    format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json.")
+
+
+class MetricsSettings(Section):
+    """Prometheus metrics, on loopback."""
+
+    listener_port: Port | None = Field(None, description="Serve the listener's metrics here; absent: nowhere.")
+    worker_port: Port | None = Field(None, description="Serve the worker's metrics here; absent: nowhere.")
