@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import secrets
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-
-from sqlalchemy.orm import Session
 
 from cxr.errors import StorageError
 from db import durable
 from db.audit import read_head
+from db.engine import Database
 from db.records import Head
 
 
-def export_head(session: Session, path: Path) -> Head | None:
+def export_head(database: Database, path: Path, *, now: datetime) -> Head | None:
     """Add the last event's number, hash and time to the file.
 
     Parameters
     ----------
-    session
-        Any transaction.
+    database
+        Whose log.
     path
         The heads file, best beside the key: whoever cuts the log must not be able to cut this.
+    now
+        When it is exported.
 
     Returns
     -------
@@ -37,9 +39,12 @@ def export_head(session: Session, path: Path) -> Head | None:
     SpoolFull
         If the disk refuses the write.
     """
-    head, known = read_head(session), read_heads(path)
+    with database.read() as session:
+        head = read_head(session)
+    known = read_heads(path)
     if head is None or (known and known[-1].id == head.id):
         return None
+    head = replace(head, at=now)
     lines = [json.dumps({"id": each.id, "hash": each.hash, "at": each.at.isoformat()}) for each in (*known, head)]
     with durable.refusals():
         durable.make_folder(path.parent)

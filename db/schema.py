@@ -27,6 +27,11 @@ def revisions() -> tuple[str, ...]:
     return tuple(script.revision for script in scripts)[::-1]
 
 
+def newest_revision() -> str:
+    """Return the revision that this version works with."""
+    return revisions()[-1]
+
+
 def revision_of(connection: Connection) -> str | None:
     """Return the revision of an open database; None if nothing was ever created in it.
 

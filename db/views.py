@@ -152,4 +152,4 @@ STATEMENTS = (
 )
 
 for _statement in STATEMENTS:
-    event.listen(Base.metadata, "after_create", DDL(_statement))
+    event.listen(Base.metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]

@@ -1,0 +1,76 @@
+"""What an operator does with deliveries: look at them, requeue."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from cxr.domain import DeliveryState
+from cxr.errors import MissingRow, StorageError
+from db.audit import EventKind
+from db.delivery_states import known_delivery, move
+from db.records import DeliveryRow
+from db.tables import Delivery, Report
+
+
+def requeue(session: Session, delivery_id: int, now: datetime) -> None:
+    """Try a dead delivery again, from the start.
+
+    Raises
+    ------
+    MissingRow
+        If there is no such delivery, or its report is no longer kept.
+    StorageError
+        If it is not dead.
+    """
+    delivery = known_delivery(session, delivery_id)
+    if delivery.state is not DeliveryState.DEAD:
+        raise StorageError(f"Delivery {delivery_id} is {delivery.state}; only a dead one can be requeued.")
+    if session.scalar(select(Report.spool_name).where(Report.id == delivery.report_id)) is None:
+        raise MissingRow(f"The report of delivery {delivery_id} is no longer kept: send the image again.")
+    move(
+        session,
+        delivery,
+        DeliveryState.PENDING,
+        EventKind.DELIVERY_REQUEUED,
+        now=now,
+        attempts=0,
+        error_code=None,
+        status=None,
+        due_at=now,
+        requeued_at=now,
+    )
+
+
+def list_deliveries(
+    session: Session,
+    *,
+    state: DeliveryState | None = None,
+    destination: str | None = None,
+    limit: int | None = None,
+) -> list[DeliveryRow]:
+    """Return deliveries as an operator sees them, latest first.
+
+    Parameters
+    ----------
+    session
+        Any transaction.
+    state, destination
+        Only these; None: all.
+    limit
+        How many, at most; None: all.
+    """
+    query = select(*(getattr(Delivery, name) for name in DeliveryRow.__dataclass_fields__))
+    if state is not None:
+        query = query.where(Delivery.state == state)
+    if destination is not None:
+        query = query.where(Delivery.destination == destination)
+    return [DeliveryRow(**row) for row in session.execute(query.order_by(Delivery.id.desc()).limit(limit)).mappings()]
+
+
+def count_by_state(session: Session) -> dict[DeliveryState, int]:
+    """Return how many deliveries are in each state; states without one are there with 0."""
+    counted = session.execute(select(Delivery.state, func.count()).group_by(Delivery.state)).tuples()
+    return dict.fromkeys(DeliveryState, 0) | dict(counted.all())

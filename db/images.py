@@ -1,0 +1,242 @@
+"""Receipts: a received object becomes an image, its decision and its job, or is known as a resend."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from cxr.domain import ImageHeader, JobState
+from cxr.errors import StorageError
+from db.audit import EventKind, append_event
+from db.job_states import INITIAL_STATES
+from db.records import FactValue, KnownImage, Receipt, Received
+from db.tables import Decision, Image, Job
+
+NEED_PIXELS = frozenset({JobState.HELD, JobState.QUEUED})
+
+
+def receive(session: Session, receipt: Receipt, *, now: datetime) -> Received:
+    """Write down one received object, whose file is durable already.
+
+    The same dataset under the same SOP Instance UID is a resend: one event. So is another dataset
+    whose pixels, copied attributes and view decision are the same (a PACS that rewrote an element
+    that we don't use). Any other change is a new image with a job of its own.
+
+    Parameters
+    ----------
+    session
+        A write transaction; it decides between peers that send the same instance at once.
+    receipt
+        What came.
+    now
+        The time.
+
+    Returns
+    -------
+    Received
+        ``resent``: nothing was added, and the caller removes the file it kept for this receipt.
+
+    Raises
+    ------
+    StorageError
+        If an image that is to be scored comes without its file, or its state is not one to start in.
+    """
+    _check(receipt)
+    known = find_latest(session, receipt.header.sop_instance_uid)
+    if known is not None and known.dataset_digest == receipt.dataset_digest:
+        return _resent(session, known, now=now, is_same_dataset=True)
+    if known is not None and _is_unchanged(known, receipt):
+        return _resent(session, known, now=now, is_same_dataset=False)
+    return _add(session, receipt, known, now=now)
+
+
+def receive_again(session: Session, sop_instance_uid: str, dataset_digest: str, *, now: datetime) -> Received | None:
+    """Write down the resend of a dataset that is known byte for byte, before its file is made durable.
+
+    Parameters
+    ----------
+    session
+        A write transaction.
+    sop_instance_uid, dataset_digest
+        Of what came.
+    now
+        The time.
+
+    Returns
+    -------
+    Received or None
+        None: this is not what came last under that UID; keep the file and call `receive`.
+    """
+    known = find_latest(session, sop_instance_uid)
+    if known is None or known.dataset_digest != dataset_digest:
+        return None
+    return _resent(session, known, now=now, is_same_dataset=True)
+
+
+def find_latest(session: Session, sop_instance_uid: str) -> KnownImage | None:
+    """Return what the latest object under a SOP Instance UID was; None if there was none."""
+    row = session.execute(
+        select(Image, Decision, Job.id)
+        .join(Decision, Decision.image_id == Image.id)
+        .join(Job, Job.image_id == Image.id)
+        .where(Image.sop_instance_uid == sop_instance_uid)
+        .order_by(Image.id.desc())
+        .limit(1)
+    ).first()
+    if row is None:
+        return None
+    image, decision, job_id = row.tuple()
+    return KnownImage(
+        image_id=image.id,
+        job_id=job_id,
+        dataset_digest=image.dataset_digest,
+        pixel_digest=image.pixel_digest,
+        identity_digest=image.identity_digest,
+        view=decision.view,
+        is_chest=decision.is_chest,
+        reason=decision.reason,
+    )
+
+
+def seal(salt: str, identifiers: Sequence[str | None]) -> str:
+    """Bind identifiers to an event without showing them: a digest under a salt that can be deleted.
+
+    Parameters
+    ----------
+    salt
+        Random, of this image alone; without it the seal says nothing about anybody.
+    identifiers
+        As ``sealed_values`` gives them.
+
+    Returns
+    -------
+    str
+        HMAC-SHA256, hex.
+    """
+    message = json.dumps(list(identifiers), separators=(",", ":"))
+    return hmac.new(bytes.fromhex(salt), message.encode("ascii"), hashlib.sha256).hexdigest()
+
+
+def sealed_values(source: ImageHeader | Image, dataset_digest: str) -> tuple[str | None, ...]:
+    """Return what the seal of an image covers: whose it is, and which bytes came."""
+    return (
+        source.sop_class_uid,
+        source.sop_instance_uid,
+        source.study_instance_uid,
+        source.series_instance_uid,
+        source.accession_number,
+        source.patient_id,
+        dataset_digest,
+    )
+
+
+def _check(receipt: Receipt) -> None:
+    if receipt.initial_state not in INITIAL_STATES:
+        raise StorageError(
+            f"An image can't start as {receipt.initial_state}; it starts as one of {', '.join(sorted(INITIAL_STATES))}."
+        )
+    if receipt.initial_state in NEED_PIXELS and receipt.spool_name is None:
+        raise StorageError(f"An image that starts as {receipt.initial_state} needs its file in the spool.")
+
+
+def _is_unchanged(known: KnownImage, receipt: Receipt) -> bool:
+    """Whether everything that a result depends on is the same."""
+    decision = receipt.decision
+    return (
+        known.pixel_digest == receipt.pixel_digest
+        and known.identity_digest == receipt.header.identity_digest
+        and (known.view, known.is_chest, known.reason) == (decision.view, decision.is_chest, decision.reason)
+    )
+
+
+def _resent(session: Session, known: KnownImage, *, now: datetime, is_same_dataset: bool) -> Received:
+    append_event(
+        session,
+        EventKind.RESENT,
+        now=now,
+        image_id=known.image_id,
+        job_id=known.job_id,
+        facts={"same_dataset": is_same_dataset},
+    )
+    return Received(outcome="resent", image_id=known.image_id, job_id=known.job_id)
+
+
+def _add(session: Session, receipt: Receipt, known: KnownImage | None, *, now: datetime) -> Received:
+    salt = secrets.token_hex(16)
+    image_id = _insert_image(session, receipt, salt)
+    _insert_decision(session, receipt, image_id, now=now)
+    job_id = _insert_job(session, receipt, image_id, now=now)
+    decision = receipt.decision
+    facts: dict[str, FactValue] = {
+        "state": str(receipt.initial_state),
+        "reason": receipt.reason,
+        "view": str(decision.view),
+        "is_chest": decision.is_chest,
+        "seal": seal(salt, sealed_values(receipt.header, receipt.dataset_digest)),
+    }
+    kind = EventKind.RECEIVED if known is None else EventKind.CHANGED_RESEND
+    if known is not None:
+        facts["previous_image"] = known.image_id
+        facts["same_pixels"] = known.pixel_digest == receipt.pixel_digest
+    append_event(session, kind, now=now, image_id=image_id, job_id=job_id, facts=facts)
+    return Received(outcome="new" if known is None else "changed_resend", image_id=image_id, job_id=job_id)
+
+
+def _insert_image(session: Session, receipt: Receipt, salt: str) -> int:
+    header = receipt.header
+    statement = insert(Image).values(
+        sop_class_uid=header.sop_class_uid,
+        sop_instance_uid=header.sop_instance_uid,
+        study_instance_uid=header.study_instance_uid,
+        series_instance_uid=header.series_instance_uid,
+        accession_number=header.accession_number,
+        patient_id=header.patient_id,
+        study_date=header.study_date,
+        modality=header.modality,
+        body_part_examined=header.body_part_examined,
+        rows=header.rows,
+        columns=header.columns,
+        peer_ae_title=receipt.peer_ae_title,
+        transfer_syntax_uid=receipt.transfer_syntax_uid,
+        size_bytes=receipt.size_bytes,
+        dataset_digest=receipt.dataset_digest,
+        pixel_digest=receipt.pixel_digest,
+        identity_digest=header.identity_digest,
+        spool_name=receipt.spool_name,
+        seal_salt=salt,
+        received_at=receipt.received_at,
+    )
+    return session.scalars(statement.returning(Image.id)).one()
+
+
+def _insert_decision(session: Session, receipt: Receipt, image_id: int, *, now: datetime) -> None:
+    decision = receipt.decision
+    session.execute(
+        insert(Decision).values(
+            image_id=image_id,
+            view=decision.view,
+            is_chest=decision.is_chest,
+            reason=decision.reason,
+            evidence=dict(decision.evidence),
+            decided_at=now,
+        )
+    )
+
+
+def _insert_job(session: Session, receipt: Receipt, image_id: int, *, now: datetime) -> int:
+    statement = insert(Job).values(
+        image_id=image_id,
+        state=receipt.initial_state,
+        reason=receipt.reason,
+        attempts=0,
+        created_at=now,
+        updated_at=now,
+    )
+    return session.scalars(statement.returning(Job.id)).one()

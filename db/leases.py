@@ -1,0 +1,49 @@
+"""Who may do what only one process of an installation may do at a time."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, or_
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.orm import Session
+
+from db.tables import Lease
+
+
+def hold(session: Session, *, name: str, holder: str, ttl_s: float, now: datetime) -> bool:
+    """Take a lease that is free, expired or ours already; renew it well before it ends.
+
+    Parameters
+    ----------
+    session
+        A write transaction.
+    name
+        What is leased, such as ``maintenance``.
+    holder
+        Who asks; unique among all processes.
+    ttl_s
+        How long it is ours without being renewed.
+    now
+        The time.
+
+    Returns
+    -------
+    bool
+        Whether the holder has it now.
+    """
+    wanted = {"holder": holder, "expires_at": now + timedelta(seconds=ttl_s)}
+    statement = (
+        insert(Lease)
+        .values(name=name, **wanted)
+        .on_conflict_do_update(
+            index_elements=[Lease.name], set_=wanted, where=or_(Lease.holder == holder, Lease.expires_at <= now)
+        )
+        .returning(Lease.name)
+    )
+    return session.execute(statement).first() is not None
+
+
+def release_hold(session: Session, *, name: str, holder: str) -> None:
+    """Give a lease back before its end; another's lease is left alone."""
+    session.execute(delete(Lease).where(Lease.name == name, Lease.holder == holder))
