@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from sqlalchemy import select
 from db.audit import AUDIT_KEY, EventKind, append_event, verify_chain
 from db.copying import Progress, copy_database, translate
 from db.engine import Database, Session
-from db.records import ChainReport
+from db.records import ChainReport, Head
 from db.schema import revisions
 from db.spool import Spool
 from db.tables import Image, Report
@@ -42,7 +43,9 @@ class CheckReport:
         return not self.faults
 
 
-def check(database: Database, spool: Spool, *, progress: Progress | None = None) -> CheckReport:
+def check(
+    database: Database, spool: Spool, *, heads: Iterable[Head] = (), progress: Progress | None = None
+) -> CheckReport:
     """Check everything that is stored, beside a running service.
 
     The long checks run on a copy, so that no C-STORE waits for them.
@@ -53,6 +56,8 @@ def check(database: Database, spool: Spool, *, progress: Progress | None = None)
         The live database.
     spool
         Where its files lie.
+    heads
+        What was exported of the chain of events: a cut tail is found by them.
     progress
         Called with pages copied and pages in all.
 
@@ -68,20 +73,37 @@ def check(database: Database, spool: Spool, *, progress: Progress | None = None)
     SpoolFull
         If there is no room for the copy.
     """
-    with tempfile.TemporaryDirectory(prefix=".check-", dir=database.path.parent) as folder:
-        copy = Path(folder) / database.path.name
-        copy_database(database.path, copy, progress=progress)
-        faults, events = check_copy(copy, audit_key(database))
+    with _copy_of(database, progress) as copy:
+        faults, events = check_copy(copy, audit_key(database), heads)
     missing, files = _missing_files(database, spool)
     return CheckReport(faults=(*faults, *missing), events=events, files=files)
 
 
-def check_and_record(database: Database, spool: Spool, *, now: datetime) -> CheckReport:
+def verify(database: Database, *, heads: Iterable[Head] = (), progress: Progress | None = None) -> ChainReport:
+    """Check the chain of events, beside a running service.
+
+    Parameters
+    ----------
+    database, heads, progress
+        As for `check`.
+
+    Raises
+    ------
+    StorageError
+        If the database can't be copied or read.
+    SpoolFull
+        If there is no room for the copy.
+    """
+    with _copy_of(database, progress) as copy:
+        return _verify_copy(copy, audit_key(database), heads)
+
+
+def check_and_record(database: Database, spool: Spool, *, now: datetime, heads: Iterable[Head] = ()) -> CheckReport:
     """Check everything and write an event with what was found.
 
     Parameters
     ----------
-    database, spool
+    database, spool, heads
         As for `check`.
     now
         Aware.
@@ -93,14 +115,14 @@ def check_and_record(database: Database, spool: Spool, *, now: datetime) -> Chec
     SpoolFull
         If there is no room.
     """
-    found = check(database, spool)
+    found = check(database, spool, heads=heads)
     facts = {"faults": len(found.faults), "events": found.events, "files": found.files}
     with database.begin() as session:
         append_event(session, EventKind.INTEGRITY_CHECKED, now=now, facts=facts)
     return found
 
 
-def check_copy(path: Path, key: bytes) -> tuple[tuple[Fault, ...], int]:
+def check_copy(path: Path, key: bytes, heads: Iterable[Head] = ()) -> tuple[tuple[Fault, ...], int]:
     """Check a database file that nobody writes to.
 
     Parameters
@@ -109,6 +131,8 @@ def check_copy(path: Path, key: bytes) -> tuple[tuple[Fault, ...], int]:
         The file.
     key
         Key of the event chain.
+    heads
+        What was exported of the chain.
 
     Returns
     -------
@@ -122,12 +146,7 @@ def check_copy(path: Path, key: bytes) -> tuple[tuple[Fault, ...], int]:
         return (Fault(code="damaged_file", message=f"{translate(error)} Restore a backup."),), 0
     if faults:
         return tuple(faults), 0
-    database = Database(path, key)
-    try:
-        with database.read() as session:
-            chain = verify_chain(session)
-    finally:
-        database.dispose()
+    chain = _verify_copy(path, key, heads)
     return tuple(_broken(chain)), chain.events
 
 
@@ -136,6 +155,23 @@ def audit_key(database: Database) -> bytes:
     with database.read() as session:
         key: bytes = session.info[AUDIT_KEY]
         return key
+
+
+@contextmanager
+def _copy_of(database: Database, progress: Progress | None) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=".check-", dir=database.path.parent) as folder:
+        copy = Path(folder) / database.path.name
+        copy_database(database.path, copy, progress=progress)
+        yield copy
+
+
+def _verify_copy(path: Path, key: bytes, heads: Iterable[Head]) -> ChainReport:
+    database = Database(path, key)
+    try:
+        with database.read() as session:
+            return verify_chain(session, heads)
+    finally:
+        database.dispose()
 
 
 def _damage(connection: sqlite3.Connection) -> list[Fault]:
@@ -175,8 +211,8 @@ def _broken(chain: ChainReport) -> list[Fault]:
     return [
         Fault(
             code="broken_chain",
-            message=f"Event {chain.first_broken_id} is not what was written: the audit log was changed outside the "
-            "service, or the key is another one. Compare with a backup.",
+            message=f"Event {chain.first_broken_id} is not as it was written, or is gone: the audit log was changed "
+            "outside the service. Compare with a backup.",
         )
     ]
 

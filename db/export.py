@@ -31,14 +31,6 @@ _ROW_GROUP = 10_000
 Plain = str | int | float | bool | None
 
 
-class Format(StrEnum):
-    """What an export is written as."""
-
-    CSV = "csv"
-    JSON = "json"  # one object per line
-    PARQUET = "parquet"
-
-
 def columns(*, identified: bool) -> tuple[str, ...]:
     """Names of the columns of an export, in order."""
     return tuple(name for name in COLUMNS if identified or name not in IDENTIFYING)

@@ -14,8 +14,11 @@ from sqlalchemy import types as sql
 from cxr.domain import JobState, PackageStatus, View
 from cxr.errors import MissingRow
 from db.engine import Database, Session
+from db.filters import ResultFilter
 from db.records import ResultRow
 from db.tables import UtcTime
+
+__all__ = ["ResultFilter", "Timeline", "count_results", "iterate_results", "list_results", "show"]
 
 _PAGE = 1000  # rows per transaction of a long read
 _SPECIAL: Mapping[str, sql.TypeEngine[Any]] = {
@@ -29,32 +32,6 @@ _SPECIAL: Mapping[str, sql.TypeEngine[Any]] = {
 _ENUMS = {"state": JobState, "view": View, "model_status": PackageStatus}
 _RESULTS = table("results", *(column(field.name, _SPECIAL.get(field.name)) for field in fields(ResultRow)))
 _COLUMNS = _RESULTS.c
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultFilter:
-    """Which rows of the view ``results``; what is None does not matter."""
-
-    received_from: datetime | None = None  # aware; included
-    received_until: datetime | None = None  # aware; excluded
-    finding: str | None = None  # a name of cxr.labels.FINDINGS
-    min_score: float | None = None  # in [0, 1]; included
-    max_score: float | None = None  # in [0, 1]; included
-    view: View | None = None
-    reason: str | None = None  # a code of cxr.projection.REASONS
-    state: JobState | None = None
-    delivered: bool | None = None
-    model: str | None = None  # the package's name
-    fingerprint: str | None = None  # or how it begins
-    accession_number: str | None = None
-    patient_id: str | None = None
-    peer_ae_title: str | None = None
-    sop_instance_uid: str | None = None
-    study_instance_uid: str | None = None
-    error_code: str | None = None
-    latest_only: bool = False  # leave out what was replaced by a later receipt
-    limit: int | None = None
-    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

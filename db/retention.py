@@ -15,12 +15,14 @@ from sqlalchemy import func as sql
 
 from config.settings import RetentionSettings
 from cxr.domain import DeliveryState, JobState
+from db import jobs
 from db.audit import EventKind, append_event
 from db.engine import Database, Session
 from db.spool import Spool, Swept
 from db.tables import Delivery, Image, Job, Report
 
 FINISHED = (JobState.REPORTED, JobState.NOT_SCORED)
+PURGED = "purged"  # the reason of an image that an operator gave up
 _BATCH = 20  # files per transaction: each costs a disk write or two while the write lock is held
 
 
@@ -76,8 +78,8 @@ def enforce(database: Database, spool: Spool, settings: RetentionSettings, *, no
 def purge(database: Database, spool: Spool, *, states: Sequence[JobState], older_than: timedelta, now: datetime) -> int:
     """Remove the pixels of failed or held images for good, on an operator's word.
 
-    A held image becomes ``not_scored``; a failed one stays failed. Neither can be scored any more,
-    unless it is sent again.
+    They become ``not_scored`` with the reason ``purged``; only an image that is sent again with changes
+    is scored.
 
     Parameters
     ----------
@@ -104,7 +106,7 @@ def purge(database: Database, spool: Spool, *, states: Sequence[JobState], older
         raise ValueError("Only failed and held images are purged; retention removes the pixels of finished ones.")
     removed = 0
     due = _with_pixels(states).where(Job.updated_at <= now - older_than)
-    while batch := _remove_pixels(database, spool, due, now=now, why="purged"):
+    while batch := _remove_pixels(database, spool, due, now=now, why=PURGED):
         removed += batch
     return removed
 
@@ -126,7 +128,6 @@ def sweep(database: Database, spool: Spool, *, older_than: datetime, now: dateti
     Swept
         How many files were moved and removed.
     """
-
     names = select(Image.spool_name).union_all(select(Report.spool_name)).subquery()
     with database.read() as session:
         known = set(session.scalars(select(names.c.spool_name).where(names.c.spool_name.is_not(None))))
@@ -144,9 +145,9 @@ def sweep(database: Database, spool: Spool, *, older_than: datetime, now: dateti
     return swept
 
 
-def _with_pixels(states: Sequence[JobState]) -> Select[Image, Job]:
+def _with_pixels(states: Sequence[JobState]) -> Select[Image, int]:
     return (
-        select(Image, Job)
+        select(Image, Job.id)
         .join(Job, Job.image_id == Image.id)
         .where(Image.spool_name.is_not(None), Job.state.in_(states))
         .order_by(Image.received_at, Image.id)
@@ -154,25 +155,19 @@ def _with_pixels(states: Sequence[JobState]) -> Select[Image, Job]:
     )
 
 
-def _finished(before: datetime | None = None) -> Select[Image, Job]:
+def _finished(before: datetime | None = None) -> Select[Image, int]:
     finished = _with_pixels(FINISHED)
     return finished if before is None else finished.where(Job.updated_at <= before)
 
 
-def _remove_pixels(database: Database, spool: Spool, due: Select[Image, Job], *, now: datetime, why: str) -> int:
+def _remove_pixels(database: Database, spool: Spool, due: Select[Image, int], *, now: datetime, why: str) -> int:
     with database.begin() as session:
         rows = session.execute(due).all()
-        for image, job in rows:
-            if job.state is JobState.HELD:
-                _discard(session, job, now=now, why=why)
+        for image, job_id in rows:
+            if why == PURGED:
+                jobs.discard(session, job_id, reason=why, now=now)
             _forget_pixels(session, spool, image, now=now, why=why)
         return len(rows)
-
-
-def _discard(session: Session, job: Job, *, now: datetime, why: str) -> None:
-    job.state, job.updated_at = JobState.NOT_SCORED, now
-    facts = {"state": str(job.state), "why": why}
-    append_event(session, EventKind.JOB_DISCARDED, now=now, image_id=job.image_id, job_id=job.id, facts=facts)
 
 
 def _forget_pixels(session: Session, spool: Spool, image: Image, *, now: datetime, why: str) -> None:
