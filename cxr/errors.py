@@ -30,6 +30,7 @@ received, what is accepted and what to do, and carry no patient value, path or f
     │  ├─ PeerBusy                         retryable
     │  ├─ AccessRefused                    retryable, at longer intervals
     │  ├─ NotVerified                      retryable
+    │  ├─ DeliveryCrashed                  retryable
     │  ├─ PeerRefused                      final
     │  │  └─ PresentationContextRejected
     │  └─ ReportUnreadable                 final
@@ -205,6 +206,13 @@ class NotVerified(DeliveryError):
     """The peer took the report, and says afterwards that it does not have it."""
 
     code = "not_verified"
+    retryable = True
+
+
+class DeliveryCrashed(DeliveryError):
+    """A library failed over this report or this answer in a way that nobody foresaw."""
+
+    code = "delivery_crashed"
     retryable = True
 
 

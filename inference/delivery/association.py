@@ -1,0 +1,176 @@
+"""Associations that we request: opening, asking for a status, and what went wrong, as our errors.
+
+Shared by delivery and by ``cxr send``. pynetdicom reports faults as flags, empty datasets and
+RuntimeErrors; behind this module they are ``DeliveryError``.
+
+References
+----------
+DICOM PS3.8 Section 9.3.4 (A-ASSOCIATE-RJ), PS3.15 Annex B (TLS)
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom import build_context
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+
+from cxr.errors import (
+    AccessRefused,
+    DeliveryError,
+    PeerBusy,
+    PeerUnreachable,
+    PresentationContextRejected,
+    SettingsError,
+)
+from inference.delivery.transport import CallingEntity
+from inference.identifiers import IMPLEMENTATION_CLASS_UID
+
+IMPLEMENTATION_VERSION_NAME = "CXR_LISTENER"
+MAX_PDU_BYTES = 131072
+_TRANSIENT = 0x02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """One peer that we call, and how."""
+
+    ae_title: str  # called
+    host: str
+    port: int
+    calling_ae_title: str
+    timeout_s: float  # for the connection, and for each answer
+    tls: ssl.SSLContext | None = None
+
+
+def context(abstract_syntax: str, transfer_syntaxes: Iterable[str]) -> PresentationContext:
+    """Make one presentation context to propose."""
+    return build_context(UID(abstract_syntax), [UID(syntax) for syntax in transfer_syntaxes])
+
+
+def open_association(
+    address: Address, contexts: Sequence[PresentationContext], handlers: Sequence[Any] = ()
+) -> Association:
+    """Open an association.
+
+    Parameters
+    ----------
+    address
+        Whom to call.
+    contexts
+        What to propose; at most 128.
+    handlers
+        pynetdicom event handlers, for requests that the peer makes on this association.
+
+    Returns
+    -------
+    Association
+        Established, with at least one accepted context.
+
+    Raises
+    ------
+    PeerUnreachable
+        If there is no connection, or no answer in time, or the peer aborts.
+    PeerBusy
+        If the peer rejects for now.
+    AccessRefused
+        If the peer rejects for good, as a PACS in repair does for an hour, too.
+    PresentationContextRejected
+        If the peer accepts none of the contexts.
+    """
+    entity = CallingEntity(ae_title=address.calling_ae_title)
+    entity.write_timeout_s = address.timeout_s
+    entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    entity.connection_timeout = address.timeout_s
+    entity.acse_timeout = address.timeout_s
+    entity.dimse_timeout = address.timeout_s
+    entity.network_timeout = 2 * address.timeout_s
+    try:
+        association = entity.associate(
+            address.host,
+            address.port,
+            contexts=list(contexts),
+            ae_title=address.ae_title,
+            max_pdu=MAX_PDU_BYTES,
+            tls_args=(address.tls, address.host) if address.tls else None,
+            evt_handlers=list(handlers),
+        )
+    except OSError as error:
+        raise PeerUnreachable("The destination's host name has no address: check the name server.") from error
+    if not association.is_established:
+        raise _why_not(association)
+    return association
+
+
+def status_of(response: Dataset) -> int:
+    """Read the status of a DIMSE response.
+
+    Raises
+    ------
+    PeerUnreachable
+        If there is none: the peer did not answer in time, aborted, or answered something else.
+    """
+    if "Status" not in response:
+        raise PeerUnreachable("The destination cut the association or did not answer in time.")
+    return int(response.Status)
+
+
+def close(association: Association) -> None:
+    """Release an association, or abort it where release is not possible any more."""
+    if association.is_established:
+        association.release()
+    if association.is_alive() and not association.is_released:
+        association.abort()
+
+
+def tls_context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
+    """Make the TLS context of a client.
+
+    Parameters
+    ----------
+    ca
+        PEM file of the authorities that the peer's certificate comes from; None: the system's.
+    certificate, key
+        PEM files of our own, if the peer asks for them.
+
+    Raises
+    ------
+    SettingsError
+        If a file can't be read or does not hold what it should.
+    """
+    try:
+        made = ssl.create_default_context(cafile=ca)
+        if certificate is not None:
+            made.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(
+            "A TLS file of a destination can't be used; accepted are readable PEM files: check tls_ca, "
+            "tls_certificate and tls_key."
+        ) from error
+    return made
+
+
+def _why_not(association: Association) -> DeliveryError:
+    """Say why an association was not established."""
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        said = f"result {answer.result}, source {answer.result_source}, reason {answer.diagnostic}"
+        if answer.result == _TRANSIENT:
+            return PeerBusy(f"The destination rejected the association for now ({said}).")
+        return AccessRefused(
+            f"The destination rejected the association ({said}): check the AE titles, ours and its own, "
+            "in the settings here and there."
+        )
+    if association.rejected_contexts and not association.accepted_contexts:
+        return PresentationContextRejected(
+            "The destination accepts none of the SOP classes that were proposed: see its conformance statement."
+        )
+    return PeerUnreachable("No association: the destination is down, does not answer in time, or aborted.")

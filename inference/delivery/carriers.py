@@ -1,0 +1,50 @@
+"""Which carrier a destination of the settings needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inference.delivery.association import Address, tls_context
+from inference.delivery.dicom import DicomCarrier
+from inference.delivery.dicom_verifier import DicomVerifier
+from inference.delivery.folder import FolderCarrier
+from inference.delivery.stow import StowCarrier
+
+if TYPE_CHECKING:
+    from config.settings import DestinationSettings
+    from inference.delivery.carrier import Carrier
+
+
+def make_carrier(destination: DestinationSettings, calling_ae_title: str) -> Carrier:
+    """Make what takes reports to one destination; nothing is connected yet.
+
+    Parameters
+    ----------
+    destination
+        Of the settings.
+    calling_ae_title
+        Ours, where the protocol has one.
+
+    Raises
+    ------
+    SettingsError
+        If its TLS files can't be used.
+    """
+    if destination.kind == "stow":
+        return StowCarrier(destination)
+    if destination.kind == "folder":
+        return FolderCarrier(Path(destination.address))
+    ae_title, host, port = destination.dicom_address()
+    address = Address(
+        ae_title=ae_title,
+        host=host,
+        port=port,
+        calling_ae_title=calling_ae_title,
+        timeout_s=destination.timeout_s,
+        tls=tls_context(destination.tls_ca, destination.tls_certificate, destination.tls_key)
+        if destination.tls
+        else None,
+    )
+    verifier = DicomVerifier(address, mode=destination.verify, commitment_listen=destination.commitment_address())
+    return DicomCarrier(address, verifier=verifier)
