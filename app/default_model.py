@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.logs import get_logger
-
 from cxr.errors import NoActivePackage
+from inference.activation import account_name, note_active, promote
+from inference.gates import UNTRAINED_GATE
 
 if TYPE_CHECKING:
-    from cxr.package import ModelPackage
     from db.engine import Database
     from inference.registry import Registry
 
@@ -19,19 +21,35 @@ log = get_logger(__name__)
 REASON = "first start: no model package was in service"
 
 
-def ensure_active_package(registry: Registry, database: Database, now: datetime) -> ModelPackage:
-    """Return the active package; where there is none, build the untrained default and activate it.
+def ensure_active_package(registry: Registry, database: Database, now: datetime) -> None:
+    """Make sure that a package is in service and that the audit database knows it.
+
+    Where there is none, an untrained one is built, in seconds, and put into service.
 
     Raises
     ------
     PackageError
-        If the active package is damaged or of another version's format.
+        If the package in service is damaged or of another version's format.
     """
     try:
-        return registry.active()
+        note_active(registry.active(), database, now=now)
     except NoActivePackage:
-        pass
+        _serve_untrained(registry, database, now)
+
+
+def _serve_untrained(registry: Registry, database: Database, now: datetime) -> None:
     from training.export import build_untrained
 
     log.warning("building_untrained_model")
-    return registry.add_and_promote(build_untrained)
+    with tempfile.TemporaryDirectory() as folder:
+        built = build_untrained(Path(folder) / "untrained", now=now)
+        fingerprint = registry.add(built.folder).fingerprint
+    promote(
+        registry,
+        database,
+        fingerprint,
+        now=now,
+        actor=account_name(),
+        reason=REASON,
+        accept={UNTRAINED_GATE: REASON},
+    )

@@ -1,0 +1,197 @@
+"""``cxr model``: what is in the registry, and what is in service."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from config.context import CommandContext
+from cxr.domain import PackageStatus
+from cxr.errors import CxrError
+from cxr.marks import NOTICE
+
+if TYPE_CHECKING:
+    from cxr.package import ModelPackage
+    from inference.registry import Entry, Registry
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Model packages: list, show, verify, promote, roll back."
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Package = Annotated[
+    str,
+    typer.Argument(help="Fingerprint (its start will do), `current`, or the folder of a package.", metavar="PACKAGE"),
+]
+Reason = Annotated[str, typer.Option(help="Why, for the audit database; no patient's data.", metavar="TEXT")]
+
+
+@app.command("list")
+def list_packages(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the packages of the registry; the one in service comes first.
+
+    Example: cxr model list --json
+    """
+    entries = _registry(ctx).list()
+    if as_json:
+        for entry in entries:
+            typer.echo(json.dumps(_summary(entry)))
+        return
+    table = Table("", "fingerprint", "name", "version", "status", "findings", "made", title=NOTICE)
+    for entry in entries:
+        facts = _summary(entry)
+        table.add_row(
+            "in service" if entry.is_active else "",
+            entry.fingerprint[:12],
+            facts["name"] or "?",
+            facts["version"] or "?",
+            facts["fault"] or (facts["status"] or "").upper(),
+            ", ".join(facts["findings"]),
+            (facts["created"] or "")[:10],
+        )
+    Console().print(table)
+
+
+@app.command()
+def show(ctx: typer.Context, package: Package = "current", as_json: Json = False) -> None:
+    """Verify one package and show its manifest, or with a terminal's reader its model card.
+
+    Example: cxr model show current
+    """
+    found = _find(_registry(ctx), package)
+    if as_json:
+        typer.echo(json.dumps({"fingerprint": found.fingerprint, **found.manifest.model_dump(mode="json")}))
+        return
+    typer.echo(f"fingerprint {found.fingerprint}\n")
+    typer.echo((found.folder / "MODEL_CARD.md").read_text(encoding="utf-8"))
+
+
+@app.command()
+def verify(
+    ctx: typer.Context,
+    packages: Annotated[
+        list[str] | None,
+        typer.Argument(help="Fingerprints or folders; none: all of the registry.", metavar="PACKAGE..."),
+    ] = None,
+) -> None:
+    """Check every file of packages against its digest; exit code 1 if one is not as it was exported.
+
+    Example: cxr model verify
+    """
+    registry = _registry(ctx)
+    faulty = 0
+    for name in packages or [entry.fingerprint for entry in registry.list()]:
+        try:
+            typer.echo(f"{_find(registry, name).fingerprint[:12]}  intact")
+        except CxrError as error:
+            faulty += 1
+            typer.echo(f"{name[:12]}  {error.code}: {error}")
+    raise typer.Exit(1 if faulty else 0)
+
+
+@app.command()
+def promote(
+    ctx: typer.Context,
+    package: Package,
+    reason: Reason,
+    accept_gate: Annotated[
+        list[str] | None,
+        typer.Option(help="Promote although this gate fails; `trained` for random weights.", metavar="NAME"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Put a package into service; a running worker takes it up between two batches.
+
+    A folder is copied into the registry first. A package that fails a gate is refused, with the
+    gate's name and figure.
+
+    Example: cxr model promote 3f2a91c0 --reason "new fine-tune on 2025 data"
+    """
+    from db.engine import open_database
+    from inference import activation
+
+    context: CommandContext = ctx.obj
+    settings = context.settings()
+    registry = _registry(ctx)
+    source = _find(registry, package)
+    fingerprint = registry.add(source.folder).fingerprint
+    database = open_database(settings.database_path, settings.audit_key_path, create=True)
+    try:
+        promoted = activation.promote(
+            registry,
+            database,
+            fingerprint,
+            now=datetime.now(UTC),
+            actor=activation.account_name(),
+            reason=reason,
+            accept=dict.fromkeys(accept_gate or (), reason),
+        )
+    finally:
+        database.dispose()
+    _say_in_service(promoted, as_json=as_json)
+
+
+@app.command()
+def rollback(ctx: typer.Context, reason: Reason, as_json: Json = False) -> None:
+    """Put the package back into service that the latest promotion replaced; repeated, go further back.
+
+    Example: cxr model rollback --reason "scores drifted"
+    """
+    from db.engine import open_database
+    from inference import activation
+
+    context: CommandContext = ctx.obj
+    settings = context.settings()
+    database = open_database(settings.database_path, settings.audit_key_path, create=True)
+    try:
+        package = activation.rollback(
+            _registry(ctx), database, now=datetime.now(UTC), actor=activation.account_name(), reason=reason
+        )
+    finally:
+        database.dispose()
+    _say_in_service(package, as_json=as_json)
+
+
+def _registry(ctx: typer.Context) -> Registry:
+    from inference.registry import Registry
+
+    context: CommandContext = ctx.obj
+    return Registry(context.settings().models_dir)
+
+
+def _find(registry: Registry, package: str) -> ModelPackage:
+    """Verify the package of a folder, or of a fingerprint's start."""
+    from cxr.package import load_package
+
+    if Path(package).is_dir():
+        return load_package(Path(package))
+    return registry.load(registry.resolve(package))
+
+
+def _summary(entry: Entry) -> dict[str, Any]:
+    manifest = entry.manifest
+    return {
+        "fingerprint": entry.fingerprint,
+        "is_active": entry.is_active,
+        "name": manifest.name if manifest else None,
+        "version": manifest.version if manifest else None,
+        "status": manifest.status.value if manifest else None,
+        "findings": list(manifest.findings) if manifest else [],
+        "created": manifest.provenance.created.isoformat() if manifest else None,
+        "fault": entry.fault,
+    }
+
+
+def _say_in_service(package: ModelPackage, *, as_json: bool) -> None:
+    manifest = package.manifest
+    if as_json:
+        typer.echo(json.dumps({"fingerprint": package.fingerprint, "status": manifest.status.value}))
+        return
+    warning = "" if manifest.status is PackageStatus.EVALUATED else f" ({manifest.status.value.upper()} MODEL)"
+    typer.echo(f"In service: {manifest.name} {manifest.version}{warning}, {package.fingerprint[:12]}")
