@@ -1,0 +1,77 @@
+"""What can be checked of the settings on this machine only: files, folders and who may read them.
+
+Composition roots call ``check_start`` before they open a port; `cxr config check` says the same.
+Messages name the setting, not the path.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from config.settings import DestinationSettings, Settings
+from cxr.errors import SettingsError
+
+
+def check_start(settings: Settings) -> None:
+    """Refuse to start on files that are not there, or private keys that others can read.
+
+    Raises
+    ------
+    SettingsError
+        Listing every fault.
+    """
+    faults = faults_at_start(settings)
+    if faults:
+        raise SettingsError("\n".join(["The settings can't be used on this machine:", *(f"  {it}" for it in faults)]))
+
+
+def faults_at_start(settings: Settings) -> tuple[str, ...]:
+    """List what the settings name and this machine does not have.
+
+    Returns
+    -------
+    tuple[str, ...]
+        One sentence per fault; empty if there is none.
+    """
+    return tuple(_faults(settings))
+
+
+def _faults(settings: Settings) -> Iterator[str]:
+    tls = settings.listener.tls
+    if tls.port is not None:
+        yield from _file_faults("listener.tls.certificate", tls.certificate)
+        yield from _file_faults("listener.tls.ca", tls.ca)
+        yield from _key_faults("listener.tls.key", tls.key)
+    if settings.audit.key_file is not None and settings.audit.key_file.exists():
+        yield from _key_faults("audit.key_file", settings.audit.key_file)
+    if settings.data_dir.exists() and not (settings.data_dir.is_dir() and os.access(settings.data_dir, os.W_OK)):
+        yield "data_dir: this is not a folder that we can write to; accepted is one of our own"
+    for destination in settings.destinations:
+        yield from _destination_faults(destination)
+
+
+def _destination_faults(destination: DestinationSettings) -> Iterator[str]:
+    where = f"destinations ({destination.name})"
+    yield from _file_faults(f"{where}.tls_ca", destination.tls_ca)
+    yield from _file_faults(f"{where}.tls_certificate", destination.tls_certificate)
+    yield from _key_faults(f"{where}.tls_key", destination.tls_key)
+    folder = Path(destination.address)
+    if destination.kind == "folder" and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        yield f"{where}.address: there is no such folder, or we can't write to it; make it first"
+
+
+def _file_faults(setting: str, path: Path | None) -> Iterator[str]:
+    if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
+        yield f"{setting}: there is no such file, or we can't read it"
+
+
+def _key_faults(setting: str, path: Path | None) -> Iterator[str]:
+    yield from _file_faults(setting, path)
+    if path is None or not path.is_file():
+        return
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        yield f"{setting}: others can read or write this private key (mode {mode:04o}); accepted is 0600: chmod 600 it"
