@@ -10,14 +10,24 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from cxr.domain import PackageStatus, Score, ScoredImage
+from cxr.labels import FINDINGS
+from cxr.package import AcceptedGate, PackageClass, PackageManifest, Provenance
+from cxr.recipe import DEFAULT_RECIPE
+
+if TYPE_CHECKING:
+    from cxr.package import ModelPackage
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -131,6 +141,86 @@ def synthetic_xray() -> Callable[..., Dataset]:
         dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         return dataset
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ModelPackage]:
+    """Make an untrained package with the tiny network: 64 x 64 pixels, binary unless told otherwise.
+
+    Packages are shared by the tests of a session; one that changes its files copies the folder first.
+    """
+    made: dict[tuple[object, ...], ModelPackage] = {}
+
+    def make(*classes: str, activation: str = "sigmoid", size: int = 64, seed: int = 0) -> ModelPackage:
+        key = (classes, activation, size, seed)
+        if key not in made:
+            from cxr.recipe import PixelRecipe
+            from training.export import build_untrained
+
+            made[key] = build_untrained(
+                tmp_path_factory.mktemp("package") / "package",
+                now=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+                seed=seed,
+                architecture="tiny",
+                classes=classes or ("covid19",),
+                activation=activation,  # type: ignore[arg-type]
+                recipe=PixelRecipe(size=size),
+            )
+        return made[key]
+
+    return make
+
+
+@pytest.fixture
+def model_manifest() -> Callable[..., PackageManifest]:
+    """Make a model package's manifest with these findings, without files."""
+
+    def make(
+        *findings: str, threshold: float | None = None, status: PackageStatus = PackageStatus.EVALUATED, **fields: Any
+    ) -> PackageManifest:
+        created = datetime(2024, 1, 1, tzinfo=UTC)
+        gate = AcceptedGate(name="external", figure="0.6 < 0.8", reason="for the tests", accepted_at=created)
+        names = findings or ("covid19",)
+        values: dict[str, Any] = {
+            "name": "test-net",
+            "version": "1.2.0",
+            "status": status,
+            "accepted_gates": (gate,) if status is PackageStatus.DEMONSTRATION else (),
+            "classes": tuple(
+                PackageClass(finding=name, code=FINDINGS[name].code, threshold=threshold) for name in names
+            ),
+            "activation": "sigmoid" if len(names) == 1 else "softmax",
+            "recipe": DEFAULT_RECIPE,
+            "provenance": Provenance(training_data="none", architecture="none", created=created),
+            "files": {"model.keras": "ab" * 32, "MODEL_CARD.md": "cd" * 32},
+        }
+        return PackageManifest(**values | fields)
+
+    return make
+
+
+@pytest.fixture
+def scored_by() -> Callable[..., ScoredImage]:
+    """Make what a package says about an image: one score for each of its classes, in their order."""
+
+    def make(manifest: PackageManifest, *values: float, warnings: tuple[str, ...] = (), **fields: Any) -> ScoredImage:
+        given = values or tuple(round(0.8731 / (place + 1), 4) for place in range(len(manifest.classes)))
+        image = ScoredImage(
+            scores=tuple(
+                Score(finding=entry.finding, score=value, threshold=entry.threshold)
+                for entry, value in zip(manifest.classes, given, strict=True)
+            ),
+            model_name=manifest.name,
+            model_version=manifest.version,
+            fingerprint="0123456789abcdef" * 4,
+            status=manifest.status,
+            scored_at=datetime(2024, 5, 1, 9, 59, 58, tzinfo=UTC),
+            device="cpu",
+            warnings=warnings,
+        )
+        return replace(image, **fields)
 
     return make
 
