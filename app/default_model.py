@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from config.logs import get_logger
 from cxr.errors import NoActivePackage
 from inference.activation import account_name, note_active, promote
-from inference.gates import UNTRAINED_GATE
+from inference.gates import TRAINED
 
 if TYPE_CHECKING:
     from db.engine import Database
@@ -51,5 +51,5 @@ def _serve_untrained(registry: Registry, database: Database, now: datetime) -> N
         now=now,
         actor=account_name(),
         reason=REASON,
-        accept={UNTRAINED_GATE: REASON},
+        accept={TRAINED: REASON},
     )

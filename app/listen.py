@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from config.logs import configure
 
 from app.stopping import stop_event
 from config.context import CommandContext
+from config.logs import configure
 
 app = typer.Typer(add_completion=False)
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
-from config.logs import configure
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from config.context import CommandContext
+from config.logs import configure
 from config.settings import Settings
 from cxr.domain import PackageStatus, View
 from cxr.errors import CxrError, SettingsError
@@ -22,7 +25,7 @@ from cxr.marks import NOTICE
 
 if TYPE_CHECKING:
     from cxr.package import ModelPackage
-    from inference.model import Model
+    from inference.model import Model, ModelOutput
 
 app = typer.Typer(add_completion=False)
 
@@ -124,7 +127,7 @@ class Scorer:
         pixels = to_model_input(read_image(file), manifest.recipe)
         output = self._model().score(pixels[None])
         if overlay is not None:
-            self._write_overlay(overlay, pixels, output.evidence)
+            self._write_overlay(overlay, pixels, output)
         for entry, probability in zip(manifest.classes, output.probabilities[0], strict=True):
             yield FileScore(
                 file=str(file),
@@ -145,12 +148,14 @@ class Scorer:
             self._loaded = Model.load(self.package, device=self._settings.worker.device)
         return self._loaded
 
-    def _write_overlay(self, target: Path, pixels: object, evidence: object) -> None:
-        from inference import explain
+    def _write_overlay(self, target: Path, pixels: NDArray[np.float32], output: ModelOutput) -> None:
+        from inference.explain import overlay
+        from inference.worker import scored_image
 
-        if evidence is None:
+        if output.evidence is None:
             raise SettingsError("--overlay needs a model package with an evidence map; this one has none.")
-        target.write_bytes(explain.overlay(pixels, evidence[0]))  # type: ignore[index, arg-type]
+        scored = scored_image(output.probabilities[0], self.package, self._model().device, datetime.now(UTC))
+        target.write_bytes(overlay(pixels, output.evidence[0], scored))
 
 
 def is_dicom(file: Path) -> bool:

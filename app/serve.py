@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
-from config.logs import configure, get_logger
 
 from app.stopping import stop_event
 from config.context import CommandContext
+from config.logs import configure, get_logger
 from config.settings import Settings
 from cxr.marks import NOTICE
 

@@ -10,23 +10,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
-from config.logs import get_logger
 
+from config.logs import get_logger
 from cxr.errors import CxrError
-from db import audit, backup, jobs, leases, retention, snapshot
+from db import jobs, leases, retention
+from db.backup import backup
+from db.checking import check
+from db.heads import export_head, read_heads
+from db.snapshot import refresh_snapshot
 
 if TYPE_CHECKING:
-    from db.engine import Database
-    from inference.delivery import Sender
-
     from config.settings import Settings
+    from db.engine import Database
     from db.spool import Spool
+    from inference.delivery.sender import Sender
 
 log = get_logger(__name__)
 
@@ -69,6 +73,7 @@ class Timers:
         self._senders = {sender.name: sender for sender in senders}
         self._holder = holder
         self._clock = clock
+        self._started_at = clock()
         self._is_holder = threading.Event()
         self._scheduler = BackgroundScheduler(
             # One thread more than there are senders: a destination that hangs holds up nothing else.
@@ -81,9 +86,7 @@ class Timers:
         self._hold()
         self._every(LEASE_TTL_S / 3, self._hold, name="hold", always=True)
         for name, sender in self._senders.items():
-            self._every(
-                DELIVER_EVERY_S, lambda sender=sender: sender.deliver_due(self._clock()), name=f"deliver:{name}"
-            )
+            self._every(DELIVER_EVERY_S, partial(self._deliver, sender), name=f"deliver:{name}")
         self._every(60, self._release_expired, name="release_expired")
         self._every(self._settings.audit.snapshot_every_s, self._snapshot, name="snapshot")
         self._every(600, self._retain, name="retention")
@@ -102,7 +105,7 @@ class Timers:
         for sender in self._senders.values():
             sender.close()
         with self._database.begin() as session:
-            leases.release(session, name=LEASE, holder=self._holder)
+            leases.release_hold(session, name=LEASE, holder=self._holder)
 
     def wake_delivery(self) -> None:
         """Deliver now rather than at the next tick: a report was just written."""
@@ -146,6 +149,9 @@ class Timers:
         else:
             self._is_holder.clear()
 
+    def _deliver(self, sender: Sender) -> None:
+        sender.deliver_due(self._clock())
+
     def _release_expired(self) -> None:
         with self._database.begin() as session:
             released = jobs.release_expired(session, max_attempts=self._settings.worker.max_attempts, now=self._clock())
@@ -153,23 +159,22 @@ class Timers:
             log.warning("leases_expired", count=released)
 
     def _snapshot(self) -> None:
-        snapshot.refresh_snapshot(self._database, self._settings.snapshot_path)
+        refresh_snapshot(self._database, self._settings.snapshot_path)
 
     def _retain(self) -> None:
         retention.enforce(self._database, self._spool, self._settings.retention, now=self._clock())
 
     def _check_integrity(self) -> None:
-        faults = backup.check(self._database)
-        if faults:
-            log.error("integrity", faults=len(faults))
+        report = check(self._database, self._spool, heads=read_heads(self._settings.audit_heads_path))
+        for fault in report.faults:
+            log.error("integrity", code=fault.code)
 
     def _sweep(self) -> None:
-        self._spool.sweep(lambda name: False, older_than=self._clock() - ORPHAN_AGE)
+        now = self._clock()
+        retention.sweep(self._database, self._spool, older_than=min(self._started_at, now - ORPHAN_AGE), now=now)
 
     def _export_head(self) -> None:
-        audit.export_head(self._database, self._settings.audit_heads_path, now=self._clock())
+        export_head(self._database, self._settings.audit_heads_path, now=self._clock())
 
     def _back_up(self) -> None:
-        backup.backup(
-            self._database, self._settings.backup_dir, keep=self._settings.audit.backup_keep, now=self._clock()
-        )
+        backup(self._database, self._settings.backup_dir, keep=self._settings.audit.backup_keep, now=self._clock())

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from config.logs import configure, get_logger
 
 from app.stopping import stop_event
 from app.timers import Timers
 from config.context import CommandContext
+from config.logs import configure, get_logger
 from config.settings import Settings
 
 app = typer.Typer(add_completion=False)
@@ -52,13 +52,12 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
     StorageError
         If the database or the spool can't be used.
     """
+    from app.default_model import ensure_active_package
     from db.engine import open_database
-    from inference.delivery import Sender
+    from db.spool import Spool
+    from inference.delivery.sender import Sender
     from inference.model import Model
     from inference.registry import Registry
-
-    from app.default_model import ensure_active_package
-    from db.spool import Spool
     from inference.report import ReportOptions
     from inference.reporter import Reporter
     from inference.worker import Worker

@@ -11,16 +11,19 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
-from cxr.header import open_dataset
 from numpy.typing import NDArray
 
-from db.records import ClaimedJob, ReportRecord
-from inference import report
+from cxr.reading import open_dataset
+from db.records import ClaimedJob, ReportKind, ReportRecord
+from inference import explain, report
 
 if TYPE_CHECKING:
-    from cxr.package import PackageManifest
+    from pathlib import Path
+
+    from pydicom.dataset import Dataset
 
     from cxr.domain import ScoredImage
+    from cxr.package import PackageManifest
     from db.spool import Spool
 
 
@@ -65,9 +68,30 @@ class Reporter:
         SpoolFull
             If there is no room.
         """
-        source = open_dataset(self.spool.path(job.spool_name), max_inflated_bytes=self.max_inflated_bytes)
+        path = self.spool.path(job.spool_name)
+        digests = report.SourceDigests(pixel_digest=job.pixel_digest or "", identity_digest=job.identity_digest)
         created = self.clock()
-        built = [("sr", self._build_report(source, job, scored, manifest, created))]
+        built = report.build_report(
+            self._source(path), scored, manifest, digests=digests, created=created, options=self.options
+        )
+        records = [self._keep("sr", built, created)]
         if self.saliency and evidence is not None:
-            built.append(("saliency", self._build_saliency(source, job, scored, manifest, pixels, evidence, created)))
-        return [self._keep(kind, result, created) for kind, result in built]
+            drawn = explain.saliency(
+                self._source(path), scored, pixels, evidence, digests=digests, created=created, options=self.options
+            )
+            records.append(self._keep("saliency", drawn, created))
+        return records
+
+    def _source(self, path: Path) -> Dataset:
+        return open_dataset(path, max_inflated_bytes=self.max_inflated_bytes)
+
+    def _keep(self, kind: ReportKind, built: report.BuiltReport, created: datetime) -> ReportRecord:
+        return ReportRecord(
+            kind=kind,
+            sop_class_uid=built.sop_class_uid,
+            sop_instance_uid=built.sop_instance_uid,
+            series_instance_uid=built.series_instance_uid,
+            spool_name=self.spool.write(report.encode(built.dataset), suffix=".dcm"),
+            content_digest=built.content_digest,
+            created_at=created,
+        )

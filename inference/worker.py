@@ -15,9 +15,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
-from config.logs import get_logger
 from numpy.typing import NDArray
 
+from config.logs import get_logger
 from cxr.domain import PackageStatus, Score, ScoredImage
 from cxr.errors import CxrError, LeaseLost
 from db import jobs
@@ -28,10 +28,9 @@ from inference.delivery.routes import destinations_for
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from config.settings import DestinationSettings, WorkerSettings
     from cxr.package import ModelPackage
     from db.engine import Database
-
-    from config.settings import DestinationSettings, WorkerSettings
     from db.spool import Spool
     from inference.model import Model, ModelOutput
     from inference.registry import Registry
