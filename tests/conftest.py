@@ -20,10 +20,12 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from cxr.domain import PackageStatus, Score, ScoredImage
+from cxr.domain import ImageHeader, JobState, PackageStatus, Score, ScoredImage, View, ViewDecision
 from cxr.labels import FINDINGS
 from cxr.package import AcceptedGate, PackageClass, PackageManifest, Provenance
 from cxr.recipe import DEFAULT_RECIPE
+from db.engine import Database, open_database
+from db.records import Receipt, ReportRecord
 
 if TYPE_CHECKING:
     from cxr.package import ModelPackage
@@ -220,6 +222,104 @@ def scored_by() -> Callable[..., ScoredImage]:
             warnings=warnings,
         )
         return replace(image, **fields)
+
+    return make
+
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def noon() -> datetime:
+    """A fixed time to start from; tests move on from it by timedelta."""
+    return NOON
+
+
+@pytest.fixture
+def open_audit(tmp_path: Path) -> Iterator[Callable[..., Database]]:
+    """Open the audit database of this test; each call is a further opener of the same file."""
+    opened: list[Database] = []
+
+    def make(folder: Path = tmp_path, *, create: bool = True) -> Database:
+        database = open_database(folder / "data" / "audit.sqlite", folder / "keys" / "audit.key", create=create)
+        opened.append(database)
+        return database
+
+    yield make
+    for database in opened:
+        database.dispose()
+
+
+@pytest.fixture
+def audit_database(open_audit: Callable[..., Database]) -> Database:
+    return open_audit()
+
+
+@pytest.fixture(scope="session")
+def make_receipt() -> Callable[..., Receipt]:
+    """Make a receipt; the seed gives it an identity, keyword arguments override its fields."""
+
+    def make(seed: int = 0, *, header: dict[str, Any] | None = None, **fields: Any) -> Receipt:
+        identity = {
+            "sop_class_uid": "1.2.840.10008.5.1.4.1.1.1",
+            "sop_instance_uid": f"1.2.3.{seed}",
+            "study_instance_uid": f"1.2.4.{seed}",
+            "series_instance_uid": f"1.2.5.{seed}",
+            "accession_number": f"ACC{seed}",
+            "patient_id": f"SYN{seed}",
+            "identity_digest": f"{seed:064x}",
+        }
+        given = {
+            "header": ImageHeader(**(identity | (header or {}))),
+            "decision": ViewDecision(view=View.FRONTAL, is_chest=True, reason="frontal_by_view_position"),
+            "initial_state": JobState.QUEUED,
+            "reason": "frontal_by_view_position",
+            "peer_ae_title": "MODALITY",
+            "transfer_syntax_uid": "1.2.840.10008.1.2.1",
+            "size_bytes": 1000 + seed,
+            "dataset_digest": f"{seed:063x}d",
+            "pixel_digest": f"{seed:063x}e",
+            "spool_name": f"{seed:032x}.dcm",
+            "received_at": NOON,
+        }
+        return Receipt(**(given | fields))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_scored() -> Callable[..., ScoredImage]:
+    """Make a model's output for one image."""
+
+    def make(**scores: float) -> ScoredImage:
+        return ScoredImage(
+            scores=tuple(Score(finding=name, score=score, threshold=0.5) for name, score in scores.items()),
+            model_name="resnet50",
+            model_version="1.0.0",
+            fingerprint="ab" * 32,
+            status=PackageStatus.EVALUATED,
+            scored_at=NOON,
+            device="cpu",
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_report() -> Callable[..., ReportRecord]:
+    """Make the record of a report that lies in the spool."""
+
+    def make(seed: int = 0, **fields: Any) -> ReportRecord:
+        given = {
+            "kind": "sr",
+            "sop_class_uid": "1.2.840.10008.5.1.4.1.1.88.34",
+            "sop_instance_uid": f"2.25.{seed}1",
+            "series_instance_uid": f"2.25.{seed}2",
+            "spool_name": f"sr{seed:030x}.dcm",
+            "content_digest": f"{seed:063x}f",
+            "created_at": NOON,
+        }
+        return ReportRecord(**(given | fields))
 
     return make
 
