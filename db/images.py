@@ -92,7 +92,7 @@ def find_latest(session: Session, sop_instance_uid: str) -> KnownImage | None:
     ).first()
     if row is None:
         return None
-    image, decision, job_id = row.tuple()
+    image, decision, job_id = row
     return KnownImage(
         image_id=image.id,
         job_id=job_id,
