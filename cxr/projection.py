@@ -43,6 +43,8 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "animal": "A species or breed is named, or the anatomy is that of a quadruped.",
         "for_processing": "The image is for processing, not for presentation.",
         "sop_class": "The SOP class is not CR, DX for presentation or Secondary Capture.",
+        "sop_class_not_accepted": "The storage class is taken only so that the sender goes on "
+        "(listener.accept_all_storage).",
         "modality": "Modality is not that of a projection radiograph.",
         # Refused for the part of the body
         "anatomic_region_not_chest": "Anatomic Region Sequence names another region than chest or lung.",

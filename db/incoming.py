@@ -66,7 +66,7 @@ class IncomingFile:
         """
         self._append(data)
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Append one fragment of the dataset; no flush per fragment.
 
         Returns
@@ -126,7 +126,7 @@ class IncomingFile:
     ) -> None:
         self.discard()
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes | memoryview) -> None:
         if self._descriptor is None:
             raise ValueError("This object was kept or discarded already: nothing can be appended to it.")
         self._pending += data

@@ -1,0 +1,142 @@
+"""The wire formats between the upper layer and us: fragments in a P-DATA-TF PDU, and command sets.
+
+Parsed here rather than by pynetdicom, because its classes copy every byte several times, and
+because an odd command (an identifier that is too long, a priority that does not exist) is to be
+answered with a status and not with the end of the association.
+
+References
+----------
+DICOM PS3.8 Sections 9.3.5 and E.2 (P-DATA-TF, message control header), PS3.7 Sections 6.3.1, 9.3
+and E.1 (command sets)
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+C_STORE_RQ = 0x0001
+C_ECHO_RQ = 0x0030
+C_CANCEL_RQ = 0x0FFF
+RESPONSE = 0x8000  # this bit of Command Field
+
+MAX_COMMAND_BYTES = 16 * 1024
+"""Longest command set that is read; the longest C-STORE-RQ of the standard has about 300 bytes."""
+
+_AFFECTED_SOP_CLASS_UID = 0x0002
+_REQUESTED_SOP_CLASS_UID = 0x0003
+_COMMAND_FIELD = 0x0100
+_MESSAGE_ID = 0x0110
+_COMMAND_DATA_SET_TYPE = 0x0800
+_AFFECTED_SOP_INSTANCE_UID = 0x1000
+_NO_DATA_SET = 0x0101
+_UID = re.compile(r"[0-9.]{1,64}")
+
+
+class ProtocolViolation(ValueError):  # noqa: N818 (what the peer did, not an error of ours)
+    """The peer sent what no DICOM message can be: the association can't go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """One presentation data value."""
+
+    context_id: int
+    is_command: bool  # else data set
+    is_last: bool
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What we look at in a command set."""
+
+    field: int  # (0000,0100) Command Field
+    message_id: int
+    has_data_set: bool
+    sop_class_uid: str  # affected or requested; empty: absent or malformed
+    sop_instance_uid: str  # affected; empty: absent or malformed
+
+
+def read_fragments(body: memoryview) -> Iterator[Fragment]:
+    """Split the variable field of a P-DATA-TF PDU.
+
+    Parameters
+    ----------
+    body
+        Everything behind the PDU's six header bytes.
+
+    Yields
+    ------
+    Fragment
+        In order; its data is a view, not a copy.
+
+    Raises
+    ------
+    ProtocolViolation
+        If the lengths don't add up.
+    """
+    offset = 0
+    while offset < len(body):
+        if offset + 6 > len(body):
+            raise ProtocolViolation("Received a P-DATA-TF PDU that ends within the header of a fragment.")
+        length, context_id, control = struct.unpack_from(">LBB", body, offset)
+        end = offset + 4 + length
+        if length < 2 or end > len(body):
+            raise ProtocolViolation("Received a fragment that is longer than its PDU, or has no control header.")
+        yield Fragment(context_id, bool(control & 1), bool(control & 2), body[offset + 6 : end])
+        offset = end
+
+
+def read_command(encoded: bytes) -> Command:
+    """Read a command set: Implicit VR Little Endian, group 0000.
+
+    Parameters
+    ----------
+    encoded
+        All fragments of the command.
+
+    Raises
+    ------
+    ProtocolViolation
+        If it can't be read, or has no Command Field.
+    """
+    elements = _elements(encoded)
+    field = _number(elements, _COMMAND_FIELD)
+    if field is None:
+        raise ProtocolViolation("Received a command set without a Command Field.")
+    sop_class = elements.get(_AFFECTED_SOP_CLASS_UID) or elements.get(_REQUESTED_SOP_CLASS_UID) or b""
+    return Command(
+        field=field,
+        message_id=_number(elements, _MESSAGE_ID) or 0,
+        has_data_set=_number(elements, _COMMAND_DATA_SET_TYPE) != _NO_DATA_SET,
+        sop_class_uid=_uid(sop_class),
+        sop_instance_uid=_uid(elements.get(_AFFECTED_SOP_INSTANCE_UID, b"")),
+    )
+
+
+def _elements(encoded: bytes) -> dict[int, bytes]:
+    elements: dict[int, bytes] = {}
+    offset = 0
+    while offset < len(encoded):
+        if offset + 8 > len(encoded):
+            raise ProtocolViolation("Received a command set that ends within an element's header.")
+        group, element, length = struct.unpack_from("<HHL", encoded, offset)
+        end = offset + 8 + length
+        if group != 0 or end > len(encoded):
+            raise ProtocolViolation("Received a command set with an element of another group, or a wrong length.")
+        elements[element] = encoded[offset + 8 : end]
+        offset = end
+    return elements
+
+
+def _number(elements: Mapping[int, bytes], element: int) -> int | None:
+    value = elements.get(element, b"")
+    return int.from_bytes(value, "little") if len(value) == 2 else None
+
+
+def _uid(value: bytes) -> str:
+    text = value.rstrip(b"\x00 ").decode("ascii", errors="replace")
+    return text if _UID.fullmatch(text) else ""

@@ -1,0 +1,114 @@
+"""What the service answers: the decisions about associations and objects, with their counts and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pynetdicom.presentation import PresentationContext
+
+from config.logs import get_logger
+from cxr.errors import CxrError, IntakeError
+from db.spool import Spool
+from listener.admission import Admission, Rejection
+from listener.commands import Command
+from listener.contexts import Contexts
+from listener.intake import Intake, Taken, header_of
+from listener.metrics import Metrics
+from listener.reception import Reception
+from listener.service import StoreRequest
+from listener.statuses import OUT_OF_RESOURCES, SUCCESS, Status, status_of
+
+log = get_logger(__name__)
+
+
+class Handlers:
+    """The service that the transport asks; many threads call it at once.
+
+    Parameters
+    ----------
+    admission
+        Who may open an association.
+    contexts
+        What is accepted in it.
+    spool
+        Where data sets go while they arrive.
+    intake
+        What takes complete ones in.
+    metrics
+        What is counted.
+    max_object_bytes
+        Size of the largest data set that is accepted.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        contexts: Contexts,
+        spool: Spool,
+        intake: Intake,
+        metrics: Metrics,
+        *,
+        max_object_bytes: int,
+    ) -> None:
+        self._admission = admission
+        self._contexts = contexts
+        self._spool = spool
+        self._intake = intake
+        self._metrics = metrics
+        self._max_object_bytes = max_object_bytes
+
+    def enter(self, calling_ae_title: str, called_ae_title: str, address: str) -> Rejection | None:
+        """Admit an association, or say why not."""
+        return self._admission.enter(calling_ae_title, called_ae_title, address)
+
+    def leave(self) -> None:
+        """Count an admitted association out."""
+        self._admission.leave()
+
+    def supported_contexts(self, proposed: Sequence[PresentationContext]) -> list[PresentationContext]:
+        """List what is supported of a proposal."""
+        return self._contexts.supported_for(proposed)
+
+    def receive(self, command: Command, transfer_syntax_uid: str) -> Reception:
+        """Open what a C-STORE's data set goes into."""
+        return Reception(self._spool, header_of(command, transfer_syntax_uid), self._max_object_bytes)
+
+    def store(self, request: StoreRequest) -> Status:
+        """Take in a complete object; one bad object never ends the association."""
+        try:
+            with self._metrics.answering():
+                taken = self._intake.take(request)
+        except IntakeError as error:
+            return self._refuse(error)
+        except Exception as error:  # noqa: BLE001 (the boundary of the network: our faults become a status)
+            return self._apologise(error)
+        self._welcome(taken)
+        return SUCCESS
+
+    def refused(self, reason: str) -> None:
+        """Count a connection or an association that was refused."""
+        log.info("association_refused", reason=reason)
+        self._metrics.refused(reason)
+
+    def _welcome(self, taken: Taken) -> None:
+        self._metrics.received("resent" if taken.outcome == "resent" else str(taken.state), taken.size_bytes)
+        log.info(
+            "object_received" if taken.outcome == "new" else f"object_{taken.outcome}",
+            image=taken.image_id,
+            job=taken.job_id,
+            state=str(taken.state),
+            reason=taken.reason,
+            size_bytes=taken.size_bytes,
+        )
+
+    def _refuse(self, error: IntakeError) -> Status:
+        status = status_of(error)
+        self._metrics.received(error.code)
+        log.warning("object_refused", code=error.code, status=f"0x{status.code:04X}")
+        return status
+
+    def _apologise(self, error: Exception) -> Status:
+        status = OUT_OF_RESOURCES if self._spool.is_full() else status_of(error)
+        self._metrics.received(error.code if isinstance(error, CxrError) else "unexpected")
+        log.error("object_failed", status=f"0x{status.code:04X}", exc_info=error)
+        return status

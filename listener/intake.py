@@ -1,0 +1,187 @@
+"""Taking in one received object: read, check, decide, keep, write down. No network here.
+
+When `Intake.take` returns, the object is on the platter and its row is committed, or it is written
+down that it was not kept; only then the peer is told Success. What goes wrong is an exception,
+see ``listener.statuses``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from cxr.domain import ImageHeader, JobState, UnknownView, View, ViewDecision
+from cxr.errors import IdentityMismatch
+from cxr.header import open_dataset, read_header
+from cxr.projection import decide_view, initial_state
+from db.engine import Database
+from db.images import find_latest, receive, receive_again
+from db.incoming import IncomingFile
+from db.records import Receipt, Received
+from db.spool import Spool
+from listener.commands import Command
+from listener.contexts import NOT_ACCEPTED_REASON, Contexts
+from listener.digests import pixel_digest
+from listener.reception import file_header
+from listener.service import StoreRequest
+
+_KEPT = frozenset({JobState.QUEUED, JobState.HELD})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What became of an object."""
+
+    outcome: Literal["new", "resent", "changed_resend"]
+    state: JobState  # that a new one starts in
+    reason: str  # why
+    image_id: int
+    job_id: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    header: ImageHeader
+    decision: ViewDecision
+    state: JobState
+    pixel_digest: str | None
+
+
+class Intake:
+    """Takes received objects in; many threads may use one.
+
+    Parameters
+    ----------
+    database, spool
+        Rows and files.
+    contexts
+        Which SOP classes are taken on their merits.
+    unknown_view
+        The setting ``view.unknown``.
+    max_inflated_bytes
+        How far a deflated data set may swell.
+    clock
+        The time, aware.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        spool: Spool,
+        contexts: Contexts,
+        *,
+        unknown_view: UnknownView,
+        max_inflated_bytes: int,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._spool = spool
+        self._contexts = contexts
+        self._unknown_view = unknown_view
+        self._max_inflated_bytes = max_inflated_bytes
+        self._clock = clock
+
+    def take(self, request: StoreRequest) -> Taken:
+        """Take in one complete object.
+
+        Raises
+        ------
+        SpoolFull
+            If the disk refuses the object.
+        ObjectTooLarge
+            If it is larger than accepted, or swells beyond that when inflated.
+        IdentityMismatch
+            If presentation context, command and data set disagree on what it is.
+        UnparsableObject
+            If it is not a data set that can be read.
+        StorageError
+            If the audit database refuses.
+        """
+        received_at = self._clock()
+        incoming = request.reception.complete()
+        judged = self._judge(incoming.path, request)
+        received = self._find_resend(judged.header, incoming.digest) or self._write_down(
+            request, incoming, judged, received_at
+        )
+        return Taken(
+            outcome=received.outcome,
+            state=judged.state,
+            reason=judged.decision.reason,
+            image_id=received.image_id,
+            job_id=received.job_id,
+            size_bytes=incoming.size,
+        )
+
+    def _judge(self, path: Path, request: StoreRequest) -> _Judged:
+        dataset = open_dataset(path, max_inflated_bytes=self._max_inflated_bytes)
+        header = read_header(dataset)
+        _check_identity(header, request)
+        digest = pixel_digest(
+            path,
+            dataset,
+            dataset_at=len(header_of(request.command, request.transfer_syntax_uid)),
+            max_inflated_bytes=self._max_inflated_bytes,
+        )
+        decision = decide_view(header)
+        if not self._contexts.is_accepted(header.sop_class_uid):
+            decision = replace(decision, view=View.NOT_FRONTAL, reason=NOT_ACCEPTED_REASON)
+        return _Judged(header, decision, initial_state(decision, self._unknown_view), digest)
+
+    def _find_resend(self, header: ImageHeader, dataset_digest: str) -> Received | None:
+        """Recognise what is known byte for byte before its file costs a second fsync."""
+        with self._database.read() as session:
+            known = find_latest(session, header.sop_instance_uid)
+        if known is None or known.dataset_digest != dataset_digest:
+            return None
+        with self._database.begin() as session:
+            return receive_again(session, header.sop_instance_uid, dataset_digest, now=self._clock())
+
+    def _write_down(
+        self, request: StoreRequest, incoming: IncomingFile, judged: _Judged, received_at: datetime
+    ) -> Received:
+        # If the transaction fails, the file stays, for the sweep: whether it was committed is not
+        # certain then, and a file without a row is harmless while a row without its file is not.
+        spool_name = self._spool.keep(incoming) if judged.state in _KEPT else None
+        receipt = Receipt(
+            header=judged.header,
+            decision=judged.decision,
+            initial_state=judged.state,
+            reason=judged.decision.reason,
+            peer_ae_title=request.calling_ae_title,
+            transfer_syntax_uid=request.transfer_syntax_uid,
+            size_bytes=incoming.size,
+            dataset_digest=incoming.digest,
+            pixel_digest=judged.pixel_digest,
+            spool_name=spool_name,
+            received_at=received_at,
+        )
+        with self._database.begin() as session:
+            received = receive(session, receipt, now=self._clock())
+        if received.outcome == "resent" and spool_name is not None:
+            self._spool.remove(spool_name)
+        return received
+
+
+def header_of(command: Command, transfer_syntax_uid: str) -> bytes:
+    """Encode what stands before the data set of a request in its file."""
+    return file_header(command.sop_class_uid, command.sop_instance_uid, transfer_syntax_uid)
+
+
+def _check_identity(header: ImageHeader, request: StoreRequest) -> None:
+    """Compare what context, command and data set say that this is (PS3.4 Section B.2.3, 0xA900)."""
+    command = request.command
+    classes = {header.sop_class_uid, command.sop_class_uid, request.abstract_syntax_uid}
+    if len(classes) > 1:
+        raise IdentityMismatch(
+            "Received a data set, a command and a presentation context that don't name the same SOP class; accepted "
+            "are equal ones: check the sender's configuration."
+        )
+    if header.sop_instance_uid != command.sop_instance_uid:
+        raise IdentityMismatch(
+            "Received a data set and a command that don't name the same SOP instance; accepted are equal ones: "
+            "check the sender's configuration."
+        )

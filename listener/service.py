@@ -1,0 +1,57 @@
+"""What the transport asks of the service above it, and what it hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pynetdicom.presentation import PresentationContext
+
+from listener.admission import Rejection
+from listener.commands import Command
+from listener.reception import Reception
+from listener.statuses import Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long a peer may be silent, each in seconds."""
+
+    handshake_s: float  # over the TLS handshake
+    acse_s: float  # before its A-ASSOCIATE-RQ is complete
+    dimse_s: float  # within a message
+    idle_s: float  # between messages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRequest:
+    """A complete C-STORE request."""
+
+    command: Command
+    abstract_syntax_uid: str  # of the presentation context that it came under
+    transfer_syntax_uid: str
+    calling_ae_title: str
+    reception: Reception
+
+
+class Service(Protocol):
+    """What decides about associations and takes objects in; many threads call it at once."""
+
+    def enter(self, calling_ae_title: str, called_ae_title: str, address: str) -> Rejection | None:
+        """Admit an association, or say why not."""
+
+    def leave(self) -> None:
+        """Count an admitted association out."""
+
+    def supported_contexts(self, proposed: Sequence[PresentationContext]) -> list[PresentationContext]:
+        """List what is supported of a proposal; the list's contexts are shared and stay as they are."""
+
+    def receive(self, command: Command, transfer_syntax_uid: str) -> Reception:
+        """Open what a C-STORE's data set goes into; a fault is kept there, not raised."""
+
+    def store(self, request: StoreRequest) -> Status:
+        """Take in a complete object; what goes wrong becomes a status."""
+
+    def refused(self, reason: str) -> None:
+        """Count a connection or an association that was refused."""

@@ -1,0 +1,73 @@
+"""The DIMSE statuses that a C-STORE is answered with: one table, from which the documentation is made.
+
+References
+----------
+DICOM PS3.4 Table B.2-1 (storage), PS3.7 Annex C (general)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from cxr.errors import IdentityMismatch, ObjectTooLarge, SpoolFull, UnparsableObject
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One status, and what it tells the peer."""
+
+    code: int  # (0000,0900) Status
+    name: str  # as the standard calls it
+    meaning: str  # when we answer with it, and what the peer can do
+
+
+SUCCESS = Status(
+    0x0000,
+    "Success",
+    "The object is on disk and in the audit database; or, where its pixels are not kept (not a frontal chest "
+    "radiograph, or a resend), its decision and reason are in the audit database. Nothing is to be sent again.",
+)
+OUT_OF_RESOURCES = Status(
+    0xA700,
+    "Refused: Out of Resources",
+    "The disk is full or below `listener.min_free_mib`: try again later. Or the object is larger than "
+    "`listener.max_object_mib`: it will not be accepted.",
+)
+IDENTITY_MISMATCH = Status(
+    0xA900,
+    "Error: Data Set Does Not Match SOP Class",
+    "SOP Class UID or SOP Instance UID are absent, malformed, or differ between presentation context, command and "
+    "data set.",
+)
+UNPARSABLE = Status(0xC210, "Error: Cannot Understand", "The data set can't be read as DICOM.")
+OUR_FAULT = Status(0xC211, "Error: Cannot Understand", "The service failed; its log says where. Try again later.")
+UNRECOGNIZED_OPERATION = Status(
+    0x0211, "Unrecognized Operation", "Another request than C-ECHO or C-STORE; the association goes on."
+)
+
+BY_ERROR: Mapping[type[Exception], Status] = MappingProxyType(
+    {
+        SpoolFull: OUT_OF_RESOURCES,
+        ObjectTooLarge: OUT_OF_RESOURCES,
+        IdentityMismatch: IDENTITY_MISMATCH,
+        UnparsableObject: UNPARSABLE,
+        Exception: OUR_FAULT,
+    }
+)
+"""What each exception becomes; an exception that is not listed becomes what its nearest ancestor does."""
+
+ALL = (SUCCESS, OUT_OF_RESOURCES, IDENTITY_MISMATCH, UNPARSABLE, OUR_FAULT, UNRECOGNIZED_OPERATION)
+"""Every status that this service answers with."""
+
+
+def status_of(error: Exception) -> Status:
+    """Look up the status that an exception becomes.
+
+    Parameters
+    ----------
+    error
+        What the handling of the object raised.
+    """
+    return next(BY_ERROR[kind] for kind in type(error).__mro__ if kind in BY_ERROR)

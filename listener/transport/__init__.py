@@ -1,0 +1,56 @@
+"""Every override of pynetdicom's internals, and nothing else; made for one version of it.
+
+What is changed, and why (each has a test):
+
+* **A data set goes to the spool as it arrives.** pynetdicom copies every byte three to four times
+  into memory, or into a temporary file that it flushes per fragment and leaves behind after a cut.
+* **The threads of an association sleep until there is something to do.** pynetdicom polls a thousand
+  times a second in two threads per association.
+* **A connection counts as an association when it has asked for one,** so that silent ones, whose
+  TLS handshake and first byte are waited for in a thread of their own, can't use up the limit.
+* **One request at a time:** nothing is read while a request is served, which slows down a peer that
+  doesn't wait for answers instead of filling queues.
+* **No copy of the supported contexts per association, no garbage collection in the accept loop, no
+  handler that logs identifiers.**
+* **A drain:** associations end between two messages, after the answer is out. ``shutdown`` of
+  pynetdicom aborts them.
+* **Odd requests get a status.** pynetdicom ignores them, or ends the association.
+
+``connection`` wraps the socket, ``upper_layer`` is the thread that reads and writes PDUs,
+``messages`` puts requests together, ``association`` serves them, ``server`` accepts connections.
+
+References
+----------
+DICOM PS3.8 Section 9 (upper layer protocol), PS3.7 Section 9 (DIMSE-C)
+"""
+
+from __future__ import annotations
+
+import pynetdicom
+
+from listener.transport.server import ListenerServer
+
+__all__ = ["MADE_FOR", "ListenerServer", "check_version"]
+
+MADE_FOR = "3.0.4"
+"""The version of pynetdicom whose internals are overridden here."""
+
+
+def check_version(installed: str = pynetdicom.__version__) -> None:
+    """Refuse another version of pynetdicom than the one whose internals are overridden.
+
+    Parameters
+    ----------
+    installed
+        The version that is installed.
+
+    Raises
+    ------
+    RuntimeError
+        If it is another one.
+    """
+    if installed != MADE_FOR:
+        raise RuntimeError(
+            f"pynetdicom {installed} is installed; listener.transport overrides internals of {MADE_FOR}: "
+            "install that version (make install)."
+        )

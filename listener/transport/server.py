@@ -1,0 +1,148 @@
+"""Accepts connections on one port; each waits in a thread of its own until it asks for an association."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import ssl
+import sys
+import threading
+import time
+
+from pynetdicom import AE
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from config.logs import get_logger
+from listener.admission import SilentConnections
+from listener.service import Service, Timeouts
+from listener.transport.association import ListenerAssociation
+
+log = get_logger(__name__)
+
+
+class _Newcomer(RequestHandler):
+    """A new connection, in a thread of its own until it asks for an association."""
+
+    server: ListenerServer
+
+    def handle(self) -> None:
+        server = self.server
+        server.silent.add(self.request)
+        if server.draining.is_set() or not self._speaks():
+            server.silent.remove(self.request)
+            server.shutdown_request(self.request)
+            return
+        association = ListenerAssociation(server, self.request)
+        association.name = "AcceptorThread"  # pynetdicom finds associations by it
+        association.acceptor.maximum_length = server.ae.maximum_pdu_size
+        association.acceptor.ae_title = server.ae_title
+        association.acceptor.address_info = self.local
+        association.acceptor.implementation_version_name = server.ae.implementation_version_name
+        association.requestor.address_info = self.remote
+        association.start()
+
+    def _speaks(self) -> bool:
+        """Shake hands where that is due, and wait for the first byte."""
+        timeouts = self.server.timeouts
+        if isinstance(self.request, ssl.SSLSocket):
+            self.request.settimeout(timeouts.handshake_s)
+            try:
+                self.request.do_handshake()
+            except OSError:
+                self.server.service.refused("tls_handshake")
+                return False
+            if self.request.pending():
+                return True
+        waiting = select.poll()
+        waiting.register(self.request, select.POLLIN)
+        return bool(waiting.poll(timeouts.acse_s * 1000))
+
+
+class ListenerServer(ThreadedAssociationServer):
+    """Accepts connections on one port.
+
+    Parameters
+    ----------
+    ae
+        Our AE title, implementation identification and largest PDU.
+    address
+        Address and port to listen on.
+    service
+        What decides and takes in.
+    timeouts
+        How long peers may be silent.
+    silent
+        Where connections are counted that ask for no association; shared by all ports.
+    tls
+        For the TLS port.
+
+    Raises
+    ------
+    OSError
+        If the address can't be listened on.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        ae: AE,
+        address: tuple[str, int],
+        service: Service,
+        timeouts: Timeouts,
+        silent: SilentConnections,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.service = service
+        self.timeouts = timeouts
+        self.silent = silent
+        self.draining = threading.Event()
+        self.associations: set[ListenerAssociation] = set()
+        # Contexts are set per association, from the service.
+        super().__init__(ae, address, ae.ae_title, [], ssl_context=tls, request_handler=_Newcomer)
+
+    def start(self) -> None:
+        """Accept connections, in a thread."""
+        self.ae._servers.append(self)
+        threading.Thread(target=self.serve_forever, args=(0.1,), name="accept", daemon=True).start()
+
+    def stop_accepting(self) -> None:
+        """Close the port, and let every association end as soon as nothing of it is in flight."""
+        self.draining.set()
+        self.shutdown()
+        for association in list(self.associations):
+            association.dul.wake()
+
+    def cut(self) -> None:
+        """End every association now."""
+        for association in list(self.associations):
+            association.dul.socket.cut()
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        """Accept a connection; its TLS handshake is done in its own thread."""
+        try:
+            connection, address = self.socket.accept()
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE}:
+                log.exception("too_many_open_files", limit=len(self.associations))
+                time.sleep(0.1)  # the connection stays in the backlog: don't spin on it
+            raise
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self.ssl_context is not None:
+            connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
+
+    def service_actions(self) -> None:
+        """Nothing: pynetdicom collects garbage here, which stops every association meanwhile."""
+
+    def handle_error(self, request: socket.socket, client_address: tuple[str, int]) -> None:
+        """Log a connection's failure without its address."""
+        log.error("connection_failed", exc_info=sys.exc_info())
+        self.silent.remove(request)
+
+    def _bind_defaults(self) -> None:
+        """Nothing: associations bind their own."""

@@ -1,0 +1,170 @@
+"""The thread of an association that reads and writes PDUs.
+
+References
+----------
+DICOM PS3.8 Sections 9.2 (state machine; events and states are named as there) and 9.3 (PDUs)
+"""
+
+from __future__ import annotations
+
+import queue
+import select
+import socket
+import struct
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import StateMachine
+from pynetdicom.pdu import PDU
+from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE, P_DATA
+
+from config.logs import get_logger
+
+if TYPE_CHECKING:
+    from listener.transport.association import ListenerAssociation
+
+TICK_S = 0.5
+"""How often timers are looked at while nothing happens."""
+
+_P_DATA_TF = 0x04
+_PDU_TYPES = frozenset(range(0x01, 0x08))
+_MAX_OTHER_PDU_BYTES = 1024 * 1024  # an A-ASSOCIATE-RQ with 128 contexts of 45 syntaxes has 200 KB
+
+log = get_logger(__name__)
+
+
+class _StateMachine(StateMachine):
+    """Wakes the association's thread where pynetdicom lets it poll."""
+
+    def do_action(self, event: str) -> None:
+        super().do_action(event)
+        if event in {"Evt12", "Evt15", "Evt17", "Evt18"}:  # release, abort, closed, timed out
+            if self.current_state == "Sta1":
+                self.dul.to_user_queue.put(None)
+            self.dul.assoc.dimse.wake()
+
+
+class Fragments:
+    """What a P-DATA-TF PDU carries, on its way through pynetdicom's state machine."""
+
+    def __init__(self, body: bytearray) -> None:
+        self.body = memoryview(body)
+
+    def to_primitive(self) -> Fragments:
+        """Pass for the primitive too."""
+        return self
+
+
+class UpperLayer(DULServiceProvider):
+    """The thread that talks to the network."""
+
+    def __init__(self, assoc: ListenerAssociation, max_pdu_bytes: int) -> None:
+        super().__init__(assoc)
+        self.daemon = True
+        self.state_machine = _StateMachine(self)
+        self._max_pdu_bytes = max_pdu_bytes
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
+        self._wake_sender.setblocking(False)
+        self._heard_at = time.monotonic()
+
+    def wake(self) -> None:
+        """End the wait for the network: something is to be sent, or read again, or the service stops."""
+        with suppress(OSError):  # full: it wakes up anyway; closed: it has ended
+            self._wake_sender.send(b"\x00")
+
+    def free(self) -> None:
+        """Close what the thread used, after it ended."""
+        self._wake_receiver.close()
+        self._wake_sender.close()
+
+    def send_pdu(self, primitive: A_ASSOCIATE | A_RELEASE | A_ABORT | A_P_ABORT | P_DATA) -> None:
+        """Queue what is to be sent, and wake the thread that sends it."""
+        super().send_pdu(primitive)
+        self.wake()
+
+    def kill_dul(self) -> None:
+        """Let the thread end."""
+        super().kill_dul()
+        self.wake()
+
+    def _send(self, pdu: PDU) -> None:
+        super()._send(pdu)
+        self._heard_at = time.monotonic()  # the peer's silence counts from our answer
+
+    def _process_recv_primitive(self) -> bool:
+        if not self.event_queue.empty():
+            return True  # first things first; a primitive must not be announced twice
+        if self.state_machine.current_state == "Sta13":
+            with suppress(queue.Empty):  # the association is over: nothing of it may be sent any more
+                self.to_provider_queue.get_nowait()
+            return False
+        return bool(super()._process_recv_primitive())
+
+    def _is_transport_event(self) -> bool:
+        if self.state_machine.current_state == "Sta13":
+            return bool(super()._is_transport_event())
+        if self._is_to_end():
+            self.socket.close()
+        elif self.assoc.dimse.is_serving:
+            self._wait_for_wake()
+        elif self.socket.wait(self._wake_receiver, TICK_S):
+            self._read_pdu_data()
+            self._heard_at = time.monotonic()
+        self._drop_wakes()
+        self._process_recv_primitive()
+        return False
+
+    def _is_to_end(self) -> bool:
+        """Whether the peer was silent for too long, or the service stops and nothing is in flight."""
+        dimse = self.assoc.dimse
+        if self.state_machine.current_state != "Sta6" or dimse.is_serving or not self.to_provider_queue.empty():
+            return False
+        if dimse.is_receiving:
+            return time.monotonic() - self._heard_at > self.assoc.timeouts.dimse_s
+        return self.assoc.is_draining or time.monotonic() - self._heard_at > self.assoc.timeouts.idle_s
+
+    def _wait_for_wake(self) -> None:
+        waiting = select.poll()
+        waiting.register(self._wake_receiver, select.POLLIN)
+        waiting.poll(TICK_S * 1000)
+
+    def _drop_wakes(self) -> None:
+        with suppress(OSError):
+            while self._wake_receiver.recv(64):
+                pass
+
+    def _read_pdu_data(self) -> None:
+        try:
+            header = self.socket.recv(6)
+            if len(header) < 6:
+                self.event_queue.put("Evt17")
+                return
+            kind, length = struct.unpack(">BxL", header)
+            limit = self._max_pdu_bytes if kind == _P_DATA_TF else _MAX_OTHER_PDU_BYTES
+            if kind not in _PDU_TYPES or length > limit:
+                self.event_queue.put("Evt19")
+                return
+            body = self.socket.recv(length)
+        except OSError:
+            self.event_queue.put("Evt17")
+            return
+        if len(body) < length:
+            self.event_queue.put("Evt17")
+        elif kind == _P_DATA_TF:
+            self._recv_pdu.put(Fragments(body))
+            self.event_queue.put("Evt10")
+        else:
+            self._decode_other(header + body)
+
+    def _decode_other(self, encoded: bytearray) -> None:
+        try:
+            pdu, event = self._decode_pdu(encoded)
+        except Exception as error:  # noqa: BLE001 (third-party decoding of a peer's bytes: any of them is a bad PDU)
+            log.info("bad_pdu", kind=type(error).__name__)
+            self.event_queue.put("Evt19")
+            return
+        self._recv_pdu.put(pdu)
+        self.event_queue.put(event)
