@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from config.logs import get_logger
-from cxr.errors import AccessRefused, DeliveryError, NotVerified
+from cxr.errors import AccessRefused, DeliveryError, NotVerified, StorageError
 from db import deliveries
 from inference.delivery.backoff import Backoff
 from inference.delivery.carrier import Presence, Stored, Verification
 
 if TYPE_CHECKING:
     from config.settings import DestinationSettings
-    from db.engine import Database
+    from db.engine import Database, Session
     from db.records import ClaimedDelivery
 
 log = get_logger(__name__)
@@ -29,6 +30,8 @@ class Outcomes:
         Of the settings; says whether and when arrival is checked.
     database
         Where deliveries are.
+    sender_id
+        Who claimed them; an outcome of one who has lost the lease is not written.
     backoff
         When again, and when no more.
     draw
@@ -40,11 +43,13 @@ class Outcomes:
         destination: DestinationSettings,
         *,
         database: Database,
+        sender_id: str,
         backoff: Backoff,
         draw: Callable[[], float],
     ) -> None:
         self._destination = destination
         self._database = database
+        self._sender_id = sender_id
         self._backoff = backoff
         self._draw = draw
         # Not in the database: after a restart a few more looks do no harm.
@@ -54,7 +59,7 @@ class Outcomes:
     def sent(self, delivery: ClaimedDelivery, stored: Stored, now: datetime) -> None:
         """Record that the destination took it, and plan the first look, unless nobody wants one."""
         verify_at = now + timedelta(seconds=self._destination.verify_after_s)
-        with self._database.begin() as session:
+        with self._transaction(delivery) as session:
             deliveries.sent(
                 session,
                 delivery.id,
@@ -63,6 +68,7 @@ class Outcomes:
                 sop_instance_uid=stored.sop_instance_uid,
                 verify_at=None if self._destination.verify == "none" else verify_at,
                 now=now,
+                sender_id=self._sender_id,
             )
         log.info("delivery_sent", destination=self._destination.name, delivery=delivery.id, status=stored.status)
 
@@ -88,10 +94,21 @@ class Outcomes:
             self._checks[delivery.id] = checks
             self._check_again(delivery, self._next_time(delivery, checks, now), now)
 
+    @contextmanager
+    def _transaction(self, delivery: ClaimedDelivery) -> Iterator[Session]:
+        try:
+            with self._database.begin() as session:
+                yield session
+        except StorageError as error:
+            # Another sender took it over, or an operator moved it: what they wrote stands.
+            log.warning(
+                "delivery_not_recorded", destination=self._destination.name, delivery=delivery.id, code=error.code
+            )
+
     def _verified(self, delivery: ClaimedDelivery, verified_by: str, now: datetime) -> None:
         self._resends.pop(delivery.id, None)
-        with self._database.begin() as session:
-            deliveries.verified(session, delivery.id, verified_by=verified_by, now=now)
+        with self._transaction(delivery) as session:
+            deliveries.verified(session, delivery.id, verified_by=verified_by, now=now, sender_id=self._sender_id)
         log.info("delivery_verified", destination=self._destination.name, delivery=delivery.id, verified_by=verified_by)
 
     def _send_once_more(self, delivery: ClaimedDelivery, now: datetime) -> None:
@@ -104,13 +121,23 @@ class Outcomes:
             self.failed(delivery, fault, now)
 
     def _postpone(self, delivery: ClaimedDelivery, fault: DeliveryError, not_before: datetime, now: datetime) -> None:
-        with self._database.begin() as session:
-            deliveries.retry(session, delivery.id, code=fault.code, status=fault.status, not_before=not_before, now=now)
+        with self._transaction(delivery) as session:
+            deliveries.retry(
+                session,
+                delivery.id,
+                code=fault.code,
+                status=fault.status,
+                not_before=not_before,
+                now=now,
+                sender_id=self._sender_id,
+            )
         self._warn("delivery_postponed", delivery, fault)
 
     def _dead(self, delivery: ClaimedDelivery, fault: DeliveryError, now: datetime) -> None:
-        with self._database.begin() as session:
-            deliveries.dead(session, delivery.id, code=fault.code, status=fault.status, now=now)
+        with self._transaction(delivery) as session:
+            deliveries.dead(
+                session, delivery.id, code=fault.code, status=fault.status, now=now, sender_id=self._sender_id
+            )
         self._warn("delivery_dead", delivery, fault)
 
     def _warn(self, event: str, delivery: ClaimedDelivery, fault: DeliveryError) -> None:
@@ -124,8 +151,8 @@ class Outcomes:
         )
 
     def _check_again(self, delivery: ClaimedDelivery, check_at: datetime | None, now: datetime) -> None:
-        with self._database.begin() as session:
-            deliveries.check_again(session, delivery.id, check_at=check_at, now=now)
+        with self._transaction(delivery) as session:
+            deliveries.check_again(session, delivery.id, check_at=check_at, now=now, sender_id=self._sender_id)
 
     def _next_time(
         self, delivery: ClaimedDelivery, failures: int, now: datetime, *, is_slow: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -77,9 +77,15 @@ class Sender:
         self._database = database
         self._spool = spool
         self._lease_s = settings.lease_s
-        self._outcomes = Outcomes(destination, database=database, backoff=Backoff.of(settings), draw=draw)
         self._clock = clock
         self._sender_id = uuid4().hex
+        self._outcomes = Outcomes(
+            destination,
+            database=database,
+            sender_id=self._sender_id,
+            backoff=Backoff.of(settings),
+            draw=draw,
+        )
         self._carrier = make_carrier(destination, calling_ae_title)
         # One answer may take its whole timeout, and a claim is to be done within its lease.
         self._claim_limit = max(1, min(LARGEST_CLAIM, int(settings.lease_s / (2 * destination.timeout_s))))
@@ -128,9 +134,12 @@ class Sender:
             claimed = self._claim(now)
             if not claimed:
                 break
-            self._send_all([delivery for delivery in claimed if delivery.state is DeliveryState.PENDING], now)
-            self._verify_all([delivery for delivery in claimed if delivery.state is DeliveryState.SENT], now)
             worked_on += len(claimed)
+            to_send = [delivery for delivery in claimed if delivery.state is DeliveryState.PENDING]
+            to_verify = [delivery for delivery in claimed if delivery.state is DeliveryState.SENT]
+            is_up = self._send_all(to_send, now)
+            if not (self._verify_all(to_verify, now) and is_up):
+                break
         self._carrier.release_idle()
         return worked_on
 
@@ -149,7 +158,8 @@ class Sender:
                 lease_s=self._lease_s,
             )
 
-    def _send_all(self, claimed: Sequence[ClaimedDelivery], now: datetime) -> None:
+    def _send_all(self, claimed: Sequence[ClaimedDelivery], now: datetime) -> bool:
+        """Send what was claimed; return whether the destination seems to be up."""
         cuts = 0
         down: DeliveryError | None = None
         for delivery in claimed:
@@ -161,6 +171,7 @@ class Sender:
             # Without a status nobody answered: the fault may be the destination's, not the report's.
             cuts = cuts + 1 if fault.retryable and fault.status is None else 0
             down = fault if cuts >= CUTS_IN_A_ROW else None
+        return cuts == 0
 
     def _send(self, delivery: ClaimedDelivery, now: datetime) -> DeliveryError | None:
         try:
@@ -175,19 +186,20 @@ class Sender:
         self._outcomes.sent(delivery, stored, now)
         return None
 
-    def _verify_all(self, claimed: Sequence[ClaimedDelivery], now: datetime) -> None:
+    def _verify_all(self, claimed: Sequence[ClaimedDelivery], now: datetime) -> bool:
+        """Look for what was sent; return whether the destination seems to be up."""
         if not claimed:
-            return
+            return True
+        answers: Mapping[int, Verification] = {}
         try:
             answers = self._carrier.verify([self._parcel(delivery) for delivery in claimed])
         except DeliveryError as error:
             log.warning("delivery_not_verified", destination=self.name, code=error.code)
-            answers = {}
         except Exception:  # an answer that trips a library must not stop those behind it
             log.exception("delivery_crashed", destination=self.name)
-            answers = {}
         for delivery in claimed:
             self._outcomes.checked(delivery, answers.get(delivery.report_id, _NO_ANSWER), now)
+        return bool(answers)
 
     def _parcel(self, delivery: ClaimedDelivery) -> Parcel:
         """Say what is sent, or, after it was sent, what was."""
