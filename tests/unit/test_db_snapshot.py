@@ -1,0 +1,253 @@
+"""The snapshot: whole, current, and read for as long as one likes without holding anybody up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxr.errors import SpoolFull, StorageError
+from db import copying
+from db.engine import Database
+from db.snapshot import refresh_snapshot
+from db.views import VIEWS
+
+
+@pytest.fixture
+def target(audit_site: Any) -> Path:
+    path: Path = audit_site.settings.snapshot_path
+    return path
+
+
+def query(path: Path, sql: str) -> list[Any]:
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_it_is_made_anew_only_if_something_happened(audit_site: Any, target: Path) -> None:
+    assert refresh_snapshot(audit_site.database, target)
+    made = target.stat().st_ino
+    assert not refresh_snapshot(audit_site.database, target)
+    assert target.stat().st_ino == made
+    audit_site.receive(1)
+    assert refresh_snapshot(audit_site.database, target)
+    assert query(target, "SELECT count(*) FROM images") == [(1,)]
+    assert refresh_snapshot(audit_site.database, target, always=True)
+
+
+def test_a_schema_that_changed_is_something_that_happened(audit_site: Any, target: Path) -> None:
+    refresh_snapshot(audit_site.database, target)
+    with closing(sqlite3.connect(target, isolation_level=None)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0000'")
+    assert refresh_snapshot(audit_site.database, target)
+
+
+def test_a_damaged_snapshot_is_replaced(audit_site: Any, target: Path) -> None:
+    target.write_bytes(b"not a database")
+    assert refresh_snapshot(audit_site.database, target)
+    assert query(target, "SELECT count(*) FROM images") == [(0,)]
+
+
+def test_it_is_one_private_file_with_every_view(audit_site: Any, target: Path) -> None:
+    audit_site.receive(1)
+    audit_site.score()
+    refresh_snapshot(audit_site.database, target)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert sorted(path.name for path in target.parent.glob("*audit-read*")) == [target.name]
+    assert query(target, "PRAGMA integrity_check") == [("ok",)]
+    assert query(target, "PRAGMA journal_mode") == [("delete",)]
+    for view in VIEWS:
+        query(target, f"SELECT * FROM {view}")
+    assert query(target, "SELECT count(*) FROM results") == [(2,)]
+
+
+def test_the_sqlite3_command_reads_it(audit_site: Any, target: Path, require_peer: Any) -> None:
+    command = shutil.which("sqlite3")
+    if command is None:
+        pytest.skip("the sqlite3 command is not installed")
+    audit_site.receive(1)
+    refresh_snapshot(audit_site.database, target)
+    done = subprocess.run(
+        [command, str(target), "SELECT state, count(*) FROM images GROUP BY state"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "queued|1\n"), done.stderr
+
+
+def hold_a_read(audit_site: Any, target: Path, *, seconds: float) -> None:
+    """Keep a read open on the snapshot in another process, as a notebook does, while the service goes on."""
+    refresh_snapshot(audit_site.database, target)
+    reader = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sqlite3, sys\n"
+            "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+            "connection.execute('BEGIN')\n"
+            "rows = connection.execute('SELECT * FROM events')\n"
+            "rows.fetchone(), print('reading', flush=True)\n"
+            "sys.stdin.read()\n"
+            "print(len(rows.fetchall()))\n",
+            str(target),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "reading\n"
+    before = query(target, "SELECT count(*) FROM events")[0][0]
+    slowest, seed, end = 0.0, 0, time.monotonic() + seconds
+    while seed < 20 or time.monotonic() < end:
+        seed += 1
+        begin = time.monotonic()
+        audit_site.receive(seed)
+        slowest = max(slowest, time.monotonic() - begin)
+        assert refresh_snapshot(audit_site.database, target)
+        assert query(target, "SELECT count(*) FROM images") == [(seed,)]
+        time.sleep(min(seconds / 20, 0.2))
+    rest, _ = reader.communicate("", timeout=30)
+    assert reader.returncode == 0
+    assert int(rest) == before - 1  # the reader kept the state that it began with
+    # SQLite would have let a writer wait for 30 s; an idle machine needs some milliseconds.
+    assert slowest < 10
+
+
+def test_a_reader_that_stays_holds_up_neither_receipt_nor_refresh(audit_site: Any, target: Path) -> None:
+    hold_a_read(audit_site, target, seconds=0)
+
+
+@pytest.mark.long
+def test_a_reader_that_stays_for_a_minute_holds_up_neither_receipt_nor_refresh(audit_site: Any, target: Path) -> None:
+    hold_a_read(audit_site, target, seconds=60)
+
+
+def test_copies_are_whole_while_others_write(audit_site: Any, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With small slices the copy is overtaken by writers, starts again, and at last is made in one go."""
+    monkeypatch.setattr(copying, "_SLICE_PAGES", 2)
+    for seed in range(30):
+        audit_site.receive(seed)
+    stop = threading.Event()
+    written = threading.Semaphore(0)
+
+    def write() -> None:
+        seed = 1000
+        while not stop.is_set():
+            seed += 1
+            audit_site.receive(seed)
+            written.release()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(5):
+            written.acquire(timeout=60)
+            assert refresh_snapshot(audit_site.database, target, always=True)
+            assert query(target, "PRAGMA integrity_check") == [("ok",)]
+            images, receipts = query(
+                target, "SELECT (SELECT count(*) FROM images), (SELECT count(*) FROM events WHERE kind = 'received')"
+            )[0]
+            assert images == receipts >= 30
+    finally:
+        stop.set()
+        writer.join()
+    assert [path for path in target.parent.iterdir() if path.name.startswith(".audit-read")] == []
+
+
+def test_progress_ends_with_everything(audit_site: Any, target: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    refresh_snapshot(audit_site.database, target, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1] > 0
+
+
+def test_a_write_ahead_log_is_copied_with_its_latest_rows_into_one_file(tmp_path: Path) -> None:
+    source, target = tmp_path / "source.sqlite", tmp_path / "copy.sqlite"
+    with closing(sqlite3.connect(source, isolation_level=None)) as live:
+        live.execute("PRAGMA journal_mode = WAL")
+        live.execute("CREATE TABLE t (x)")
+        live.execute("INSERT INTO t VALUES (1)")
+        assert source.with_name("source.sqlite-wal").stat().st_size > 0
+        copying.copy_database(source, target)
+    assert query(target, "SELECT x FROM t") == [(1,)]
+    assert query(target, "PRAGMA journal_mode") == [("delete",)]
+    assert sorted(path.name for path in tmp_path.glob("copy*")) == ["copy.sqlite"]
+
+
+def test_what_a_killed_writer_left_is_rolled_back_not_copied(tmp_path: Path) -> None:
+    source, target = tmp_path / "source.sqlite", tmp_path / "copy.sqlite"
+    script = (
+        "import os, signal, sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "c.execute('CREATE TABLE t (x)')\n"
+        "c.execute('PRAGMA cache_size = 1')\n"
+        "c.execute('BEGIN')\n"
+        "c.executemany('INSERT INTO t VALUES (?)', (('x' * 3000,) for _ in range(200)))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(source)]).returncode == -9
+    assert source.with_name("source.sqlite-journal").stat().st_size > 0
+    copying.copy_database(source, target)
+    assert query(target, "SELECT count(*) FROM t") == [(0,)]
+
+
+def test_no_database_is_said_and_none_is_made(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cxr serve"):
+        refresh_snapshot(Database(tmp_path / "audit.sqlite", b"k" * 32), tmp_path / "copy.sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drafts_of_killed_copies_are_removed_but_not_those_of_running_ones(audit_site: Any, target: Path) -> None:
+    old, young = target.with_name(".audit-read.sqlite.old"), target.with_name(".audit-read.sqlite.young")
+    old.touch()
+    young.touch()
+    os.utime(old, (1, 1))
+    refresh_snapshot(audit_site.database, target)
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_a_full_disk_leaves_the_old_snapshot(audit_site: Any, target: Path) -> None:
+    refresh_snapshot(audit_site.database, target)
+    audit_site.receive(1)
+    script = """
+import resource, sys
+from pathlib import Path
+from config.settings import Settings
+from cxr.errors import CxrError
+from db.engine import open_database
+from db.snapshot import refresh_snapshot
+settings = Settings(data_dir=Path(sys.argv[1]))
+database = open_database(settings.database_path, settings.audit_key_path, create=False)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+try:
+    refresh_snapshot(database, settings.snapshot_path)
+except CxrError as error:
+    print(type(error).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(audit_site.settings.data_dir)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout in {"SpoolFull\n", "StorageError\n"}
+    assert query(target, "SELECT count(*) FROM images") == [(0,)]
+    assert [path for path in target.parent.iterdir() if path.name.startswith(".audit-read")] == []
+
+
+def test_errors_of_sqlite_are_ours_and_carry_no_text_of_theirs() -> None:
+    assert isinstance(copying.translate(_error("SQLITE_FULL")), SpoolFull)
+    assert isinstance(copying.translate(_error("SQLITE_CORRUPT")), StorageError)
+    assert "secret" not in str(copying.translate(_error("SQLITE_CORRUPT")))
+
+
+def _error(name: str) -> sqlite3.Error:
+    error = sqlite3.OperationalError("secret")
+    error.sqlite_errorname = name
+    return error
