@@ -1,0 +1,197 @@
+"""Decode and prepare images in processes of their own.
+
+The decoders are C code over bytes that anybody may have sent. One that crashes or hangs takes its
+process with it; the image fails with ``DecoderError`` and the worker goes on.
+
+pebble keeps the processes, starts new ones and enforces the timeout. It gives its pool up, though,
+when a process is killed that had nothing to do, and can be left waiting when one is killed while it
+hands over a result; a thread here sees both and starts a new pool.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from concurrent.futures import CancelledError, Future
+from ctypes import c_bool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pebble import ProcessExpired, ProcessPool
+
+from cxr.errors import DecoderError
+from cxr.recipe import PixelRecipe
+from cxr.stored import DEFAULT_MAX_MEGAPIXELS
+from inference.decoding_process import Refusal, prepare, start
+
+Pixels = NDArray[np.float32]
+
+_WATCH_S: Final = 0.5
+# Beyond two timeouts, what the slowest machine needs to start a process.
+_START_S: Final = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class _Pool:
+    """A pool of pebble's, and the flag that tells its processes to end."""
+
+    processes: ProcessPool
+    is_stopping: c_bool
+
+    def dispose(self) -> None:
+        self.is_stopping.value = True
+        self.processes.stop()  # type: ignore[no-untyped-call]
+        self.processes.join()
+
+
+class Preparer:
+    """Prepares images in child processes; a context manager.
+
+    Parameters
+    ----------
+    recipe
+        How pixels become the model's input.
+    processes
+        How many images are prepared at once.
+    timeout_s
+        How long one image may take, in seconds, from when a process begins with it.
+    max_megapixels
+        Rows x Columns, in millions, beyond which an image is refused.
+    """
+
+    def __init__(
+        self, recipe: PixelRecipe, *, processes: int, timeout_s: float, max_megapixels: int = DEFAULT_MAX_MEGAPIXELS
+    ) -> None:
+        self._recipe = recipe
+        self._processes = processes
+        self._timeout_s = timeout_s
+        self._max_megapixels = max_megapixels
+        self._lock = threading.Lock()
+        self._pool = self._new_pool()
+        self._outstanding: dict[Future[Pixels], _Pool] = {}
+        self._last_progress = time.monotonic()
+        self._closing = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="preparer-watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._watcher.start()  # and starts the processes, while the model still loads
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes; images that are not done fail with ``DecoderError``."""
+        self._closing.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
+        self._pool.dispose()
+        self._fail(self._pool, "The worker was stopped before the image was prepared; it is retried.")
+
+    def submit(self, path: Path) -> Future[Pixels]:
+        """Hand over one image file.
+
+        Parameters
+        ----------
+        path
+            A DICOM, PNG or JPEG file.
+
+        Returns
+        -------
+        Future
+            Of float32 (size, size, 1) in [0, 1]. Its exception is one of ``ImageError`` (as
+            ``cxr.pixels.to_model_input`` raises it), or ``DecoderError`` if the process crashed,
+            ran out of time or could not do its work.
+        """
+        if self._closing.is_set():
+            raise DecoderError("The preparer is closed; open a new one.")
+        outer: Future[Pixels] = Future()
+        pool = self._register(outer)
+        try:
+            inner = pool.processes.schedule(
+                prepare, args=(str(path), self._recipe, self._max_megapixels), timeout=self._timeout_s
+            )
+        except RuntimeError:  # the pool has given up; this image is the first to notice
+            self._replace(pool)
+        else:
+            inner.add_done_callback(partial(self._settle, outer))
+        return outer
+
+    def _new_pool(self) -> _Pool:
+        context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads' locks
+        is_stopping = context.RawValue(c_bool, False)
+        return _Pool(
+            ProcessPool(max_workers=self._processes, initializer=start, initargs=(is_stopping,), context=context),
+            is_stopping,
+        )
+
+    def _register(self, outer: Future[Pixels]) -> _Pool:
+        with self._lock:
+            if not self._outstanding:
+                self._last_progress = time.monotonic()
+            self._outstanding[outer] = self._pool
+            return self._pool
+
+    def _settle(self, outer: Future[Pixels], inner: Future[Pixels | Refusal]) -> None:
+        """Pass the outcome of pebble's future on, in the project's own errors."""
+        try:
+            outcome = inner.result()
+        except TimeoutError:
+            outcome = self._failure(f"Preparing the image took longer than {self._timeout_s:g} s")
+        except ProcessExpired as error:
+            outcome = self._failure(f"The process that prepared the image ended with code {error.exitcode}")
+        except (CancelledError, RuntimeError, OSError) as error:  # the pool was stopped, or broke
+            outcome = self._failure(f"The processes that prepare images were lost ({type(error).__name__})")
+        self._finish(outer, outcome)
+
+    @staticmethod
+    def _failure(what: str) -> Refusal:
+        return Refusal(DecoderError, f"{what}; it is retried.")
+
+    def _finish(self, outer: Future[Pixels], outcome: Pixels | Refusal) -> None:
+        with self._lock:
+            self._last_progress = time.monotonic()
+            if self._outstanding.pop(outer, None) is None:
+                return  # given up before
+        if not outer.set_running_or_notify_cancel():
+            return
+        if isinstance(outcome, Refusal):
+            outer.set_exception(outcome.error(outcome.message))
+        else:
+            outer.set_result(outcome)
+
+    def _watch(self) -> None:
+        while True:
+            pool = self._pool
+            if not pool.processes.active or self._is_stuck():
+                self._replace(pool)
+            if self._closing.wait(_WATCH_S):
+                return
+
+    def _is_stuck(self) -> bool:
+        """Whether nothing came back for longer than any image may take."""
+        with self._lock:
+            silent_s = time.monotonic() - self._last_progress
+            return bool(self._outstanding) and silent_s > 2 * self._timeout_s + _START_S
+
+    def _replace(self, pool: _Pool) -> None:
+        with self._lock:
+            if self._pool is pool:
+                self._pool = self._new_pool()
+                # Apart, because what is broken may not come back from being stopped.
+                threading.Thread(target=pool.dispose, name="preparer-dispose", daemon=True).start()
+        self._fail(pool, "The processes that prepare images were lost; it is retried.")
+
+    def _fail(self, pool: _Pool, message: str) -> None:
+        with self._lock:
+            lost = [outer for outer, its_pool in self._outstanding.items() if its_pool is pool]
+        for outer in lost:
+            self._finish(outer, Refusal(DecoderError, message))

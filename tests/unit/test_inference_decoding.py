@@ -1,0 +1,228 @@
+"""The processes that decode: real crashes, real hangs, real signals."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from cxr.errors import DamagedPixels, DecoderError, ImageError, MissingPixels, UnsupportedPixels
+from cxr.pixels import DEFAULT_RECIPE, to_model_input
+from inference.decoding import Preparer
+from inference.decoding_process import Refusal, prepare
+
+WAIT_S = 60.0
+
+
+@pytest.fixture
+def image(tmp_path: Path, synthetic_xray: Callable[..., Dataset]) -> Path:
+    path = tmp_path / "image.dcm"
+    synthetic_xray().save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.fixture
+def hanging(tmp_path: Path) -> Path:
+    """A file whose open() never returns: a pipe that nobody writes to."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def preparer() -> Iterator[Preparer]:
+    with Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300, max_megapixels=1) as preparer:
+        yield preparer
+
+
+@pytest.fixture
+def children() -> Callable[[], set[int]]:
+    """Give the process ids of the children that were started during the test."""
+
+    def list_all() -> set[int]:
+        return {child.pid for child in multiprocessing.active_children() if child.pid is not None}
+
+    known = list_all()
+    return lambda: list_all() - known
+
+
+def test_children_prepare_the_same_pixels_as_the_function(preparer: Preparer, image: Path) -> None:
+    pixels = preparer.submit(image).result(WAIT_S)
+    assert pixels.dtype == np.float32
+    np.testing.assert_array_equal(pixels, to_model_input(image))
+
+
+def test_errors_of_an_image_cross_the_process_boundary_with_their_class_and_no_cause(
+    preparer: Preparer, tmp_path: Path, synthetic_xray: Callable[..., Dataset]
+) -> None:
+    cases: list[tuple[type[ImageError], dict[str, Any]]] = [
+        (MissingPixels, {"PixelData": None}),
+        (UnsupportedPixels, {"NumberOfFrames": 2}),
+        (UnsupportedPixels, {"Rows": 2000, "Columns": 2000}),
+        (DamagedPixels, {"PixelData": b"\0\0"}),
+        (DamagedPixels, {"BitsStored": 60}),
+    ]
+    for number, (expected, elements) in enumerate(cases):
+        path = tmp_path / f"{number}.dcm"
+        synthetic_xray(**elements).save_as(path, enforce_file_format=True)
+        error = preparer.submit(path).exception(WAIT_S)
+        assert type(error) is expected
+        assert str(error)
+        assert error.__cause__ is None
+        assert "Synthetic" not in str(error)
+
+
+def test_a_file_that_is_not_there_is_retryable_and_not_named(preparer: Preparer, tmp_path: Path) -> None:
+    error = preparer.submit(tmp_path / "SECRET").exception(WAIT_S)
+    assert isinstance(error, DecoderError)
+    assert error.retryable
+    assert "SECRET" not in str(error)
+
+
+@pytest.mark.parametrize("kind", [MissingPixels, UnsupportedPixels, DamagedPixels, DecoderError])
+def test_errors_and_refusals_survive_pickling(kind: type[DecoderError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("what was received")))
+    assert (type(error), str(error), error.code) == (kind, "what was received", kind.code)
+    assert pickle.loads(pickle.dumps(Refusal(kind, "text"))) == Refusal(kind, "text")
+
+
+def test_prepare_never_raises(tmp_path: Path) -> None:
+    assert prepare(str(tmp_path), DEFAULT_RECIPE, 1) == Refusal(
+        DecoderError, "Preparing the image failed unexpectedly (IsADirectoryError); it is retried."
+    )
+
+
+def test_a_hanging_decoder_fails_its_image_alone(image: Path, hanging: Path) -> None:
+    with Preparer(DEFAULT_RECIPE, processes=1, timeout_s=1.0) as preparer:
+        preparer.submit(image).result(WAIT_S)
+        hung, next_one = preparer.submit(hanging), preparer.submit(image)
+        with pytest.raises(DecoderError, match="took longer than 1 s"):
+            hung.result(WAIT_S)
+        assert next_one.result(WAIT_S).shape == (224, 224, 1)
+
+
+@pytest.mark.parametrize("killed_by", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_crash_fails_the_image_in_hand_and_the_next_one_is_prepared(
+    killed_by: signal.Signals,
+    image: Path,
+    hanging: Path,
+    wait_for: Callable[..., Any],
+    children: Callable[[], set[int]],
+) -> None:
+    with Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300) as preparer:
+        preparer.submit(image).result(WAIT_S)
+        (pid,) = children()
+        crashed = preparer.submit(hanging)
+        wait_for(lambda: is_waiting_for_writer(hanging), "the child opens the pipe")
+        os.kill(pid, killed_by)
+        with pytest.raises(DecoderError, match=f"code -{killed_by.value}"):
+            crashed.result(WAIT_S)
+        assert preparer.submit(image).result(WAIT_S).shape == (224, 224, 1)
+
+
+def test_killing_every_idle_child_is_survived(
+    image: Path, wait_for: Callable[..., Any], children: Callable[[], set[int]]
+) -> None:
+    with Preparer(DEFAULT_RECIPE, processes=2, timeout_s=300) as preparer:
+
+        def is_preparing() -> bool:
+            error = preparer.submit(image).exception(WAIT_S)  # every image has an outcome, whatever it is
+            assert error is None or isinstance(error, DecoderError)
+            return error is None
+
+        for _ in range(3):
+            wait_for(is_preparing, "images are prepared")
+            killed = children()
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+            wait_for(lambda killed=killed: not killed & children(), "the killed children are gone")
+        wait_for(is_preparing, "images are prepared again")
+
+
+def test_signals_to_the_group_leave_the_image_in_hand_alone(
+    image: Path, hanging: Path, wait_for: Callable[..., Any], children: Callable[[], set[int]]
+) -> None:
+    with Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300) as preparer:
+        preparer.submit(image).result(WAIT_S)
+        (pid,) = children()
+        in_hand = preparer.submit(hanging)
+        wait_for(lambda: is_waiting_for_writer(hanging), "the child opens the pipe")
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
+        # Each look opens the pipe for a moment, so that the child reads on, to the end.
+        wait_for(lambda: (is_waiting_for_writer(hanging), in_hand.done())[1], "the child comes to the end")
+        assert isinstance(in_hand.exception(WAIT_S), ImageError | DecoderError)
+        assert children() == {pid}
+        assert preparer.submit(image).result(WAIT_S).shape == (224, 224, 1)
+
+
+def test_closing_ends_the_children_and_fails_what_is_not_done(
+    image: Path, hanging: Path, children: Callable[[], set[int]]
+) -> None:
+    preparer = Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300)
+    with preparer:
+        preparer.submit(image).result(WAIT_S)
+        in_hand, queued = preparer.submit(hanging), preparer.submit(image)
+    for future in (in_hand, queued):
+        assert isinstance(future.exception(0), DecoderError)
+    assert children() == set()
+    with pytest.raises(DecoderError, match="closed"):
+        preparer.submit(image)
+
+
+def test_children_do_not_outlive_a_killed_worker(image: Path, hanging: Path, wait_for: Callable[..., Any]) -> None:
+    script = f"""
+        import multiprocessing, sys, time
+        from pathlib import Path
+        from cxr.pixels import DEFAULT_RECIPE
+        from inference.decoding import Preparer
+
+        if __name__ == "__main__":
+            preparer = Preparer(DEFAULT_RECIPE, processes=2, timeout_s=300).__enter__()
+            preparer.submit(Path({str(image)!r})).result()
+            preparer.submit(Path({str(hanging)!r}))
+            print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+            time.sleep(300)
+    """
+    main = image.parent / "worker.py"
+    main.write_text(textwrap.dedent(script))
+    with subprocess.Popen([sys.executable, str(main)], stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        pids = [int(pid) for pid in worker.stdout.readline().split()]
+        assert len(pids) == 2
+        wait_for(lambda: is_waiting_for_writer(hanging), "a child opens the pipe")
+        worker.kill()
+    wait_for(lambda: not any(is_running(pid) for pid in pids), "the children end with their parent")
+
+
+def test_a_child_never_imports_tensorflow() -> None:
+    script = "import sys, inference.decoding_process; print('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False"
+
+
+def is_waiting_for_writer(pipe: Path) -> bool:
+    """Whether some process stands in open() on the pipe: a writer that does not wait gets in."""
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
