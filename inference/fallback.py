@@ -10,8 +10,6 @@ DICOM PS3.3 Sections A.35.2, A.35.3, A.35.13
 
 from __future__ import annotations
 
-import copy
-
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
@@ -62,8 +60,10 @@ def fallback(sr: Dataset, sop_class_uid: str) -> Dataset:
     if sr.SOPClassUID != Comprehensive3DSRStorage:
         raise ReportError("Only a Comprehensive 3D SR of ours falls back to another SOP class.")
     converted = Dataset()
-    converted.update(copy.copy(sr))
-    converted.SOPClassUID = sop_class_uid
-    converted.SOPInstanceUID = fallback_uid(str(sr.SOPInstanceUID), sop_class_uid)
-    converted.SeriesInstanceUID = series_uid(str(converted.SOPInstanceUID))
+    converted.update(sr)
+    sop_instance_uid = fallback_uid(str(sr.SOPInstanceUID), sop_class_uid)
+    # New elements: the others are shared with the report, which stays as it is.
+    converted.add_new("SOPClassUID", "UI", sop_class_uid)
+    converted.add_new("SOPInstanceUID", "UI", sop_instance_uid)
+    converted.add_new("SeriesInstanceUID", "UI", series_uid(sop_instance_uid))
     return converted

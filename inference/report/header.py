@@ -133,8 +133,8 @@ def _add_equipment(header: Dataset, identity: Identity) -> None:
 def _software_versions(identity: Identity) -> list[str]:
     return [
         f"{marks.APPLICATION} {identity.application_version}",
+        identity.fingerprint,  # 64 characters, LO's most: not last, where padding could follow
         f"model {identity.model_version}",
-        identity.fingerprint,
     ]
 
 
