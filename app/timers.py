@@ -22,7 +22,7 @@ from config.logs import get_logger
 from cxr.errors import CxrError
 from db import jobs, leases, retention
 from db.backup import backup
-from db.checking import check
+from db.checking import check_and_record
 from db.heads import export_head, read_heads
 from db.snapshot import refresh_snapshot
 
@@ -165,7 +165,8 @@ class Timers:
         retention.enforce(self._database, self._spool, self._settings.retention, now=self._clock())
 
     def _check_integrity(self) -> None:
-        report = check(self._database, self._spool, heads=read_heads(self._settings.audit_heads_path))
+        heads = read_heads(self._settings.audit_heads_path)
+        report = check_and_record(self._database, self._spool, heads=heads, now=self._clock())
         for fault in report.faults:
             log.error("integrity", code=fault.code)
 
