@@ -72,5 +72,5 @@ def list_deliveries(
 
 def count_by_state(session: Session) -> dict[DeliveryState, int]:
     """Return how many deliveries are in each state; states without one are there with 0."""
-    counted = session.execute(select(Delivery.state, func.count()).group_by(Delivery.state)).tuples()
+    counted = session.execute(select(Delivery.state, func.count()).group_by(Delivery.state))
     return dict.fromkeys(DeliveryState, 0) | dict(counted.all())

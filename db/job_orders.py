@@ -116,11 +116,11 @@ def list_jobs(session: Session, *, state: JobState | None = None, limit: int | N
             received_at=received_at,
             updated_at=row.updated_at,
         )
-        for row, sop_instance_uid, received_at in rows.tuples()
+        for row, sop_instance_uid, received_at in rows
     ]
 
 
 def count_by_state(session: Session) -> dict[JobState, int]:
     """Return how many jobs are in each state; states without a job are there with 0."""
-    counted = session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples()
+    counted = session.execute(select(Job.state, func.count()).group_by(Job.state))
     return dict.fromkeys(JobState, 0) | dict(counted.all())

@@ -81,7 +81,7 @@ def list_activations(session: Session, *, limit: int | None = None) -> list[Acti
         .join(Package, Package.id == ActivationRow.package_id)
         .order_by(ActivationRow.id.desc())
         .limit(limit)
-    ).tuples()
+    )
     return [
         Activation(
             fingerprint=package.fingerprint,
