@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import PersonName
 
 from cxr.domain import Code
-from cxr.reading import READING_FAULTS
+from cxr.reading import READING_FAULTS, is_of_the_machine
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b[\x20-\x2f]*[\x30-\x7e]")
 _UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
@@ -167,7 +167,9 @@ def items(dataset: Dataset, keyword: str) -> list[Dataset]:
     try:
         value = aside[element.tag].value
         return [item for item in value if isinstance(item, Dataset)] if isinstance(value, Sequence) else []
-    except READING_FAULTS:
+    except (*READING_FAULTS, OSError) as error:
+        if is_of_the_machine(error):
+            raise
         return []
 
 

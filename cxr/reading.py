@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import dcmread, read_dataset, read_partial, read_preamble
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -32,6 +32,7 @@ PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 READING_FAULTS = (
     InvalidDicomError,
+    BytesLengthException,
     struct.error,
     zlib.error,
     ValueError,
@@ -56,6 +57,9 @@ class HeaderDataset(FileDataset):
 
     has_pixel_data: bool = False
     """Whether an element with pixels, of a length other than 0, follows."""
+
+    pixels_at: int = 0
+    """Where reading stopped, in bytes: from the start of the file, or of the inflated dataset."""
 
 
 def open_dataset(source: Path | BinaryIO, *, max_inflated_bytes: int = DEFAULT_MAX_INFLATED_BYTES) -> HeaderDataset:
@@ -90,7 +94,9 @@ def open_dataset(source: Path | BinaryIO, *, max_inflated_bytes: int = DEFAULT_M
             return open_dataset(stream, max_inflated_bytes=max_inflated_bytes)
     try:
         return _read(source, max_inflated_bytes)
-    except READING_FAULTS as error:
+    except (*READING_FAULTS, OSError) as error:
+        if is_of_the_machine(error):
+            raise
         raise UnparsableObject(
             f"The received bytes are not a DICOM dataset that can be read ({type(error).__name__}); accepted is a "
             "dataset as DICOM PS3.5 and PS3.10 define it: have the sender export the image again."
@@ -119,7 +125,9 @@ def open_with_pixels(path: Path, *, max_inflated_bytes: int) -> FileDataset:
     try:
         with path.open("rb") as stream:
             return _read_whole(stream, max_inflated_bytes)
-    except READING_FAULTS as error:
+    except (*READING_FAULTS, OSError) as error:
+        if is_of_the_machine(error):
+            raise
         raise UnparsableObject(
             f"The file is not a DICOM dataset that can be read to its end ({type(error).__name__}): have the sender "
             "export the image again."
@@ -139,6 +147,11 @@ def _read_whole(stream: BinaryIO, max_inflated_bytes: int) -> FileDataset:
     return dataset
 
 
+def is_of_the_machine(error: Exception) -> bool:
+    """Tell the operating system's errors from pydicom's, which raises OSError over a cut sequence."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
 def _read(stream: BinaryIO, max_inflated_bytes: int) -> HeaderDataset:
     watch = _PixelWatch()
     preamble = read_preamble(stream, force=True)
@@ -148,12 +161,14 @@ def _read(stream: BinaryIO, max_inflated_bytes: int) -> HeaderDataset:
         read = read_dataset(inflated, is_implicit_VR=False, is_little_endian=True, stop_when=watch)
         dataset = HeaderDataset(BytesIO(), read, preamble, meta, is_implicit_VR=False, is_little_endian=True)
         dataset.set_original_encoding(False, True, read.original_character_set)
+        dataset.pixels_at = inflated.tell()
     else:
         stream.seek(0)
         partial = read_partial(stream, stop_when=watch, defer_size=_DEFERRED_FROM_BYTES, force=True)
         is_implicit, is_little = partial.original_encoding
         dataset = HeaderDataset(stream, partial, preamble, partial.file_meta, bool(is_implicit), bool(is_little))
         dataset.set_original_encoding(is_implicit, is_little, partial.original_character_set)
+        dataset.pixels_at = stream.tell()
     if preamble is None and not _IDENTIFIER_TAGS & dataset.keys():
         # Any bytes can be read as some elements; without the identifiers they are not an object.
         raise InvalidDicomError

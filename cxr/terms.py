@@ -130,7 +130,7 @@ OTHER_BODY_PARTS = frozenset(
 """Words that say another part of the body, also beside the chest ("CHEST ABDOMEN")."""
 
 NO_BODY_PART = frozenset(
-    {"UNKNOWN", "UNDEFINED", "UNSPECIFIED", "OTHER", "NONE", "NA", "NULL", "ANY", "DEFAULT", "MISC", "GENERAL", "XX"}
+    {"UNKNOWN", "UNDEFINED", "UNSPECIFIED", "OTHER", "NONE", "NA", "N", "A", "NULL", "ANY", "DEFAULT", "MISC", "XX"}
 )
 """What equipment writes where it has to write something."""
 
