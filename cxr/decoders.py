@@ -46,6 +46,7 @@ DECODER_DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = dict.fromkeys(COMPRESS
 """Asked for by pydicom (guide "Decoder plugins")."""
 
 _END_OF_IMAGE: Final = b"\xff\xd9"
+"""EOI of JPEG, and EOC of JPEG 2000."""
 
 # Where pydicom's own plug-ins live, to register them again behind ours.
 _PYDICOM_MODULES: Final = MappingProxyType(
@@ -143,6 +144,7 @@ def _decode_jpeg_2000(src: bytes, runner: DecodeRunner) -> bytearray:
 
 def _decode_htj2k(src: bytes, runner: DecodeRunner) -> bytearray:
     """High-throughput JPEG 2000 (ITU-T T.814); the colour transform, if any, is undone."""
+    _check_is_complete(src)
     pixels = _hand_over(imagecodecs.htj2k_decode(src), runner)
     if runner.samples_per_pixel == 3:
         runner.set_option("photometric_interpretation", "RGB")
@@ -161,9 +163,9 @@ def _decode_rle(src: bytes, runner: DecodeRunner) -> bytearray:
 
 
 def _check_is_complete(src: bytes) -> None:
-    # libjpeg fills what is missing with grey and says so only on its own console.
+    # libjpeg and OpenJPH fill what is missing with grey, and say so at most on their own console.
     if not src.rstrip(b"\x00\xff").endswith(_END_OF_IMAGE):
-        raise ValueError("the JPEG stream is cut short: it has no end marker")
+        raise ValueError("the code stream is cut short: it has no end marker")
 
 
 def _hand_over(pixels: NDArray[Any], runner: DecodeRunner) -> bytearray:
