@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.logs import get_logger
+from config.native_logs import quiet_tensorflow
 from cxr.errors import NoActivePackage
 from inference.activation import account_name, note_active, promote
 from inference.gates import TRAINED
@@ -38,12 +39,17 @@ def ensure_active_package(registry: Registry, database: Database, now: datetime)
 
 
 def _serve_untrained(registry: Registry, database: Database, now: datetime) -> None:
+    # Before the first import of TensorFlow, which comes with the next one.
+    quiet_tensorflow("auto")
     from training.export import build_untrained
 
     log.warning("building_untrained_model")
     with tempfile.TemporaryDirectory() as folder:
         built = build_untrained(Path(folder) / "untrained", now=now)
         fingerprint = registry.add(built.folder).fingerprint
+    if registry.active_fingerprint() is not None:
+        # Another worker's first start was quicker.
+        return
     promote(
         registry,
         database,

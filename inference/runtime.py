@@ -5,6 +5,7 @@ Loading it takes seconds, so only ``inference.model`` imports it, when a model i
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ def load_scorer(path: Path, manifest: PackageManifest, device: str) -> Scorer:
     place = f"/{device.upper()}" if ":" in device else "/CPU:0"
     with tf.device(place):
         try:
-            graph = keras.saving.load_model(path, compile=False, safe_mode=True)
-        except (ValueError, TypeError, KeyError, OSError) as error:
+            graph = _load_graph(path)
+        except (ValueError, TypeError, KeyError, OSError, UserWarning) as error:
             raise IncompatiblePackage(
                 f"Keras {keras.__version__} does not load model.keras: export it with this version, or install the one "
                 "that package.json names."
@@ -89,6 +90,13 @@ def load_scorer(path: Path, manifest: PackageManifest, device: str) -> Scorer:
         return ModelOutput(outputs[0], outputs[1] if len(outputs) > 1 else None)
 
     return score
+
+
+def _load_graph(path: Path) -> Any:  # noqa: ANN401 (a Keras model)
+    with warnings.catch_warnings():
+        # Keras only warns about layers that find no weights in the file, and leaves them random.
+        warnings.simplefilter("error", UserWarning)
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
 def check_graph(graph: Any, manifest: PackageManifest) -> None:  # noqa: ANN401 (a Keras model)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli import app
+from cxr.errors import CxrError, NoActivePackage, PromotionRefused
+from cxr.package import ModelPackage
+from db.engine import open_database
+from db.packages import list_activations
+
+Cxr = Callable[..., Result]
+
+
+@pytest.fixture
+def cxr(tmp_path: Path) -> Cxr:
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["--set", f"data_dir={tmp_path / 'var'}", "model", *arguments])
+
+    return run
+
+
+def in_json(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def activations(tmp_path: Path) -> list[tuple[str, tuple[str, ...], str]]:
+    database = open_database(tmp_path / "var" / "audit.sqlite", tmp_path / "var.keys" / "audit.key", create=False)
+    with database.read() as session:
+        found = [(each.fingerprint, each.accepted_gates, each.reason) for each in list_activations(session)]
+    database.dispose()
+    return found
+
+
+def test_a_package_is_made_promoted_shown_and_rolled_back(
+    cxr: Cxr, tmp_path: Path, tiny_package: Callable[..., ModelPackage]
+) -> None:
+    built = in_json(cxr("build-untrained", "--architecture", "tiny", "--seed", "7", "--json"))["fingerprint"]
+    with pytest.raises(PromotionRefused, match="gate trained"):
+        raise cxr("promote", built[:10], "--reason", "try").exception or AssertionError("promoted")
+    in_json(cxr("promote", built[:10], "--accept-gate", "trained", "--reason", "try", "--json"))
+
+    other = tiny_package().folder
+    promoted = cxr("promote", str(other), "--accept-gate", "trained", "--reason", "another")
+    assert "UNTRAINED" in promoted.stdout
+    listed = [json.loads(line) for line in cxr("list", "--json").stdout.splitlines()]
+    assert [(each["fingerprint"], each["is_active"]) for each in listed] == [
+        (tiny_package().fingerprint, True),
+        (built, False),
+    ]
+    assert listed[0]["status"] == "untrained"
+    assert listed[0]["findings"] == ["covid19"]
+
+    back = in_json(cxr("rollback", "--reason", "not that one", "--json"))
+    assert back == {"fingerprint": built, "status": "untrained"}
+    assert in_json(cxr("show", "--json"))["fingerprint"] == built
+    assert "UNTRAINED MODEL" in cxr("show").stdout
+    assert activations(tmp_path) == [
+        (built, (), "not that one"),
+        (tiny_package().fingerprint, ("trained",), "another"),
+        (built, ("trained",), "try"),
+    ]
+
+
+def test_verify_names_what_is_damaged(cxr: Cxr, tmp_path: Path, tiny_package: Callable[..., ModelPackage]) -> None:
+    cxr("promote", str(tiny_package().folder), "--accept-gate", "trained", "--reason", "try")
+    assert cxr("verify").exit_code == 0
+    (tmp_path / "var" / "models" / tiny_package().fingerprint / "MODEL_CARD.md").write_text("approved")
+    result = cxr("verify")
+    assert result.exit_code == 1
+    assert "damaged_package" in result.stdout
+    assert cxr("verify", str(tiny_package().folder)).exit_code == 0
+
+
+def test_the_table_says_research_use_only(cxr: Cxr, tiny_package: Callable[..., ModelPackage]) -> None:
+    cxr("promote", str(tiny_package().folder), "--accept-gate", "trained", "--reason", "try")
+    shown = cxr("list").stdout
+    assert "RESEARCH USE ONLY" in shown
+    assert "UNTRAINED" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["show"], NoActivePackage),
+        (["show", "abc"], CxrError),
+        (["rollback", "--reason", "x"], CxrError),
+    ],
+)
+def test_what_is_not_there_is_said(cxr: Cxr, arguments: list[str], error: type[CxrError]) -> None:
+    assert isinstance(cxr(*arguments).exception, error)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build-untrained", "--class", "covid20"],
+        ["build-untrained", "--architecture", "resnet51"],
+        ["build-untrained", "--softmax", "--architecture", "tiny"],
+        ["promote", "abc"],
+        ["rollback"],
+        ["surprise"],
+    ],
+)
+def test_a_wrong_command_ends_with_2_and_does_nothing(cxr: Cxr, tmp_path: Path, arguments: list[str]) -> None:
+    assert cxr(*arguments).exit_code == 2
+    assert cxr("list", "--json").stdout == ""
+    assert not (tmp_path / "var" / "audit.sqlite").exists()
+
+
+@pytest.mark.parametrize("verb", ["list", "show", "verify", "promote", "rollback", "build-untrained"])
+def test_every_verb_has_help_with_an_example(cxr: Cxr, verb: str) -> None:
+    result = cxr(verb, "--help")
+    assert result.exit_code == 0
+    assert f"Example: cxr model {verb}" in result.stdout
