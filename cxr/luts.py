@@ -83,7 +83,7 @@ def read_modality(dataset: Dataset) -> LookupTable | Rescale | None:
 
     A LUT sequence goes before slope and intercept, of which the standard allows only one.
     """
-    is_signed = number(dataset, "PixelRepresentation") == 1
+    is_signed = elements.integer(dataset, "PixelRepresentation") == 1
     table = _read_table(dataset, "ModalityLUTSequence", may_be_negative=is_signed)
     if table is not None:
         return table
@@ -96,17 +96,14 @@ def read_modality(dataset: Dataset) -> LookupTable | Rescale | None:
 
 def read_voi(dataset: Dataset) -> LookupTable | Window | None:
     """Read the header's choice of grey: the first VOI LUT, else the first window, else None."""
-    is_signed = number(dataset, "PixelRepresentation") == 1
+    is_signed = elements.integer(dataset, "PixelRepresentation") == 1
     may_be_negative = is_signed or (number(dataset, "RescaleIntercept") or 0.0) < 0
     table = _read_table(dataset, "VOILUTSequence", may_be_negative=may_be_negative)
     return _read_window(dataset) if table is None else table
 
 
 def number(dataset: Dataset, keyword: str) -> float | None:
-    """Give an element's first value as a finite number; None if absent, empty or malformed."""
-    whole = elements.integer(dataset, keyword)  # a binary VR
-    if whole is not None:
-        return float(whole)
+    """Give the first value of a decimal string as a finite number; None if absent or malformed."""
     written = (elements.text(dataset, keyword) or "").split("\\")[0]
     try:
         value = float(written)

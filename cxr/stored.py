@@ -25,7 +25,7 @@ from cxr import elements
 from cxr.codestream import check_code_stream
 from cxr.decoders import register_decoders
 from cxr.errors import DamagedPixels, MissingPixels, UnsupportedPixels
-from cxr.luts import Values, number, read_modality, read_voi
+from cxr.luts import Values, read_modality, read_voi
 from cxr.raster import luminance
 from cxr.reading import READING_FAULTS
 from cxr.recipe import PixelRecipe
@@ -264,16 +264,18 @@ def _read_padding(dataset: Dataset, header: PixelHeader) -> tuple[float, float] 
     limits = [
         _as_stored(value, header)
         for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")
-        if (value := number(dataset, keyword)) is not None
+        if (value := elements.integer(dataset, keyword)) is not None
     ]
     if not limits or "PixelPaddingValue" not in dataset:
         return None
     return min(limits), max(limits)
 
 
-def _as_stored(value: float, header: PixelHeader) -> float:
+def _as_stored(value: int, header: PixelHeader) -> float:
     # The VR (US or SS) often contradicts Pixel Representation: 63536 is -2000.
     span = 1 << header.bits_allocated
     if header.is_signed and span // 2 <= value < span:
-        return value - span
-    return value + span if not header.is_signed and -span // 2 <= value < 0 else value
+        value -= span
+    elif not header.is_signed and -span // 2 <= value < 0:
+        value += span
+    return float(value)
