@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from cxr.domain import ImageHeader, JobState, UnknownView, View, ViewDecision
-from cxr.errors import IdentityMismatch
-from cxr.header import open_dataset, read_header
+from cxr.errors import IdentityMismatch, UnparsableObject
+from cxr.header import HeaderDataset, open_dataset, read_header
 from cxr.projection import decide_view, initial_state
 from db.engine import Database
 from db.images import find_latest, receive, receive_again
@@ -28,6 +28,7 @@ from listener.digests import pixel_digest
 from listener.reception import file_header
 from listener.service import StoreRequest
 
+_IDENTIFICATION_GROUP = 0x0008  # every composite object has elements of it
 _KEPT = frozenset({JobState.QUEUED, JobState.HELD})
 
 
@@ -118,6 +119,7 @@ class Intake:
 
     def _judge(self, path: Path, request: StoreRequest) -> _Judged:
         dataset = open_dataset(path, max_inflated_bytes=self._max_inflated_bytes)
+        _check_is_object(dataset)
         header = read_header(dataset)
         _check_identity(header, request)
         digest = pixel_digest(
@@ -169,6 +171,15 @@ class Intake:
 def header_of(command: Command, transfer_syntax_uid: str) -> bytes:
     """Encode what stands before the data set of a request in its file."""
     return file_header(command.sop_class_uid, command.sop_instance_uid, transfer_syntax_uid)
+
+
+def _check_is_object(dataset: HeaderDataset) -> None:
+    """Tell bytes that merely can be read as elements from an object that lacks its identifiers."""
+    if not any(tag.group == _IDENTIFICATION_GROUP for tag in dataset.keys()):  # noqa: SIM118 (values stay unread)
+        raise UnparsableObject(
+            "Received bytes without any element of group 0008; accepted is a DICOM data set: have the sender send "
+            "the image again."
+        )
 
 
 def _check_identity(header: ImageHeader, request: StoreRequest) -> None:

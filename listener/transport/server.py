@@ -111,6 +111,8 @@ class ListenerServer(ThreadedAssociationServer):
 
     def stop_accepting(self) -> None:
         """Close the port, and let every association end as soon as nothing of it is in flight."""
+        if self.draining.is_set():
+            return
         self.draining.set()
         self.shutdown()
         for association in list(self.associations):
