@@ -1,0 +1,359 @@
+"""The verbs on the audit database, as a person and a script use them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.cli import main
+from cxr.domain import DeliveryState, JobState, View
+from db.heads import export_head
+
+Cxr = Callable[..., "Done"]
+
+
+@pytest.fixture
+def site(audit_site: Any) -> Any:
+    """One delivered result, one dead delivery, a lateral, a held and a failed image."""
+    audit_site.receive(1, accession_number="ACC-ONE")
+    audit_site.score(scores={"covid19": 0.9, "normal": 0.1}, destinations=["pacs"])
+    audit_site.deliver(outcome=DeliveryState.VERIFIED)
+    audit_site.later(days=1)
+    audit_site.receive(2)
+    audit_site.score(scores={"covid19": 0.2, "normal": 0.8}, destinations=["pacs"])
+    audit_site.deliver(outcome=DeliveryState.DEAD)
+    audit_site.receive(3, state=JobState.NOT_SCORED, view=View.NOT_FRONTAL, reason="view_position_not_frontal")
+    audit_site.receive(4)
+    audit_site.fail()
+    audit_site.receive(5, state=JobState.HELD, view=View.UNKNOWN, reason="no_evidence")
+    return audit_site
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def cxr(audit_site: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cxr:
+    """Run the command on this installation, as the installed script does, in this process."""
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["cxr", "--set", f"data_dir={audit_site.settings.data_dir}", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Done(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def lines(done: Done) -> list[dict[str, Any]]:
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def states(site: Any) -> list[str]:
+    with closing(sqlite3.connect(site.database.path)) as live:
+        return [state for (state,) in live.execute("SELECT state FROM jobs ORDER BY job_id")]
+
+
+# audit
+
+
+def test_audit_list_json_has_the_interface_and_no_patient(site: Any, cxr: Cxr) -> None:
+    rows = lines(cxr("audit", "list", "--json"))
+    assert [(row["image_id"], row["finding"]) for row in rows] == [
+        (5, None), (4, None), (3, None), (2, "covid19"), (2, "normal"), (1, "covid19"), (1, "normal"),
+    ]  # fmt: skip
+    interface = {
+        "sop_instance_uid", "study_instance_uid", "accession_number", "received_at", "state", "view", "reason",
+        "finding", "score", "model", "fingerprint", "error_code",
+    }  # fmt: skip
+    assert all(interface <= set(row) and "patient_id" not in row for row in rows)
+    assert rows[-1]["received_at"] == "2026-01-10T12:00:00.250Z"
+    assert rows[1]["error_code"] == "damaged_pixels"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--finding", "covid19", "--min-score", "0.5"], [1]),
+        (["--finding", "covid19", "--max-score", "0.5"], [2]),
+        (["--view", "not_frontal"], [3]),
+        (["--reason", "no_evidence"], [5]),
+        (["--state", "failed"], [4]),
+        (["--error-code", "damaged_pixels"], [4]),
+        (["--accession", "ACC-ONE", "--finding", "normal"], [1]),
+        (["--patient-id", "SYN3"], [3]),
+        (["--peer", "NOBODY"], []),
+        (["--model", "resnet50", "--fingerprint", "00", "--latest"], []),
+        (["--undelivered", "--finding", "normal"], [2]),
+        (["--delivered", "--finding", "normal"], [1]),
+        (["--since", "2026-01-11T12:00:00+0000", "--limit", "1", "--offset", "1"], [4]),
+        (["--until", "2026-01-11T00:00:00+0000", "--finding", "normal"], [1]),
+    ],
+)
+def test_audit_list_filters(site: Any, cxr: Cxr, options: list[str], expected: list[int]) -> None:
+    assert [row["image_id"] for row in lines(cxr("audit", "list", "--json", *options))] == expected
+
+
+def test_a_day_without_a_time_is_a_local_day_and_the_last_one_is_included() -> None:
+    from db import selection
+
+    begin, end = selection._time("2026-01-10"), selection._until("2026-01-10")
+    assert begin == datetime(2026, 1, 10).astimezone()
+    assert end - begin == timedelta(days=1)
+    assert selection._until("2026-01-10T08:30:00+0000") == datetime(2026, 1, 10, 8, 30, tzinfo=UTC)
+
+
+def test_audit_list_as_a_table_says_when_there_is_more(site: Any, cxr: Cxr) -> None:
+    done = cxr("audit", "list", "--limit", "2")
+    assert done.returncode == 0
+    assert "no_evidence" in done.stdout
+    assert "damaged_pixels" in done.stdout
+    assert "covid19" not in done.stdout
+    assert "2 of 7 rows" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["audit", "list", "--since", "yesterday"], "2026-01-31"),
+        (["audit", "list", "--min-score", "2"], "less than or equal to 1"),
+        (["audit", "list", "--state", "done"], "reported"),
+        (["audit", "export", "--format", "parquet"], "--out"),
+        (["audit", "verify", "--heads", "/nowhere"], "no such file"),
+        (["jobs", "release"], "--all"),
+        (["jobs", "requeue"], "--all"),
+        (["jobs", "purge", "--state", "queued", "--older-than", "1", "--yes"], "held"),
+        (["jobs", "purge", "--state", "failed", "--older-than", "1"], "--yes"),
+    ],
+)
+def test_a_wrong_command_is_exit_code_2_and_says_what_is_right(
+    site: Any, cxr: Cxr, arguments: list[str], word: str
+) -> None:
+    done = cxr(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert word in re.sub(r"[\s│]+", " ", done.stderr)
+    assert states(site) == ["reported", "reported", "not_scored", "failed", "held"]
+
+
+def test_audit_show_tells_the_whole_story(site: Any, cxr: Cxr, uid_of: Any) -> None:
+    (story,) = lines(cxr("audit", "show", "1", "--json"))
+    (same,) = lines(cxr("audit", "show", uid_of(1), "--json"))
+    assert story == same
+    assert story["image"]["accession_number"] == "ACC-ONE"
+    assert [score["finding"] for score in story["scores"]] == ["covid19", "normal"]
+    assert story["deliveries"][0]["state"] == "verified"
+    assert story["events"][0]["kind"] == "received"
+    table = cxr("audit", "show", "1")
+    assert table.returncode == 0
+    assert all(word in table.stdout for word in ("ACC-ONE", "covid19", "verified", "delivery_sent"))
+
+
+def test_audit_show_of_an_unknown_image_is_exit_code_1(site: Any, cxr: Cxr) -> None:
+    done = cxr("audit", "show", "99")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "cxr audit list" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_audit_export_leaves_patients_out_unless_asked(site: Any, cxr: Cxr, tmp_path: Path) -> None:
+    plain = cxr("audit", "export", "--finding", "covid19")
+    rows = list(csv.DictReader(io.StringIO(plain.stdout)))
+    assert [row["score"] for row in rows] == ["0.9", "0.2"]
+    assert not {"patient_id", "accession_number"} & set(rows[0])
+    out = tmp_path / "out.json"
+    done = cxr("audit", "export", "--format", "json", "--identified", "--out", str(out), "--state", "failed")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "1 rows" in done.stderr
+    assert [json.loads(line)["patient_id"] for line in out.read_text().splitlines()] == ["SYN4"]
+    assert out.stat().st_mode & 0o777 == 0o600
+
+
+def test_audit_export_writes_parquet(site: Any, cxr: Cxr, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    out = tmp_path / "out.parquet"
+    assert cxr("audit", "export", "--format", "parquet", "--out", str(out)).returncode == 0
+    assert parquet.read_table(out).column("image_id").to_pylist() == [1, 1, 2, 2, 3, 4, 5]
+
+
+def test_an_export_that_fails_leaves_the_old_file_and_no_half_one(site: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.csv").write_text("old")
+    with closing(sqlite3.connect(site.database.path)) as live:
+        live.execute("DROP VIEW results")
+    script = Path(sys.executable).with_name("cxr")
+    arguments = ["--set", f"data_dir={site.settings.data_dir}", "audit", "export", "--out", "out/results.csv"]
+    done = subprocess.run([script, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["old"]
+
+
+def test_audit_verify_names_the_first_broken_event(site: Any, cxr: Cxr) -> None:
+    whole = cxr("audit", "verify")
+    assert whole.returncode == 0
+    assert "all as they were written" in whole.stdout
+    with closing(sqlite3.connect(site.database.path, isolation_level=None)) as live:
+        live.execute("DROP TRIGGER event_no_update")
+        live.execute("UPDATE event SET facts = '{}' WHERE id IN (6, 9)")
+    broken = cxr("audit", "verify")
+    assert broken.returncode == 1
+    assert "Event 6 " in broken.stdout
+    report = cxr("audit", "verify", "--json")
+    assert report.returncode == 1
+    assert json.loads(report.stdout)["first_broken_id"] == 6
+
+
+def test_audit_verify_finds_a_cut_tail_by_heads_kept_elsewhere(site: Any, cxr: Cxr, tmp_path: Path) -> None:
+    head = export_head(site.database, tmp_path / "kept" / "audit.heads", now=site.now)
+    assert head is not None
+    with closing(sqlite3.connect(site.database.path, isolation_level=None)) as live:
+        live.execute("DROP TRIGGER event_no_delete")
+        live.execute("DELETE FROM event WHERE id = ?", (head.id,))
+    assert cxr("audit", "verify").returncode == 0
+    done = cxr("audit", "verify", "--heads", str(tmp_path / "kept" / "audit.heads"))
+    assert done.returncode == 1
+    assert f"Event {head.id} " in done.stdout
+
+
+def test_audit_snapshot_makes_the_copy_and_says_where(site: Any, cxr: Cxr, tmp_path: Path) -> None:
+    done = cxr("audit", "snapshot")
+    assert (done.returncode, done.stdout) == (0, f"{site.settings.snapshot_path}\n")
+    assert cxr("audit", "snapshot", "--to", str(tmp_path / "mine.sqlite")).returncode == 0
+    for path in (site.settings.snapshot_path, tmp_path / "mine.sqlite"):
+        with closing(sqlite3.connect(path)) as copy:
+            assert copy.execute("SELECT count(*) FROM images").fetchone() == (5,)
+
+
+# jobs
+
+
+def test_jobs_list_shows_what_waits(site: Any, cxr: Cxr) -> None:
+    assert [(row["id"], row["state"]) for row in lines(cxr("jobs", "list", "--state", "held", "--json"))] == [
+        (5, "held")
+    ]
+    assert [row["id"] for row in lines(cxr("jobs", "list", "--json", "--limit", "2"))] == [5, 4]
+    (dead,) = lines(cxr("jobs", "list", "--dead-deliveries", "--json"))
+    assert (dead["destination"], dead["error_code"], dead["status"]) == ("pacs", "peer_refused", 0xA900)
+    table = cxr("jobs", "list")
+    assert "no_evidence" in table.stdout
+    assert "1 held" in table.stderr
+
+
+def test_jobs_release_by_number_and_all(site: Any, cxr: Cxr) -> None:
+    site.receive(6, state=JobState.HELD)
+    site.receive(7, state=JobState.HELD)
+    done = cxr("jobs", "release", "5")
+    assert (done.returncode, done.stdout) == (0, "1 released\n")
+    assert states(site)[4:] == ["queued", "held", "held"]
+    assert cxr("jobs", "release", "--all").stdout == "2 released\n"
+    assert states(site)[4:] == ["queued"] * 3
+    assert cxr("jobs", "release", "--all").stdout == "0 released\n"
+
+
+def test_what_cannot_be_released_is_said_and_the_rest_is(site: Any, cxr: Cxr) -> None:
+    done = cxr("jobs", "release", "99", "1", "5")
+    assert (done.returncode, done.stdout) == (1, "1 released\n")
+    assert "99" in done.stderr
+    assert "Job 1 is reported" in done.stderr
+    assert states(site)[4] == "queued"
+
+
+def test_jobs_requeue_failed_jobs_and_dead_deliveries(site: Any, cxr: Cxr) -> None:
+    assert cxr("jobs", "requeue", "4").stdout == "1 requeued\n"
+    assert states(site)[3] == "queued"
+    site.fail()
+    assert cxr("jobs", "requeue", "--all").stdout == "1 requeued\n"
+    assert cxr("jobs", "requeue", "--dead-deliveries").stdout == "1 requeued\n"
+    assert lines(cxr("jobs", "list", "--dead-deliveries", "--json")) == []
+    refused = cxr("jobs", "requeue", "--dead-deliveries", "1")
+    assert (refused.returncode, refused.stdout) == (1, "0 requeued\n")
+
+
+def test_jobs_purge_on_an_operators_word(site: Any, cxr: Cxr) -> None:
+    done = cxr("jobs", "purge", "--state", "failed", "--state", "held", "--older-than", "0", "--yes")
+    # The rows are of January 2026: whatever the machine's clock says now, they are older.
+    assert (done.returncode, done.stdout) == (0, "2 purged\n")
+    assert states(site)[3:] == ["not_scored", "not_scored"]
+
+
+# db
+
+
+def test_db_check_finds_a_missing_file(site: Any, cxr: Cxr) -> None:
+    done = cxr("db", "check")
+    assert done.returncode == 0, done.stdout
+    assert "0 faults" in done.stdout
+    with site.database.read() as session:
+        from db.tables import Image
+
+        site.spool.path(session.get_one(Image, 5).spool_name).unlink()
+    faulty = cxr("db", "check", "--json")
+    assert faulty.returncode == 1
+    assert json.loads(faulty.stdout)["code"] == "missing_file"
+
+
+def test_db_backup_says_where_and_removes_none(site: Any, cxr: Cxr, tmp_path: Path) -> None:
+    done = cxr("db", "backup", "--to", str(tmp_path / "elsewhere"))
+    assert done.returncode == 0
+    made = Path(done.stdout.strip())
+    assert made.parent == tmp_path / "elsewhere"
+    with closing(sqlite3.connect(made)) as copy:
+        assert copy.execute("SELECT count(*) FROM images").fetchone() == (5,)
+
+
+def test_db_upgrade_of_a_current_database_changes_nothing(site: Any, cxr: Cxr) -> None:
+    before = states(site)
+    done = cxr("db", "upgrade")
+    assert done.returncode == 0
+    assert "as before" in done.stdout
+    assert states(site) == before
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [["audit", "list"], ["audit", "verify"], ["jobs", "list"], ["db", "check"], ["db", "backup"], ["db", "upgrade"]],
+)
+def test_without_a_database_it_is_said_and_none_is_made(tmp_path: Path, cxr: Cxr, verb: list[str]) -> None:
+    done = cxr("--set", f"data_dir={tmp_path / 'other'}", *verb)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "start the service" in done.stderr
+    assert not (tmp_path / "other" / "audit.sqlite").exists()
+
+
+def test_a_faulty_database_is_said_in_words(site: Any, cxr: Cxr) -> None:
+    site.database.dispose()
+    site.database.path.write_bytes(b"\xff" * 8192)
+    done = cxr("db", "check")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["audit list", "audit show", "audit export", "audit verify", "audit snapshot", "jobs list", "jobs requeue",
+     "jobs release", "jobs purge", "db upgrade", "db check", "db backup"],
+)  # fmt: skip
+def test_every_verb_has_help_with_an_example(cxr: Cxr, verb: str) -> None:
+    done = cxr(*verb.split(), "--help")
+    assert done.returncode == 0
+    assert f"Example: cxr {verb}" in done.stdout
