@@ -38,7 +38,7 @@ def site(audit_site: Any) -> Any:
     audit_site.receive(3, state=JobState.NOT_SCORED, view=View.NOT_FRONTAL, reason="view_position_not_frontal")
     audit_site.receive(4)
     audit_site.fail()
-    audit_site.receive(5, state=JobState.HELD, view=View.UNKNOWN, reason="no_evidence")
+    audit_site.receive(5, state=JobState.HELD, view=View.UNKNOWN, reason="view_unknown")
     return audit_site
 
 
@@ -96,7 +96,7 @@ def test_audit_list_json_has_the_interface_and_no_patient(site: Any, cxr: Cxr) -
         (["--finding", "covid19", "--min-score", "0.5"], [1]),
         (["--finding", "covid19", "--max-score", "0.5"], [2]),
         (["--view", "not_frontal"], [3]),
-        (["--reason", "no_evidence"], [5]),
+        (["--reason", "view_unknown"], [5]),
         (["--state", "failed"], [4]),
         (["--error-code", "damaged_pixels"], [4]),
         (["--accession", "ACC-ONE", "--finding", "normal"], [1]),
@@ -125,7 +125,7 @@ def test_a_day_without_a_time_is_a_local_day_and_the_last_one_is_included() -> N
 def test_audit_list_as_a_table_says_when_there_is_more(site: Any, cxr: Cxr) -> None:
     done = cxr("audit", "list", "--limit", "2")
     assert done.returncode == 0
-    assert "no_evidence" in done.stdout
+    assert "view_unknown" in done.stdout
     assert "damaged_pixels" in done.stdout
     assert "covid19" not in done.stdout
     assert "2 of 7 rows" in done.stderr
@@ -254,7 +254,7 @@ def test_jobs_list_shows_what_waits(site: Any, cxr: Cxr) -> None:
     (dead,) = lines(cxr("jobs", "list", "--dead-deliveries", "--json"))
     assert (dead["destination"], dead["error_code"], dead["status"]) == ("pacs", "peer_refused", 0xA900)
     table = cxr("jobs", "list")
-    assert "no_evidence" in table.stdout
+    assert "view_unknown" in table.stdout
     assert "1 held" in table.stderr
 
 

@@ -30,7 +30,7 @@ def site(audit_site: Any) -> Any:
     )
     audit_site.failed = audit_site.receive(5)
     audit_site.fail()
-    audit_site.held = audit_site.receive(4, state=JobState.HELD, view=View.UNKNOWN, reason="no_evidence")
+    audit_site.held = audit_site.receive(4, state=JobState.HELD, view=View.UNKNOWN, reason="view_unknown")
     return audit_site
 
 
