@@ -27,23 +27,19 @@ from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, TEXT_VR_DELIMS, validate_v
 from cxr import elements
 
 _TIME = re.compile(rb"(?:[01]\d|2[0-3])(?:[0-5]\d(?:(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?\Z")
-_LEGACY_TIME = re.compile(rb"(?:[01]\d|2[0-3]):[0-5]\d(?::(?:[0-5]\d|60)(?:\.\d{1,6})?)?\Z")
 _OFFSET = re.compile(rb"[+-](?:0\d|1[0-4])[0-5]\d\Z")
 
 
 def _is_date(value: bytes) -> bool:
-    """Whether this is a day, in the present form or ACR-NEMA's, which PS3.5 lets readers take."""
-    for form in ("%Y%m%d", "%Y.%m.%d"):
-        try:
-            parsed = datetime.strptime(value.decode("ascii", "replace"), form)  # noqa: DTZ007 (a day, no moment)
-        except ValueError:
-            continue
-        return parsed.strftime(form).encode() == value
-    return False
+    try:
+        parsed = datetime.strptime(value.decode("ascii", "replace"), "%Y%m%d")  # noqa: DTZ007 (a day, no moment)
+    except ValueError:
+        return False
+    return parsed.strftime("%Y%m%d").encode() == value  # strptime also takes 2020041
 
 
 def _is_time(value: bytes) -> bool:
-    return bool(_TIME.match(value) or _LEGACY_TIME.match(value))
+    return bool(_TIME.match(value))
 
 
 def _is_sex(value: bytes) -> bool:
@@ -150,6 +146,8 @@ def copy_element(source: Dataset, target: Dataset, keyword: str) -> bool:
     if isinstance(element, RawDataElement):
         value = element.value or b""
         vr = dictionary_VR(element.tag)
+        if vr == "UI":  # its padding is no part of it, and often a wrong character
+            value = value.rstrip(b" \0")
         value += (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
         # The VR is the dictionary's: implicit sources have none, and some explicit ones a wrong one.
         element = element._replace(VR=vr, length=len(value), value=value, is_implicit_VR=False, is_little_endian=True)

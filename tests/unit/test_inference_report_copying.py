@@ -119,17 +119,18 @@ def test_an_absent_attribute_of_type_2_is_empty(received: Callable[..., Dataset]
     ("keyword", "value", "is_kept"),
     [
         ("PatientBirthDate", b"19700101", True),
-        ("PatientBirthDate", b"1970.01.01", True),  # ACR-NEMA, as the image has it
+        ("PatientBirthDate", b"1970.01.01", False),  # ACR-NEMA
+        ("PatientBirthDate", b"1970011 ", False),
         ("PatientBirthDate", b"1950", False),
         ("PatientBirthDate", b"19700231", False),
         ("PatientBirthDate", b"UNKNOWN ", False),
         ("PatientBirthDate", b"01/02/1970", False),
-        ("StudyDate", b"2020.04.01", True),
+        ("StudyDate", b"2020.04.01", False),
         ("StudyDate", b"20200401-20200402", False),
         ("StudyTime", b"101500", True),
         ("StudyTime", b"101500.123456 ", True),
         ("StudyTime", b"10", True),
-        ("StudyTime", b"10:15:00", True),
+        ("StudyTime", b"10:15:00", False),
         ("StudyTime", b"25", False),
         ("StudyTime", b"noon", False),
         ("PatientSex", b"F ", True),
