@@ -13,8 +13,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
@@ -47,6 +48,13 @@ class CommitmentInbox:
         self._changed = threading.Condition()
         self._asked: OrderedDict[str, frozenset[str]] = OrderedDict()
         self._answers: dict[str, Presence] = {}
+        # Read, but our response is not out yet: whoever is told of them may release the association.
+        self._unconfirmed: WeakKeyDictionary[Association, dict[str, Presence]] = WeakKeyDictionary()
+
+    @property
+    def handlers(self) -> list[tuple[Any, ...]]:
+        """What an association needs that reports may come in on."""
+        return [(evt.EVT_N_EVENT_REPORT, self.on_event_report), (evt.EVT_PDU_SENT, self.on_pdu_sent)]
 
     def open_transaction(self, sop_instance_uids: Iterable[str]) -> str:
         """Remember what a request is about and return its Transaction UID."""
@@ -65,7 +73,7 @@ class CommitmentInbox:
             return {uid: self._answers.pop(uid) for uid in wanted & self._answers.keys()}
 
     def on_event_report(self, event: evt.Event) -> tuple[int, None]:
-        """Take one N-EVENT-REPORT; a handler of pynetdicom's.
+        """Read one N-EVENT-REPORT; a handler of pynetdicom's.
 
         A report on a transaction that is not ours, or forgotten, is answered with Success as well:
         a peer that gets a failure would repeat it for ever.
@@ -74,9 +82,14 @@ class CommitmentInbox:
         transaction_uid = str(event.event_information.get("TransactionUID", ""))
         with self._changed:
             asked = self._asked.get(transaction_uid, frozenset())
-            self._answers.update({uid: answer for uid, answer in answers.items() if uid in asked})
-            self._changed.notify_all()
+            self._unconfirmed[event.assoc] = {uid: answer for uid, answer in answers.items() if uid in asked}
         return _SUCCESS, None
+
+    def on_pdu_sent(self, event: evt.Event) -> None:
+        """Count the reports of an association, now that the peer has the response; a handler of pynetdicom's."""
+        with self._changed:
+            self._answers.update(self._unconfirmed.pop(event.assoc, {}))
+            self._changed.notify_all()
 
 
 def request_commitment(association: Association, parcels: Sequence[Parcel], inbox: CommitmentInbox) -> bool:
@@ -134,8 +147,9 @@ class CommitmentServer:
         # In this service the peer that opens the association is the SCP.
         entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         entity.add_supported_context(Verification)
-        handlers = [(evt.EVT_N_EVENT_REPORT, inbox.on_event_report)]
-        self._server: ThreadedAssociationServer = entity.start_server((host, port), block=False, evt_handlers=handlers)
+        self._server: ThreadedAssociationServer = entity.start_server(
+            (host, port), block=False, evt_handlers=inbox.handlers
+        )
 
     def close(self) -> None:
         """Stop listening."""

@@ -7,11 +7,11 @@ DICOM PS3.4 Annex J (Storage Commitment), Section C.4.1 (C-FIND)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import evt
 
 from config.logs import get_logger
 from cxr.errors import PeerUnreachable, PresentationContextRejected
@@ -76,16 +76,12 @@ class DicomVerifier:
         DeliveryError
             If nobody answers.
         """
-        presences = self._late_reports(parcels)
-        open_parcels = [parcel for parcel in parcels if parcel.sop_instance_uid not in presences]
-        answers = {
-            parcel.report_id: Verification(
-                presence=presences[parcel.sop_instance_uid], verified_by="storage_commitment"
-            )
-            for parcel in parcels
-            if parcel.sop_instance_uid in presences
-        }
-        return answers | (self._ask(open_parcels) if open_parcels else {})
+        answers = self._late_reports(parcels)
+        if self._mode == "commitment" or (self._mode == "auto" and not self._commitment_is_silent):
+            answers |= self._by_commitment(_unanswered(parcels, answers))
+        if self._mode != "commitment":
+            answers |= self._by_find(_unanswered(parcels, answers))
+        return answers
 
     def close(self) -> None:
         """Stop listening for reports."""
@@ -93,68 +89,53 @@ class DicomVerifier:
             self._server.close()
             self._server = None
 
-    def _late_reports(self, parcels: Sequence[Parcel]) -> dict[str, Presence]:
+    def _late_reports(self, parcels: Sequence[Parcel]) -> dict[int, Verification]:
         """What came in since the last question, on an association of the peer's."""
         taken = self._inbox.take((parcel.sop_instance_uid for parcel in parcels), timeout_s=0.0)
-        return {uid: presence for uid, presence in taken.items() if presence is not Presence.UNKNOWN}
+        return _answers(parcels, taken, verified_by="storage_commitment")
 
-    def _ask(self, parcels: Sequence[Parcel]) -> dict[int, Verification]:
-        proposed = [] if self._mode == "find" or self._skips_commitment else [COMMITMENT_SOP_CLASS]
-        proposed += [] if self._mode == "commitment" else [FIND_SOP_CLASS]
-        handlers = [(evt.EVT_N_EVENT_REPORT, self._inbox.on_event_report)]
+    def _by_commitment(self, parcels: Sequence[Parcel]) -> dict[int, Verification]:
+        """Ask on an association of its own: a report may come in the middle of another answer."""
+        if not parcels:
+            return {}
+        self._listen()
+        presences = dict.fromkeys((parcel.sop_instance_uid for parcel in parcels), Presence.UNANSWERABLE)
+        reported: dict[str, Presence] = {}
         try:
-            association = open_association(
-                self._address, [context(sop_class, _SYNTAXES) for sop_class in proposed], handlers
-            )
+            with self._association(COMMITMENT_SOP_CLASS) as association:
+                if request_commitment(association, parcels, self._inbox):
+                    presences = dict.fromkeys(presences, Presence.UNKNOWN)
+                    reported = self._inbox.take(presences, timeout_s=self._commitment_wait_s)
         except PresentationContextRejected:
-            return dict.fromkeys(
-                (parcel.report_id for parcel in parcels), Verification(presence=Presence.UNANSWERABLE, verified_by="")
-            )
+            log.info("commitment_not_offered", port=self._address.port)
+        except PeerUnreachable:
+            # Orthanc, for one, ends the association where it does not know who asks. If the peer is
+            # down, the question by C-FIND says so.
+            if self._mode == "commitment":
+                raise
+        # A peer that never reports where we can hear it would cost this wait for every report.
+        self._commitment_is_silent = not reported
+        return _answers(parcels, presences | reported, verified_by="storage_commitment")
+
+    def _by_find(self, parcels: Sequence[Parcel]) -> dict[int, Verification]:
+        if not parcels:
+            return {}
         try:
-            return self._ask_on(association, parcels)
+            with self._association(FIND_SOP_CLASS) as association:
+                presences = {parcel.sop_instance_uid: find_instance(association, parcel) for parcel in parcels}
+        except PresentationContextRejected:
+            presences = dict.fromkeys((parcel.sop_instance_uid for parcel in parcels), Presence.UNANSWERABLE)
+        return _answers(parcels, presences, verified_by="c_find")
+
+    @contextmanager
+    def _association(self, sop_class_uid: str) -> Iterator[Association]:
+        association = open_association(self._address, [context(sop_class_uid, _SYNTAXES)], self._inbox.handlers)
+        try:
+            yield association
         except RuntimeError as error:  # pynetdicom's way to say that the association has just ended
             raise PeerUnreachable("The destination cut the association.") from error
         finally:
             close(association)
-
-    @property
-    def _skips_commitment(self) -> bool:
-        return self._mode == "auto" and self._commitment_is_silent
-
-    def _ask_on(self, association: Association, parcels: Sequence[Parcel]) -> dict[int, Verification]:
-        accepted = {str(accepted.abstract_syntax) for accepted in association.accepted_contexts}
-        answers: dict[int, Verification] = {}
-        if COMMITMENT_SOP_CLASS in accepted:
-            answers = self._ask_commitment(association, parcels)
-        for parcel in parcels:
-            is_answered = parcel.report_id in answers and answers[parcel.report_id].presence in (
-                Presence.PRESENT,
-                Presence.ABSENT,
-            )
-            if not is_answered and FIND_SOP_CLASS in accepted:
-                answers[parcel.report_id] = Verification(
-                    presence=find_instance(association, parcel), verified_by="c_find"
-                )
-        return answers
-
-    def _ask_commitment(self, association: Association, parcels: Sequence[Parcel]) -> dict[int, Verification]:
-        self._listen()
-        presences: dict[str, Presence] = {}
-        missing = Presence.UNANSWERABLE
-        if request_commitment(association, parcels, self._inbox):
-            missing = Presence.UNKNOWN
-            presences = self._inbox.take(
-                (parcel.sop_instance_uid for parcel in parcels),
-                timeout_s=self._commitment_wait_s,
-            )
-        # A peer that never reports where we can hear it would cost this wait for every report.
-        self._commitment_is_silent = not presences
-        return {
-            parcel.report_id: Verification(
-                presence=presences.get(parcel.sop_instance_uid, missing), verified_by="storage_commitment"
-            )
-            for parcel in parcels
-        }
 
     def _listen(self) -> None:
         """Listen for reports on associations of the peer's, from the first request on."""
@@ -166,3 +147,19 @@ class DicomVerifier:
                 # Another worker of this machine has the port; reports on our associations still come.
                 self._commitment_listen = None
                 log.warning("commitment_port_taken", port=port)
+
+
+def _answers(
+    parcels: Sequence[Parcel], presences: Mapping[str, Presence], *, verified_by: str
+) -> dict[int, Verification]:
+    return {
+        parcel.report_id: Verification(presence=presences[parcel.sop_instance_uid], verified_by=verified_by)
+        for parcel in parcels
+        if parcel.sop_instance_uid in presences
+    }
+
+
+def _unanswered(parcels: Sequence[Parcel], answers: Mapping[int, Verification]) -> list[Parcel]:
+    """Those about which nothing definite is known."""
+    definite = {number for number, answer in answers.items() if answer.presence in (Presence.PRESENT, Presence.ABSENT)}
+    return [parcel for parcel in parcels if parcel.report_id not in definite]

@@ -22,6 +22,13 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, evt
 
+from config.settings import DeliverySettings, DestinationSettings
+from cxr.domain import ImageHeader, JobState, PackageStatus, ScoredImage, View, ViewDecision
+from db import deliveries, images, jobs
+from db.engine import Database, open_database
+from db.records import DeliveryRow, Receipt, ReportRecord
+from db.spool import Spool
+from inference.delivery.sender import Sender
 from inference.identifiers import derive_uid, series_uid
 from inference.part10 import encode
 
@@ -149,3 +156,117 @@ def report_file(tmp_path: Path, make_report: Callable[..., Dataset]) -> Callable
         return path
 
     return write
+
+
+@dataclass
+class Outbox:
+    """A real audit database and spool with reports that wait for delivery."""
+
+    database: Database
+    spool: Spool
+    make_report: Callable[..., Dataset]
+
+    def add(
+        self, number: int = 0, *, destinations: tuple[str, ...] = ("pacs",), sop_class_uid: str = SR_AND_CAPTURE[0]
+    ) -> None:
+        """Take one image through its states up to a report with its deliveries, at noon."""
+        report = self.make_report(number, sop_class_uid)
+        receipt = Receipt(
+            header=ImageHeader(
+                sop_class_uid="1.2.840.10008.5.1.4.1.1.1",
+                sop_instance_uid=derive_uid("test", "source", str(number)),
+                study_instance_uid=str(report.StudyInstanceUID),
+                identity_digest="0",
+            ),
+            decision=ViewDecision(view=View.FRONTAL, is_chest=True, reason="test"),
+            initial_state=JobState.QUEUED,
+            reason="test",
+            peer_ae_title="MODALITY",
+            transfer_syntax_uid=str(ExplicitVRLittleEndian),
+            size_bytes=1,
+            dataset_digest=str(number),
+            pixel_digest=str(number),
+            spool_name=self.spool.write(b"pixels", suffix=".dcm"),
+            received_at=NOON,
+        )
+        content = encode(report)
+        record = ReportRecord(
+            kind="sr",
+            sop_class_uid=str(report.SOPClassUID),
+            sop_instance_uid=str(report.SOPInstanceUID),
+            series_instance_uid=str(report.SeriesInstanceUID),
+            spool_name=self.spool.write(content, suffix=".dcm"),
+            content_digest=str(number),
+            created_at=NOON,
+        )
+        scored = ScoredImage(
+            scores=(),
+            model_name="test",
+            model_version="1",
+            fingerprint="f" * 64,
+            status=PackageStatus.EVALUATED,
+            scored_at=NOON,
+            device="cpu",
+        )
+        with self.database.begin() as session:
+            images.receive(session, receipt, now=NOON)
+            (job,) = jobs.claim(session, worker_id="test", limit=1, now=NOON, lease_s=60)
+            jobs.finish(
+                session,
+                job.id,
+                worker_id="test",
+                scored=scored,
+                reports=[record],
+                destinations=list(destinations),
+                now=NOON,
+            )
+
+    def rows(self, destination: str | None = None) -> list[DeliveryRow]:
+        """All deliveries, oldest first."""
+        with self.database.read() as session:
+            return deliveries.list_deliveries(session, destination=destination)[::-1]
+
+    def row(self) -> DeliveryRow:
+        """The only delivery."""
+        (row,) = self.rows()
+        return row
+
+    def requeue(self, now: datetime) -> None:
+        with self.database.begin() as session:
+            deliveries.requeue(session, self.row().id, now)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path, make_report: Callable[..., Dataset]) -> Iterator[Outbox]:
+    database = open_database(tmp_path / "var" / "audit.sqlite", tmp_path / "keys" / "audit.key", create=True, now=NOON)
+    spool = Spool(tmp_path / "var" / "spool", min_free_mib=0)
+    spool.prepare()
+    yield Outbox(database, spool, make_report)
+    database.dispose()
+
+
+@pytest.fixture
+def sender_to(outbox: Outbox) -> Iterator[Callable[..., Sender]]:
+    """Make a sender; keyword arguments are settings of the destination."""
+    made: list[Sender] = []
+
+    def make(address: str, *, delivery: DeliverySettings | None = None, draw: float = 0.0, **settings: Any) -> Sender:
+        destination = DestinationSettings(
+            **({"name": "pacs", "kind": "dicom", "address": address, "timeout_s": 5.0, "verify": "none"} | settings)
+        )
+        made.append(
+            Sender(
+                destination,
+                database=outbox.database,
+                spool=outbox.spool,
+                settings=delivery or DeliverySettings(),
+                calling_ae_title="CXR",
+                clock=lambda: NOON,
+                draw=lambda: draw,
+            )
+        )
+        return made[-1]
+
+    yield make
+    for sender in made:
+        sender.close()
