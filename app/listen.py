@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from app.stopping import stop_event
+from config.checks import check_start
 from config.context import CommandContext
 from config.logs import configure
 
@@ -27,4 +28,5 @@ def listen(
     context: CommandContext = ctx.obj
     settings = context.settings()
     configure(settings.log)
+    check_start(settings)
     serve_forever(settings, stop_event(with_parent=with_parent))

@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from app.stopping import stop_event
+from config.checks import check_start
 from config.context import CommandContext
 from config.logs import configure, get_logger
 from config.settings import Settings
@@ -46,6 +47,7 @@ def serve(
     )
     settings = context.settings()
     configure(settings.log)
+    check_start(settings)
     prepare(settings)
     typer.echo(_banner(settings), err=True)
     stop = stop_event()
