@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from cxr.errors import StorageError
 from db.display import print_json, print_table, progress_bar, say
 from db.filters import Format, ResultFilter
 from db.selection import with_selection
@@ -200,11 +201,15 @@ def _draft(out: Path) -> Iterator[Path]:
     from db.durable import create_file
 
     draft = out.with_name(f".{out.name}.part")
-    draft.unlink(missing_ok=True)
-    os.close(create_file(draft))
     try:
+        draft.unlink(missing_ok=True)
+        os.close(create_file(draft))
         yield draft
         draft.replace(out)
+    except OSError as error:
+        raise StorageError(
+            f"The export can't be written ({error.strerror}): check --out and the space there."
+        ) from error
     finally:
         draft.unlink(missing_ok=True)
 

@@ -25,14 +25,14 @@ from datetime import datetime
 from pathlib import Path
 
 from cxr.errors import StorageError
-from db.durable import make_folder, refusals, sync_folder, write_file
+from db.durable import make_folder, refusals, sync_folder
+from db.guard import check_guard
 from db.incoming import IncomingFile
 
 OBJECTS = "objects"
 REPORTS = "reports"
 _SHARDS = tuple(f"{number:02x}" for number in range(256))
 _NAME = re.compile(r"(?:objects|reports)/([0-9a-f]{2})/\1[0-9a-f]{30}(?:\.[a-z0-9]{1,8}){1,2}")
-_GUARD = "spool.id"
 _MIB = 1024 * 1024
 
 
@@ -84,7 +84,7 @@ class Spool:
         """
         with refusals():
             make_folder(self._root)
-            self._check_guard()
+            check_guard(self._root)
             for folder in (self.incoming_dir, self.quarantine_dir):
                 make_folder(folder)
             # All of them now, so that keeping an object never makes a folder: one fsync less, and an
@@ -166,14 +166,18 @@ class Spool:
         -------
         bool
             Whether it was there.
+
+        Raises
+        ------
+        SpoolFull
+            If the disk refuses or is not mounted: then nothing is known about the file.
         """
         path = self.path(spool_name)
-        try:
-            path.unlink()
-        except FileNotFoundError:
-            return False
-        sync_folder(path.parent)
-        return True
+        with refusals():
+            is_there = path.exists()
+            path.unlink(missing_ok=True)
+            sync_folder(path.parent)  # a folder that is gone is a disk that is not mounted
+        return is_there
 
     def free_mib(self) -> int:
         """Free space for us, in MiB."""
@@ -257,30 +261,6 @@ class Spool:
                 leftover.unlink(missing_ok=True)
             raise
         return name
-
-    def _check_guard(self) -> None:
-        inside, beside = self._root / _GUARD, self._root.parent / f"{self._root.name}.id"
-        if not beside.exists():
-            _create_once(inside, secrets.token_hex(16))
-            _create_once(beside, inside.read_text(encoding="ascii"))
-        if not inside.exists() or inside.read_text(encoding="ascii") != beside.read_text(encoding="ascii"):
-            raise StorageError(
-                "The spool is not the one that was here before: its guard file spool.id is absent or another's. "
-                "Mount the spool's disk; if the spool was replaced on purpose, remove the file spool.id beside it."
-            )
-
-
-def _create_once(path: Path, content: str) -> None:
-    """Create a file with all its content, or leave the one that another process made first."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    write_file(draft, content.encode("ascii"))
-    try:
-        path.hardlink_to(draft)
-        sync_folder(path.parent)
-    except FileExistsError:
-        return
-    finally:
-        draft.unlink()
 
 
 def _is_older(path: Path, limit: float) -> bool:

@@ -207,6 +207,12 @@ def test_an_export_that_fails_leaves_the_old_file_and_no_half_one(site: Any, tmp
     assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["old"]
 
 
+def test_an_export_into_no_folder_is_said_in_words(site: Any, cxr: Cxr, tmp_path: Path) -> None:
+    done = cxr("audit", "export", "--out", str(tmp_path / "nowhere" / "results.csv"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "--out" in done.stderr
+
+
 def test_audit_verify_names_the_first_broken_event(site: Any, cxr: Cxr) -> None:
     whole = cxr("audit", "verify")
     assert whole.returncode == 0

@@ -177,6 +177,14 @@ def test_remove_says_whether_the_file_was_there(spool: Spool) -> None:
     assert not spool.path(name).exists()
 
 
+def test_on_an_unmounted_spool_nothing_counts_as_removed(spool: Spool, tmp_path: Path) -> None:
+    name = spool.write(b"x", suffix=".dcm")
+    (tmp_path / "spool").rename(tmp_path / "elsewhere")
+    (tmp_path / "spool").mkdir()
+    with pytest.raises(SpoolFull, match="mount"):
+        spool.remove(name)
+
+
 # The guard
 
 
