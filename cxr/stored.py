@@ -138,7 +138,7 @@ def decode(dataset: Dataset, recipe: PixelRecipe, *, max_megapixels: int) -> Sto
             raise MissingPixels("The object has no pixel data: have the sender export the image with its pixels.")
         _check_data(data, header)
         frame = _decode_frame(dataset, header)
-        tones = _read_tones(dataset, header)
+        tones = _read_tones(dataset, header, frame)
     except READING_FAULTS as error:
         raise DamagedPixels(
             f"The pixel data does not decode as {header.syntax.name} ({type(error).__name__}): have the sender "
@@ -243,7 +243,9 @@ def _contain(frame: NDArray[Any], header: PixelHeader, tones: Tones) -> StoredPi
     )
 
 
-def _read_tones(dataset: Dataset, header: PixelHeader) -> Tones:
+def _read_tones(dataset: Dataset, header: PixelHeader, frame: NDArray[Any]) -> Tones:
+    if header.photometric == "PALETTE COLOR":  # now the palette's own depth
+        return Tones(extremes=(0.0, float(np.iinfo(frame.dtype).max)), is_raster=True)
     half, full = float(1 << (header.bits_stored - 1)), float(1 << header.bits_stored)
     extremes = (-half, half - 1) if header.is_signed else (0.0, full - 1)
     if header.photometric not in _MONOCHROME:
