@@ -11,7 +11,6 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from cxr.domain import DeliveryState
-from cxr.errors import StorageError
 from db.audit import EventKind
 from db.delivery_claims import claim, give_back, next_due, renew
 from db.delivery_orders import count_by_state, list_deliveries, requeue
@@ -32,6 +31,9 @@ __all__ = [
     "sent",
     "verified",
 ]
+
+PENDING = frozenset({DeliveryState.PENDING})
+SENT = frozenset({DeliveryState.SENT})
 
 
 def sent(
@@ -73,9 +75,7 @@ def sent(
     StorageError
         If it is not to be sent.
     """
-    delivery = known_delivery(session, delivery_id, sender_id)
-    if delivery.state is not DeliveryState.PENDING:
-        raise StorageError(f"Delivery {delivery_id} is {delivery.state}; only a pending one can be sent.")
+    delivery = known_delivery(session, delivery_id, sender_id, expected=PENDING)
     move(
         session,
         delivery,
@@ -172,7 +172,7 @@ def retry(
     StorageError
         If it is verified or dead.
     """
-    delivery = known_delivery(session, delivery_id, sender_id)
+    delivery = known_delivery(session, delivery_id, sender_id, expected=PENDING | SENT)
     attempts = delivery.attempts + (delivery.state is DeliveryState.PENDING)
     move(
         session,
@@ -215,7 +215,7 @@ def check_again(
     StorageError
         If it is not ``sent``.
     """
-    delivery = known_delivery(session, delivery_id, sender_id)
+    delivery = known_delivery(session, delivery_id, sender_id, expected=SENT)
     move(session, delivery, DeliveryState.SENT, EventKind.DELIVERY_POSTPONED, now=now, due_at=check_at)
 
 

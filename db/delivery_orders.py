@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from cxr.domain import DeliveryState
-from cxr.errors import MissingRow, StorageError
+from cxr.errors import MissingRow
 from db.audit import EventKind
 from db.delivery_states import known_delivery, move
 from db.records import DeliveryRow
@@ -25,9 +25,7 @@ def requeue(session: Session, delivery_id: int, now: datetime) -> None:
     StorageError
         If it is not dead.
     """
-    delivery = known_delivery(session, delivery_id)
-    if delivery.state is not DeliveryState.DEAD:
-        raise StorageError(f"Delivery {delivery_id} is {delivery.state}; only a dead one can be requeued.")
+    delivery = known_delivery(session, delivery_id, expected=frozenset({DeliveryState.DEAD}))
     if session.scalar(select(Report.spool_name).where(Report.id == delivery.report_id)) is None:
         raise MissingRow(f"The report of delivery {delivery_id} is no longer kept: send the image again.")
     move(

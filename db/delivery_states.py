@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -41,7 +41,12 @@ TRANSITIONS: Mapping[DeliveryState, frozenset[DeliveryState]] = MappingProxyType
 CurrentDelivery = Row[int, int, int, int, DeliveryState, int, str | None]
 
 
-def known_delivery(session: Session, delivery_id: int, sender_id: str | None = None) -> CurrentDelivery:
+def known_delivery(
+    session: Session,
+    delivery_id: int,
+    sender_id: str | None = None,
+    expected: Collection[DeliveryState] = frozenset(DeliveryState),
+) -> CurrentDelivery:
     """Return a delivery as it stands.
 
     Raises
@@ -50,6 +55,8 @@ def known_delivery(session: Session, delivery_id: int, sender_id: str | None = N
         If a sender is given and another one has it now.
     MissingRow
         If there is no such delivery.
+    StorageError
+        If it is in a state that is not expected.
     """
     columns = select(
         Delivery.id,
@@ -65,6 +72,10 @@ def known_delivery(session: Session, delivery_id: int, sender_id: str | None = N
         raise MissingRow(f"There is no delivery {delivery_id}: `cxr jobs list` shows what there is.")
     if sender_id is not None and found.sender_id != sender_id:
         raise LeaseLost(f"Delivery {delivery_id} is no longer this sender's: its lease ran out.")
+    if found.state not in expected:
+        raise StorageError(
+            f"Delivery {delivery_id} is {found.state}; only one that is {' or '.join(sorted(expected))} is taken here."
+        )
     return found
 
 
