@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from cxr.errors import DamagedPixels, ObjectTooLarge, UnparsableObject, UnsupportedPixels
+from cxr.pixel_header import DEFAULT_MAX_MEGAPIXELS, check_header
 from cxr.raster import RASTER_SIGNATURES, read_raster, to_one_channel
 from cxr.reading import open_dataset, open_with_pixels
 from cxr.recipe import DEFAULT_RECIPE, PixelRecipe
-from cxr.stored import DEFAULT_MAX_MEGAPIXELS, StoredPixels, check_header, decode
+from cxr.stored import StoredPixels, decode
 from cxr.tones import Counts, Tones, grey_table
 
 __all__ = ["DEFAULT_MAX_MEGAPIXELS", "DEFAULT_RECIPE", "PixelRecipe", "read_image", "to_model_input"]

@@ -1,11 +1,8 @@
 """The pixels of an image as they are stored, taken out of a DICOM dataset or an array.
 
-Whether there is something to decode, and how much, is looked at before anything is decoded: a
-header of 900 bytes can promise 4 gigapixels.
-
 References
 ----------
-DICOM PS3.3 C.7.6.3 (Image Pixel Module), PS3.5 Sections 8.1 and 8.2
+DICOM PS3.5 Sections 8.1 and 8.2
 """
 
 from __future__ import annotations
@@ -19,25 +16,17 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cxr import elements
 from cxr.codestream import check_code_stream
 from cxr.decoders import register_decoders
-from cxr.errors import DamagedPixels, MissingPixels, UnsupportedPixels
+from cxr.errors import DamagedPixels, MissingPixels
 from cxr.luts import Values, read_modality, read_voi
+from cxr.pixel_header import MONOCHROME, PixelHeader, check_header
 from cxr.raster import luminance
 from cxr.reading import READING_FAULTS
 from cxr.recipe import PixelRecipe
-from cxr.syntaxes import DECODABLE_SYNTAXES
 from cxr.tones import Tones
-
-DEFAULT_MAX_MEGAPIXELS = 64
-"""Rows x Columns, in millions; a 43 x 43 cm film at 0.1 mm has 18."""
-
-_MONOCHROME = frozenset({"MONOCHROME1", "MONOCHROME2"})
-_BITS_ALLOCATED = (1, 8, 16, 32)
-_FLOAT_PIXELS = ("FloatPixelData", "DoubleFloatPixelData")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,68 +45,6 @@ class StoredPixels:
         kind = "i" if self.is_signed else "u"
         shifted = (containers << (width - 1 - self.high_bit)).astype(containers.dtype)
         return (shifted.view(f"{kind}{width // 8}") >> (width - self.value_bits)).astype(np.float64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PixelHeader:
-    """The Image Pixel Module of an image that may be decoded."""
-
-    rows: int
-    columns: int
-    bits_allocated: int
-    bits_stored: int
-    high_bit: int
-    is_signed: bool
-    samples: int
-    photometric: str
-    syntax: UID
-
-    @property
-    def frame_bytes(self) -> int:
-        """Length of one frame that is not compressed."""
-        samples = self.rows * self.columns * self.samples
-        if self.photometric == "YBR_FULL_422":
-            samples = samples // 3 * 2
-        return (samples * self.bits_allocated + 7) // 8
-
-
-def check_header(dataset: Dataset, recipe: PixelRecipe, *, max_megapixels: int) -> PixelHeader:
-    """Read the Image Pixel Module and refuse what is not to be decoded; touches no pixel.
-
-    Raises
-    ------
-    UnsupportedPixels
-        More than one frame, colour that the recipe does not accept, floating point, a bit depth
-        other than 1, 8, 16, 32, an unknown transfer syntax, or too large.
-    DamagedPixels
-        An element that every image has is absent or impossible.
-    """
-    if any(keyword in dataset for keyword in _FLOAT_PIXELS):
-        raise UnsupportedPixels("Received floating-point pixels; accepted are whole numbers of 1, 8, 16 or 32 bits.")
-    _check_frames(dataset)
-    rows, columns = _needed(dataset, "Rows"), _needed(dataset, "Columns")
-    allocated = _needed(dataset, "BitsAllocated")
-    if allocated not in _BITS_ALLOCATED:
-        raise UnsupportedPixels(f"Received {allocated} bits allocated; accepted are 1, 8, 16 and 32.")
-    stored = elements.integer(dataset, "BitsStored") or allocated
-    if not 1 <= stored <= allocated:
-        raise DamagedPixels(f"Received {stored} bits stored in {allocated} allocated: have the image exported again.")
-    high_bit = elements.integer(dataset, "HighBit")
-    is_possible = high_bit is not None and stored - 1 <= high_bit < allocated
-    header = PixelHeader(
-        rows=rows,
-        columns=columns,
-        bits_allocated=allocated,
-        bits_stored=stored,
-        high_bit=high_bit if is_possible and high_bit is not None else stored - 1,
-        is_signed=elements.integer(dataset, "PixelRepresentation") == 1,
-        samples=elements.integer(dataset, "SamplesPerPixel") or 1,
-        photometric=elements.code_string(dataset, "PhotometricInterpretation") or "",
-        syntax=_syntax(dataset),
-    )
-    _check_size(header, max_megapixels)
-    _check_colour(header, recipe)
-    return header
 
 
 def decode(dataset: Dataset, recipe: PixelRecipe, *, max_megapixels: int) -> StoredPixels:
@@ -147,61 +74,6 @@ def decode(dataset: Dataset, recipe: PixelRecipe, *, max_megapixels: int) -> Sto
     return _contain(frame, header, tones)
 
 
-def _check_frames(dataset: Dataset) -> None:
-    frames = elements.integer(dataset, "NumberOfFrames")
-    if frames is None and elements.text(dataset, "NumberOfFrames"):
-        raise DamagedPixels("Number of Frames is not a number: have the sender export the image again.")
-    if frames is not None and frames > 1:
-        raise UnsupportedPixels(f"Received {frames} frames; accepted is one: send single images.")
-
-
-def _needed(dataset: Dataset, keyword: str) -> int:
-    value = elements.integer(dataset, keyword)
-    if value is None or value < 1:
-        if not any(keyword in dataset for keyword in ("PixelData", "Rows")):
-            raise MissingPixels("The object is not an image: it has neither pixel data nor Rows; send images.")
-        raise DamagedPixels(f"{keyword} is absent, zero or not a number: have the sender export the image again.")
-    return value
-
-
-def _check_size(header: PixelHeader, max_megapixels: int) -> None:
-    # Each value of a 32-bit image is sorted, not counted: four times the memory.
-    weight = header.samples * (4 if header.bits_allocated > 16 else 1)
-    if header.rows * header.columns * weight > max_megapixels * 1_000_000:
-        raise UnsupportedPixels(
-            f"Received {header.rows} x {header.columns} pixels (counted {weight}-fold); accepted are "
-            f"{max_megapixels} megapixels: raise worker.max_megapixels if this is a radiograph."
-        )
-
-
-def _check_colour(header: PixelHeader, recipe: PixelRecipe) -> None:
-    if header.samples == 1 and header.photometric in _MONOCHROME:
-        return
-    is_colour = (header.samples, header.photometric == "PALETTE COLOR") in {(3, False), (1, True)}
-    if not is_colour or header.photometric in _MONOCHROME | {""} or header.bits_allocated not in {8, 16}:
-        raise UnsupportedPixels(
-            "Received neither MONOCHROME1 nor MONOCHROME2 nor 8- or 16-bit colour of three samples: send radiographs."
-        )
-    if recipe.colour != "luminance":
-        raise UnsupportedPixels("Received a colour image; accepted are MONOCHROME1 and MONOCHROME2: send radiographs.")
-
-
-def _syntax(dataset: Dataset) -> UID:
-    """Give the transfer syntax; without file meta information, what the reader found."""
-    meta = getattr(dataset, "file_meta", None)
-    declared = meta.get("TransferSyntaxUID") if meta is not None else None
-    if not declared:
-        is_implicit, is_little = dataset.original_encoding
-        explicit = ExplicitVRBigEndian if is_little is False else ExplicitVRLittleEndian
-        return explicit if is_implicit is False else ImplicitVRLittleEndian
-    if declared not in DECODABLE_SYNTAXES:
-        raise UnsupportedPixels(
-            "Received pixels in a transfer syntax that has no decoder here; accepted are those of the conformance "
-            "statement: have the sender convert the image, e.g. to Explicit VR Little Endian."
-        )
-    return UID(declared)
-
-
 def _check_data(data: bytes, header: PixelHeader) -> None:
     """Hold the length, or the size that the code stream itself tells, against the header."""
     if header.syntax.is_encapsulated:
@@ -216,7 +88,7 @@ def _check_data(data: bytes, header: PixelHeader) -> None:
 
 def _decode_frame(dataset: Dataset, header: PixelHeader) -> NDArray[Any]:
     """Decode to (rows, columns), or (rows, columns, 3) where the recipe accepts colour."""
-    is_colour = header.photometric not in _MONOCHROME
+    is_colour = header.photometric not in MONOCHROME
     options: dict[str, Any] = {"raw": not is_colour, "pixel_representation": int(header.is_signed)}
     if not header.syntax.is_encapsulated and not is_colour:
         # The unused bits are masked with the table's 65,536 entries, not with the image's pixels.
@@ -248,7 +120,7 @@ def _read_tones(dataset: Dataset, header: PixelHeader, frame: NDArray[Any]) -> T
         return Tones(extremes=(0.0, float(np.iinfo(frame.dtype).max)), is_raster=True)
     half, full = float(1 << (header.bits_stored - 1)), float(1 << header.bits_stored)
     extremes = (-half, half - 1) if header.is_signed else (0.0, full - 1)
-    if header.photometric not in _MONOCHROME:
+    if header.photometric not in MONOCHROME:
         return Tones(extremes=extremes, is_raster=True)
     return Tones(
         extremes=extremes,

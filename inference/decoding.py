@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
 
 from cxr.errors import DecoderError
+from cxr.pixel_header import DEFAULT_MAX_MEGAPIXELS
 from cxr.recipe import PixelRecipe
-from cxr.stored import DEFAULT_MAX_MEGAPIXELS
 from inference.decoding_process import Refusal, prepare, start
 
 Pixels = NDArray[np.float32]
