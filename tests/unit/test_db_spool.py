@@ -185,6 +185,15 @@ def test_on_an_unmounted_spool_nothing_counts_as_removed(spool: Spool, tmp_path:
         spool.remove(name)
 
 
+def test_what_cannot_get_its_name_is_not_left_behind(spool: Spool, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "spool" / "objects")
+    incoming = spool.open_incoming()
+    incoming.write(b"abc")
+    with pytest.raises(SpoolFull, match="mount"):
+        spool.keep(incoming)
+    assert files(tmp_path / "spool") == []
+
+
 # The guard
 
 
