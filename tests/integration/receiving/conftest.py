@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -235,25 +236,30 @@ def associated(
             entity.add_requested_context(sop_class, syntax)
     association = entity.associate("127.0.0.1", port, ae_title=called, max_pdu=0, tls_args=tls)
     assert association.is_established, "the listener accepts the association"
-    scu = Scu(association)
-    try:
-        yield scu
-    finally:
-        association._reactor_checkpoint.set()
-        if association.is_established:
-            association.release()
-        association.join(10)
+    with closing(association.dul.socket.socket):  # pynetdicom leaves it open where the peer closes first
+        try:
+            yield Scu(association)
+        finally:
+            association._reactor_checkpoint.set()
+            if association.is_established:
+                association.release()
+            association.join(10)
 
 
 def can_echo(port: int, **options: Any) -> bool:
     """Whether a C-ECHO is answered."""
+    try:  # pynetdicom leaves its socket open where it can't connect
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
     entity = AE("ECHO")
     entity.add_requested_context("1.2.840.10008.1.1")
     association = entity.associate("127.0.0.1", port, ae_title="CXR", **options)
     if not association.is_established:
         return False
-    status = association.send_c_echo()
-    association.release()
+    with closing(association.dul.socket.socket):  # pynetdicom leaves it open where the peer closes first
+        status = association.send_c_echo()
+        association.release()
     return "Status" in status and status.Status == 0x0000
 
 

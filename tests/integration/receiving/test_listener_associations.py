@@ -1,0 +1,259 @@
+"""Who gets an association and who does not, and what silent peers can't do to the others."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom import AE, AllStoragePresentationContexts
+
+from cxr.errors import SettingsError
+
+LOOPBACK = {"peers": [{"ae_title": "MODALITY", "network": "127.0.0.0/8"}]}
+
+Xray = Callable[..., Dataset]
+
+
+def _rejection(port: int, *, calling: str = "MODALITY", called: str = "CXR") -> tuple[int, int, int] | None:
+    """Result, source and reason of the A-ASSOCIATE-RJ; None: accepted."""
+    entity = AE(calling)
+    entity.add_requested_context("1.2.840.10008.1.1")
+    association = entity.associate("127.0.0.1", port, ae_title=called)
+    if association.is_established:
+        association.release()
+        return None
+    assert association.is_rejected, "there is an answer"
+    answer = association.acceptor.primitive
+    return answer.result, answer.result_source, answer.diagnostic
+
+
+@contextmanager
+def _silent(port: int, count: int) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("peers", "calling", "rejection"),
+    [
+        ([], "ANYBODY", None),
+        ([{"ae_title": "MODALITY", "network": "127.0.0.0/8"}], "MODALITY", None),
+        ([{"ae_title": "MODALITY", "network": "127.0.0.0/8"}], "STRANGER", (1, 1, 3)),
+        ([{"ae_title": "MODALITY", "network": "192.0.2.0/24"}], "MODALITY", (1, 1, 3)),
+    ],
+)
+def test_peers_are_known_by_title_and_network(
+    listening: Any, peers: list[dict[str, str]], calling: str, rejection: tuple[int, int, int] | None
+) -> None:
+    running = listening({"peers": peers})
+    assert _rejection(running.port, calling=calling) == rejection
+    assert running.count("cxr_refused_associations_total", reason="calling_ae_title") == (rejection is not None)
+
+
+def test_a_refused_peer_is_not_named_in_the_log(listening: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    _rejection(listening(LOOPBACK).port, calling="STRANGER9")
+    ours = [record.getMessage() for record in caplog.records if record.name.split(".")[0] == "listener"]
+    assert any("association_refused" in message for message in ours)
+    assert not any("STRANGER9" in message for message in ours)
+
+
+@pytest.mark.parametrize(("check", "rejection"), [(True, (1, 1, 7)), (False, None)])
+def test_the_called_title_is_checked_where_the_setting_says_so(
+    listening: Any, check: bool, rejection: tuple[int, int, int] | None
+) -> None:
+    assert _rejection(listening(check_called_ae_title=check).port, called="OTHER") == rejection
+
+
+def test_the_limit_counts_associations(listening: Any, scu: Any, wait_for: Any) -> None:
+    running = listening(max_associations=2)
+    with scu(running.port), scu(running.port):
+        assert running.count("cxr_open_associations") == 2
+        assert _rejection(running.port) == (2, 3, 2)
+    wait_for(lambda: _rejection(running.port) is None, "there is room again")
+
+
+def test_silent_connections_do_not_use_up_the_limit(listening: Any, echoes: Any) -> None:
+    running = listening(max_associations=2)
+    with _silent(running.port, 12):
+        started = time.monotonic()
+        assert echoes(running.port)
+        assert time.monotonic() - started < 1.0
+
+
+def test_silent_connections_are_cut_after_the_timeout_and_the_oldest_when_there_are_too_many(
+    listening: Any, echoes: Any, wait_for: Any
+) -> None:
+    running = listening(max_associations=2, acse_timeout_s=1.5)
+    with _silent(running.port, 12) as connections:
+        wait_for(lambda: len(running.listener.silent) <= 8, "no more than four for each association")
+        connections[0].settimeout(10)
+        assert connections[0].recv(1) == b""
+        assert echoes(running.port)
+        wait_for(lambda: len(running.listener.silent) == 0, "none is left after the timeout")
+        connections[-1].settimeout(10)
+        assert connections[-1].recv(1) == b""
+
+
+def test_setting_up_an_association_is_quick(listening: Any) -> None:
+    """Under 30 ms on the server's side; the client here is pynetdicom too, which the bound allows for."""
+
+    def median_s(port: int, contexts: int) -> float:
+        entity = AE("MODALITY")
+        entity.requested_contexts = AllStoragePresentationContexts[:contexts]
+        times = []
+        for _ in range(15):
+            started = time.monotonic()
+            association = entity.associate("127.0.0.1", port, ae_title="CXR")
+            times.append(time.monotonic() - started)
+            association.release()
+        return statistics.median(times)
+
+    assert median_s(listening().port, 3) < 0.2
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory, require_peer: Callable[[str], str]) -> Path:
+    """An authority, a certificate of the service and one of a peer."""
+    folder = tmp_path_factory.mktemp("certificates")
+    openssl = require_peer("openssl")
+
+    def run(*arguments: str) -> None:
+        subprocess.run([openssl, *arguments], cwd=folder, check=True, capture_output=True)
+
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test CA")
+    for name in ("server", "peer"):
+        run("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", *subject)
+        run(
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+            *("-copy_extensions", "copy", "-out", f"{name}.pem"),
+        )
+    return folder
+
+
+def _tls(folder: Path, port: int, **more: Any) -> dict[str, Any]:
+    return {"port": port, "certificate": folder / "server.pem", "key": folder / "server.key"} | more
+
+
+def _client(folder: Path, *, with_certificate: bool = False) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=folder / "ca.pem")
+    if with_certificate:
+        context.load_cert_chain(folder / "peer.pem", folder / "peer.key")
+    return context
+
+
+def test_an_object_comes_over_tls(
+    listening: Any, scu: Any, synthetic_xray: Xray, certificates: Path, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    running = listening(tls=_tls(certificates, port))
+    with scu(port, tls=(_client(certificates), "localhost")) as peer:
+        assert peer.store_dataset(synthetic_xray(rows=512, columns=512)) == 0x0000
+        assert peer.association.dul.socket.socket.version() in {"TLSv1.2", "TLSv1.3"}
+    assert len(running.kept()) == 1
+
+
+def test_a_silent_peer_on_the_tls_port_delays_nobody(
+    listening: Any, echoes: Any, certificates: Path, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    running = listening(tls=_tls(certificates, port))
+    with _silent(port, 1):
+        started = time.monotonic()
+        assert echoes(port, tls_args=(_client(certificates), "localhost"))
+        assert echoes(running.port)
+        assert time.monotonic() - started < 2.0  # two echoes, a second each
+
+
+def test_a_peer_without_a_certificate_is_refused_where_an_authority_is_named(
+    listening: Any, echoes: Any, certificates: Path, free_port: Callable[[], int], wait_for: Any
+) -> None:
+    port = free_port()
+    running = listening(tls=_tls(certificates, port, ca=certificates / "ca.pem"))
+    assert echoes(port, tls_args=(_client(certificates, with_certificate=True), "localhost"))
+    assert not echoes(port, tls_args=(_client(certificates), "localhost"))
+    wait_for(
+        lambda: running.count("cxr_refused_associations_total", reason="tls_handshake") == 1, "the refusal is counted"
+    )
+
+
+def test_plain_text_on_the_tls_port_is_refused(
+    listening: Any, echoes: Any, certificates: Path, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    listening(tls=_tls(certificates, port))
+    assert not echoes(port)
+    assert echoes(port, tls_args=(_client(certificates), "localhost"))
+
+
+def test_old_tls_is_refused(
+    listening: Any, certificates: Path, free_port: Callable[[], int], require_peer: Callable[[str], str]
+) -> None:
+    port = free_port()
+    listening(tls=_tls(certificates, port))
+    connect = [require_peer("openssl"), "s_client", "-connect", f"127.0.0.1:{port}"]
+    for option, works in (("-tls1_2", True), ("-tls1_1", False)):
+        done = subprocess.run(
+            [*connect, option, "-cipher", "ALL:@SECLEVEL=0"], input=b"", capture_output=True, timeout=30
+        )
+        assert (b"Cipher is (NONE)" not in done.stdout) is works, option
+
+
+def test_a_port_in_use_is_said_so(listening: Any, make_settings: Any) -> None:
+    running = listening()
+    with pytest.raises(SettingsError, match=r"Port \d+ .* listener\.port"):
+        listening(settings=make_settings(port=running.port))
+
+
+def test_stopping_lets_an_object_finish_and_takes_no_other(
+    listening: Any, scu: Any, synthetic_xray: Xray, encode_dataset: Any, wait_for: Any
+) -> None:
+    running = listening()
+    xray = synthetic_xray(rows=1024, columns=1024)
+    with scu(running.port) as idle, scu(running.port) as peer:
+        held: list[Any] = []
+        original = peer.association.dul.send_pdu
+        peer.association.dul.send_pdu = lambda primitive: (
+            original(primitive) if len(held) == 0 and not running.incoming() else held.append(primitive)
+        )
+        peer.send(encode_dataset(xray), instance=xray.SOPInstanceUID)
+        wait_for(lambda: len(running.incoming()) == 1, "the object is half received")
+        stopping = threading.Thread(target=running.listener.stop)
+        stopping.start()
+        idle.association._reactor_checkpoint.set()
+        wait_for(lambda: not idle.association.is_established, "the idle association has ended")
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", running.port))
+        assert stopping.is_alive()
+        for primitive in held:
+            original(primitive)
+        assert peer.answer() == 0x0000
+        stopping.join(10)
+        assert not stopping.is_alive()
+    assert len(running.kept()) == 1
+
+
+def test_stopping_does_not_wait_for_ever(
+    listening: Any, scu: Any, synthetic_xray: Xray, encode_dataset: Any, wait_for: Any
+) -> None:
+    running = listening(drain_timeout_s=0.5)
+    xray = synthetic_xray(rows=1024, columns=1024)
+    with scu(running.port) as peer:
+        original = peer.association.dul.send_pdu
+        peer.association.dul.send_pdu = lambda primitive: original(primitive) if not running.incoming() else None
+        peer.send(encode_dataset(xray), instance=xray.SOPInstanceUID)
+        wait_for(lambda: len(running.incoming()) == 1, "the object is half received")
+        running.listener.stop()
+        assert running.listener.associations == 0
+        assert running.incoming() == []
