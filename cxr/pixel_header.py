@@ -110,8 +110,8 @@ def _needed(dataset: Dataset, keyword: str) -> int:
 
 
 def _check_size(header: PixelHeader, max_megapixels: int) -> None:
-    # Each value of a 32-bit image is sorted, not counted: four times the memory.
-    weight = header.samples * (4 if header.bits_allocated > 16 else 1)
+    # The values of a 32-bit image are sorted, not counted: eight times the memory.
+    weight = header.samples * (8 if header.bits_allocated > 16 else 1)
     if header.rows * header.columns * weight > max_megapixels * 1_000_000:
         raise UnsupportedPixels(
             f"Received {header.rows} x {header.columns} pixels (counted {weight}-fold); accepted are "
