@@ -53,6 +53,7 @@ class LazyVerbs(TyperGroup):
 app = typer.Typer(
     cls=LazyVerbs,
     no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they print local variables: a patient's values
     add_completion=False,
     help="A research-only chest X-ray listener for a PACS. Nothing it produces is for clinical use.",
 )

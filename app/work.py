@@ -12,8 +12,10 @@ import typer
 
 from app.stopping import stop_event
 from app.timers import Timers
+from config.checks import check_start
 from config.context import CommandContext
 from config.logs import configure, get_logger
+from config.native_logs import quiet_tensorflow
 from config.settings import Settings
 
 app = typer.Typer(add_completion=False)
@@ -39,6 +41,7 @@ def work(
     context: CommandContext = ctx.obj
     settings = context.settings()
     configure(settings.log)
+    check_start(settings)
     run_worker(settings, stop_event(with_parent=with_parent))
 
 
@@ -62,6 +65,7 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
     from inference.reporter import Reporter
     from inference.worker import Worker
 
+    quiet_tensorflow(settings.worker.device)
     worker_id = f"{socket.gethostname()}:{os.getpid()}"
     database = open_database(settings.database_path, settings.audit_key_path, create=True)
     spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)

@@ -1,0 +1,102 @@
+"""Run ``cxr`` as ever, except that it kills itself with SIGKILL at one step of the design's table.
+
+    python killed_at.py STEP VERB [ARGUMENT...]
+
+The steps wrap functions from outside: the product has no branch for its tests.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wrap(owner: Any, name: str, *, before: bool) -> None:
+    """Replace a function by one that dies before, or after, its work."""
+    wrapped: Callable[..., Any] = getattr(owner, name)
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        if not before:
+            wrapped(*args, **kwargs)
+        die()
+
+    setattr(owner, name, dying)
+
+
+def object_is_kept() -> None:
+    from db.spool import Spool
+
+    wrap(Spool, "keep", before=False)
+
+
+def receipt_is_committed() -> None:
+    from listener.intake import Intake
+
+    wrap(Intake, "take", before=False)
+
+
+def job_is_claimed() -> None:
+    from inference.worker import Worker
+
+    wrap(Worker, "_claim", before=False)
+
+
+def pixels_are_prepared() -> None:
+    from inference.model import Model
+
+    wrap(Model, "score", before=True)
+
+
+def batch_is_scored() -> None:
+    from inference.worker import Worker
+
+    wrap(Worker, "_report", before=True)
+
+
+def report_is_built() -> None:
+    from db.spool import Spool
+
+    wrap(Spool, "write", before=True)
+
+
+def report_is_written() -> None:
+    from db import jobs
+
+    wrap(jobs, "finish", before=True)
+
+
+def result_is_committed() -> None:
+    from inference.worker import Worker
+
+    wrap(Worker, "_report", before=False)
+
+
+def report_is_sent() -> None:
+    from db import deliveries
+
+    wrap(deliveries, "sent", before=True)
+
+
+def delivery_is_committed() -> None:
+    from inference.delivery.outcomes import Outcomes
+
+    wrap(Outcomes, "sent", before=False)
+
+
+def main() -> None:
+    step, sys.argv[1:] = sys.argv[1], sys.argv[2:]
+    globals()[step]()
+    from app.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()
