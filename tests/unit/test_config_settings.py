@@ -187,7 +187,7 @@ def destination(**keys: Any) -> str:
         ({"username": "me", "password": "SECRET", "token": "SECRET"}, "either token"),
         ({"kind": "dicom", "address": "A@h:1", "tls_key": "k.pem"}, "go together"),
         ({"password": ["SECRET"]}, "destinations.0.password"),
-        ({"token": 7}, "destinations.0.token"),
+        ({"token": 31415926}, "destinations.0.token"),
         ({"pasword": "SECRET"}, "did you mean 'password'?"),
     ],
 )
@@ -195,6 +195,7 @@ def test_faults_of_a_destination_show_no_secret(write: Write, keys: dict[str, An
     (found,) = faults(file=write(destination(**keys)))
     assert text in found
     assert "SECRET" not in found
+    assert "31415926" not in found
 
 
 def test_destinations_as_one_text_show_no_secret() -> None:
