@@ -163,6 +163,20 @@ def test_copies_are_whole_while_others_write(audit_site: Any, target: Path, monk
     assert [path for path in target.parent.iterdir() if path.name.startswith(".audit-read")] == []
 
 
+def test_writers_that_never_rest_do_not_keep_a_copy_from_ending(
+    audit_site: Any, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "_SLICE_PAGES", 2)
+    seeds = iter(range(50))  # StopIteration if the copy still starts again then
+
+    def overtake(_done: int, _total: int) -> None:
+        audit_site.receive(next(seeds))
+
+    copying.copy_database(audit_site.database.path, target, progress=overtake)
+    assert query(target, "PRAGMA integrity_check") == [("ok",)]
+    assert next(seeds) < 10
+
+
 def test_progress_ends_with_everything(audit_site: Any, target: Path) -> None:
     seen: list[tuple[int, int]] = []
     refresh_snapshot(audit_site.database, target, progress=lambda done, total: seen.append((done, total)))
