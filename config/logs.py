@@ -234,9 +234,8 @@ def _reduce_to_origin(_logger: object, _method: str, event: _Event) -> _Event:
         "_record": record,
         "_from_structlog": False,
     }
+    # The formatter drops the traceback's text by itself (``keep_exc_info`` is False).
     error = record.exc_info[1] if record.exc_info else None
-    # The formatter would render these two by itself.
-    record.exc_info, record.exc_text, record.stack_info = None, None, None
     if error is not None:
         reduced.update(error=type(error).__name__, where=_place(error.__traceback__))
     return reduced

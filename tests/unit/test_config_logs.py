@@ -157,7 +157,7 @@ def test_pydicom_s_own_warning_and_record_lose_their_text(stream: io.StringIO) -
 def test_the_level_is_ours_and_third_parties_start_at_warning(stream: io.StringIO) -> None:
     configure(LogSettings(level="debug", format="json"), stream)
     get_logger("cxr.pixels").debug("decoded")
-    logging.getLogger("sqlalchemy").info("SELECT")
+    logging.getLogger("somebody.else").info("quiet")
     assert [record["event"] for record in records(stream)] == ["decoded"]
     configure(LogSettings(level="error", format="json"), stream)
     get_logger("cxr.pixels").warning("decoded")
