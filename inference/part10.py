@@ -6,7 +6,7 @@ import warnings
 from io import BytesIO
 
 from pydicom import dcmwrite
-from pydicom.charset import convert_encodings
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
@@ -50,9 +50,9 @@ def encode(dataset: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def _encodings(dataset: Dataset) -> list[str] | None:
-    """Name the dataset's character set as pydicom does; None: the default one."""
+def _encodings(dataset: Dataset) -> str | list[str]:
+    """Name the dataset's character set as pydicom does."""
     terms = dataset.get("SpecificCharacterSet")
     if not terms:
-        return None
+        return default_encoding
     return list(convert_encodings(terms if isinstance(terms, str) else list(terms)))

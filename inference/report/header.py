@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydicom.charset import default_encoding
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -142,7 +143,7 @@ def _contributing_equipment(source: Dataset, identity: Identity, created: dateti
     """Name the device that made the image, and the algorithm (IHE AIR Section 6.5.3.1)."""
     acquisition = Dataset()
     # pydicom writes the bytes of copied text as they are where the item is marked so.
-    acquisition.set_original_encoding(is_implicit_vr=False, is_little_endian=True)
+    acquisition.set_original_encoding(False, True, default_encoding)
     copy_valid(source, acquisition, EQUIPMENT)
     algorithm = Dataset()
     algorithm.Manufacturer = marks.MANUFACTURER

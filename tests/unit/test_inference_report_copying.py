@@ -286,6 +286,42 @@ def test_nothing_of_a_patient_gets_into_a_warning_or_a_log(
     assert "ZQXMARK" not in repr(report)
 
 
+def test_the_acquisition_device_keeps_its_bytes_too(
+    received: Callable[..., Dataset],
+    model_manifest: Callable[..., PackageManifest],
+    scored_by: Callable[..., ScoredImage],
+) -> None:
+    manifest = model_manifest()
+    maker = b"\x1b$)C" + "흉부".encode("euc_kr") + b"\x1b(B "
+    source = received(SpecificCharacterSet=b"\\ISO 2022 IR 149 ", Manufacturer=maker, StationName=b"S" * 20)
+    content = build_report(
+        source,
+        scored_by(manifest),
+        manifest,
+        digests=SourceDigests(pixel_digest="p", identity_digest="i"),
+        created=datetime(2024, 5, 1, tzinfo=UTC),
+    ).content
+    assert struct.pack("<HH2sH", 0x0008, 0x0070, b"LO", len(maker)) + maker in content
+    assert b"S" * 17 not in content  # longer than SH may be: not identity, so left out
+
+
+def test_invalid_uids_are_taken_as_they_are_without_a_word(
+    received: Callable[..., Dataset],
+    model_manifest: Callable[..., PackageManifest],
+    scored_by: Callable[..., ScoredImage],
+) -> None:
+    manifest = model_manifest()
+    uids = {f"{level}InstanceUID": b"999.010.0%d" % number for number, level in enumerate(("Study", "Series", "SOP"))}
+    content = build_report(  # a warning would be an error here
+        received(**uids),
+        scored_by(manifest),
+        manifest,
+        digests=SourceDigests(pixel_digest="p", identity_digest="i"),
+        created=datetime(2024, 5, 1, tzinfo=UTC),
+    ).content
+    assert [uid for uid in uids.values() if uid not in content] == []
+
+
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"])
 def test_nothing_of_a_patient_gets_into_an_error(
     received: Callable[..., Dataset],
