@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -377,6 +378,8 @@ class Orthanc:
             try:
                 self.get("/system")
                 return
+            except urllib.error.HTTPError:  # it is up, and asks who we are
+                return
             except OSError:
                 time.sleep(0.1)
         pytest.fail("Orthanc did not start within 30 s")
@@ -413,8 +416,8 @@ def orthanc_factory(tmp_path: Path, require_peer: Callable[[str], str]) -> Itera
             "DicomAlwaysAllowFind": True,
         } | options
         (folder / "orthanc.json").write_text(json.dumps(configuration))
-        peer.start()
         started.append(peer)
+        peer.start()
         return peer
 
     yield start

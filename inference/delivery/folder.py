@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydicom.uid import UID
+from pydicom.uid import RE_VALID_UID
 
 from cxr.errors import AccessRefused, PeerBusy, PeerUnreachable, ReportUnreadable
 from inference.delivery.carrier import Parcel, Presence, Stored, Verification
 
+_LONGEST_UID = 64
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -74,8 +76,9 @@ class FolderCarrier:
 
     def _target(self, parcel: Parcel) -> Path:
         """Choose the file's name: the SOP Instance UID if it is one, never a path; else our own number."""
-        uid = UID(parcel.sop_instance_uid)
-        return self._folder / (f"{uid}.dcm" if uid.is_valid else f"report-{parcel.report_id}.dcm")
+        uid = parcel.sop_instance_uid
+        is_uid = len(uid) <= _LONGEST_UID and re.fullmatch(RE_VALID_UID, uid) is not None
+        return self._folder / (f"{uid}.dcm" if is_uid else f"report-{parcel.report_id}.dcm")
 
 
 def _read(path: Path) -> bytes:

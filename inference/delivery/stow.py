@@ -17,7 +17,7 @@ import requests
 from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
 
-from cxr.errors import AccessRefused, DeliveryError, PeerBusy, PeerUnreachable
+from cxr.errors import AccessRefused, PeerBusy, PeerUnreachable
 from inference.delivery.carrier import Parcel, Presence, Stored, Verification
 from inference.delivery.reading import read_report
 from inference.delivery.statuses import DUPLICATE_SOP_INSTANCE, http_fault, store_fault
@@ -58,16 +58,16 @@ class StowCarrier:
         try:
             answer = self._client.store_instances([report])
         except requests.HTTPError as error:
-            raise _refusal(error.response, parcel.sop_instance_uid) from None
+            answer = _refused(error.response, parcel.sop_instance_uid)
         except requests.TooManyRedirects:
             raise AccessRefused(
                 "The DICOMweb service answered with a redirect, which turns a store into a search: set the "
                 "destination's address to where it leads."
             ) from None
+        except (requests.exceptions.InvalidJSONError, ValueError, KeyError, TypeError, AttributeError):
+            raise PeerBusy("The DICOMweb service answered with something else than a store response.") from None
         except requests.RequestException:
             raise PeerUnreachable("The DICOMweb service can't be reached or did not answer in time.") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise PeerBusy("The DICOMweb service answered with something else than a store response.") from None
         _check(answer, parcel.sop_instance_uid)
         return Stored(status=_ACCEPTED, sop_class_uid=parcel.sop_class_uid, sop_instance_uid=parcel.sop_instance_uid)
 
@@ -100,10 +100,10 @@ class StowCarrier:
         except requests.HTTPError as error:
             status = error.response.status_code if error.response is not None else None
             return Presence.UNANSWERABLE if status in _NO_SEARCH else Presence.UNKNOWN
+        except (requests.exceptions.InvalidJSONError, ValueError, KeyError, TypeError, AttributeError):
+            return Presence.UNANSWERABLE
         except requests.RequestException:
             raise PeerUnreachable("The DICOMweb service can't be reached or did not answer in time.") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return Presence.UNANSWERABLE
         uids = {uid for item in found for uid in item.get("00080018", {}).get("Value", ())}
         return Presence.PRESENT if parcel.sop_instance_uid in uids else Presence.ABSENT
 
@@ -136,15 +136,18 @@ def _check(answer: Dataset, sop_instance_uid: str) -> None:
         raise PeerBusy("The DICOMweb service answered without naming the report that it was sent.")
 
 
-def _refusal(response: requests.Response | None, sop_instance_uid: str) -> DeliveryError:
-    """Choose the reason that stands in the response's body, else the HTTP status."""
+def _refused(response: requests.Response | None, sop_instance_uid: str) -> Dataset:
+    """Return the body of an error that says why our instance failed; raise the HTTP status otherwise."""
     if response is None:
-        return PeerUnreachable("The DICOMweb service did not answer.")
+        raise PeerUnreachable("The DICOMweb service did not answer.")
     try:
-        reason = _failure_reason(Dataset.from_json(response.json()), sop_instance_uid)
+        answer = Dataset.from_json(response.json())
+        is_about_ours = _failure_reason(answer, sop_instance_uid) is not None
     except (ValueError, KeyError, TypeError, AttributeError):
-        reason = None
-    return http_fault(response.status_code) if reason is None else store_fault(reason)
+        is_about_ours = False
+    if not is_about_ours:
+        raise http_fault(response.status_code) from None
+    return answer
 
 
 def _failure_reason(answer: Dataset, sop_instance_uid: str) -> int | None:

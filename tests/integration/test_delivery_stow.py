@@ -1,0 +1,257 @@
+"""STOW-RS and QIDO-RS: Orthanc's DICOMweb plugin, and services that answer with something else."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+
+from config.settings import DestinationSettings
+from cxr.domain import DeliveryState
+from cxr.errors import AccessRefused, DeliveryError, PeerBusy, PeerRefused, PeerUnreachable
+from inference.delivery.carrier import Parcel, Presence
+from inference.delivery.stow import StowCarrier
+from inference.identifiers import derive_uid, series_uid
+
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+
+@pytest.fixture
+def web_orthanc(orthanc_factory: Callable[..., Any], require_peer: Callable[[str], str]) -> Any:
+    if not PLUGIN.exists():
+        require_peer(str(PLUGIN))
+    return orthanc_factory(
+        Plugins=[str(PLUGIN)],
+        DicomWeb={"Enable": True, "Root": "/dicom-web/"},
+        AuthenticationEnabled=True,
+        RegisteredUsers={"cxr": "s3cret"},
+    )
+
+
+def test_orthanc_stores_and_finds_it(web_orthanc: Any, outbox: Any, sender_to: Any) -> None:
+    outbox.add()
+    sender = sender_to(
+        f"{web_orthanc.url}/dicom-web", kind="stow", verify="auto", username="cxr", password="s3cret", timeout_s=10.0
+    )
+    sender.deliver_due(outbox.row().due_at)
+    assert (outbox.row().state, outbox.row().status) == (DeliveryState.SENT, 200)
+    sender.deliver_due(outbox.row().due_at)
+    assert (outbox.row().state, outbox.row().verified_by) == (DeliveryState.VERIFIED, "qido_rs")
+
+
+def test_orthanc_has_the_very_dataset_and_one_of_it(web_orthanc: Any, parcel: Any, carrier_to: Any) -> None:
+    carrier = carrier_to(f"{web_orthanc.url}/dicom-web", username="cxr", password="s3cret")
+    for _ in range(3):
+        carrier.store(parcel())
+    found = carrier._client.retrieve_study(parcel().study_instance_uid)
+    assert found == [dcmread(parcel().path)]
+
+
+def test_orthanc_without_the_password(web_orthanc: Any, parcel: Any, carrier_to: Any) -> None:
+    with pytest.raises(AccessRefused) as caught:
+        carrier_to(f"{web_orthanc.url}/dicom-web", username="cxr", password="wrong").store(parcel())
+    assert (caught.value.status, caught.value.retryable) == (401, True)
+
+
+def test_orthanc_says_what_it_does_not_have(web_orthanc: Any, parcel: Any, carrier_to: Any) -> None:
+    carrier = carrier_to(f"{web_orthanc.url}/dicom-web", username="cxr", password="s3cret")
+    assert carrier.verify([parcel()])[0].presence is Presence.ABSENT
+
+
+@pytest.fixture
+def carrier_to() -> Iterator[Callable[..., StowCarrier]]:
+    made: list[StowCarrier] = []
+
+    def make(url: str, **settings: Any) -> StowCarrier:
+        destination = DestinationSettings(
+            **({"name": "web", "kind": "stow", "address": url, "timeout_s": 5.0} | settings)
+        )
+        made.append(StowCarrier(destination))
+        return made[-1]
+
+    yield make
+    for carrier in made:
+        carrier.close()
+
+
+@pytest.fixture
+def parcel(report_file: Callable[..., Path]) -> Callable[..., Parcel]:
+    def make() -> Parcel:
+        uid = derive_uid("test", "instance", "0")
+        return Parcel(
+            report_id=0,
+            path=report_file(),
+            sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34",
+            sop_instance_uid=uid,
+            study_instance_uid=derive_uid("test", "study", "0"),
+            series_instance_uid=series_uid(uid),
+        )
+
+    return make
+
+
+@pytest.fixture
+def service() -> Iterator[Callable[..., str]]:
+    """Start a web service that gives one answer to everything."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(status: int, body: bytes = b"", **headers: str) -> str:
+        class Answering(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.send_response(status)
+                for name, value in ({"Content-Type": "application/dicom+json"} | headers).items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = answer  # noqa: N815 (the server's names)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/dicom-web"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def failed(reason: int) -> bytes:
+    item = {
+        "00081155": {"vr": "UI", "Value": [derive_uid("test", "instance", "0")]},
+        "00081197": {"vr": "US", "Value": [reason]},
+    }
+    return json.dumps({"00081198": {"vr": "SQ", "Value": [item]}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "recorded"),
+    [
+        (503, b"", PeerBusy, 503),
+        (500, b"", PeerBusy, 500),
+        (429, b"", PeerBusy, 429),
+        (409, b"", PeerRefused, 409),
+        (413, b"", PeerRefused, 413),
+        (415, b"", PeerRefused, 415),
+        (403, b"", AccessRefused, 403),
+        (404, b"", AccessRefused, 404),
+        (409, failed(0xA700), PeerBusy, 0xA700),
+        (409, failed(0x0122), PeerRefused, 0x0122),
+        (202, failed(0xA700), PeerBusy, 0xA700),
+        (202, failed(0xC000), PeerRefused, 0xC000),
+        (200, failed(0x0124), PeerRefused, 0x0124),
+        (200, b'{"00081190": {"vr": "UR", "Value": ["http://elsewhere"]}}', PeerBusy, None),
+        (200, b"<html>log in here</html>", PeerBusy, None),
+    ],
+)
+def test_answers(
+    status: int,
+    body: bytes,
+    error: type[DeliveryError],
+    recorded: int | None,
+    service: Any,
+    parcel: Any,
+    carrier_to: Any,
+) -> None:
+    with pytest.raises(error) as caught:
+        carrier_to(service(status, body)).store(parcel())
+    assert type(caught.value) is error
+    assert caught.value.status == recorded
+
+
+@pytest.mark.parametrize(("status", "body"), [(200, b""), (409, failed(0x0111))])
+def test_answers_that_mean_stored_or_there_already(
+    status: int, body: bytes, service: Any, parcel: Any, carrier_to: Any
+) -> None:
+    assert carrier_to(service(status, body)).store(parcel()).sop_instance_uid == parcel().sop_instance_uid
+
+
+def test_redirect_is_not_taken_for_success(service: Any, parcel: Any, carrier_to: Any) -> None:
+    elsewhere = service(200)
+    with pytest.raises(AccessRefused):
+        carrier_to(service(302, Location=elsewhere)).store(parcel())
+
+
+@pytest.mark.parametrize("status", [404, 501])
+def test_service_without_search_can_not_be_asked(status: int, service: Any, parcel: Any, carrier_to: Any) -> None:
+    assert carrier_to(service(status)).verify([parcel()])[0].presence is Presence.UNANSWERABLE
+
+
+def test_failing_search_is_no_answer(service: Any, parcel: Any, carrier_to: Any) -> None:
+    assert carrier_to(service(503)).verify([parcel()])[0].presence is Presence.UNKNOWN
+
+
+def test_nobody_there(parcel: Any, carrier_to: Any, free_port: Callable[[], int]) -> None:
+    carrier = carrier_to(f"http://127.0.0.1:{free_port()}/dicom-web")
+    with pytest.raises(PeerUnreachable):
+        carrier.store(parcel())
+    with pytest.raises(PeerUnreachable):
+        carrier.verify([parcel()])
+
+
+def test_errors_carry_neither_url_nor_password_nor_identifier(
+    service: Any, parcel: Any, carrier_to: Any, free_port: Callable[[], int]
+) -> None:
+    import traceback
+
+    for address in (service(401), service(500), f"http://127.0.0.1:{free_port()}/dicom-web"):
+        with pytest.raises(DeliveryError) as caught:
+            carrier_to(address, username="somebody", password="h1dden").store(parcel())
+        told = "".join(traceback.format_exception(caught.value, limit=0))
+        assert "h1dden" not in told and "127.0.0.1" not in told and parcel().sop_instance_uid not in told
+
+
+def test_token_is_sent(parcel: Any, carrier_to: Any) -> None:
+    seen: list[str | None] = []
+
+    class Seeing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append(self.headers.get("Authorization"))
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Seeing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        carrier_to(f"http://127.0.0.1:{server.server_port}", token="t0ken").store(parcel())
+        server.shutdown()
+    assert seen == ["Bearer t0ken"]
+
+
+def test_body_is_the_file_s_dataset(parcel: Any, carrier_to: Any) -> None:
+    bodies: list[bytes] = []
+
+    class Keeping(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Keeping) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        carrier_to(f"http://127.0.0.1:{server.server_port}").store(parcel())
+        server.shutdown()
+    content = parcel().path.read_bytes()
+    assert content in bodies[0]
+    assert dcmread(BytesIO(content))

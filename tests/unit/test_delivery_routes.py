@@ -1,0 +1,45 @@
+"""Which destinations a result goes to, and which it never goes back to."""
+
+from __future__ import annotations
+
+import pytest
+
+from config.settings import DestinationSettings, PeerSettings
+from inference.delivery.routes import destinations_for, unbound_senders
+
+
+def destination(name: str, address: str = "PACS@10.0.0.1:104", **settings: object) -> DestinationSettings:
+    values: dict[str, object] = {"name": name, "kind": "dicom", "address": address}
+    return DestinationSettings.model_validate(values | settings)
+
+
+PACS = destination("pacs")
+ORTHANC = destination("orthanc", "ORTHANC@127.0.0.1:4242")
+BOUND = destination("bound", "ORTHANC@127.0.0.1:4242", from_peers=("ORTHANC", "SECOND"))
+WEB = destination("web", "https://pacs/dicom-web", kind="stow")
+FOLDER = destination("folder", "/srv/results", kind="folder")
+ALL = (PACS, ORTHANC, BOUND, WEB, FOLDER)
+
+
+@pytest.mark.parametrize(
+    ("peer_ae_title", "names"),
+    [
+        ("MODALITY", ["pacs", "orthanc", "web", "folder"]),
+        ("ORTHANC", ["pacs", "bound", "web", "folder"]),
+        ("SECOND", ["pacs", "orthanc", "bound", "web", "folder"]),
+        ("PACS", ["orthanc", "web", "folder"]),
+        ("orthanc", ["pacs", "orthanc", "web", "folder"]),  # AE titles are case-sensitive, PS3.5 Table 6.2-1
+        (None, ["pacs", "orthanc", "web", "folder"]),
+    ],
+)
+def test_destinations_of_a_result(peer_ae_title: str | None, names: list[str]) -> None:
+    assert [chosen.name for chosen in destinations_for(peer_ae_title, ALL)] == names
+
+
+def test_no_destinations() -> None:
+    assert destinations_for("ORTHANC", ()) == ()
+
+
+def test_destination_that_sends_and_is_not_bound_is_found() -> None:
+    peers = [PeerSettings(ae_title="ORTHANC", network="127.0.0.0/8")]
+    assert unbound_senders(peers, ALL) == (ORTHANC,)
