@@ -16,7 +16,7 @@ class View(StrEnum):
     """What a projection shows."""
 
     FRONTAL = "frontal"
-    NOT_FRONTAL = "not_frontal"
+    NOT_FRONTAL = "not_frontal"  # not a frontal chest radiograph, or not to be used as one; the reason says why
     UNKNOWN = "unknown"
 
 
@@ -107,8 +107,8 @@ class ImageHeader:
     image_type: tuple[str, ...] = ()
     content_qualification: str | None = None
     quality_control_image: str | None = None
-    is_animal: bool = False  # any Patient Species or Breed element has a value
-    is_own_output: bool = False  # an object this project made (Manufacturer and series mark)
+    is_animal: bool = False  # a species or breed that is not human is named, or a quadruped's anatomy
+    is_own_output: bool = False  # an object this project made (cxr.marks.MANUFACTURER)
 
     # Pixels
     rows: int | None = None
