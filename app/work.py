@@ -61,7 +61,7 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
     from inference.delivery.sender import Sender
     from inference.model import Model
     from inference.registry import Registry
-    from inference.report import ReportOptions
+    from inference.report import ReportOptions, warm_up
     from inference.reporter import Reporter
     from inference.worker import Worker
 
@@ -86,6 +86,7 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
     try:
         registry = Registry(settings.models_dir)
         ensure_active_package(registry, database, now())
+        warm_up()
         Worker(
             database=database,
             spool=spool,
