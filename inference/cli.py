@@ -43,7 +43,9 @@ def list_packages(ctx: typer.Context, as_json: Json = False) -> None:
         for entry in entries:
             typer.echo(json.dumps(_summary(entry)))
         return
-    table = Table("", "fingerprint", "name", "version", "status", "findings", "made", title=NOTICE)
+    table = Table(title=NOTICE)
+    for heading in ("", "fingerprint", "name", "version", "status", "findings", "made"):
+        table.add_column(heading, overflow="fold")
     for entry in entries:
         facts = _summary(entry)
         table.add_row(
@@ -60,7 +62,7 @@ def list_packages(ctx: typer.Context, as_json: Json = False) -> None:
 
 @app.command()
 def show(ctx: typer.Context, package: Package = "current", as_json: Json = False) -> None:
-    """Verify one package and show its manifest, or with a terminal's reader its model card.
+    """Verify one package and show its model card; with --json its manifest.
 
     Example: cxr model show current
     """

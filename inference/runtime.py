@@ -94,7 +94,7 @@ def load_scorer(path: Path, manifest: PackageManifest, device: str) -> Scorer:
 
 def _load_graph(path: Path) -> Any:  # noqa: ANN401 (a Keras model)
     with warnings.catch_warnings():
-        # Keras only warns about layers that find no weights in the file, and leaves them random.
+        # Of layers nested in others that find no weights in the file, Keras only warns, and leaves them random.
         warnings.simplefilter("error", UserWarning)
         return keras.saving.load_model(path, compile=False, safe_mode=True)
 
