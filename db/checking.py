@@ -16,6 +16,7 @@ from db.audit import AUDIT_KEY, EventKind, append_event, verify_chain
 from db.copying import Progress, copy_database, translate
 from db.engine import Database, Session
 from db.records import ChainReport, Head
+from db.replay import differing_rows
 from db.schema import revisions
 from db.spool import Spool
 from db.tables import Image, Report
@@ -25,7 +26,7 @@ from db.tables import Image, Report
 class Fault:
     """One thing that is wrong, and what to do about it."""
 
-    code: str  # damaged_file | dangling_reference | schema | broken_chain | missing_file
+    code: str  # damaged_file | dangling_reference | schema | broken_chain | changed_row | missing_file
     message: str
 
 
@@ -147,7 +148,8 @@ def check_copy(path: Path, key: bytes, heads: Iterable[Head] = ()) -> tuple[tupl
     if faults:
         return tuple(faults), 0
     chain = _verify_copy(path, key, heads)
-    return tuple(_broken(chain)), chain.events
+    faults = list(_broken(chain)) or _changed_rows(path, key)
+    return tuple(faults), chain.events
 
 
 def audit_key(database: Database) -> bytes:
@@ -172,6 +174,20 @@ def _verify_copy(path: Path, key: bytes, heads: Iterable[Head]) -> ChainReport:
             return verify_chain(session, heads)
     finally:
         database.dispose()
+
+
+def _changed_rows(path: Path, key: bytes) -> list[Fault]:
+    database = Database(path, key)
+    try:
+        with database.read() as session:
+            changed = differing_rows(session)
+    finally:
+        database.dispose()
+    rows = ", ".join(f"{each.table} {each.id}" for each in changed[:5])
+    message = (
+        f"{len(changed)} rows are not what the events say, first {rows}. Find out who changed them; restore a backup."
+    )
+    return [Fault(code="changed_row", message=message)] if changed else []
 
 
 def _damage(connection: sqlite3.Connection) -> list[Fault]:

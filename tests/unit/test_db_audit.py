@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -17,6 +18,7 @@ from db import deliveries, images, jobs
 from db.audit import EventKind, append_event, is_own_key, read_head, verify_chain
 from db.engine import Database
 from db.heads import export_head, read_heads
+from db.keys import load_or_create_key
 from db.records import ChainReport, Receipt, ReportRecord
 from db.replay import Difference, differing_rows
 from db.views import TRIGGERS
@@ -106,6 +108,24 @@ def test_tampering_is_found_where_it_was_done(
     _tamper(ten_events, *statements)
     report = _verify(ten_events)
     assert (report.ok, report.first_broken_id, report.events) == (False, first_broken_id, first_broken_id - 1)
+
+
+def test_an_event_of_another_history_is_found(ten_events: Database, tmp_path: Path, noon: datetime) -> None:
+    """A restored copy went on under the same key: each of its events is authentic, but not in this log."""
+    shutil.copy(ten_events.path, tmp_path / "copy.sqlite")
+    other = Database(tmp_path / "copy.sqlite", load_or_create_key(tmp_path / "keys" / "audit.key"))
+    for database, kinds in ((ten_events, ("resent", "backup_made")), (other, ("backup_made", "resent"))):
+        for kind in kinds:
+            with database.begin() as session:
+                append_event(session, EventKind(kind), now=noon)
+        assert _verify(database).ok
+    other.dispose()
+    with closing(sqlite3.connect(tmp_path / "copy.sqlite")) as connection:
+        at, kind, facts, chained = connection.execute(
+            "SELECT at, kind, facts, hash FROM event WHERE id = 12"
+        ).fetchone()
+    _tamper(ten_events, f"UPDATE event SET at='{at}', kind='{kind}', facts='{facts}', hash='{chained}' WHERE id = 12")
+    assert _verify(ten_events).first_broken_id == 12
 
 
 def test_a_cut_tail_is_found_by_the_exported_head(ten_events: Database, tmp_path: Path, noon: datetime) -> None:

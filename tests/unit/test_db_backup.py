@@ -163,12 +163,19 @@ def test_a_changed_event_is_found_and_named(site: Any, statement: str, broken: i
     assert checking.verify(site.database).first_broken_id == broken
 
 
-def test_a_cut_tail_is_found_by_the_exported_head_alone(site: Any) -> None:
+def test_a_row_changed_behind_the_events_is_found(site: Any) -> None:
+    tamper(site.database.path, "UPDATE image SET patient_id = 'SOMEBODY' WHERE id = 1")
+    report = checking.check(site.database, site.spool)
+    assert [fault.code for fault in report.faults] == ["changed_row"]
+    assert "first image 1." in report.faults[0].message
+
+
+def test_a_cut_tail_is_named_by_the_exported_head(site: Any) -> None:
     heads = site.settings.audit_heads_path
     head = export_head(site.database, heads, now=NOW)
     assert head is not None
     tamper(site.database.path, f"DELETE FROM event WHERE id > {head.id - 2}")
-    assert codes(site) == []
+    assert codes(site) == ["changed_row"]  # the chain is whole; only rows show that something is gone
     assert codes(site, heads=read_heads(heads)) == ["broken_chain"]
     assert checking.verify(site.database, heads=read_heads(heads)).first_broken_id == head.id - 1
 
