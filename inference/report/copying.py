@@ -146,8 +146,8 @@ def copy_element(source: Dataset, target: Dataset, keyword: str) -> bool:
     if isinstance(element, RawDataElement):
         value = element.value or b""
         vr = dictionary_VR(element.tag)
-        if vr == "UI":  # its padding is no part of it, and often a wrong character
-            value = value.rstrip(b" \0")
+        # Padding is no part of a value, and often of the wrong character.
+        value = value.rstrip(b" \0" if vr == "UI" else b"\0")
         value += (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
         # The VR is the dictionary's: implicit sources have none, and some explicit ones a wrong one.
         element = element._replace(VR=vr, length=len(value), value=value, is_implicit_VR=False, is_little_endian=True)
