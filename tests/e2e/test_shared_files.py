@@ -43,7 +43,10 @@ def send_each(installation: Any, paths: list[Path]) -> dict[str, int | None]:
         entity = AE(ae_title="E2E")
         entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
         association = entity.associate("127.0.0.1", installation.port, ae_title="CXR")
-        assert association.is_established, f"{path.name}: the service does not answer any more"
+        if not association.is_established:  # the one context that we proposed is of a private syntax
+            assert association.is_aborted, f"{path.name}: the service does not answer any more"
+            statuses[path.name] = None
+            continue
         try:
             statuses[path.name] = association.send_c_store(dataset).get("Status")
         except (ValueError, AttributeError, KeyError, RecursionError):  # the sender can't encode it, or no context
