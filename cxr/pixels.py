@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,8 +79,7 @@ def to_model_input(
     pydicom's and Pillow's warnings quote what they warn of; they are kept back here, for the whole
     process (``warnings.catch_warnings``), so call from one thread at a time.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _without_warnings():
         if isinstance(source, Path):
             source = _read(source, recipe, max_megapixels)
         if isinstance(source, Dataset):
@@ -110,9 +110,17 @@ def read_image(path: Path, *, max_megapixels: int = DEFAULT_MAX_MEGAPIXELS) -> D
     OSError
         If the file can't be read.
     """
-    if _is_raster(path):
-        return read_raster(path.read_bytes(), max_megapixels=max_megapixels)
-    return _open(open_with_pixels, path, 4_000_000 * max_megapixels + _HEADER_BYTES)
+    with _without_warnings():
+        if _is_raster(path):
+            return read_raster(path.read_bytes(), max_megapixels=max_megapixels)
+        return _open(open_with_pixels, path, 4_000_000 * max_megapixels + _HEADER_BYTES)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _read(path: Path, recipe: PixelRecipe, max_megapixels: int) -> Dataset | NDArray[Any]:

@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 
 from cxr.errors import DamagedPixels, DecoderError, ImageError, MissingPixels, UnsupportedPixels
 from cxr.pixels import DEFAULT_RECIPE, to_model_input
+from inference import decoding
 from inference.decoding import Preparer
 from inference.decoding_process import Refusal, prepare
 
@@ -148,6 +149,19 @@ def test_killing_every_idle_child_is_survived(
                 os.kill(pid, signal.SIGKILL)
             wait_for(lambda killed=killed: not killed & children(), "the killed children are gone")
         wait_for(is_preparing, "images are prepared again")
+
+
+def test_a_pool_whose_processes_wait_for_each_other_is_replaced(
+    image: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(decoding, "_START_S", 5.0)
+    with Preparer(DEFAULT_RECIPE, processes=2, timeout_s=0.5) as preparer:
+        wait_for(lambda: preparer.submit(image).exception(WAIT_S) is None, "the processes are up")
+        # As a process leaves it that is killed while it hands over a result: locked for ever.
+        mutex = preparer._pool.processes._pool_manager.worker_manager.workers_channel.mutex
+        assert mutex.acquire(timeout=WAIT_S)
+        assert isinstance(preparer.submit(image).exception(WAIT_S), DecoderError)
+        wait_for(lambda: preparer.submit(image).exception(WAIT_S) is None, "images are prepared again", 120)
 
 
 def test_signals_to_the_group_leave_the_image_in_hand_alone(
