@@ -26,5 +26,5 @@ def test_no_other_distribution_claims_the_name(name: str) -> None:
 
 def test_no_test_folder_is_named_like_a_package_or_is_one(root: Path) -> None:
     tests = root / "tests"
-    assert not [path for path in tests.rglob("__init__.py")]
+    assert not list(tests.rglob("__init__.py"))
     assert not [path for path in tests.rglob("*") if path.is_dir() and path.name in PACKAGES]
