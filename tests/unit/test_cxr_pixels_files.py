@@ -7,6 +7,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -112,6 +113,16 @@ def test_every_shared_dicom_file_gives_an_array_or_a_code_in_little_memory(share
     assert {outcome[0] for name, outcome in outcomes.items() if name not in arrays} == codes
     for bomb in ("orthanc_2026-05-26-oob-monochrome-46341.dcm", "orthanc_2026-05-26-oob-monochrome-65535.dcm"):
         assert outcomes[bomb] == ["unsupported_pixels"]
+
+
+def test_what_the_header_forbids_is_refused_before_the_pixels_are_in_memory(
+    synthetic_xray: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "frames.dcm"
+    synthetic_xray(NumberOfFrames=2, PixelData=bytes(200 * 1024 * 1024)).save_as(path, enforce_file_format=True)
+    peak_mib, outcomes = measure([path])
+    assert outcomes["frames.dcm"] == ["unsupported_pixels"]
+    assert peak_mib < 200
 
 
 @pytest.mark.long
