@@ -7,6 +7,7 @@ APScheduler's; queues are not.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -75,6 +76,8 @@ class Timers:
         self._clock = clock
         self._started_at = clock()
         self._is_holder = threading.Event()
+        # A tick that finds the one before still at work is skipped by design, and is no warning.
+        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(
             # One thread more than there are senders: a destination that hangs holds up nothing else.
             executors={"default": ThreadPoolExecutor(4), "delivery": ThreadPoolExecutor(len(senders) + 1)},

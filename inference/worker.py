@@ -183,7 +183,7 @@ class Worker:
         destinations = () if is_held_back else destinations_for(job.peer_ae_title, self._destinations)
         try:
             with self._database.begin() as session:
-                jobs.finish(
+                unneeded = jobs.finish(
                     session,
                     job.id,
                     worker_id=self._worker_id,
@@ -196,6 +196,8 @@ class Worker:
             for report in reports:
                 self._spool.remove(report.spool_name)
             raise
+        for spool_name in unneeded:  # the same report was written before, and its bytes are what is sent
+            self._spool.remove(spool_name)
         log.info("reported", job=job.id, image=job.image_id, attempt=job.attempt)
 
     @contextmanager
