@@ -127,6 +127,11 @@ def close(association: Association) -> None:
     """Release an association, or abort it where release is not possible any more."""
     if association.is_established:
         association.release()
+    abandon(association)
+
+
+def abandon(association: Association) -> None:
+    """End an association that something went wrong with; a release would wait for an answer in vain."""
     if association.is_alive() and not association.is_released:
         association.abort()
 

@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 
 from cxr.errors import PeerUnreachable, PresentationContextRejected, ReportUnreadable
-from inference.delivery.association import Address, close, context, open_association, status_of
+from inference.delivery.association import Address, abandon, close, context, open_association, status_of
 from inference.delivery.carrier import Parcel, Stored, Verification
 from inference.delivery.dicom_verifier import DicomVerifier
 from inference.delivery.reading import read_report
@@ -121,7 +121,8 @@ class DicomCarrier:
             status = status_of(association.send_c_store(sent))
         except (PeerUnreachable, RuntimeError) as error:
             # RuntimeError is pynetdicom's way to say that the association has just ended.
-            self._drop()
+            abandon(association)
+            self._association = None
             raise PeerUnreachable("The destination cut the association or did not answer in time.") from error
         except (ValueError, AttributeError) as error:
             raise ReportUnreadable("The report can't be encoded for the destination.") from error

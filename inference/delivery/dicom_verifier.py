@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from config.logs import get_logger
 from cxr.errors import PeerUnreachable, PresentationContextRejected
-from inference.delivery.association import Address, close, context, open_association
+from inference.delivery.association import Address, abandon, close, context, open_association
 from inference.delivery.carrier import Parcel, Presence, Verification
 from inference.delivery.commitment import (
     COMMITMENT_SOP_CLASS,
@@ -132,8 +132,10 @@ class DicomVerifier:
         association = open_association(self._address, [context(sop_class_uid, _SYNTAXES)], self._inbox.handlers)
         try:
             yield association
-        except RuntimeError as error:  # pynetdicom's way to say that the association has just ended
-            raise PeerUnreachable("The destination cut the association.") from error
+        except (PeerUnreachable, RuntimeError) as error:
+            # RuntimeError is pynetdicom's way to say that the association has just ended.
+            abandon(association)
+            raise PeerUnreachable("The destination cut the association or did not answer in time.") from error
         finally:
             close(association)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
 import subprocess
@@ -328,6 +329,35 @@ def test_dcmtk_storescp(
     finally:
         process.terminate()
         process.wait(10)
+
+
+def test_peer_that_stops_to_read_is_unreachable(
+    tmp_path: Path, require_peer: Any, free_port: Callable[[], int], wait_for: Any, carrier_to: Any, parcel: Any
+) -> None:
+    """A stopped process: its kernel takes what fits, and nothing more is ever read."""
+    port, folder, large = free_port(), tmp_path / "received", tmp_path / "large.dcm"
+    folder.mkdir()
+    report = dcmread(parcel(0).path)
+    report.TextValue = "x" * 20_000_000
+    report.save_as(large)
+    process = subprocess.Popen([require_peer("storescp"), "--output-directory", str(folder), str(port)])
+    try:
+        wait_for(lambda: _answers(port), "storescp listens")
+        carrier = carrier_to(port, timeout_s=1.0)
+        carrier.store(parcel(0))
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(PeerUnreachable):
+            carrier.store(parcel(1, path=large))
+        carrier.close()
+        wait_for(lambda: not _association_threads(), "nothing of the association goes on")
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.wait(10)
+
+
+def _association_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "Requestor" in thread.name]
 
 
 def _answers(port: int) -> bool:
