@@ -212,6 +212,18 @@ def test_a_damaged_page_is_found(site: Any) -> None:
     assert [fault.code for fault in found] == ["damaged_file"]
 
 
+def test_an_index_that_does_not_fit_its_table_is_found(site: Any) -> None:
+    """Damage that no query of ours stumbles over."""
+    with closing(sqlite3.connect(site.database.path, isolation_level=None)) as live:
+        names = ("ix_image_patient_id", "ix_image_accession_number")
+        pages = dict(live.execute("SELECT name, rootpage FROM sqlite_schema WHERE name IN (?, ?)", names))
+        live.execute("PRAGMA writable_schema = ON")
+        for name, other in (names, names[::-1]):
+            live.execute("UPDATE sqlite_schema SET rootpage = ? WHERE name = ?", (pages[other], name))
+    site.database.dispose()
+    assert codes(site) == ["damaged_file"]
+
+
 def test_what_is_no_database_is_found(tmp_path: Path) -> None:
     (tmp_path / "audit.sqlite").write_bytes(b"\xff" * 8192)
     found, events = checking.check_copy(tmp_path / "audit.sqlite", b"k" * 32)
