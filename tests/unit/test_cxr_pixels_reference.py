@@ -139,7 +139,7 @@ def packed(draw: st.DrawFn, stored: NDArray[Any], allocated: int, bits: int, is_
 
 
 def add_meaning(draw: st.DrawFn, dataset: Dataset, low: int, high: int) -> None:
-    first, bottom, top = low, float(low), float(high)
+    first, bottom, top = max(-32768, low), float(low), float(high)
     modality = draw(st.sampled_from(["none", "rescale", "lut"]))
     if modality == "rescale":
         slope, intercept = draw(st.sampled_from([1, 0.5, 2.25, -1])), draw(st.integers(-2000, 2000))
