@@ -58,6 +58,7 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
     from app.default_model import ensure_active_package
     from db.engine import open_database
     from db.spool import Spool
+    from inference.delivery.routes import unbound_senders
     from inference.delivery.sender import Sender
     from inference.model import Model
     from inference.registry import Registry
@@ -70,6 +71,9 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
     database = open_database(settings.database_path, settings.audit_key_path, create=True)
     spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
     spool.prepare()
+    for destination in unbound_senders(settings.peers, settings.destinations):
+        # Its own images' results don't go back to it: said once, because a site may expect them.
+        log.warning("destination_gets_no_results_of_its_own_images", destination=destination.name)
     senders = [
         Sender(
             destination,

@@ -1,0 +1,235 @@
+"""The worker over a real database, spool, registry, child processes and model."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from blake3 import blake3
+from pydicom.dataset import Dataset
+
+from config.settings import DestinationSettings, WorkerSettings
+from cxr.domain import JobState
+from cxr.header import open_dataset, read_header
+from cxr.projection import decide_view
+from db import images, jobs
+from db.engine import Database
+from db.records import Receipt
+from db.results import ResultFilter, list_results
+from db.spool import Spool
+from inference.decoding import Preparer
+from inference.gates import TRAINED
+from inference.model import Model
+from inference.registry import Registry
+from inference.report import ReportOptions
+from inference.reporter import Reporter
+from inference.worker import Prepared, Worker
+
+PACS = DestinationSettings(name="pacs", kind="folder", address="/nowhere")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Bench:
+    """A worker's surroundings, and the worker in a thread."""
+
+    database: Database
+    spool: Spool
+    registry: Registry
+    loaded: list[str] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def receive(self, dataset: Dataset) -> int:
+        """Take an image in, as the listener does; returns its job."""
+        with self.spool.open_incoming() as incoming:
+            dataset.save_as(incoming.path, enforce_file_format=True)
+            spool_name = self.spool.keep(incoming)
+        header = read_header(open_dataset(self.spool.path(spool_name)))
+        digest = blake3(self.spool.path(spool_name).read_bytes()).hexdigest()
+        receipt = Receipt(
+            header=header,
+            decision=decide_view(header),
+            initial_state=JobState.QUEUED,
+            reason="view_position_frontal",
+            peer_ae_title="MODALITY",
+            transfer_syntax_uid=dataset.file_meta.TransferSyntaxUID,
+            size_bytes=1,
+            dataset_digest=digest,
+            pixel_digest=digest,
+            spool_name=spool_name,
+            received_at=now(),
+        )
+        with self.database.begin() as session:
+            return images.receive(session, receipt, now=now()).job_id
+
+    def promote(self, package: Any) -> str:
+        fingerprint = self.registry.add(package.folder).fingerprint
+        self.registry.promote(fingerprint, now=now(), actor="tests", reason="tests", accept={TRAINED: "tests"})
+        return fingerprint
+
+    def worker(self, *, deliver_untrained: bool = False, worker_id: str = "tests:1", **settings: Any) -> Worker:
+        def load(package: Any) -> Model:
+            self.loaded.append(package.fingerprint)
+            return Model.load(package, device="cpu")
+
+        return Worker(
+            database=self.database,
+            spool=self.spool,
+            registry=self.registry,
+            settings=WorkerSettings(poll_s=0.05, decode_processes=1, **settings),
+            destinations=(PACS,),
+            reporter=Reporter(
+                spool=self.spool,
+                options=ReportOptions(),
+                clock=now,
+                max_inflated_bytes=1 << 26,
+                saliency=True,
+                deliver_untrained=deliver_untrained,
+            ),
+            load_model=load,
+            worker_id=worker_id,
+            clock=now,
+        )
+
+    def states(self) -> dict[int, tuple[str, str | None]]:
+        with self.database.read() as session:
+            return {row.id: (row.state.value, row.error_code) for row in jobs.list_jobs(session, state=None, limit=100)}
+
+    def count(self, table: str) -> int:
+        with closing(sqlite3.connect(self.database.path)) as connection:
+            (number,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+        return int(number)
+
+
+@pytest.fixture
+def bench(audit_database: Database, tmp_path: Path) -> Bench:
+    spool = Spool(tmp_path / "data" / "spool", min_free_mib=1)
+    spool.prepare()
+    (tmp_path / "models").mkdir()
+    return Bench(database=audit_database, spool=spool, registry=Registry(tmp_path / "models"))
+
+
+@pytest.fixture
+def running(bench: Bench) -> Iterator[Callable[..., None]]:
+    """Run the worker in a thread until the test ends."""
+    threads: list[threading.Thread] = []
+
+    def run(**options: Any) -> None:
+        threads.append(threading.Thread(target=bench.worker(**options).run, args=(bench.stop,)))
+        threads[-1].start()
+
+    yield run
+    bench.stop.set()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_each_bad_image_fails_alone_with_its_code(
+    bench: Bench, running: Any, tiny_package: Any, synthetic_xray: Callable[..., Dataset], wait_for: Any
+) -> None:
+    bench.promote(tiny_package())
+    good = [bench.receive(synthetic_xray(seed=seed)) for seed in (1, 2, 3)]
+    frames = synthetic_xray(seed=4, NumberOfFrames="2")
+    frames.PixelData *= 2
+    colour = synthetic_xray(seed=5, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+    colour.BitsAllocated, colour.BitsStored, colour.HighBit = 8, 8, 7
+    colour.PixelData = bytes(range(256)) * (3 * 64 * 48 // 256)
+    missing = synthetic_xray(seed=6)
+    del missing.PixelData
+    short = synthetic_xray(seed=7)
+    short.PixelData = short.PixelData[:100]
+    bad = {bench.receive(image): code for image, code in [
+        (frames, "unsupported_pixels"), (colour, "unsupported_pixels"), (missing, "missing_pixels"),
+        (short, "damaged_pixels"),
+    ]}  # fmt: skip
+    running(batch_size=4)
+    wait_for(lambda: all(state in ("reported", "failed") for state, _ in bench.states().values()), "all are done", 120)
+    assert {job: bench.states()[job] for job in good} == dict.fromkeys(good, ("reported", None))
+    assert {job: bench.states()[job][1] for job in bad} == bad
+    with bench.database.read() as session:
+        rows = [row for row in list_results(session, ResultFilter()) if row.state is JobState.REPORTED]
+    assert {row.finding for row in rows} == {"covid19"}
+    assert all(row.score is not None and 0 <= row.score <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(("is_wished", "expected"), [(False, 0), (True, 2)])
+def test_untrained_results_are_delivered_only_on_an_explicit_setting(
+    is_wished: bool, expected: int, bench: Bench, running: Any, tiny_package: Any, synthetic_xray: Any, wait_for: Any
+) -> None:
+    bench.promote(tiny_package())
+    job = bench.receive(synthetic_xray())
+    running(deliver_untrained=is_wished)
+    wait_for(lambda: bench.states()[job][0] == "reported", "reported", 120)
+    assert bench.count("report") == 2  # the SR, and the evidence map as wished by the settings
+    assert bench.count("delivery") == expected
+
+
+def test_report_in_the_spool_says_untrained(
+    bench: Bench, running: Any, tiny_package: Any, synthetic_xray: Any, wait_for: Any
+) -> None:
+    bench.promote(tiny_package())
+    image = synthetic_xray()
+    job = bench.receive(image)
+    running()
+    wait_for(lambda: bench.states()[job][0] == "reported", "reported", 120)
+    written = [pydicom.dcmread(bench.spool.path(name)) for name in bench.spool.names() if name.startswith("reports/")]
+    assert {report.Modality for report in written} == {"SR", "OT"}
+    assert all("UNTRAINED" in report.SeriesDescription for report in written)
+    assert {report.StudyInstanceUID for report in written} == {image.StudyInstanceUID}
+
+
+def test_promoted_package_is_taken_up_between_two_batches(
+    bench: Bench, running: Any, tiny_package: Any, synthetic_xray: Any, wait_for: Any
+) -> None:
+    first = bench.promote(tiny_package(seed=0))
+    before = bench.receive(synthetic_xray(seed=1))
+    running()
+    wait_for(lambda: bench.states()[before][0] == "reported", "the first package scores", 120)
+    second = bench.promote(tiny_package(seed=1))
+    after = bench.receive(synthetic_xray(seed=2))
+    wait_for(lambda: bench.states()[after][0] == "reported", "the second package scores", 120)
+    assert bench.loaded == [first, second]
+    with bench.database.read() as session:
+        by_job = {row.job_id: row.fingerprint for row in list_results(session, ResultFilter())}
+    assert by_job == {before: first, after: second}
+
+
+def test_late_worker_leaves_no_result_and_no_report(
+    bench: Bench, running: Any, tiny_package: Any, synthetic_xray: Any, wait_for: Any
+) -> None:
+    bench.promote(tiny_package())
+    job = bench.receive(synthetic_xray())
+    worker = bench.worker()
+    with bench.database.begin() as session:
+        (claimed,) = jobs.claim(session, worker_id="tests:1", limit=1, now=now() - timedelta(hours=1), lease_s=5)
+    with bench.database.begin() as session:
+        assert jobs.release_expired(session, max_attempts=9, now=now()) == 1
+    package = bench.registry.active()
+    model = Model.load(package, device="cpu")
+    with Preparer(package.manifest.recipe, processes=1, timeout_s=60) as preparer:
+        pixels = preparer.submit(bench.spool.path(claimed.spool_name))
+        worker._score([Prepared(claimed, pixels)], package, model)
+    assert bench.states()[job] == ("queued", "lease_expired")
+    assert [name for name in bench.spool.names() if name.startswith("reports/")] == []
+
+
+def test_stop_gives_claimed_jobs_back(bench: Bench, tiny_package: Any, synthetic_xray: Any) -> None:
+    bench.promote(tiny_package())
+    job = bench.receive(synthetic_xray())
+    with bench.database.begin() as session:
+        jobs.claim(session, worker_id="tests:1", limit=1, now=now(), lease_s=600)
+    bench.stop.set()
+    bench.worker().run(bench.stop)
+    assert bench.states()[job] == ("queued", None)
