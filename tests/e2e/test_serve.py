@@ -1,0 +1,138 @@
+"""`cxr serve` as an operator meets it: restarts, an orderly stop, the death of the supervisor, `cxr score`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+from pydicom.dataset import Dataset
+
+
+def children(pid: int) -> dict[str, int]:
+    """The roles that a supervisor runs, by name."""
+    found = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+        found |= {role: int(child) for role in ("listen", "work") if role in words}
+    return found
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_killed_children_are_started_again_and_nothing_is_lost(
+    service: Callable[..., Any], synthetic_xray: Callable[..., Dataset], wait_for: Any
+) -> None:
+    installation = service()
+    supervisor = installation.start("serve")
+    before = wait_for(lambda: len(children(supervisor.pid)) == 2 and children(supervisor.pid), "two children")
+    assert installation.send(synthetic_xray(seed=1)) == [0]
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+
+    def replaced() -> bool:
+        now = children(supervisor.pid)
+        return len(now) == 2 and not set(now.values()) & set(before.values())
+
+    wait_for(replaced, "both roles run again", 60)
+    wait_for(lambda: not is_free(installation.port), "the listener accepts again", 60)
+    assert installation.send(synthetic_xray(seed=2)) == [0]
+    rows = installation.wait_until_finished(2)
+    assert [row["state"] for row in rows] == ["reported", "reported"]
+
+
+def test_sigterm_ends_everything_in_order(service: Callable[..., Any], wait_for: Any) -> None:
+    installation = service()
+    supervisor = installation.start("serve")
+    roles = wait_for(lambda: len(children(supervisor.pid)) == 2 and children(supervisor.pid), "two children")
+    supervisor.send_signal(signal.SIGTERM)
+    assert supervisor.wait(60) == 0
+    assert not [pid for pid in roles.values() if Path(f"/proc/{pid}").exists()]
+    assert is_free(installation.port)
+
+
+def test_children_do_not_outlive_a_killed_supervisor(service: Callable[..., Any], wait_for: Any) -> None:
+    installation = service()
+    supervisor = installation.start("serve")
+    roles = wait_for(lambda: len(children(supervisor.pid)) == 2 and children(supervisor.pid), "two children")
+    supervisor.kill()
+    supervisor.wait()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in roles.values()), "the children end", 90)
+    assert is_free(installation.port)
+
+
+def test_faults_of_the_settings_are_said_before_anything_starts(service: Callable[..., Any]) -> None:
+    installation = service('[[destinations]]\nname = "x"\nkind = "dicom"\naddress = "nowhere"\n')
+    installation.run("serve", code=2)
+    assert not (installation.folder / "var" / "audit.sqlite").exists()
+
+
+@pytest.fixture
+def films(service: Callable[..., Any], synthetic_xray: Callable[..., Dataset]) -> tuple[Any, list[str]]:
+    """An installation with files to score: a frontal and a lateral DICOM, a PNG, and a text that says it is DICOM."""
+    installation = service()
+    synthetic_xray().save_as(installation.folder / "pa.dcm", enforce_file_format=True)
+    synthetic_xray(seed=1, ViewPosition="LL", PatientOrientation=["P", "F"]).save_as(
+        installation.folder / "lateral.dcm", enforce_file_format=True
+    )
+    picture = synthetic_xray(seed=2).pixel_array // 16
+    cv2.imwrite(str(installation.folder / "film.png"), picture.astype("uint8"))
+    (installation.folder / "letter.dcm").write_text("Dear colleague, this is no image at all. " * 20)
+    return installation, ["pa.dcm", "lateral.dcm", "film.png", "letter.dcm"]
+
+
+def test_score_prints_one_object_per_file_and_goes_on_after_bad_ones(films: tuple[Any, list[str]]) -> None:
+    installation, names = films
+    rows = {
+        row["file"]: row for row in map(json.loads, installation.run("score", "--json", *names, code=1).splitlines())
+    }
+    assert set(rows) == set(names)
+    assert {"file", "view", "reason", "finding", "score", "error_code"} <= set(rows["pa.dcm"])
+    assert rows["pa.dcm"]["view"] == "frontal"
+    assert rows["pa.dcm"]["score"] is not None
+    assert rows["pa.dcm"]["model_status"] == "untrained"
+    assert (rows["lateral.dcm"]["view"], rows["lateral.dcm"]["score"]) == ("not_frontal", None)
+    assert rows["film.png"]["score"] is not None
+    assert rows["letter.dcm"]["error_code"] == "unparsable"
+
+
+def test_score_equals_what_the_service_says(
+    films: tuple[Any, list[str]], synthetic_xray: Callable[..., Dataset]
+) -> None:
+    installation, _ = films
+    alone = json.loads(installation.run("score", "--json", "pa.dcm"))
+    installation.start("serve")
+    assert installation.send(synthetic_xray()) == [0]
+    (row,) = installation.wait_until_finished(1)
+    assert row["score"] == pytest.approx(alone["score"], abs=1e-6)
+    assert row["fingerprint"] == alone["fingerprint"]
+
+
+def test_overlay_is_a_picture(films: tuple[Any, list[str]]) -> None:
+    installation, _ = films
+    installation.run("score", "pa.dcm", "--overlay", "evidence.png")
+    picture = cv2.imread(str(installation.folder / "evidence.png"))
+    assert picture is not None
+    assert picture.std() > 10
+    installation.run("score", "pa.dcm", "film.png", "--overlay", "evidence.png", code=2)
+
+
+def test_first_start_serves_an_untrained_resnet50(
+    service: Callable[..., Any], synthetic_xray: Callable[..., Dataset]
+) -> None:
+    installation = service(model=False)
+    installation.start("serve")
+    assert installation.send(synthetic_xray()) == [0]
+    (row,) = installation.wait_until_finished(1, 240)
+    assert (row["state"], row["model"], row["model_status"]) == ("reported", "untrained-resnet50", "untrained")
+    (package,) = map(json.loads, installation.run("model", "list", "--json").splitlines())
+    assert package["status"] == "untrained"
