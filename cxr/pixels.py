@@ -28,6 +28,7 @@ from cxr.pixel_header import DEFAULT_MAX_MEGAPIXELS, check_header
 from cxr.raster import RASTER_SIGNATURES, read_raster, to_one_channel
 from cxr.reading import open_dataset, open_with_pixels
 from cxr.recipe import DEFAULT_RECIPE, PixelRecipe
+from cxr.steps import from_steps, to_steps
 from cxr.stored import StoredPixels, decode
 from cxr.tones import Counts, Tones, grey_table
 
@@ -86,7 +87,8 @@ def to_model_input(
             grey = _paint(decode(source, recipe, max_megapixels=max_megapixels), recipe)
         else:
             grey = _from_array(source, recipe)
-    return np.clip(_to_square(grey, recipe), 0.0, 1.0)[:, :, np.newaxis]
+    square = np.clip(_to_square(grey, recipe), 0.0, 1.0)
+    return (from_steps(to_steps(square)) if recipe.quantised else square)[:, :, np.newaxis]
 
 
 def read_image(path: Path, *, max_megapixels: int = DEFAULT_MAX_MEGAPIXELS) -> Dataset | NDArray[Any]:

@@ -35,7 +35,10 @@ _CHOICES: Final[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
         "raster": get_args(Raster),
     }
 )
-_FLAGS: Final = ("modality_lut", "inversion", "padding")
+_FLAGS: Final = ("modality_lut", "inversion", "padding", "quantised")
+# Fields of later versions: left out of a recipe's document while they change nothing, so that the
+# digests of packages that were made without them stay.
+_LATER: Final[Mapping[str, Any]] = MappingProxyType({"quantised": False})
 _SIZES: Final = (16, 4096)  # as in the package's manifest
 _GREY_LEVELS: Final = (2, 65536)
 
@@ -102,6 +105,10 @@ class PixelRecipe:
     """How PNG and JPEG become grey. ``full``: divide by the largest value of the type.
     ``robust``: percentiles."""
 
+    quantised: bool = False
+    """Round the result to 65 535 steps (``cxr.steps``), so that a training cache of 16-bit numbers
+    holds exactly what is served. True for everything that this project trains."""
+
     def __post_init__(self) -> None:
         if type(self.version) is not int or self.version != RECIPE_VERSION:
             raise ValueError(f"version: {RECIPE_VERSION} is accepted")
@@ -130,8 +137,8 @@ class PixelRecipe:
             raise ValueError("min_spread: a number in [0, 1) is accepted")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give every field, for ``package.json``."""
-        return asdict(self)
+        """Give every field that matters, for ``package.json``."""
+        return {name: value for name, value in asdict(self).items() if name not in _LATER or value != _LATER[name]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PixelRecipe:
@@ -151,7 +158,7 @@ class PixelRecipe:
                 "serves: install the version that the package was made with, or rebuild the package."
             )
         known = {field.name for field in fields(cls)}
-        absent, extra = sorted(known - set(values)), len(set(values) - known)
+        absent, extra = sorted(known - set(values) - set(_LATER)), len(set(values) - known)
         if absent or extra:
             raise IncompatiblePackage(
                 f"The pixel recipe lacks {', '.join(absent) or 'nothing'} and has {extra} unknown "
@@ -176,7 +183,10 @@ def _check_whole(name: str, value: object, accepted: tuple[int, int]) -> None:
 
 
 DEFAULT_RECIPE: Final = PixelRecipe()
-"""What this project trains and serves with: 224 x 224, padded to a square."""
+"""224 x 224, padded to a square: what untrained packages are served with."""
+
+TRAINING_RECIPE: Final = PixelRecipe(quantised=True)
+"""The same in 65 535 steps: what this project trains with, and serves what it trained with."""
 
 MIDRC_EMORY_RECIPE: Final = PixelRecipe(
     fit="stretch",

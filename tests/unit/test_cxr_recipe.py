@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cxr.errors import IncompatiblePackage
-from cxr.recipe import DEFAULT_RECIPE, MIDRC_EMORY_RECIPE, RECIPES, PixelRecipe
+from cxr.recipe import DEFAULT_RECIPE, MIDRC_EMORY_RECIPE, RECIPES, TRAINING_RECIPE, PixelRecipe
 
 OTHER_VALUES: dict[str, Any] = {
     "size": 320,
@@ -52,6 +52,15 @@ def test_every_field_counts_for_the_digest() -> None:
     assert len(digests) == len(OTHER_VALUES) + 1
 
 
+def test_a_field_of_a_later_version_leaves_old_packages_as_they_are() -> None:
+    quantised = dataclasses.replace(DEFAULT_RECIPE, quantised=True)
+    assert "quantised" not in DEFAULT_RECIPE.to_dict()
+    assert quantised.to_dict() == DEFAULT_RECIPE.to_dict() | {"quantised": True}
+    assert quantised.digest != DEFAULT_RECIPE.digest
+    assert PixelRecipe.from_dict(quantised.to_dict()) == quantised == TRAINING_RECIPE
+    assert PixelRecipe.from_dict(DEFAULT_RECIPE.to_dict() | {"quantised": False}).digest == DEFAULT_RECIPE.digest
+
+
 def test_a_number_has_one_digest_however_json_writes_it() -> None:
     values = DEFAULT_RECIPE.to_dict() | {"max_saturated": 1}
     assert PixelRecipe.from_dict(values).digest == dataclasses.replace(DEFAULT_RECIPE, max_saturated=1.0).digest
@@ -78,6 +87,7 @@ def test_it_is_frozen() -> None:
         ({"scaling": None}, "scaling"),
         ({"colour": "yes"}, "colour"),
         ({"raster": ""}, "raster"),
+        ({"quantised": 1}, "quantised"),
         ({"modality_lut": 1}, "modality_lut"),
         ({"inversion": "true"}, "inversion"),
         ({"padding": None}, "padding"),
