@@ -32,7 +32,10 @@ _PADDING = " \0"
 def find(dataset: Dataset, keyword: str) -> RawDataElement | DataElement | None:
     """Find an element without converting it; None if it is absent."""
     tag = tag_for_keyword(keyword)
-    element = None if tag is None or tag not in dataset else dataset.get_item(tag)
+    try:
+        element = None if tag is None or tag not in dataset else dataset.get_item(tag)
+    except (*READING_FAULTS, OSError):
+        return None  # it claims to be so long that it was left in the file, and is not there
     return element if isinstance(element, RawDataElement | DataElement) else None
 
 

@@ -411,6 +411,20 @@ def test_a_bare_dataset_without_preamble_is_implicit_little_endian(film: Make, t
     np.testing.assert_array_equal(to_model_input(path), expected)
 
 
+@pytest.mark.parametrize("claimed", [0x00200001, 0x7FFFFFFF])
+def test_an_element_that_claims_to_be_longer_than_the_file_is_damage(film: Make, tmp_path: Path, claimed: int) -> None:
+    dataset = film(ramp())
+    del dataset.file_meta
+    path = tmp_path / "claims.dcm"
+    dataset.save_as(path, implicit_vr=True, little_endian=True)
+    columns = b"\x28\x00\x11\x00"
+    true, false = (columns + length.to_bytes(4, "little") for length in (2, claimed))
+    assert path.read_bytes().count(true) == 1
+    path.write_bytes(path.read_bytes().replace(true, false))
+    with pytest.raises(DamagedPixels):
+        to_model_input(path)
+
+
 def test_sixteen_bit_png_keeps_its_depth(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 65536, (64, 64)).astype(np.uint16)
     path = tmp_path / "deep.png"
