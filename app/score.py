@@ -175,7 +175,9 @@ def _print_table(rows: Sequence[FileScore], package: ModelPackage) -> None:
     title = f"{manifest.name} {manifest.version} - {NOTICE}"
     if manifest.status is not PackageStatus.EVALUATED:
         title += f" - {manifest.status.value.upper()} MODEL"
-    table = Table("file", "view", "reason", "finding", "score", "error", title=title)
+    table = Table(title=title)
+    for heading in ("file", "view", "reason", "finding", "score", "error"):
+        table.add_column(heading, overflow="fold")
     for row in rows:
         shown = "" if row.score is None else f"{row.score:.4f}"
         table.add_row(row.file, row.view, row.reason, row.finding or "", shown, row.error_code or "")
