@@ -412,7 +412,10 @@ def test_a_bare_dataset_without_preamble_is_implicit_little_endian(film: Make, t
 
 
 @pytest.mark.parametrize("claimed", [0x00200001, 0x7FFFFFFF])
-def test_an_element_that_claims_to_be_longer_than_the_file_is_damage(film: Make, tmp_path: Path, claimed: int) -> None:
+@pytest.mark.parametrize("end", [b"", b"\0"], ids=["even", "odd"])
+def test_an_element_that_claims_to_be_longer_than_the_file_is_damage(
+    film: Make, tmp_path: Path, claimed: int, end: bytes
+) -> None:
     dataset = film(ramp())
     del dataset.file_meta
     path = tmp_path / "claims.dcm"
@@ -420,7 +423,7 @@ def test_an_element_that_claims_to_be_longer_than_the_file_is_damage(film: Make,
     columns = b"\x28\x00\x11\x00"
     true, false = (columns + length.to_bytes(4, "little") for length in (2, claimed))
     assert path.read_bytes().count(true) == 1
-    path.write_bytes(path.read_bytes().replace(true, false))
+    path.write_bytes(path.read_bytes().replace(true, false) + end)
     with pytest.raises(DamagedPixels):
         to_model_input(path)
 
