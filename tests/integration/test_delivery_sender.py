@@ -294,13 +294,22 @@ def test_killed_after_sending_the_peer_ends_up_with_one_object(outbox: Any, orth
 
 
 def test_sender_that_lost_its_lease_writes_nothing(outbox: Any, sender_to: Any, peer_factory: Any) -> None:
+    """While a slow sender waits for its answer, a quick one takes over and is through; the slow one is refused."""
     outbox.add()
     peer = peer_factory()
     slow, quick = sender_to(peer.address), sender_to(peer.address)
-    peer.behave = lambda event: quick.deliver_due(after(minutes=10)) and None if len(peer.received) == 1 else None
+
+    def overtake(event: Any) -> int:
+        if len(peer.received) > 1:
+            return 0x0000
+        quick.deliver_due(after(minutes=10))
+        return 0xA700
+
+    peer.behave = overtake
     slow.deliver_due(NOON)
     assert len(peer.received) == 2
-    assert (outbox.row().state, outbox.row().attempts) == (DeliveryState.SENT, 1)
+    row = outbox.row()
+    assert (row.state, row.attempts, row.error_code) == (DeliveryState.SENT, 1, None)
 
 
 def test_orthanc_down_then_up_gets_it_once(outbox: Any, orthanc: Any, sender_to: Any) -> None:
