@@ -121,10 +121,10 @@ class Scorer:
         return decision.view.value, decision.reason, is_wanted
 
     def _rows(self, file: Path, view: str, reason: str, overlay: Path | None) -> Iterator[FileScore]:
-        from cxr.pixels import read_image, to_model_input
+        from cxr.pixels import to_model_input
 
         manifest = self.package.manifest
-        pixels = to_model_input(read_image(file), manifest.recipe)
+        pixels = to_model_input(file, manifest.recipe, max_megapixels=self._settings.worker.max_megapixels)
         output = self._model().score(pixels[None])
         if overlay is not None:
             self._write_overlay(overlay, pixels, output)

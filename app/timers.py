@@ -56,6 +56,8 @@ class Timers:
         Unique among all processes of this database.
     clock
         The time, as an aware datetime.
+    lease_ttl_s
+        A holder that is silent for this long loses the lease.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class Timers:
         senders: Sequence[Sender],
         holder: str,
         clock: Callable[[], datetime],
+        lease_ttl_s: float = LEASE_TTL_S,
     ) -> None:
+        self._lease_ttl_s = lease_ttl_s
         self._settings = settings
         self._database = database
         self._spool = spool
@@ -87,7 +91,7 @@ class Timers:
     def start(self) -> None:
         """Take the lease if it is free and start all timers."""
         self._hold()
-        self._every(LEASE_TTL_S / 3, self._hold, name="hold", always=True)
+        self._every(self._lease_ttl_s / 3, self._hold, name="hold", always=True)
         for name, sender in self._senders.items():
             self._every(DELIVER_EVERY_S, partial(self._deliver, sender), name=f"deliver:{name}")
         self._every(60, self._release_expired, name="release_expired")
@@ -110,11 +114,25 @@ class Timers:
         with self._database.begin() as session:
             leases.release_hold(session, name=LEASE, holder=self._holder)
 
+    @property
+    def is_holder(self) -> bool:
+        """Whether this process does the database's maintenance now."""
+        return self._is_holder.is_set()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the timers run."""
+        return bool(self._scheduler.running)
+
+    def run_now(self, name: str) -> None:
+        """Let one timer tick now."""
+        self._scheduler.modify_job(name, next_run_time=self._clock())
+
     def wake_delivery(self) -> None:
         """Deliver now rather than at the next tick: a report was just written."""
         for name in self._senders:
             try:
-                self._scheduler.modify_job(f"deliver:{name}", next_run_time=self._clock())
+                self.run_now(f"deliver:{name}")
             except JobLookupError:  # stopping
                 return
 
@@ -143,14 +161,19 @@ class Timers:
         return run
 
     def _hold(self) -> None:
-        with self._database.begin() as session:
-            is_held = leases.hold(session, name=LEASE, holder=self._holder, ttl_s=LEASE_TTL_S, now=self._clock())
-        if is_held != self._is_holder.is_set():
-            log.info("maintenance", holds=is_held)
-        if is_held:
-            self._is_holder.set()
-        else:
-            self._is_holder.clear()
+        is_held = False
+        try:
+            with self._database.begin() as session:
+                is_held = leases.hold(
+                    session, name=LEASE, holder=self._holder, ttl_s=self._lease_ttl_s, now=self._clock()
+                )
+        finally:  # also when the database refuses: whoever can't renew must not go on
+            if is_held != self._is_holder.is_set():
+                log.info("maintenance", holds=is_held)
+            if is_held:
+                self._is_holder.set()
+            else:
+                self._is_holder.clear()
 
     def _deliver(self, sender: Sender) -> None:
         sender.deliver_due(self._clock())
