@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.uid import Comprehensive3DSRStorage
 
 from app.timers import Timers
 from config.settings import Settings, load_settings
@@ -18,6 +19,7 @@ from db import images, jobs
 from db.audit import EventKind
 from db.backup import list_backups
 from db.engine import Database, open_database
+from db.records import ReportRecord
 from db.spool import Spool
 from inference.delivery.sender import Sender
 
@@ -102,7 +104,6 @@ def test_report_is_delivered_when_woken(
     spool: Spool,
     make_receipt: Any,
     make_scored: Any,
-    make_report: Any,
     wait_for: Any,
     tmp_path: Path,
     synthetic_xray: Any,
@@ -110,7 +111,15 @@ def test_report_is_delivered_when_woken(
     timers = start("a")
     buffer = io.BytesIO()
     synthetic_xray().save_as(buffer, enforce_file_format=True)
-    report = make_report(spool_name=spool.write(buffer.getvalue(), suffix=".dcm"))
+    report = ReportRecord(
+        kind="sr",
+        sop_class_uid=Comprehensive3DSRStorage,
+        sop_instance_uid="2.25.1",
+        series_instance_uid="2.25.2",
+        spool_name=spool.write(buffer.getvalue(), suffix=".dcm"),
+        content_digest="ab" * 32,
+        created_at=now(),
+    )
     with database.begin() as session:
         images.receive(session, make_receipt(received_at=now()), now=now())
     with database.begin() as session:
