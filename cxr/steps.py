@@ -6,7 +6,7 @@ uint16, and serving, which prepares each image anew, see the same bytes.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,12 @@ STEPS: Final = 65535
 
 def to_steps(grey: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Round grey in [0, 1] to the nearest step; any shape."""
-    return np.rint(grey * np.float32(STEPS)).astype(np.uint16)
+    steps: NDArray[np.uint16] = np.rint(grey * np.float32(STEPS)).astype(np.uint16)
+    return steps
 
 
 def from_steps(steps: NDArray[np.uint16]) -> NDArray[np.float32]:
     """Give the grey of each step, in [0, 1]; ``to_steps`` of it gives the steps back."""
-    grey: NDArray[Any] = steps.astype(np.float32)
+    grey: NDArray[np.float32] = steps.astype(np.float32)
     grey /= np.float32(STEPS)
     return grey

@@ -12,61 +12,50 @@ features for discriminative localization" (the map and the score are the same li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import keras
 
-Activation = Literal["sigmoid", "softmax"]
+from training.backbones import BACKBONES, CAFFE_MEANS, Scaling
 
-CAFFE_MEANS: Final = (103.939, 116.779, 123.68)
-"""Mean blue, green and red of ImageNet: what ResNet50's published weights subtract."""
+__all__ = ["BACKBONES", "CAFFE_MEANS", "EVIDENCE_HEAD", "Activation", "Head", "Pooling", "Scaling", "build"]
+
+Activation = Literal["sigmoid", "softmax"]
+Pooling = Literal["average", "maximum", "average4", "flatten"]
 
 # A fresh head starts near a logit of 0, whatever the backbone's features sum up to.
 _HEAD_SPREAD: Final = 1e-3
 
 Tensor = Any
-Backbone = Callable[[Tensor, Path | None], Tensor]
 
 
-def resnet50_features(image: Tensor, weights: Path | None) -> Tensor:
-    """ResNet50 without its top, ImageNet's scaling included: 1/32 of the size, 2048 channels.
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What turns features into logits.
 
     Parameters
     ----------
-    image
-        Shape (N, size, size, 1), in [0, 1].
-    weights
-        A ``.weights.h5`` or legacy ``.h5`` file without top; None: random.
+    kind
+        ``evidence``: a 1 x 1 convolution whose mean is the logit, with the map as second output.
+        ``dense``: pooling and dense layers, as this project's predecessors had; no map.
+    pooling
+        Of a dense head: ``average`` or ``maximum`` over the whole map, ``average4`` over squares
+        of 4 x 4 and then flat, or ``flatten``.
+    hidden
+        Units of its hidden layers (ReLU).
+    dropout
+        Share of the last hidden units that training leaves out, in [0, 1).
     """
-    colour = keras.layers.Concatenate(name="grey_to_colour")([image, image, image])
-    scaled = keras.layers.Rescaling(255.0, offset=[-mean for mean in CAFFE_MEANS], name="imagenet_scale")(colour)
-    path = None if weights is None else str(weights)
-    return keras.applications.ResNet50(include_top=False, weights=path, input_tensor=scaled).output
+
+    kind: Literal["evidence", "dense"] = "evidence"
+    pooling: Pooling = "average"
+    hidden: tuple[int, ...] = ()
+    dropout: float = 0.0
 
 
-def tiny_features(image: Tensor, weights: Path | None) -> Tensor:
-    """A CNN of about 6000 weights, for tests and tutorials: 1/16 of the size, 32 channels.
-
-    Raises
-    ------
-    ValueError
-        If weights are given: nobody publishes any.
-    """
-    if weights is not None:
-        raise ValueError("the tiny network has no published weights: leave them out")
-    features = keras.layers.Rescaling(2.0, offset=-1.0, name="centre")(image)
-    for stage, channels in enumerate((8, 16, 32), start=1):
-        strides = 4 if stage == 1 else 2
-        convolution = keras.layers.Conv2D(channels, 3, strides=strides, padding="same", name=f"conv{stage}")
-        features = keras.layers.ReLU(name=f"relu{stage}")(convolution(features))
-    return features
-
-
-BACKBONES: Final[Mapping[str, Backbone]] = MappingProxyType({"resnet50": resnet50_features, "tiny": tiny_features})
-"""Architectures by name."""
+EVIDENCE_HEAD: Final = Head()
 
 
 def build(
@@ -76,6 +65,8 @@ def build(
     activation: Activation = "sigmoid",
     size: int = 224,
     weights: Path | None = None,
+    head: Head = EVIDENCE_HEAD,
+    scaling: Scaling = "imagenet",
 ) -> Any:  # noqa: ANN401 (Keras has no types)
     """Build a network.
 
@@ -91,12 +82,17 @@ def build(
         Rows and columns of the input; at least 32.
     weights
         File of the backbone's weights; None: random. The head is always random.
+    head
+        From features to logits.
+    scaling
+        What the backbone gets: ``imagenet``, the scale of its published weights, or ``unit``, [0, 1].
 
     Returns
     -------
     keras.Model
-        Input ``image`` (N, size, size, 1) in [0, 1]; outputs ``prob`` (N, classes) and ``evidence``
-        (N, h, w, classes). Layer ``calibrate`` takes 1/temperature and bias after training.
+        Input ``image`` (N, size, size, 1) in [0, 1]; output ``prob`` (N, classes) and, with the
+        evidence head, ``evidence`` (N, h, w, classes). Layer ``logit`` gives (N, classes); layer
+        ``calibrate`` takes 1/temperature and bias after training.
 
     Raises
     ------
@@ -108,12 +104,36 @@ def build(
     if classes < 1 or (activation == "softmax" and classes < 2) or size < 32:
         raise ValueError(f"classes >= 1 (softmax: >= 2) and size >= 32 are needed; got {classes} and {size}")
     image = keras.Input((size, size, 1), name="image")
-    features = BACKBONES[architecture](image, weights)
-    head = keras.layers.Conv2D(
-        classes, 1, kernel_initializer=keras.initializers.RandomNormal(stddev=_HEAD_SPREAD), name="evidence"
-    )
-    evidence = head(features)
-    logit = keras.layers.GlobalAveragePooling2D(name="logit")(evidence)
-    calibrated = keras.layers.Rescaling(1.0, offset=[0.0] * classes, name="calibrate")(logit)
-    probability = keras.layers.Activation(activation, name="prob")(calibrated)
-    return keras.Model(image, [probability, evidence], name=architecture)
+    features = BACKBONES[architecture].features(image, weights, scaling)
+    if head.kind == "evidence":
+        evidence = _evidence(features, classes)
+        logit = keras.layers.GlobalAveragePooling2D(name="logit", dtype="float32")(evidence)
+    else:
+        evidence = None
+        logit = _dense(features, head, classes)
+    # Logits and what comes after stay float32 under any policy of mixed precision.
+    calibrated = keras.layers.Rescaling(1.0, offset=[0.0] * classes, name="calibrate", dtype="float32")(logit)
+    probability = keras.layers.Activation(activation, name="prob", dtype="float32")(calibrated)
+    return keras.Model(image, [probability] if evidence is None else [probability, evidence], name=architecture)
+
+
+def _evidence(features: Tensor, classes: int) -> Tensor:
+    initial = keras.initializers.RandomNormal(stddev=_HEAD_SPREAD)
+    layer = keras.layers.Conv2D(classes, 1, kernel_initializer=initial, name="evidence", dtype="float32")
+    return layer(features)
+
+
+def _dense(features: Tensor, head: Head, classes: int) -> Tensor:
+    if head.pooling == "average":
+        values = keras.layers.GlobalAveragePooling2D(name="pool")(features)
+    elif head.pooling == "maximum":
+        values = keras.layers.GlobalMaxPooling2D(name="pool")(features)
+    else:
+        if head.pooling == "average4":
+            features = keras.layers.AveragePooling2D(4, name="pool")(features)
+        values = keras.layers.Flatten(name="flat")(features)
+    for place, units in enumerate(head.hidden, start=1):
+        values = keras.layers.Dense(units, activation="relu", name=f"hidden{place}")(values)
+    if head.dropout:
+        values = keras.layers.Dropout(head.dropout, name="dropout")(values)
+    return keras.layers.Dense(classes, name="logit", dtype="float32")(values)
