@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEBIAN_PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java
 
-.PHONY: run install test test-long check format lock peers bench wheel clean
+.PHONY: run install test test-long check format docs lock peers bench wheel clean
 
 run: install ## Start the service with its defaults: SQLite, loopback, ./var
 	$(BIN)/cxr serve
@@ -38,6 +38,9 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: install ## Write the pages and tables of docs/ that come from the code
+	$(BIN)/python docs/generate.py
+
 lock: ## Renew locks/ (needs uv); hashes of every file, no index host
 	for set in "build --group build" "listener pyproject.toml" "worker pyproject.toml --extra worker --extra train" \
 	           "gpu pyproject.toml --extra worker --extra train --extra gpu" \
@@ -46,6 +49,9 @@ lock: ## Renew locks/ (needs uv); hashes of every file, no index host
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url $$what --output-file locks/$$name.txt || exit 1; \
 	done
+
+wheel: install ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 bench: install ## Measure; numbers go into bench/README.md by hand
 	$(BIN)/python bench/run.py
