@@ -25,6 +25,7 @@ VERBS = {
     "score": "app.score",
     "audit": "db.cli:audit_app",
     "jobs": "db.cli:jobs_app",
+    "train": "training.cli",
     "model": "app.model_cli",
     "db": "db.cli:db_app",
     "config": "config.cli",

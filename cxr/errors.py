@@ -34,10 +34,16 @@ received, what is accepted and what to do, and carry no patient value, path or f
     │  ├─ PeerRefused                      final
     │  │  └─ PresentationContextRejected
     │  └─ ReportUnreadable                 final
-    └─ StorageError
-       ├─ SchemaMismatch                   start-up
-       ├─ LeaseLost
-       └─ MissingRow
+    ├─ StorageError
+    │  ├─ SchemaMismatch                   start-up
+    │  ├─ LeaseLost
+    │  └─ MissingRow
+    └─ TrainingError                     what was asked of `cxr train` can't be done
+       ├─ ManifestError                    a table of cases, or a data set's folder
+       ├─ PredictionsError                 a table of predictions
+       ├─ SplitError
+       ├─ RecipeError                      a training recipe
+       └─ RunError                         a run's folder
 """
 
 from __future__ import annotations
@@ -256,3 +262,39 @@ class MissingRow(StorageError):
     """No row with that number is in a state that the request can be applied to."""
 
     code = "missing_row"
+
+
+class TrainingError(CxrError):
+    """What was asked of the training commands can't be done."""
+
+    code = "training"
+
+
+class ManifestError(TrainingError):
+    """A table of cases, or the folder that it should be made from, is not as it must be."""
+
+    code = "manifest"
+
+
+class PredictionsError(TrainingError):
+    """A table of predictions is not as it must be, or lacks what a figure needs."""
+
+    code = "predictions"
+
+
+class SplitError(TrainingError):
+    """The cases can't be divided as asked, or one patient is on two sides."""
+
+    code = "split"
+
+
+class RecipeError(TrainingError):
+    """A training recipe is wrong; the message lists every fault at once."""
+
+    code = "recipe"
+
+
+class RunError(TrainingError):
+    """A training run's folder is not what the request can be applied to."""
+
+    code = "run"
