@@ -183,6 +183,25 @@ class Scu:
         request.DataSet = BytesIO(data)
         self.association.dimse.send_msg(request, context_id or self.context(sop_class or CR))
 
+    def send_part(self, data: bytes, *, pdus: int = 4, **command: Any) -> Callable[[], None]:
+        """Send the beginning of a C-STORE request; return what sends the rest."""
+        send, held = self.association.dul.send_pdu, list[Any]()
+
+        def count(primitive: Any) -> None:
+            held.append(primitive)
+            if len(held) <= pdus:
+                send(primitive)
+
+        self.association.dul.send_pdu = count
+        self.send(data, **command)
+        self.association.dul.send_pdu = send
+
+        def rest() -> None:
+            for primitive in held[pdus:]:
+                send(primitive)
+
+        return rest
+
     def answer(self) -> int | None:
         """The status of the next response; None: there is none."""
         _, response = self.association.dimse.get_msg(block=True)

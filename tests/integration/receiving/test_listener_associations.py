@@ -15,10 +15,14 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom import AE, AllStoragePresentationContexts
+from pynetdicom import AE
+from pynetdicom.pdu import A_ASSOCIATE_RQ
 
+from config.settings import ListenerSettings
 from cxr.errors import SettingsError
+from listener.contexts import TRANSFER_SYNTAXES, storage_classes
 
+STORAGE = storage_classes(ListenerSettings())
 LOOPBACK = {"peers": [{"ae_title": "MODALITY", "network": "127.0.0.0/8"}]}
 
 Xray = Callable[..., Dataset]
@@ -105,21 +109,19 @@ def test_silent_connections_are_cut_after_the_timeout_and_the_oldest_when_there_
         assert connections[-1].recv(1) == b""
 
 
-def test_setting_up_an_association_is_quick(listening: Any) -> None:
-    """Under 30 ms on the server's side; the client here is pynetdicom too, which the bound allows for."""
-
-    def median_s(port: int, contexts: int) -> float:
-        entity = AE("MODALITY")
-        entity.requested_contexts = AllStoragePresentationContexts[:contexts]
-        times = []
-        for _ in range(15):
-            started = time.monotonic()
-            association = entity.associate("127.0.0.1", port, ae_title="CXR")
+def test_setting_up_an_association_is_quick(listening: Any, scu: Any) -> None:
+    """The promise is 30 ms; the bound leaves room for a machine that is busy with other tests."""
+    running = listening()
+    with scu(running.port, {uid: list(TRANSFER_SYNTAXES) for uid in STORAGE}) as peer:
+        request = A_ASSOCIATE_RQ(peer.association.requestor.primitive).encode()
+    times = []
+    for _ in range(30):
+        started = time.monotonic()
+        with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+            connection.sendall(request)
+            assert connection.recv(1) == b"\x02"  # A-ASSOCIATE-AC
             times.append(time.monotonic() - started)
-            association.release()
-        return statistics.median(times)
-
-    assert median_s(listening().port, 3) < 0.2
+    assert statistics.median(times) < 0.1
 
 
 @pytest.fixture(scope="session")
@@ -232,12 +234,7 @@ def test_stopping_lets_an_object_finish_and_takes_no_other(
     running = listening()
     xray = synthetic_xray(rows=1024, columns=1024)
     with scu(running.port) as idle, scu(running.port) as peer:
-        held: list[Any] = []
-        original = peer.association.dul.send_pdu
-        peer.association.dul.send_pdu = lambda primitive: (
-            original(primitive) if len(held) == 0 and not running.incoming() else held.append(primitive)
-        )
-        peer.send(encode_dataset(xray), instance=xray.SOPInstanceUID)
+        send_rest = peer.send_part(encode_dataset(xray), instance=xray.SOPInstanceUID)
         wait_for(lambda: len(running.incoming()) == 1, "the object is half received")
         stopping = threading.Thread(target=running.listener.stop)
         stopping.start()
@@ -246,8 +243,7 @@ def test_stopping_lets_an_object_finish_and_takes_no_other(
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", running.port))
         assert stopping.is_alive()
-        for primitive in held:
-            original(primitive)
+        send_rest()
         assert peer.answer() == 0x0000
         stopping.join(10)
         assert not stopping.is_alive()
@@ -260,9 +256,7 @@ def test_stopping_does_not_wait_for_ever(
     running = listening(drain_timeout_s=0.5)
     xray = synthetic_xray(rows=1024, columns=1024)
     with scu(running.port) as peer:
-        original = peer.association.dul.send_pdu
-        peer.association.dul.send_pdu = lambda primitive: original(primitive) if not running.incoming() else None
-        peer.send(encode_dataset(xray), instance=xray.SOPInstanceUID)
+        peer.send_part(encode_dataset(xray), instance=xray.SOPInstanceUID)
         wait_for(lambda: len(running.incoming()) == 1, "the object is half received")
         running.listener.stop()
         assert running.listener.associations == 0

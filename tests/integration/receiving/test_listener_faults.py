@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
+from pynetdicom import evt
 from pynetdicom.dimse_primitives import C_FIND
-from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.pdu_primitives import A_ABORT
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -95,10 +96,13 @@ def test_beyond_twice_the_limit_the_association_is_aborted(
     listening: Any, scu: Any, synthetic_xray: Xray, wait_for: Any
 ) -> None:
     running = listening(max_object_mib=1)
+    told: list[type] = []
     with scu(running.port) as peer:
+        peer.association.bind(evt.EVT_ACSE_RECV, lambda event: told.append(type(event.primitive)))
         peer.association._reactor_checkpoint.set()
         peer.send(bytes(8 * MIB), instance=generate_uid())
         wait_for(lambda: peer.association.is_aborted, "the association is aborted")
+    assert told == [A_ABORT], "by the service, and not for a breach of the protocol"
     wait_for(lambda: running.incoming() == [], "nothing is left of the object")
     with scu(running.port) as peer:
         assert peer.store_dataset(synthetic_xray()) == 0x0000
@@ -119,12 +123,6 @@ def test_a_deflated_object_that_swells_is_refused(
     assert running.incoming() == []
 
 
-def _fragment(data: bytes) -> P_DATA:
-    primitive = P_DATA()
-    primitive.presentation_data_value_list.append((3, data))
-    return primitive
-
-
 def test_a_cut_transfer_leaves_nothing(
     listening: Any, scu: Any, synthetic_xray: Xray, encode_dataset: Any, wait_for: Any
 ) -> None:
@@ -132,17 +130,7 @@ def test_a_cut_transfer_leaves_nothing(
     xray = synthetic_xray(rows=1024, columns=1024)
     for cut in ("close", "abort"):
         with scu(running.port) as peer:
-            original = peer.association.dul.send_pdu
-            data_pdus = 0
-
-            def send_some(primitive: Any, original: Any = original) -> None:
-                nonlocal data_pdus
-                data_pdus += isinstance(primitive, P_DATA)
-                if not isinstance(primitive, P_DATA) or data_pdus <= 4:
-                    original(primitive)
-
-            peer.association.dul.send_pdu = send_some
-            peer.send(encode_dataset(xray), instance=xray.SOPInstanceUID)
+            peer.send_part(encode_dataset(xray), instance=xray.SOPInstanceUID)
             wait_for(lambda: len(running.incoming()) == 1, "the object is half received")
             if cut == "close":
                 peer.association.dul.socket._shutdown_socket()
@@ -160,18 +148,8 @@ def test_a_peer_that_stops_within_a_message_is_cut(
 ) -> None:
     running = listening(dimse_timeout_s=0.5, idle_timeout_s=60)
     with scu(running.port) as peer:
-        sent = 0
-        original = peer.association.dul.send_pdu
-
-        def send_one(primitive: Any) -> None:
-            nonlocal sent
-            sent += 1
-            if sent <= 2:
-                original(primitive)
-
-        peer.association.dul.send_pdu = send_one
         xray = synthetic_xray(rows=1024, columns=1024)
-        peer.send(encode_dataset(xray), instance=xray.SOPInstanceUID)
+        peer.send_part(encode_dataset(xray), instance=xray.SOPInstanceUID)
         wait_for(lambda: len(running.incoming()) == 1, "the object is half received")
         wait_for(lambda: running.incoming() == [], "the transfer is given up")
         wait_for(lambda: running.listener.associations == 0, "the association has ended")
