@@ -97,7 +97,8 @@ def read_modality(dataset: Dataset) -> LookupTable | Rescale | None:
 def read_voi(dataset: Dataset) -> LookupTable | Window | None:
     """Read the header's choice of grey: the first VOI LUT, else the first window, else None."""
     is_signed = elements.integer(dataset, "PixelRepresentation") == 1
-    may_be_negative = is_signed or (number(dataset, "RescaleIntercept") or 0.0) < 0
+    rescale = (number(dataset, "RescaleIntercept") or 0.0, number(dataset, "RescaleSlope") or 0.0)
+    may_be_negative = is_signed or min(rescale) < 0
     table = _read_table(dataset, "VOILUTSequence", may_be_negative=may_be_negative)
     return _read_window(dataset) if table is None else table
 

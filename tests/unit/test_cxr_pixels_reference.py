@@ -191,6 +191,26 @@ def test_the_table_gives_what_the_plain_procedure_gives(image: tuple[NDArray[Any
     np.testing.assert_array_equal(to_model_input(dataset, RECIPE)[:, :, 0], expected)
 
 
+def test_voi_lut_that_begins_below_zero_is_read_so_where_the_slope_is_negative() -> None:
+    stored = np.zeros((SIDE, SIDE), np.uint8)
+    stored[0] = 3
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS", [2, -3, 8])
+    item.add_new("LUTData", "US", [163, 217])
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Rows = dataset.Columns = SIDE
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 2, 1, 0
+    dataset.RescaleIntercept, dataset.RescaleSlope = "0", "-1"
+    dataset.VOILUTSequence = Sequence([item])
+    dataset.PixelData = stored.tobytes()
+    dataset["PixelData"].VR = "OB"
+    grey = to_model_input(dataset, RECIPE)[:, :, 0]
+    np.testing.assert_allclose([grey[0, 0], grey[1, 0]], [163 / 255, 217 / 255], rtol=1e-6)
+
+
 @given(image=images())
 @settings(deadline=None, max_examples=100)
 def test_grey_is_in_range_and_inverted_by_monochrome1(image: tuple[NDArray[Any], Dataset]) -> None:
