@@ -1,4 +1,4 @@
-"""``cxr model``: inference's verbs, and the one that needs training's code."""
+"""``cxr model``: inference's verbs, and those that need training's code."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from config.context import CommandContext
+from cxr.package import ModelPackage
 from inference.cli import app as inference_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Model packages: make, list, verify, promote.")
@@ -61,7 +62,47 @@ def build_untrained(
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
         package = Registry(models_dir).add(built.folder)
+    _say_added(package, as_json=as_json)
+
+
+@app.command("import-legacy")
+def import_legacy(
+    ctx: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(help="HDF5 file that Keras 2 wrote.", exists=True, dir_okay=False, metavar="FILE")
+    ],
+    profile: Annotated[str, typer.Option(help="What the weights belong to: midrc-emory.")] = "midrc-emory",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Add a predecessor's published weights to the registry, with the preprocessing that they saw.
+
+    The graph is ours; of the file, only arrays of weights are read. The package is a demonstration:
+    cxr model promote FINGERPRINT --accept-gate evaluated --reason TEXT.
+
+    Example: cxr model import-legacy resnet_covid.hdf5 --profile midrc-emory
+    """
+    from config.native_logs import quiet_tensorflow
+    from inference.registry import Registry
+
+    context: CommandContext = ctx.obj
+    models_dir = context.settings().models_dir
+    quiet_tensorflow("auto")
+    with Console(stderr=True).status("reading legacy weights"):
+        from training.legacy import PROFILES
+        from training.legacy import import_legacy as convert
+
+        if profile not in PROFILES:
+            raise typer.BadParameter(f"profiles are {', '.join(PROFILES)}; got {profile!r}")
+        models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(prefix=".import-", dir=models_dir) as folder:
+            made = convert(file, Path(folder) / "package", now=datetime.now(UTC), profile=PROFILES[profile])
+            package = Registry(models_dir).add(made.folder)
+    _say_added(package, as_json=as_json)
+
+
+def _say_added(package: ModelPackage, *, as_json: bool) -> None:
+    status = package.manifest.status.value
     if as_json:
-        typer.echo(json.dumps({"fingerprint": package.fingerprint, "status": package.manifest.status.value}))
+        typer.echo(json.dumps({"fingerprint": package.fingerprint, "status": status}))
     else:
-        typer.echo(f"UNTRAINED package {package.fingerprint}")
+        typer.echo(f"{status.upper()} package {package.fingerprint}")

@@ -1,0 +1,159 @@
+"""Read the weights of a Keras 2 model out of its HDF5 file, and nothing else.
+
+Such a file also holds a description of the graph that Keras would make objects of, and it may point
+to other files. Neither is looked at: the caller says which layers there must be and which arrays of
+which shape they have, and anything more or other is refused before it is read.
+
+References
+----------
+What HDF5 files made Keras do: CVE-2025-9905 (code in a legacy file), CVE-2025-12058 (reading files).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.errors import IncompatiblePackage
+
+Weights = Mapping[str, Mapping[str, NDArray[np.float32]]]
+"""Layer to its arrays, by their short names: ``kernel``, ``bias``, ``gamma``..."""
+
+Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
+"""The same for the shapes that are wanted; a layer without weights has none."""
+
+_MODEL_WEIGHTS: Final = "model_weights"
+_LFS_POINTER: Final = b"version https://git-lfs"
+_MOST_NAMES: Final = 4096
+_PRINTABLE: Final = re.compile(r"[^ -~]")
+
+
+class LegacyFile:
+    """An open HDF5 file of Keras 2: ``model.save`` or ``model.save_weights``.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    IncompatiblePackage
+        If it is not such a file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as stream:
+            if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                raise IncompatiblePackage("The file is a Git LFS pointer, not the weights: run `git lfs pull` there.")
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError as error:
+            raise IncompatiblePackage("The file is not HDF5: give the .h5 or .hdf5 file that Keras 2 wrote.") from error
+        try:
+            self._group = _step(self._file, _MODEL_WEIGHTS) if _MODEL_WEIGHTS in self._file else self._file
+            self.layers = _names(self._group, "layer_names")
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> LegacyFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, shapes: Shapes) -> Weights:
+        """Read the arrays of layers.
+
+        Parameters
+        ----------
+        shapes
+            For each layer of the file that is wanted, the arrays that it must have, exactly.
+
+        Raises
+        ------
+        IncompatiblePackage
+            If a layer has other arrays, of another shape or type, or there is a link or a
+            reference to another file in the way; the message names the layer.
+        """
+        return {layer: self._read_layer(layer, wanted) for layer, wanted in shapes.items()}
+
+    def _read_layer(self, layer: str, wanted: Mapping[str, tuple[int, ...]]) -> Mapping[str, NDArray[np.float32]]:
+        group = _step(self._group, layer)
+        paths = {_short(path): path for path in _names(group, "weight_names")}
+        if set(paths) != set(wanted):
+            raise IncompatiblePackage(
+                f"Layer {quoted(layer)} of the file holds {_list(paths)}; the graph that is rebuilt has "
+                f"{_list(wanted)}."
+            )
+        return {name: _read_array(_walk(group, paths[name]), layer, shape) for name, shape in wanted.items()}
+
+
+def quoted(name: str) -> str:
+    """Write a name of the file so that it can stand in a message: printable, and not long."""
+    return repr(_PRINTABLE.sub("?", name)[:64])
+
+
+def _read_array(dataset: Any, layer: str, shape: tuple[int, ...]) -> NDArray[np.float32]:  # noqa: ANN401
+    if not isinstance(dataset, h5py.Dataset):
+        raise IncompatiblePackage(
+            f"Layer {quoted(layer)} of the file holds something else where its weights should be."
+        )
+    if dataset.is_virtual or dataset.external or dataset.chunks is not None:
+        # Keras writes arrays in one piece; filters of chunks may be code that HDF5 loads from elsewhere.
+        raise IncompatiblePackage(
+            f"The weights of layer {quoted(layer)} lie in other files or in packed pieces: give the file as Keras "
+            "wrote it."
+        )
+    if dataset.shape != shape or dataset.dtype != np.dtype("<f4"):
+        raise IncompatiblePackage(
+            f"Layer {quoted(layer)} of the file has weights of shape {dataset.shape} and type {dataset.dtype}; "
+            f"the graph that is rebuilt has {shape}, float32."
+        )
+    array: NDArray[np.float32] = dataset[()]
+    if not np.isfinite(array).all():
+        raise IncompatiblePackage(f"Layer {quoted(layer)} of the file has weights that are not finite: it is damaged.")
+    return array
+
+
+def _walk(group: Any, path: str) -> Any:  # noqa: ANN401 (a group or a dataset)
+    for name in path.split("/"):
+        group = _step(group, name)
+    return group
+
+
+def _step(group: Any, name: str) -> Any:  # noqa: ANN401
+    """Go to a child that really lies there: soft and external links lead elsewhere."""
+    if not isinstance(group, h5py.Group) or not name or not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise IncompatiblePackage(
+            f"{quoted(name)} is missing in the file, or is a link to somewhere else: give the file as Keras wrote it."
+        )
+    return group[name]
+
+
+def _names(group: Any, attribute: str) -> Sequence[str]:  # noqa: ANN401
+    found = group.attrs.get(attribute) if isinstance(group, h5py.Group) else None
+    values = np.atleast_1d(found) if found is not None else None
+    if values is None or values.ndim != 1 or len(values) > _MOST_NAMES or values.dtype.kind not in "SOUf":
+        raise IncompatiblePackage(f"The file has no list {attribute}: give the .h5 or .hdf5 file that Keras 2 wrote.")
+    # Keras writes an empty list as an empty array of numbers.
+    names = [each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each) for each in values]
+    if len(set(names)) != len(names):
+        raise IncompatiblePackage(f"The file's list {attribute} names something twice: it is damaged.")
+    return names
+
+
+def _short(path: str) -> str:
+    """Take ``kernel`` from ``dense/kernel:0``."""
+    return path.rsplit("/", 1)[-1].split(":", 1)[0]
+
+
+def _list(names: object) -> str:
+    return ", ".join(sorted(map(quoted, names))) or "nothing"  # type: ignore[call-overload]
