@@ -49,7 +49,7 @@ class Verification:
     """The answer about one object, and how it was asked for."""
 
     presence: Presence
-    verified_by: str  # storage_commitment, c_find, qido_rs, digest; empty: nobody was asked
+    verified_by: str  # storage_commitment, c_find, qido_rs, content; empty: nobody was asked
 
 
 class Carrier(Protocol):
