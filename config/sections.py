@@ -103,7 +103,7 @@ class ListenerSettings(Section):
     max_object_mib: int = Field(256, ge=1, le=4096, description="Largest object that we accept.")
     min_free_mib: int = Field(1024, ge=0, description="Below this much free space everything is refused (0xA700).")
     acse_timeout_s: float = Field(10.0, gt=0, description="How long a peer may take over its A-ASSOCIATE-RQ.")
-    dimse_timeout_s: float = Field(30.0, gt=0, description="How long a peer may take over one message.")
+    dimse_timeout_s: float = Field(30.0, gt=0, description="How long a peer may be silent within a message.")
     idle_timeout_s: float = Field(60.0, gt=0, description="How long an association may be silent.")
     drain_timeout_s: float = Field(20.0, gt=0, description="How long a stop waits for objects in flight.")
     tls: TlsSettings = TlsSettings()
