@@ -11,7 +11,7 @@ import pandas as pd
 from cxr.errors import ManifestError
 from training.adapters.files import exist, folder
 from training.adapters.indexing import Indexed, Rejection, Watch, indexed, pairs, silent
-from training.adapters.tables import LINE, read_table
+from training.adapters.tables import LINE, read_table, the_table
 from training.adapters.values import age_of, date_of, iso, sex_of, view_of
 from training.manifest import COLUMNS, LABEL_PREFIX
 
@@ -53,7 +53,7 @@ def index(
         If the file is not found, or lacks a column that was named.
     """
     base = folder(root)
-    file = _find_table(base, table)
+    file = the_table(base, table)
     mapping = pairs(column, "--column")
     conditions = pairs(where, "--where")
     rejected: list[Rejection] = []
@@ -73,21 +73,6 @@ def index(
     _complete(taken, base, source=source or file.stem, image_wise=set(image_wise_source))
     watch("checked", len(read), len(read))
     return indexed(taken, rejected)
-
-
-def _find_table(base: Path, table: str) -> Path:
-    if table:
-        path = base / table
-        if not path.is_file():
-            raise ManifestError(f"There is no file {table!r} in the folder {base.name!r}.")
-        return path
-    found = sorted(path for path in base.iterdir() if path.suffix.casefold() in (".csv", ".tsv"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise ManifestError(
-            f"The folder {base.name!r} should hold one CSV file, and holds {names}: name it with --table."
-        )
-    return found[0]
 
 
 def _renamed(read: pd.DataFrame, mapping: dict[str, str]) -> pd.DataFrame:

@@ -49,6 +49,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "no_image": "No image belongs to this line: its SOP Instance UID, accession number or patient is unknown here.",
         "outside_window": "The patient has images, but none within the days that are accepted.",
         "nearer_test": "Another test is nearer to every image that this one could label.",
+        "nearer_image": "Another image of the patient is nearer to the test (--every-image takes all).",
         "no_test": "No test result belongs to this image.",
         "no_join_key": "The line names neither SOP Instance UID nor accession number, nor a patient and a date.",
         "not_latest": "The audit export holds a newer image under the same SOP Instance UID.",

@@ -66,6 +66,27 @@ def read_table(
     return pd.concat(chunks, ignore_index=True) if chunks else empty
 
 
+def the_table(folder: Path, name: str, *, option: str = "--table") -> Path:
+    """Find the table that is meant: the one that was named, or the only one in the folder.
+
+    Raises
+    ------
+    ManifestError
+        If it is not there, or there are several.
+    """
+    if name:
+        if not (folder / name).is_file():
+            raise ManifestError(f"There is no file {name!r} in the folder {folder.name!r} ({option}).")
+        return folder / name
+    found = sorted(path for path in folder.iterdir() if path.suffix.casefold() in (".csv", ".tsv"))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise ManifestError(
+            f"The folder {folder.name!r} should hold one CSV file, and holds {names}: name it with {option}."
+        )
+    return found[0]
+
+
 def read_sheet(path: Path) -> pd.DataFrame:
     """Read the first sheet of an Excel workbook as text, with the row's number in ``LINE``.
 
