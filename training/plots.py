@@ -170,8 +170,8 @@ def _roc(panel: Any, evaluation: Evaluation, predictions: Predictions) -> None: 
         if (curve := roc_curve(truth, score)) is None:
             continue
         panel.plot(curve.x, curve.y, color=colour, label=f"{name} {figures.auc}")
-        if figures.at_threshold is not None and figures.at_threshold.sensitivity and figures.at_threshold.specificity:
-            at = figures.at_threshold
+        at = figures.at_threshold
+        if at is not None and at.sensitivity is not None and at.specificity is not None:
             panel.plot(1 - at.specificity.value, at.sensitivity.value, "o", color=colour, markersize=7)
     panel.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="chance")
     panel.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title="ROC (dot: operating point)")

@@ -79,7 +79,8 @@ def _doubted(
     table["suggested"] = np.array(names, dtype=object)[suggested]
     table["given_probability"] = given_chance
     table["doubt"] = suggested_chance - given_chance
-    return table.loc[(suggested_chance > given_chance) & (suggested_chance >= 0)]
+    is_doubted = (suggested_chance > given_chance) & (suggested_chance >= 0)
+    return pd.DataFrame(table[is_doubted])
 
 
 def _ordered(tables: list[pd.DataFrame]) -> pd.DataFrame:
