@@ -1,0 +1,381 @@
+"""Containers and locks, as far as they can be checked without an engine.
+
+The last test does what the Dockerfile's stage `listener` does, in a virtual environment.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pydicom.dataset import Dataset
+from pynetdicom import AE
+
+from config.settings import load_settings
+
+TARGETS = {"listener": "locks/listener.txt", "worker": "locks/worker.txt", "worker-gpu": "locks/gpu.txt"}
+LOCKS = ("build", "listener", "worker", "gpu", "dev")
+HEAVY = {"tensorflow", "keras", "opencv-python-headless", "highdicom", "imagecodecs", "matplotlib", "pandas", "scipy"}
+
+
+@dataclass
+class Stage:
+    """One stage of the Dockerfile: its instructions as (word, arguments)."""
+
+    name: str
+    base: str
+    steps: list[tuple[str, str]] = field(default_factory=list)
+
+    def all(self, word: str) -> list[str]:
+        return [arguments for found, arguments in self.steps if found == word]
+
+
+def read_dockerfile(path: Path) -> dict[str, Stage]:
+    lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
+    stages: dict[str, Stage] = {}
+    current: Stage | None = None
+    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        if not line.strip():
+            continue
+        word, arguments = line.split(maxsplit=1)
+        if word == "FROM":
+            base, _, name = arguments.partition(" AS ")
+            current = stages[name] = Stage(name, base)
+        else:
+            assert current is not None
+            current.steps.append((word, arguments))
+    return stages
+
+
+@pytest.fixture
+def stages(root: Path) -> dict[str, Stage]:
+    return read_dockerfile(root / "Dockerfile")
+
+
+def lineage(stages: dict[str, Stage], name: str) -> Iterator[Stage]:
+    """A stage and those it is built on, the nearest first."""
+    stage: Stage | None = stages[name]
+    while stage is not None:
+        yield stage
+        stage = stages.get(stage.base)
+
+
+def copied(stages: dict[str, Stage]) -> Iterator[tuple[Stage, str]]:
+    """Every source that comes from the checkout."""
+    for stage in stages.values():
+        for arguments in stage.all("COPY"):
+            words = [word for word in shlex.split(arguments) if not word.startswith("--")]
+            if "--from=" not in arguments:
+                yield from ((stage, source.rstrip("/")) for source in words[:-1])
+
+
+def test_targets_are_there_and_each_has_its_lock(stages: dict[str, Stage]) -> None:
+    for target, lock in TARGETS.items():
+        assert [source for stage, source in copied(stages) if stage.name == target] == [lock]
+        (install, wheel) = stages[target].all("RUN")
+        assert "pip install" in install
+        assert "--require-hashes" in install
+        assert "--no-deps" in wheel
+        assert ".whl" in wheel
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_runs_as_root(stages: dict[str, Stage], target: str) -> None:
+    users = [user for stage in lineage(stages, target) for user in stage.all("USER")]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[0]), "a number, so that a cluster can see that it is not root's"
+    words = [word for word, _ in stages[target].steps]
+    assert words.index("USER") > max(number for number, word in enumerate(words) if word in ("RUN", "COPY"))
+
+
+def test_the_wheel_is_installed_and_no_source(stages: dict[str, Stage]) -> None:
+    from_checkout = {(stage.name, source) for stage, source in copied(stages)}
+    assert {source for name, source in from_checkout if name != "wheel"} == set(TARGETS.values())
+    for target in TARGETS:
+        assert stages[target].all("COPY")[1].startswith("--from=wheel /wheel/*.whl ")
+
+
+def test_packages_of_the_wheel_are_copied(stages: dict[str, Stage], root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    packages = {*wheel["packages"], *wheel.get("force-include", {})}
+    sources = {source for stage, source in copied(stages) if stage.name == "wheel"}
+    assert sources == packages | {"pyproject.toml", project["project"]["readme"], "locks/build.txt"}
+
+
+def test_nothing_is_fetched_from_elsewhere(stages: dict[str, Stage]) -> None:
+    for stage in stages.values():
+        assert stage.all("ADD") == []
+        assert not [
+            step for _, step in stage.steps if re.search(r"https?://|--index-url|--trusted-host|curl|wget", step)
+        ]
+        assert stage.base in stages or re.fullmatch(r"python:3\.1[1-3]-slim-\w+", stage.base)
+
+
+def test_flat_names_can_not_be_shadowed(stages: dict[str, Stage]) -> None:
+    for target in TARGETS:
+        environment = " ".join(each for stage in lineage(stages, target) for each in stage.all("ENV"))
+        assert "PYTHONSAFEPATH=1" in environment.split()
+
+
+def is_ignored(path: str, patterns: list[str]) -> bool:
+    """What .dockerignore says of a path: the last pattern that matches it, or one of its folders, decides."""
+    ignored = False
+    parts = PurePosixPath(path).parts
+    for pattern in patterns:
+        negated, wanted = pattern.startswith("!"), pattern.lstrip("!")
+        prefixes = ["/".join(parts[: end + 1]) for end in range(len(parts))]
+        places = parts if wanted.startswith("**/") else prefixes
+        if any(fnmatch.fnmatch(place, wanted.removeprefix("**/")) for place in places):
+            ignored = not negated
+    return ignored
+
+
+def test_sources_exist_are_tracked_and_pass_the_ignore_file(stages: dict[str, Stage], root: Path) -> None:
+    patterns = [line for line in (root / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    tracked = subprocess.run(["git", "ls-files"], cwd=root, check=True, capture_output=True, text=True).stdout.split(
+        "\n"
+    )
+    for _, source in copied(stages):
+        assert (root / source).exists(), source
+        files = [name for name in tracked if name == source or name.startswith(f"{source}/")]
+        assert files, f"git does not have {source}"
+        assert [name for name in files if is_ignored(name, patterns)] == []
+    for secret in ("var/audit.sqlite", "var.keys/audit.key", "cxr.toml", ".git/config", "app/__pycache__/cli.pyc"):
+        assert is_ignored(secret, patterns), secret
+
+
+@pytest.fixture
+def compose(root: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((root / "compose.yaml").read_text())
+    return content
+
+
+def test_compose_runs_our_targets_hardened(compose: dict[str, Any], stages: dict[str, Stage]) -> None:
+    ours = {name: service for name, service in compose["services"].items() if "build" in service}
+    assert set(ours) == set(TARGETS)
+    for name, service in ours.items():
+        assert service["build"] == {"context": ".", "target": name}
+        assert service["build"]["target"] in stages
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert "no-new-privileges:true" in service["security_opt"]
+        assert "privileged" not in service
+        assert "ports" not in service, "only the PACS needs the listener's port"
+        assert service["stop_grace_period"] == ("30s" if name == "listener" else "90s")
+
+
+def test_what_compose_mounts_is_declared_and_there(
+    compose: dict[str, Any], root: Path, stages: dict[str, Stage]
+) -> None:
+    for service in compose["services"].values():
+        for volume in service["volumes"]:
+            source, _, *mode = volume.split(":")
+            if source.startswith("."):
+                assert (root / source).is_file(), source
+                assert mode == ["ro"]
+            else:
+                assert source in compose["volumes"]
+        assert set(service["networks"]) <= set(compose["networks"])
+    # The service writes nowhere but into its volumes and /tmp.
+    declared = json.loads(stages["base"].all("VOLUME")[0])
+    for name in TARGETS:
+        mounted = {volume.split(":")[1] for volume in compose["services"][name]["volumes"]}
+        assert set(declared) <= mounted
+
+
+def test_the_gpu_is_reserved_for_the_gpu_worker_alone(compose: dict[str, Any]) -> None:
+    def devices(service: dict[str, Any]) -> list[Any]:
+        found: list[Any] = service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
+        return found
+
+    services = compose["services"]
+    assert [name for name, service in services.items() if devices(service)] == ["worker-gpu"]
+    assert devices(services["worker-gpu"]) == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    assert services["worker-gpu"]["profiles"] == ["gpu"]
+    assert "profiles" not in services["worker"]
+
+
+def test_settings_of_the_containers_load(compose: dict[str, Any], root: Path, stages: dict[str, Stage]) -> None:
+    """With the image's environment over the mounted file, as in a container."""
+    image = dict(word.split("=", 1) for line in stages["base"].all("ENV") for word in shlex.split(line))
+    for name in TARGETS:
+        service = compose["services"][name]
+        (mounted,) = (volume for volume in service["volumes"] if volume.startswith("./"))
+        source, target, _ = mounted.split(":")
+        assert service["environment"]["CXR_CONFIG"] == target
+        settings = load_settings(root / source, environ=image)
+        declared = [Path(folder) for folder in json.loads(stages["base"].all("VOLUME")[0])]
+        assert settings.data_dir in declared
+        assert settings.audit_key_path.parent in declared
+        assert settings.audit_key_path.parent != settings.data_dir
+        assert stages["listener"].all("EXPOSE") == [str(settings.listener.port)]
+
+
+def test_peers_of_the_containers_are_in_their_network(compose: dict[str, Any], root: Path) -> None:
+    settings = load_settings(root / "docs" / "orthanc" / "cxr.toml", environ={})
+    (subnet,) = (each["subnet"] for each in compose["networks"]["pacs"]["ipam"]["config"])
+    assert {peer.network for peer in settings.peers} == {subnet}
+
+
+def requirements(path: Path) -> dict[str, tuple[Requirement, list[str]]]:
+    """Each requirement of a lock, with its options."""
+    locked: dict[str, tuple[Requirement, list[str]]] = {}
+    for line in path.read_text().replace("\\\n", " ").splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        text, *options = re.split(r"\s+(?=--)", line.strip())
+        requirement = Requirement(text)
+        locked[canonicalize_name(requirement.name)] = (requirement, options)
+    return locked
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_locks_pin_everything_by_hash_and_name_no_index(root: Path, lock: str) -> None:
+    path = root / "locks" / f"{lock}.txt"
+    assert not re.search(r"://|--index|--extra-index|--find-links|--trusted|@ ", path.read_text())
+    for name, (requirement, options) in requirements(path).items():
+        assert [clause.operator for clause in requirement.specifier] == ["=="], name
+        assert options, name
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", option) for option in options), name
+
+
+def wanted(root: Path) -> dict[str, list[Requirement]]:
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    base = project["project"]["dependencies"]
+    extras = project["project"]["optional-dependencies"]
+    groups = project["dependency-groups"]
+    development = [each for each in groups["dev"] if isinstance(each, str)] + groups["build"]
+    worker = base + extras["worker"] + extras["train"]
+    named = {
+        "build": groups["build"],
+        "listener": base,
+        "worker": worker,
+        "gpu": worker + extras["gpu"],
+        "dev": worker + development,
+    }
+    return {lock: [Requirement(each) for each in listed] for lock, listed in named.items()}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_locks_hold_what_the_project_asks_for(root: Path, lock: str) -> None:
+    locked = requirements(root / "locks" / f"{lock}.txt")
+    for requirement in wanted(root)[lock]:
+        name = canonicalize_name(requirement.name)
+        assert name in locked, f"{name} is not in locks/{lock}.txt: make lock"
+        (pin,) = locked[name][0].specifier
+        assert requirement.specifier.contains(pin.version, prereleases=True), name
+
+
+def test_one_version_of_each_in_all_locks(root: Path) -> None:
+    """What the tests ran with is what the images hold."""
+    tested = requirements(root / "locks" / "dev.txt")
+    for lock in ("listener", "worker"):
+        for name, (requirement, _) in requirements(root / "locks" / f"{lock}.txt").items():
+            assert requirement.specifier == tested[name][0].specifier, name
+
+
+def test_the_listener_holds_nothing_heavy(root: Path) -> None:
+    assert HEAVY & set(requirements(root / "locks" / "listener.txt")) == set()
+    assert set(requirements(root / "locks" / "worker.txt")) >= HEAVY
+
+
+def test_the_gpu_lock_brings_cuda(root: Path) -> None:
+    assert any(name.startswith("nvidia-") for name in requirements(root / "locks" / "gpu.txt"))
+    assert not any(name.startswith("nvidia-") for name in requirements(root / "locks" / "worker.txt"))
+
+
+@pytest.fixture
+def image(stages: dict[str, Stage], root: Path, tmp_path: Path) -> Path:
+    """The stage `listener` as a virtual environment; skips where there is no package index."""
+    environment = tmp_path / "image"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True, timeout=120)
+    wheels = tmp_path / "wheel"
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", wheels, root],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    for step in stages["listener"].all("RUN"):
+        command = step.replace("/tmp/lock.txt", str(root / TARGETS["listener"])).replace("/tmp/", f"{wheels}/")
+        done = subprocess.run(
+            ["bash", "-euc", command.replace("pip ", f"{environment}/bin/python -m pip ", 1)],
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+        said = done.stdout + done.stderr
+        if done.returncode and re.search(r"ConnectionError|NewConnectionError|Could not find a version|retry", said):
+            pytest.skip("the package index can't be reached")
+        assert done.returncode == 0, said[-3000:]
+    return environment
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_the_listener_image_receives(
+    image: Path,
+    stages: dict[str, Stage],
+    tmp_path: Path,
+    free_port: Callable[[], int],
+    synthetic_xray: Callable[..., Dataset],
+    wait_for: Callable[..., Any],
+) -> None:
+    """Entrypoint and command of the image, from an empty folder that holds files named like our packages."""
+    folder, port = tmp_path / "data", free_port()
+    folder.mkdir()
+    for name in ("db.py", "config.py", "app.py"):
+        (folder / name).write_text("raise SystemExit('shadowed')\n")
+    given = dict(word.split("=", 1) for line in stages["base"].all("ENV") for word in shlex.split(line))
+    given |= {"CXR_DATA_DIR": str(folder / "cxr"), "CXR_AUDIT__KEY_FILE": str(tmp_path / "keys" / "audit.key")}
+    given |= {"CXR_LISTENER__PORT": str(port), "CXR_LISTENER__MIN_FREE_MIB": "1"}
+    (entry,) = json.loads(stages["base"].all("ENTRYPOINT")[0])
+    command = [str(image / "bin" / entry), *json.loads(stages["listener"].all("CMD")[0])]
+    log = tmp_path / "log.txt"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={"PATH": os.defpath} | given,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+        )
+
+    def accepts() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_for(lambda: accepts() or process.poll() is not None, "the image's listener accepts", 60)
+        assert process.poll() is None, log.read_text()[-3000:]
+        xray = synthetic_xray()
+        entity = AE(ae_title="TESTS")
+        entity.add_requested_context("1.2.840.10008.1.1")
+        entity.add_requested_context(xray.SOPClassUID, xray.file_meta.TransferSyntaxUID)
+        association = entity.associate("127.0.0.1", port, ae_title="CXR")
+        assert association.is_established
+        assert association.send_c_echo().Status == 0x0000
+        assert association.send_c_store(xray).Status == 0x0000
+        association.release()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert (folder / "cxr" / "audit.sqlite").exists()
+    assert [json.loads(line)["event"] for line in log.read_text().splitlines()][-1] == "stopped"
