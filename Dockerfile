@@ -10,6 +10,7 @@ RUN pip install --no-cache-dir --require-hashes --requirement locks/build.txt
 COPY pyproject.toml README.md ./
 COPY app app
 COPY config config
+COPY configs configs
 COPY cxr cxr
 COPY db db
 COPY inference inference

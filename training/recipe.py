@@ -209,7 +209,7 @@ class Loss(_Part):
 class Finish(_Part):
     """What is done after fitting, on the validation set only."""
 
-    calibration: Literal["none", "temperature", "temperature_bias"] = "temperature_bias"
+    calibration: Literal["none", "temperature_bias"] = "temperature_bias"
     rule: Literal["sensitivity", "specificity", "youden", "fixed"] = "sensitivity"
     target: Annotated[float, Field(gt=0, lt=1)] = 0.9  # at least; with fixed: the threshold
 
