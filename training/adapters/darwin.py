@@ -1,0 +1,190 @@
+"""V7 Darwin exports: one JSON for each picture, with tags for labels and polygons of the lungs.
+
+The masks are drawn from the polygons and written beside the data set. Any number of polygons may
+be a lung; all are joined.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cxr.errors import ManifestError
+from cxr.labels import finding_of
+from training.adapters.covid_chestxray import label_of
+from training.adapters.files import IMAGE_SUFFIXES, all_files, folder
+from training.adapters.indexing import Indexed, Rejection, Watch, indexed, silent
+from training.adapters.polygons import Annotation, fill, read_annotation
+from training.adapters.values import age_of, sex_of, view_of
+
+_ORDER = ("covid19", "bacterial_pneumonia", "viral_pneumonia", "other_pneumonia", "normal")
+"""Which tag counts where a picture has several: COVID-19 is tagged as viral pneumonia too."""
+
+_KEYS = ("age", "sex", "view", "patient id", "location", "modality")
+
+
+def index(
+    root: Path,
+    *,
+    lung: Annotated[str, "Class of the polygons that are lungs."] = "Lung",
+    masks: Annotated[str, "Folder for the masks; a relative one lies in the data set's folder."] = "lung_masks",
+    need_lungs: Annotated[bool, "Leave out pictures without a polygon of a lung."] = False,
+    laterals: Annotated[bool, "Take lateral views too."] = False,
+    watch: Watch = silent,
+) -> Indexed:
+    """Index an export.
+
+    Parameters
+    ----------
+    root
+        The folder; JSON files and pictures are found anywhere below it, by name.
+    lung, masks, need_lungs, laterals
+        See their help.
+    watch
+        Told how far it is.
+
+    Returns
+    -------
+    Indexed
+        With ``mask_path``, a PNG of 0 and 255 of the picture's size.
+
+    Raises
+    ------
+    ManifestError
+        If a mask can't be written, or nothing can be used.
+    """
+    base = folder(root)
+    target = base / masks
+    files = [path for path in all_files(base) if target not in path.parents]
+    documents = [path for path in files if path.suffix.casefold() == ".json"]
+    pictures = _Pictures(base, [path for path in files if path.suffix.casefold() in IMAGE_SUFFIXES])
+    rejected: list[Rejection] = []
+    rows: dict[str, dict[str, Any]] = {}
+    for number, document in enumerate(documents, start=1):
+        found = _read(document, pictures, lung=lung, need_lungs=need_lungs, laterals=laterals)
+        reason = found if isinstance(found, str) else "duplicate" if found[0]["path"] in rows else ""
+        if isinstance(found, str) or reason:
+            rejected.append(Rejection(document.relative_to(base).as_posix(), 0, reason))
+        else:
+            row, mask = found
+            if mask is not None:
+                row["mask_path"] = str(_write(mask, target / f"{document.relative_to(base).with_suffix('')}.png"))
+            rows[row["path"]] = row
+        watch("annotations", number, len(documents))
+    rejected += [Rejection(path.relative_to(base).as_posix(), 0, "not_listed") for path in pictures.unused(rows)]
+    with_mask = sum(1 for row in rows.values() if row.get("mask_path"))
+    return indexed(rows.values(), rejected, [f"{with_mask} of {len(rows)} pictures have a lung mask."])
+
+
+class _Pictures:
+    """The export's pictures by name; V7 keeps folders, an export may be flat."""
+
+    def __init__(self, base: Path, paths: Sequence[Path]) -> None:
+        self._base = base
+        self._all = paths
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        for path in paths:
+            self._by_name[path.name].append(path)
+
+    def find(self, annotation: Annotation) -> Path | None:
+        """The annotated picture; None if it is not there, or can't be told from others of its name."""
+        found = self._by_name.get(annotation.file_name, [])
+        if len(found) > 1:
+            tail = Path(annotation.folder, annotation.file_name).parts
+            found = [path for path in found if path.parts[-len(tail) :] == tail]
+        return found[0] if len(found) == 1 else None
+
+    def unused(self, rows: Mapping[str, Any]) -> list[Path]:
+        return [path for path in self._all if str(path) not in rows]
+
+
+def _read(
+    document: Path, pictures: _Pictures, *, lung: str, need_lungs: bool, laterals: bool
+) -> tuple[dict[str, Any], npt.NDArray[np.uint8] | None] | str:
+    """One picture's row and mask, or the reason why it has none."""
+    try:
+        annotation = read_annotation(json.loads(document.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return "damaged"
+    path = pictures.find(annotation)
+    if path is None:
+        return "no_file"
+    row = _row(annotation, path)
+    if row["view"] is None or row.pop("modality") in ("ct", "mri"):
+        return "not_radiograph"
+    if row["view"] == "L" and not laterals:
+        return "lateral"
+    if not row["label"]:
+        return "label_unknown" if annotation.tags else "label_missing"
+    lungs = [paths for name, paths in annotation.polygons if name.casefold() == lung.casefold() and paths]
+    if not lungs:
+        return "no_lungs" if need_lungs else (row, None)
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if picture is None:
+        return "not_image"
+    if picture.shape[:2] != (annotation.height, annotation.width):
+        return "size_differs"
+    return row, fill(lungs, width=annotation.width, height=annotation.height)
+
+
+def _row(annotation: Annotation, path: Path) -> dict[str, Any]:
+    """A picture's line; V7's tags are labels, or keys and values as in Age/54."""
+    said: dict[str, str] = {}
+    labels = set()
+    for tag in annotation.tags:
+        key, slash, value = tag.partition("/")
+        if slash and key.strip().casefold() in _KEYS:
+            said[key.strip().casefold()] = value.strip()
+        else:
+            labels.add(_label(tag))
+    patient = said.get("patient id", "")
+    name = f"{annotation.folder}/{annotation.file_name}".lstrip("/")
+    return {
+        "image_id": f"darwin:{name}",
+        "path": str(path),
+        "source": "v7-darwin",
+        "patient_id": f"v7-darwin:{patient}" if patient else "",
+        "image_wise": "" if patient else "yes",
+        "label": next((label for label in _ORDER if label in labels), ""),
+        "view": view_of(said.get("view", "")),
+        "sex": sex_of(said.get("sex", "")),
+        "age": age_of(said.get("age", "")),
+        "site": said.get("location", ""),
+        "modality": said.get("modality", "").casefold(),
+    }
+
+
+def _label(tag: str) -> str:
+    """A diagnosis among the tags; empty where the tag is none that we know."""
+    finding = finding_of("darwin", tag)
+    if finding is not None:
+        return finding.name
+    words = tag.strip().casefold()
+    label = label_of(words.removesuffix(" pneumonia"))
+    if label == "abnormal":  # Undefined Pneumonia, Rickettsial Pneumonia, ...; or no diagnosis at all
+        return "other_pneumonia" if words.endswith(" pneumonia") else ""
+    return label
+
+
+def _write(mask: npt.NDArray[np.uint8], path: Path) -> Path:
+    """Write a mask; it is there whole, or not at all."""
+    encoded = cv2.imencode(".png", mask)[1].tobytes()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".mask-", delete=False) as stream:
+            stream.write(encoded)
+        os.replace(stream.name, path)  # noqa: PTH105
+    except OSError as error:
+        raise ManifestError(
+            f"A lung mask can't be written ({type(error).__name__}): name a folder that you may write to with --masks."
+        ) from error
+    return path
