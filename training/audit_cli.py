@@ -1,0 +1,92 @@
+"""``cxr train audit``: leaks, copies and shortcuts of a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from training.audit_report import AuditReport
+    from training.blanking import BlankedAudit
+    from training.hashing import Hashed
+
+SHEET = 18
+"""Images on the sheet of augmented examples: three rows of six."""
+
+
+def audit(
+    manifest: Annotated[Path, typer.Argument(help="A manifest of `cxr train index`.", metavar="MANIFEST")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder. Default: that of the manifest.", metavar="FOLDER")
+    ] = None,
+    files: Annotated[bool, typer.Option("--files/--no-files", help="Read every file and look for copies.")] = True,
+    plots: Annotated[bool, typer.Option("--plots", help="Draw counts, and a sheet of augmented examples.")] = False,
+    recipe: Annotated[
+        str, typer.Option(help="Whose classes and augmentation are shown.", metavar="NAME|FILE")
+    ] = "default-finetune",
+    package: Annotated[
+        Path | None, typer.Option(help="Also score test images with painted-over lungs.", metavar="PACKAGE")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=20, help="Images that are scored so, at most.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Of the folds and samples.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look for what would make a model's figures wrong; print a warning for each, write audit.json.
+
+    Example: cxr train audit manifest.csv --plots
+    """
+    from training.audit import audit as make_report
+    from training.audit_report import AUDIT_FILE
+    from training.manifest import read_manifest, resolve_paths
+
+    cases = resolve_paths(read_manifest(manifest), manifest.parent)
+    folder = output or manifest.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    report = make_report(
+        cases,
+        hashed=_hashed(cases) if files else None,
+        blanked=_blanked(package, cases, recipe, limit, seed) if package else (),
+        seed=seed,
+    )
+    report.to_json(folder / AUDIT_FILE)
+    if plots:
+        _draw(report, cases, folder, recipe, seed)
+    if as_json:
+        typer.echo((folder / AUDIT_FILE).read_text(encoding="utf-8"))
+        return
+    for check, found in report.summary().items():
+        typer.echo(f"{check}: {found}")
+    for caution in report.cautions:
+        typer.echo(f"warning ({caution.code}): {caution.sentence}", err=True)
+    typer.echo(f"{AUDIT_FILE} is in {folder}")
+
+
+def _hashed(cases: pd.DataFrame) -> Hashed:
+    from training.hashing import hash_files
+    from training.progress import watching
+
+    with watching() as watch:
+        return hash_files([Path(path) for path in cases["path"]], watch=watch)
+
+
+def _blanked(package: Path, cases: pd.DataFrame, recipe: str, limit: int, seed: int) -> tuple[BlankedAudit, ...]:
+    from training.blanked_package import audit_package
+    from training.recipe import load_recipe
+
+    tested = cases[cases["split"] == "test"] if (cases["split"] == "test").any() else cases
+    labels = load_recipe(recipe).task.labels
+    return audit_package(package, tested.reset_index(drop=True), labels=labels, limit=limit, seed=seed)
+
+
+def _draw(report: AuditReport, cases: pd.DataFrame, folder: Path, recipe: str, seed: int) -> None:
+    from training.audit import label_tables
+    from training.augmented_sheet import plot_augmented
+    from training.plots import plot_bars
+    from training.recipe import load_recipe
+
+    plot_bars(label_tables(report), folder / "audit_counts.png", f"{report.images} images")
+    plot_augmented(cases, load_recipe(recipe), folder / "audit_augmented.png", count=SHEET, seed=seed)

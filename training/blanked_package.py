@@ -1,0 +1,83 @@
+"""Score images whose lungs are painted over with a package's own graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from cxr.errors import ImageError, ManifestError
+from cxr.package import MODEL_FILE, load_package
+from cxr.pixels import to_model_input
+from training.blanking import BlankedAudit, Images, blanked_audit
+from training.splits import groups
+
+BATCH = 32
+
+
+def audit_package(
+    package: Path,
+    cases: pd.DataFrame,
+    *,
+    labels: Mapping[str, Sequence[str]] | None = None,
+    limit: int = 400,
+    seed: int = 0,
+) -> tuple[BlankedAudit, ...]:
+    """Ask a package about images without lungs.
+
+    Parameters
+    ----------
+    package
+        Its folder.
+    cases
+        Labelled rows of a manifest, paths absolute; best those of the test.
+    labels
+        Class to the manifest's labels that mean it; None: a class is its own label.
+    limit
+        Images that are scored at most, drawn at random.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    tuple[BlankedAudit, ...]
+        One for each class of the package that a label names.
+
+    Raises
+    ------
+    ManifestError
+        If no image can be read, or none is labelled.
+    PackageError
+        If the package can't be used.
+    """
+    loaded = load_package(package)
+    manifest = loaded.manifest
+    labelled = cases[cases["label"] != ""]
+    drawn = labelled.sample(min(limit, len(labelled)), random_state=seed).reset_index(drop=True)
+    images, rows = [], []
+    for row, path in enumerate(drawn["path"]):
+        try:
+            images.append(to_model_input(Path(path), manifest.recipe))
+            rows.append(row)
+        except (ImageError, OSError):
+            continue
+    if not images:
+        raise ManifestError("No labelled image of the manifest can be read; nothing can be scored without lungs.")
+    network = keras.saving.load_model(loaded.folder / MODEL_FILE, compile=False, safe_mode=True)
+    kept = drawn.iloc[rows]
+    audits = []
+    for place, name in enumerate(manifest.findings):
+        truth = kept["label"].isin((labels or {}).get(name, (name,))).to_numpy()
+        if not truth.any():
+            continue
+
+        def score(shown: Images, place: int = place) -> np.ndarray:
+            outputs = network.predict(shown, batch_size=BATCH, verbose=0)
+            chances = outputs[0] if isinstance(outputs, list | tuple) else outputs
+            return np.asarray(chances)[:, place]
+
+        audits.append(blanked_audit(name, np.stack(images), truth, score, patients=groups(kept).to_numpy()))
+    return tuple(audits)
