@@ -47,8 +47,10 @@ def _faults(settings: Settings) -> Iterator[str]:
         yield from _key_faults("listener.tls.key", tls.key)
     if settings.audit.key_file is not None and settings.audit.key_file.exists():
         yield from _key_faults("audit.key_file", settings.audit.key_file)
-    if settings.data_dir.exists() and not (settings.data_dir.is_dir() and os.access(settings.data_dir, os.W_OK)):
-        yield "data_dir: this is not a folder that we can write to; accepted is one of our own"
+    if not _can_be_made(settings.data_dir):
+        yield "data_dir: this is not a folder that we can make or write to; accepted is one of our own"
+    if not os.access(settings.audit_key_path, os.F_OK) and not _can_be_made(settings.audit_key_path.parent):
+        yield "audit.key_file: we can't make its folder or write to it; make one of our own first, or name another"
     for destination in settings.destinations:
         yield from _destination_faults(destination)
 
@@ -61,6 +63,13 @@ def _destination_faults(destination: DestinationSettings) -> Iterator[str]:
     folder = Path(destination.address)
     if destination.kind == "folder" and not (folder.is_dir() and os.access(folder, os.W_OK)):
         yield f"{where}.address: there is no such folder, or we can't write to it; make it first"
+
+
+def _can_be_made(folder: Path) -> bool:
+    """Whether we can write to a folder, or make it in the nearest one that exists."""
+    # Not Path.exists: it raises in a folder that we may not enter.
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.access(path, os.F_OK))
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
 def _file_faults(setting: str, path: Path | None) -> Iterator[str]:

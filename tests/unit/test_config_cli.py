@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from app.cli import app
 from config.checks import check_start, faults_at_start
 from config.example import MASK, example_toml, settings_page, settings_toml
-from config.settings import Settings, load_settings
+from config.settings import AuditSettings, Settings, load_settings
 from cxr.errors import SettingsError
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -90,6 +90,19 @@ def test_check_looks_at_the_files_that_settings_name(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["--config", site(tmp_path, text), "config", "check"])
     assert isinstance(result.exception, SettingsError)  # which the command turns into exit code 2
     assert "destinations (out).address" in str(result.exception)
+
+
+def test_check_looks_at_folders_that_are_yet_to_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder can be made in here")
+    inside = tmp_path / "file" / "var"
+    assert faults_at_start(Settings(data_dir=tmp_path / "new" / "var")) == ()
+    faults = faults_at_start(Settings(data_dir=inside))
+    assert [fault.split(":")[0] for fault in faults] == ["data_dir", "audit.key_file"]
+    audit = AuditSettings(key_file=inside / "audit.key")
+    assert [fault.split(":")[0] for fault in faults_at_start(Settings(data_dir=tmp_path, audit=audit))] == [
+        "audit.key_file"
+    ]
+    assert not (tmp_path / "new").exists()
 
 
 def test_example_is_a_settings_file_with_every_default(tmp_path: Path) -> None:
