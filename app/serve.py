@@ -1,7 +1,8 @@
 """``cxr serve``: listener and worker as two child processes of one command.
 
-A child that ends is started again, after a wait that doubles while it keeps ending early. Killed
-itself, this process takes both with it: they read a pipe that it holds.
+A child that ends is started again, after a wait that doubles while it keeps ending early. One that
+says at its first start that its settings can't be used here (a port that is taken) ends the command.
+Killed itself, this process takes both with it: they read a pipe that it holds.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ log = get_logger(__name__)
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 STEADY_AFTER_S = 60.0
+SETTINGS_FAULT = 2  # the exit code of a role whose settings can't be used
 
 
 @app.command()
@@ -53,7 +55,9 @@ def serve(
     stop = stop_event()
     with_settings = context.as_arguments()
     children = [Child(role, with_settings) for role in ("listen", "work")]
-    supervise(children, stop, patience_s=settings.listener.drain_timeout_s + settings.worker.decode_timeout_s)
+    patience_s = settings.listener.drain_timeout_s + settings.worker.decode_timeout_s
+    if not supervise(children, stop, patience_s=patience_s):
+        raise typer.Exit(SETTINGS_FAULT)
 
 
 def prepare(settings: Settings) -> None:
@@ -91,6 +95,8 @@ class Child:
     wait_s: float = FIRST_WAIT_S
     started_at: float = 0.0
     start_again_at: float = field(default=0.0)
+    was_steady: bool = False
+    is_refused: bool = False
 
     def start(self) -> None:
         """Start the role; its standard input is a pipe that ends when we do."""
@@ -106,7 +112,10 @@ class Child:
             if now >= self.start_again_at:
                 self.start()
         elif (code := self.process.poll()) is not None:
+            self.was_steady = self.was_steady or now - self.started_at > STEADY_AFTER_S
             self.wait_s = FIRST_WAIT_S if now - self.started_at > STEADY_AFTER_S else self.wait_s
+            # Later the same fault may pass by itself, and what runs beside it is to go on.
+            self.is_refused = code == SETTINGS_FAULT and not self.was_steady
             log.error("child_ended", role=self.role, code=code, wait_s=self.wait_s)
             self.process, self.start_again_at = None, now + self.wait_s
             self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)
@@ -128,8 +137,8 @@ class Child:
             self.process.wait()
 
 
-def supervise(children: Sequence[Child], stop: threading.Event, *, patience_s: float) -> None:
-    """Keep the children running until ``stop`` is set, then end them in order.
+def supervise(children: Sequence[Child], stop: threading.Event, *, patience_s: float) -> bool:
+    """Keep the children running until ``stop`` is set or one can't be started, then end them in order.
 
     Parameters
     ----------
@@ -139,8 +148,13 @@ def supervise(children: Sequence[Child], stop: threading.Event, *, patience_s: f
         Set by a signal.
     patience_s
         How long a child may take over its end before it is killed.
+
+    Returns
+    -------
+    bool
+        Whether they ended because they were asked to; False: a child's settings can't be used here.
     """
-    while not stop.is_set():
+    while not (stop.is_set() or any(child.is_refused for child in children)):
         for child in children:
             child.watch()
         stop.wait(0.2)
@@ -150,3 +164,4 @@ def supervise(children: Sequence[Child], stop: threading.Event, *, patience_s: f
     for child in children:
         child.stop_by(deadline)
     log.info("stopped")
+    return not any(child.is_refused for child in children)

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 import cv2
 import pytest
 from pydicom.dataset import Dataset
+
+CXR = Path(sys.executable).parent / "cxr"
 
 
 def children(pid: int) -> dict[str, int]:
@@ -74,6 +78,24 @@ def test_faults_of_the_settings_are_said_before_anything_starts(service: Callabl
     installation = service('[[destinations]]\nname = "x"\nkind = "dicom"\naddress = "nowhere"\n')
     installation.run("serve", code=2)
     assert not (installation.folder / "var" / "audit.sqlite").exists()
+
+
+def test_what_a_child_can_not_be_started_with_ends_the_command(service: Callable[..., Any]) -> None:
+    installation = service()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", installation.port))
+        taken.listen()
+        done = subprocess.run(
+            [CXR, "serve"],
+            cwd=installation.folder,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=90,
+        )
+    assert done.returncode == 2
+    assert f"Port {installation.port} of 127.0.0.1 can't be listened on" in done.stderr
+    assert done.stderr.count('"child_started"') == 2  # each once: what can't succeed is not tried again
 
 
 @pytest.fixture
