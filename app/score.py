@@ -54,7 +54,7 @@ def score(
     files: Annotated[list[Path], typer.Argument(help="DICOM, PNG or JPEG files.", metavar="FILE...")],
     package: Annotated[Path | None, typer.Option(help="Model package (folder); else the one in service.")] = None,
     overlay: Annotated[
-        Path | None, typer.Option(help="Write the first file's evidence map over its image here, as PNG.")
+        Path | None, typer.Option(help="Write the file's evidence map (or Grad-CAM) over its image here, as PNG.")
     ] = None,
     any_view: Annotated[bool, typer.Option("--any-view", help="Score also what is not a frontal chest image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file and finding.")] = False,
@@ -149,13 +149,15 @@ class Scorer:
         return self._loaded
 
     def _write_overlay(self, target: Path, pixels: NDArray[np.float32], output: ModelOutput) -> None:
-        from inference.explain import overlay
+        from inference.explain import Method, overlay
         from inference.worker import scored_image
 
-        if output.evidence is None:
-            raise SettingsError("--overlay needs a model package with an evidence map; this one has none.")
-        scored = scored_image(output.probabilities[0], self.package, self._model().device, datetime.now(UTC))
-        target.write_bytes(overlay(pixels, output.evidence[0], scored))
+        model = self._model()
+        evidence = model.grad_cam(pixels) if output.evidence is None else output.evidence[0]
+        if evidence is None:
+            raise SettingsError("--overlay needs a model package that can say where its evidence lies; this one can't.")
+        scored = scored_image(output.probabilities[0], self.package, model.device, datetime.now(UTC))
+        target.write_bytes(overlay(pixels, evidence, scored, Method.of(self.package.manifest)))
 
 
 def is_dicom(file: Path) -> bool:

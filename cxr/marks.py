@@ -57,6 +57,9 @@ REPORT_SERIES_DESCRIPTION = "AI chest X-ray - RESEARCH USE ONLY"
 SALIENCY_SERIES_DESCRIPTION = "AI evidence map - RESEARCH USE ONLY"
 """Series Description (0008,103E) of a saliency Secondary Capture; LO, at most 64 characters."""
 
+GRAD_CAM_SERIES_DESCRIPTION = "AI Grad-CAM - RESEARCH USE ONLY"
+"""The same where the map is an approximation by gradients."""
+
 IMPLEMENTATION_CLASS_UID = "2.25.85532428576379081656544411629450083756"
 """Implementation Class UID (0002,0012) of files we write and associations we take part in: the UUIDv5 of
 ``implementation`` and `APPLICATION` under `UID_NAMESPACE` (PS3.7 Section D.3.3.2)."""

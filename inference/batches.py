@@ -32,6 +32,10 @@ class ModelOutput:
     evidence: NDArray[np.float32] | None
 
 
+Explainer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""From a batch to one Grad-CAM map per image and class, shape (N, height, width, classes)."""
+
+
 class Scorer(Protocol):
     """A graph on a device."""
 

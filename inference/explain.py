@@ -1,8 +1,8 @@
 """Where the evidence for a finding lies in the picture: as a Secondary Capture, and as a PNG.
 
-The map is the model's own (its logit is the mean of the map), not an approximation by gradients.
-It is drawn over what the model saw, with the notice burned in, because viewers show pictures
-without their headers.
+The map is the model's own where it has one (its logit is the mean of the map), else Grad-CAM, an
+approximation by gradients that is named as such wherever it appears. It is drawn over what the
+model saw, with the notice burned in, because viewers show pictures without their headers.
 
 References
 ----------
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import cv2
@@ -33,7 +34,8 @@ from inference.report.words import words_for
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from cxr.domain import Score, ScoredImage
+    from cxr.domain import Code, Score, ScoredImage
+    from cxr.package import PackageManifest
 
 _SIDE = 896  # pixels of the drawn radiograph; four times the usual model input
 _LINE = 36  # pixels per line of text
@@ -46,6 +48,36 @@ _WHITE = (255, 255, 255)
 _WARNING = (255, 220, 0)
 
 Rgb = NDArray[np.uint8]
+
+
+class Method(Enum):
+    """How a map came about, and what it is called for it.
+
+    Parameters
+    ----------
+    title
+        In the picture and in texts; ASCII.
+    unit
+        Of the map's values.
+    code
+        What the Secondary Capture was derived by.
+    series
+        Its Series Description, without what the package's status adds.
+    """
+
+    EVIDENCE = ("Evidence map", "logits", codes.CLASS_ACTIVATION, marks.SALIENCY_SERIES_DESCRIPTION)
+    GRAD_CAM = ("Grad-CAM (approximation)", "relative", codes.GRAD_CAM, marks.GRAD_CAM_SERIES_DESCRIPTION)
+
+    def __init__(self, title: str, unit: str, code: Code, series: str) -> None:
+        self.title = title
+        self.unit = unit
+        self.code = code
+        self.series = series
+
+    @classmethod
+    def of(cls, package: PackageManifest) -> Method:
+        """How maps of this package come about."""
+        return cls.GRAD_CAM if package.outputs.evidence is None else cls.EVIDENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +97,7 @@ def saliency(
     digests: SourceDigests,
     created: datetime,
     options: ReportOptions | None = None,
+    method: Method = Method.EVIDENCE,
 ) -> BuiltReport:
     """Make the evidence map of one image as a Secondary Capture in the image's study.
 
@@ -84,6 +117,8 @@ def saliency(
         The moment that all stamps tell; aware.
     options
         As for the report.
+    method
+        How the map came about.
 
     Raises
     ------
@@ -92,7 +127,7 @@ def saliency(
     """
     if created.tzinfo is None:
         raise ReportError("The moment of creation has no time zone: give an aware datetime.")
-    picture = render(pixels, evidence, scored)
+    picture = render(pixels, evidence, scored, method)
     with warnings.catch_warnings():
         # On purpose: pydicom names values in its warnings, and these would be a patient's.
         warnings.simplefilter("ignore")
@@ -103,7 +138,7 @@ def saliency(
             digests,
             options or ReportOptions(),
             created,
-            kind="saliency",
+            kind="saliency" if method is Method.EVIDENCE else f"saliency/{method.name.lower()}",
             sop_class=str(SecondaryCaptureImageStorage),
         )
         capture = shared_modules(
@@ -111,14 +146,19 @@ def saliency(
             identity,
             modality="OT",
             number=marks.SALIENCY_SERIES_NUMBER,
-            description=marks.SALIENCY_SERIES_DESCRIPTION,
+            description=method.series,
         )
-        _add_capture(capture, image, _drawn(evidence, scored).score.finding)
+        _add_capture(capture, image, _drawn(evidence, scored).score.finding, method)
         _add_pixels(capture, picture)
     return finish(capture)
 
 
-def overlay(pixels: NDArray[np.float32], evidence: NDArray[np.float32], scored: ScoredImage) -> bytes:
+def overlay(
+    pixels: NDArray[np.float32],
+    evidence: NDArray[np.float32],
+    scored: ScoredImage,
+    method: Method = Method.EVIDENCE,
+) -> bytes:
     """Make the same picture as a PNG file.
 
     Parameters
@@ -129,18 +169,25 @@ def overlay(pixels: NDArray[np.float32], evidence: NDArray[np.float32], scored: 
         Evidence per class, shape (rows, columns, classes), in logits, in the order of the scores.
     scored
         What the model says.
+    method
+        How the map came about.
 
     Raises
     ------
     ReportError
         If the shapes do not fit each other.
     """
-    picture = render(pixels, evidence, scored)
+    picture = render(pixels, evidence, scored, method)
     _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     return bytes(encoded.tobytes())
 
 
-def render(pixels: NDArray[np.float32], evidence: NDArray[np.float32], scored: ScoredImage) -> Rgb:
+def render(
+    pixels: NDArray[np.float32],
+    evidence: NDArray[np.float32],
+    scored: ScoredImage,
+    method: Method = Method.EVIDENCE,
+) -> Rgb:
     """Draw the radiograph with the evidence over it, the notice, and a colour bar.
 
     Parameters
@@ -151,6 +198,8 @@ def render(pixels: NDArray[np.float32], evidence: NDArray[np.float32], scored: S
         Evidence per class, shape (rows, columns, classes), in logits, in the order of the scores.
     scored
         What the model says.
+    method
+        How the map came about.
 
     Returns
     -------
@@ -169,8 +218,9 @@ def render(pixels: NDArray[np.float32], evidence: NDArray[np.float32], scored: S
     limit = float(np.abs(drawn.evidence).max()) or 1.0
     radiograph = cv2.resize(grey[..., 0].clip(0, 1), (_SIDE, _SIDE), interpolation=cv2.INTER_LINEAR)
     strength = cv2.resize(drawn.evidence / limit, (_SIDE, _SIDE), interpolation=cv2.INTER_LINEAR)
-    body = np.hstack([_blend(radiograph, strength), _colour_bar(limit)])
-    return np.vstack([_banner(_notices(scored), body.shape[1]), body, _banner(_captions(scored, drawn), body.shape[1])])
+    body = np.hstack([_blend(radiograph, strength), _colour_bar(limit, method)])
+    captions = _captions(scored, drawn, method)
+    return np.vstack([_banner(_notices(scored), body.shape[1]), body, _banner(captions, body.shape[1])])
 
 
 def _drawn(evidence: NDArray[np.float32], scored: ScoredImage) -> _Drawn:
@@ -189,16 +239,19 @@ def _blend(grey: NDArray[np.float32], strength: NDArray[np.float32]) -> Rgb:
     return mixed
 
 
-def _colour_bar(limit: float) -> Rgb:
+def _colour_bar(limit: float, method: Method) -> Rgb:
+    """Draw what a colour stands for; Grad-CAM has nothing below 0."""
     panel = np.zeros((_SIDE, _BAR, 3), np.uint8)
     top, bottom = 2 * _LINE, _SIDE - 2 * _LINE
-    scale = np.linspace(1, -1, bottom - top, dtype=np.float32)[:, None].repeat(30, axis=1)
+    lowest = -1.0 if method is Method.EVIDENCE else 0.0
+    scale = np.linspace(1, lowest, bottom - top, dtype=np.float32)[:, None].repeat(30, axis=1)
     panel[top:bottom, 15:45] = _blend(np.full_like(scale, 0.5), scale)
-    for value, row in ((limit, top + 12), (0.0, _SIDE // 2), (-limit, bottom)):
-        _write(panel, f"{value:+.2g}", (52, row), _WHITE, 0.6)
+    numbers = [(1.0, top + 12), (lowest, bottom)] + ([(0.0, _SIDE // 2)] if lowest else [])
+    for share, row in numbers:
+        _write(panel, f"{share * limit:+.2g}", (52, row), _WHITE, 0.6)
     _write(panel, "for", (15, top - 12), _WHITE, 0.6)
-    _write(panel, "against", (15, bottom + 24), _WHITE, 0.6)
-    _write(panel, "logits", (15, bottom + 48), _WHITE, 0.6)
+    _write(panel, "against" if lowest else "nothing", (15, bottom + 24), _WHITE, 0.6)
+    _write(panel, method.unit, (15, bottom + 48), _WHITE, 0.6)
     return panel
 
 
@@ -210,10 +263,10 @@ def _notices(scored: ScoredImage) -> list[tuple[str, tuple[int, int, int]]]:
     return lines
 
 
-def _captions(scored: ScoredImage, drawn: _Drawn) -> list[tuple[str, tuple[int, int, int]]]:
+def _captions(scored: ScoredImage, drawn: _Drawn, method: Method) -> list[tuple[str, tuple[int, int, int]]]:
     prefix = words_for(scored.status).prefix
     return [
-        (f"Evidence map for {drawn.score.finding}: score {drawn.score.score * 100:.2f} %", _WHITE),
+        (f"{method.title} for {drawn.score.finding}: score {drawn.score.score * 100:.2f} %", _WHITE),
         (f"{prefix}{scored.model_name} {scored.model_version}", _WHITE),
         (f"Package {scored.fingerprint[:16]}; not a segmentation, not a finding", _WHITE),
     ]
@@ -235,7 +288,7 @@ def _write(panel: Rgb, text: str, origin: tuple[int, int], colour: tuple[int, in
     cv2.putText(panel, text, origin, _FONT, scale, colour, 2 if scale > 0.7 else 1, cv2.LINE_AA)
 
 
-def _add_capture(capture: Dataset, image: SourceImage, finding: str) -> None:
+def _add_capture(capture: Dataset, image: SourceImage, finding: str, method: Method) -> None:
     """Add General Image, SC Equipment and SC Image (PS3.3 Sections C.7.6.1, C.8.6.1, C.8.6.2)."""
     reference = code_item(codes.SOURCE_FOR_PROCESSING)
     item = Dataset()
@@ -247,8 +300,8 @@ def _add_capture(capture: Dataset, image: SourceImage, finding: str) -> None:
     capture.PatientOrientation = list(image.patient_orientation or ())
     capture.ImageLaterality = "U"
     capture.BurnedInAnnotation = "YES"
-    capture.DerivationDescription = f"Evidence map (class activation) for {finding}. {marks.NOTICE}"
-    capture.DerivationCodeSequence = Sequence([code_item(codes.CLASS_ACTIVATION)])
+    capture.DerivationDescription = f"{method.title}, {method.code.meaning.lower()}, for {finding}. {marks.NOTICE}"
+    capture.DerivationCodeSequence = Sequence([code_item(method.code)])
     capture.SourceImageSequence = Sequence([item])
 
 

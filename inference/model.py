@@ -12,7 +12,7 @@ from config.native_logs import quiet_tensorflow
 from cxr.errors import DeviceExhausted, IncompatiblePackage
 from cxr.manifest import PackageManifest
 from cxr.package import ModelPackage
-from inference.batches import HalvingScorer, ModelOutput, Scorer
+from inference.batches import Explainer, HalvingScorer, ModelOutput, Scorer
 from inference.devices import CPU, Choice, choose_device
 from inference.graph_file import check_graph_file
 
@@ -34,6 +34,8 @@ class Model:
         The device, and whether the CPU may take over.
     is_exhausted
         Whether an error says that the device's memory did not suffice.
+    explain_on
+        Puts a graph that gives Grad-CAM maps onto a device; None: there are none.
 
     Raises
     ------
@@ -48,11 +50,14 @@ class Model:
         load_on: Callable[[str], Scorer],
         choice: Choice,
         is_exhausted: Callable[[Exception], bool],
+        explain_on: Callable[[str], Explainer | None] | None = None,
     ) -> None:
         self._manifest = manifest
         self._load_on = load_on
         self._choice = choice
         self._is_exhausted = is_exhausted
+        self._explain_on = explain_on
+        self._explainer: Explainer | None = None
         self._device = choice.device
         self._scorer = self._place()
 
@@ -89,7 +94,18 @@ class Model:
         def load_on(place: str) -> Scorer:
             return runtime.load_scorer(package.model_path, package.manifest, place)
 
-        model = cls(package.manifest, load_on=load_on, choice=choice, is_exhausted=runtime.is_exhausted)
+        def explain_on(place: str) -> Explainer | None:
+            from inference.gradients import load_explainer  # noqa: PLC0415 (as above)
+
+            return load_explainer(package.model_path, package.manifest, place)
+
+        model = cls(
+            package.manifest,
+            load_on=load_on,
+            choice=choice,
+            is_exhausted=runtime.is_exhausted,
+            explain_on=explain_on,
+        )
         size = package.manifest.input_size
         # The first batch would otherwise pay for the compilation, and find out that the graph gives NaN.
         model.score(np.full((1, size, size, 1), 0.5, dtype=np.float32))
@@ -125,6 +141,41 @@ class Model:
         if not np.all((output.probabilities >= 0) & (output.probabilities <= 1)):
             raise IncompatiblePackage("The graph gave a value outside [0, 1]: its weights are broken; promote another.")
         return output
+
+    def grad_cam(self, image: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Approximate where the evidence lies, for a graph that has no evidence map.
+
+        The graph that this needs is loaded when it is first asked for.
+
+        Parameters
+        ----------
+        image
+            Shape (size, size, 1), in [0, 1].
+
+        Returns
+        -------
+        NDArray[np.float32] | None
+            Shape (height, width, classes), at least 0, comparable within one class's map only; None:
+            this model can't.
+
+        Raises
+        ------
+        DeviceExhausted
+            If the device's memory does not suffice; retryable.
+        """
+        try:
+            if self._explain_on is not None:
+                self._explainer, self._explain_on = self._explain_on(self._device), None
+                if self._explainer is None:
+                    log.warning("no_features_for_grad_cam")
+            if self._explainer is None:
+                return None
+            maps: NDArray[np.float32] = self._explainer(np.ascontiguousarray(image[None], dtype=np.float32))[0]
+        except Exception as error:
+            if not self._is_exhausted(error):
+                raise
+            raise DeviceExhausted("The device's memory does not hold Grad-CAM: switch report.saliency off.") from error
+        return maps
 
     def _place(self) -> HalvingScorer:
         try:

@@ -59,7 +59,8 @@ class Reporter:
         pixels
             What the model saw; shape (size, size, 1), in [0, 1].
         evidence
-            Evidence per class, shape (rows, columns, classes), in logits; None: the model has none.
+            Evidence per class, shape (rows, columns, classes): the model's own map in logits, or
+            Grad-CAM where its package has none; None: no map is drawn.
 
         Raises
         ------
@@ -77,7 +78,14 @@ class Reporter:
         records = [self._keep("sr", built, created)]
         if self.saliency and evidence is not None:
             drawn = explain.saliency(
-                self._source(path), scored, pixels, evidence, digests=digests, created=created, options=self.options
+                self._source(path),
+                scored,
+                pixels,
+                evidence,
+                digests=digests,
+                created=created,
+                options=self.options,
+                method=explain.Method.of(manifest),
             )
             records.append(self._keep("saliency", drawn, created))
         return records

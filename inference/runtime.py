@@ -1,4 +1,4 @@
-"""The graph on its device: the only module of inference that imports TensorFlow.
+"""The graph on its device: with ``inference.gradients`` the only module here that imports TensorFlow.
 
 Loading it takes seconds, so only ``inference.model`` imports it, when a model is loaded.
 """
@@ -63,15 +63,9 @@ def load_scorer(path: Path, manifest: PackageManifest, device: str) -> Scorer:
     IncompatiblePackage
         If Keras does not load the file, or the graph's input and outputs are not the manifest's.
     """
-    place = f"/{device.upper()}" if ":" in device else "/CPU:0"
+    place = place_of(device)
     with tf.device(place):
-        try:
-            graph = _load_graph(path)
-        except (ValueError, TypeError, KeyError, OSError, UserWarning) as error:
-            raise IncompatiblePackage(
-                f"Keras {keras.__version__} does not load model.keras: export it with this version, or install the one "
-                "that package.json names."
-            ) from error
+        graph = load_graph(path)
     wanted = [manifest.outputs.probabilities]
     if manifest.outputs.evidence is not None:
         wanted.append(manifest.outputs.evidence)
@@ -92,11 +86,29 @@ def load_scorer(path: Path, manifest: PackageManifest, device: str) -> Scorer:
     return score
 
 
-def _load_graph(path: Path) -> Any:  # noqa: ANN401 (a Keras model)
-    with warnings.catch_warnings():
-        # Of layers nested in others that find no weights in the file, Keras only warns, and leaves them random.
-        warnings.simplefilter("error", UserWarning)
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+def place_of(device: str) -> str:
+    """Return TensorFlow's name of ``cpu`` or ``gpu:N``."""
+    return f"/{device.upper()}" if ":" in device else "/CPU:0"
+
+
+def load_graph(path: Path) -> Any:  # noqa: ANN401 (a Keras model)
+    """Load a ``.keras`` file that was looked into before, without how it was trained.
+
+    Raises
+    ------
+    IncompatiblePackage
+        If Keras does not load it.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Of layers nested in others that find no weights in the file, Keras only warns, and leaves them random.
+            warnings.simplefilter("error", UserWarning)
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, KeyError, OSError, UserWarning) as error:
+        raise IncompatiblePackage(
+            f"Keras {keras.__version__} does not load model.keras: export it with this version, or install the one "
+            "that package.json names."
+        ) from error
 
 
 def check_graph(graph: Any, manifest: PackageManifest) -> None:  # noqa: ANN401 (a Keras model)

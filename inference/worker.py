@@ -152,7 +152,7 @@ class Worker:
         if ready:
             with self._failing_alone([job for job, _ in ready]):
                 output = model.score(np.stack([pixels for _, pixels in ready]))
-                self._report_all(ready, output, package, model.device)
+                self._report_all(ready, output, package, model)
         self._in_flight.discard(prepared.job.id for prepared in batch)
         self._reported()
 
@@ -161,12 +161,14 @@ class Worker:
         ready: Sequence[tuple[ClaimedJob, NDArray[np.float32]]],
         output: ModelOutput,
         package: ModelPackage,
-        device: str,
+        model: Model,
     ) -> None:
         for row, (job, pixels) in enumerate(ready):
             with self._failing_alone([job]):
-                scored = scored_image(output.probabilities[row], package, device, self._clock())
+                scored = scored_image(output.probabilities[row], package, model.device, self._clock())
                 evidence = None if output.evidence is None else output.evidence[row]
+                if evidence is None and self._reporter.saliency:
+                    evidence = model.grad_cam(pixels)
                 self._report(job, scored, package, pixels, evidence)
 
     def _report(

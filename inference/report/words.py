@@ -74,6 +74,8 @@ def algorithm_parameters(scored: ScoredImage, package: PackageManifest) -> tuple
         f"preprocessing={package.recipe.digest}",
         f"activation={package.activation} ({calibration})",
         f"operating_point={','.join(points) or 'none'}",
+        # Of the picture that may come with the report; an exact map needs no word.
+        *(() if package.outputs.evidence else ("explanation=Grad-CAM (approximation; no exact evidence map)",)),
         f"status={words_for(scored.status).status}",
     ]
     if scored.warnings:

@@ -19,6 +19,8 @@ from pydicom.dataset import Dataset
 from config.settings import DestinationSettings, WorkerSettings
 from cxr.domain import JobState
 from cxr.header import open_dataset, read_header
+from cxr.manifest import Outputs
+from cxr.package import ModelPackage, write_package
 from cxr.projection import decide_view
 from db import images, jobs
 from db.engine import Database
@@ -188,6 +190,34 @@ def test_report_in_the_spool_says_untrained(
     assert {report.Modality for report in written} == {"SR", "OT"}
     assert all("UNTRAINED" in report.SeriesDescription for report in written)
     assert {report.StudyInstanceUID for report in written} == {image.StudyInstanceUID}
+
+
+@pytest.fixture
+def without_evidence(tmp_path: Path, tiny_package: Any) -> ModelPackage:
+    """A package whose graph has no evidence map of its own."""
+    from training.model_file import save_network
+    from training.network import Head, build
+
+    source = tiny_package()
+    save_network(build("tiny", size=64, head=Head("dense")), tmp_path / "model.keras", now=now())
+    manifest = source.manifest.model_copy(update={"outputs": Outputs(evidence=None)})
+    contents = {"model.keras": tmp_path / "model.keras", "MODEL_CARD.md": b"# card"}
+    return write_package(tmp_path / "package", manifest, contents)
+
+
+def test_a_graph_without_an_evidence_map_gets_grad_cam_named_as_such(
+    bench: Bench, running: Any, without_evidence: ModelPackage, synthetic_xray: Any, wait_for: Any
+) -> None:
+    bench.promote(without_evidence)
+    job = bench.receive(synthetic_xray())
+    running()
+    wait_for(lambda: bench.states()[job][0] == "reported", "reported", 120)
+    written = [pydicom.dcmread(bench.spool.path(name)) for name in bench.spool.names() if name.startswith("reports/")]
+    picture = next(report for report in written if report.Modality == "OT")
+    assert "Grad-CAM" in picture.SeriesDescription
+    assert picture.DerivationCodeSequence[0].CodeValue == "130403"
+    report = next(report for report in written if report.Modality == "SR")
+    assert "explanation=Grad-CAM" in report.to_json()
 
 
 def test_promoted_package_is_taken_up_between_two_batches(

@@ -129,7 +129,12 @@ def test_shapes_that_do_not_fit_are_refused(
 
 @pytest.fixture
 def capture(synthetic_xray: Callable[..., Dataset], scored: Scored) -> Callable[..., BuiltReport]:
-    def make(scored_image: ScoredImage | None = None, created: datetime = CREATED, **elements: Any) -> BuiltReport:
+    def make(
+        scored_image: ScoredImage | None = None,
+        created: datetime = CREATED,
+        method: explain.Method = explain.Method.EVIDENCE,
+        **elements: Any,
+    ) -> BuiltReport:
         return explain.saliency(
             synthetic_xray(**elements),
             scored_image or scored(),
@@ -137,6 +142,7 @@ def capture(synthetic_xray: Callable[..., Dataset], scored: Scored) -> Callable[
             np.ones((7, 7, 1), np.float32),
             digests=DIGESTS,
             created=created,
+            method=method,
         )
 
     return make
@@ -185,3 +191,25 @@ def test_the_moment_must_be_aware_and_the_study_known(capture: Callable[..., Bui
         capture(created=CREATED.replace(tzinfo=None))
     with pytest.raises(ReportError, match="StudyInstanceUID"):
         capture(StudyInstanceUID=None)
+
+
+def test_grad_cam_is_named_in_the_header_and_in_the_picture(
+    capture: Callable[..., BuiltReport], scored: Scored
+) -> None:
+    exact, approximate = capture(), capture(method=explain.Method.GRAD_CAM)
+    assert approximate.sop_instance_uid != exact.sop_instance_uid
+    header = dcmread(BytesIO(approximate.content))
+    assert header.DerivationCodeSequence[0].CodeValue == "130403"
+    assert header.DerivationDescription.startswith("Grad-CAM (approximation), gradient-weighted class activation")
+    assert header.SeriesDescription == "AI Grad-CAM - RESEARCH USE ONLY"
+    assert read_header(header).is_own_output
+    evidence = np.ones((7, 7, 1), np.float32)
+    exactly = explain.render(grey(), evidence, scored())
+    nearly = explain.render(grey(), evidence, scored(), explain.Method.GRAD_CAM)
+    assert (radiograph(exactly) == radiograph(nearly)).all()
+    bar = (slice(HEADING, HEADING + SIDE), slice(SIDE, None))
+    bottom = (slice(HEADING + SIDE - 100, HEADING + SIDE - 80), slice(SIDE + 20, SIDE + 40))
+    assert (exactly[bar] != nearly[bar]).any()
+    assert int(exactly[bottom][..., 2].mean()) > int(exactly[bottom][..., 0].mean()) + 60  # blue: against
+    assert abs(int(nearly[bottom][..., 2].mean()) - int(nearly[bottom][..., 0].mean())) < 20  # grey: nothing
+    assert (exactly[-124:] != nearly[-124:]).any()  # the caption

@@ -152,6 +152,7 @@ def test_the_tree_is_the_one_of_the_specification(build: Build, synthetic_xray: 
         "preprocessing",
         "activation",
         "operating_point",
+        "explanation",
         "status",
     ]
     assert parameters[4] == "activation=sigmoid (uncalibrated)"
