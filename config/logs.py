@@ -122,11 +122,17 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     root.setLevel(logging.WARNING)
     for package in PACKAGES:
         logging.getLogger(package).setLevel(settings.level.upper())
+    logging.getLogger("pynetdicom.transport").addFilter(_says_what_failed)
     # A handler that fails would print the record, with its arguments, by itself.
     logging.raiseExceptions = False
     warnings.showwarning = _show_warning
     sys.excepthook = _report_uncaught
     threading.excepthook = _report_uncaught_in_thread
+
+
+def _says_what_failed(record: logging.LogRecord) -> bool:
+    """Drop two lines per call to a peer that is down: without their text they say less than our own record."""
+    return record.exc_info is not None
 
 
 def _formatter(settings: LogSettings, target: TextIO) -> ProcessorFormatter:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from pydicom.errors import InvalidDicomError
 
 from config.logs import FIELDS, PACKAGES, configure, describe_exception, get_logger
 from config.settings import LogSettings
-from cxr.errors import SpoolFull
+from cxr.errors import PeerUnreachable, SpoolFull
+from inference.delivery.association import Address, context, open_association
 
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 CANARY = "CANARY^PATIENT"
@@ -138,6 +139,18 @@ def test_other_people_s_records_are_reduced_to_their_origin(stream: io.StringIO)
     assert record["origin"].startswith("unit/test_config_logs.py:")
     assert record["error"] == "ValueError"
     assert CANARY not in stream.getvalue()
+
+
+def test_a_peer_that_is_down_is_told_by_us_alone(stream: io.StringIO, free_port: Callable[[], int]) -> None:
+    address = Address(ae_title="PEER", host="127.0.0.1", port=free_port(), calling_ae_title="CXR", timeout_s=5.0)
+    with pytest.raises(PeerUnreachable):
+        open_association(address, [context("1.2.840.10008.1.1", ["1.2.840.10008.1.2"])])
+    assert records(stream) == []
+    try:
+        int(CANARY)
+    except ValueError:  # as for a TLS handshake that fails, whose kind nobody else tells
+        logging.getLogger("pynetdicom.transport").exception("told")
+    assert [record["error"] for record in records(stream)] == ["ValueError"]
 
 
 def test_pydicom_s_own_warning_and_record_lose_their_text(stream: io.StringIO) -> None:
