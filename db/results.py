@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, column, func, select, table, text, tuple_
@@ -132,21 +134,24 @@ def _timeline(session: Session, image_id: int) -> Timeline:
     def rows(view: str) -> tuple[Mapping[str, Any], ...]:
         return tuple(_rows(session, view, image_id=image_id))
 
+    reports = rows("reports")
+    # What happens to a report's file happens to no image: two of them may have come to the same report.
+    of_reports = (_rows(session, "events", image_id=None, report_id=report["report_id"]) for report in reports)
     return Timeline(
         image=rows("images")[0],
         decision=rows("decisions")[0],
         job=rows("jobs")[0],
         scores=rows("scores"),
-        reports=rows("reports"),
+        reports=reports,
         deliveries=rows("deliveries"),
-        events=rows("events"),
+        events=tuple(sorted(chain(rows("events"), *of_reports), key=itemgetter("event_id"))),
     )
 
 
 _ORDER = {"scores": "finding", "reports": "report_id", "deliveries": "delivery_id", "events": "event_id"}
 
 
-def _rows(session: Session, view: str, **equals: int | str) -> list[Mapping[str, Any]]:
+def _rows(session: Session, view: str, **equals: int | str | None) -> list[Mapping[str, Any]]:
     source = table(view, *(column(name) for name in {*equals, *([_ORDER[view]] if view in _ORDER else [])}))
     query: Select[Any] = select(text("*")).select_from(source)
     for name, value in equals.items():

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from config.settings import RetentionSettings
 from cxr.domain import DeliveryState, JobState, View
 from cxr.errors import MissingRow
-from db import results
+from db import results, retention
 from db.results import ResultFilter, count_results, iterate_results, list_results
 
 
@@ -149,6 +150,18 @@ def test_a_timeline_tells_what_happened_in_its_order(site: Any, uid_of: Any) -> 
     assert kinds[:2] == ["received", "job_claimed"]
     assert {"job_reported", "report_written", "delivery_sent", "delivery_verified"} <= set(kinds)
     assert all(isinstance(event["facts"], dict) for event in timeline.events)
+
+
+def test_a_timeline_tells_when_the_report_s_file_went(site: Any) -> None:
+    site.later(days=400)
+    retention.enforce(site.database, site.spool, RetentionSettings(low_space_mib=0), now=site.now)
+    with site.database.read() as session:
+        (timeline,) = results.show(session, 1)
+    kinds = [event["kind"] for event in timeline.events]
+    assert {"pixels_removed", "report_removed"} <= set(kinds)
+    numbers = [event["event_id"] for event in timeline.events]
+    assert numbers == sorted(set(numbers))
+    assert {event["image_id"] for event in timeline.events} == {1, None}
 
 
 def test_an_object_sent_again_with_changes_has_two_timelines(site: Any, uid_of: Any) -> None:
