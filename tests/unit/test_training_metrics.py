@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, settings
+from hypothesis import given as given_any
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
@@ -41,6 +42,11 @@ def brute_force_covariance(truth, scores):
     of_cases = np.atleast_2d(np.cov([kernel.mean(axis=1) for kernel in kernels]))
     of_controls = np.atleast_2d(np.cov([kernel.mean(axis=0) for kernel in kernels]))
     return of_cases / is_case.sum() + of_controls / (~is_case).sum()
+
+
+def given(*strategies):
+    """Hypothesis without its deadline: other processes share the machine."""
+    return lambda test: settings(deadline=None, max_examples=60)(given_any(*strategies)(test))
 
 
 @st.composite
@@ -288,7 +294,6 @@ class TestCurves:
 
 
 class TestBootstrap:
-    @settings(deadline=None)
     @given(two_classes(), st.integers(0, 3))
     def test_weights_of_one_give_the_plain_figures(self, case, seed):
         truth, score = case
