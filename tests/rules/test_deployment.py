@@ -312,8 +312,9 @@ def image(stages: dict[str, Stage], root: Path, tmp_path: Path) -> Path:
         capture_output=True,
         timeout=300,
     )
+    places = {"/tmp/lock.txt": str(root / TARGETS["listener"]), "/tmp/": f"{wheels}/"}
     for step in stages["listener"].all("RUN"):
-        command = step.replace("/tmp/lock.txt", str(root / TARGETS["listener"])).replace("/tmp/", f"{wheels}/")
+        command = re.sub(r"/tmp/(?:lock\.txt)?", lambda found: places[found[0]], step)
         done = subprocess.run(
             ["bash", "-euc", command.replace("pip ", f"{environment}/bin/python -m pip ", 1)],
             capture_output=True,
