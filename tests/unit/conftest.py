@@ -202,8 +202,9 @@ def audit_site(tmp_path: Path, new_site: Path) -> Iterator[AuditSite]:
     shutil.copytree(new_site, tmp_path, dirs_exist_ok=True)
     settings = Settings(data_dir=tmp_path / "var")
     database = open_database(settings.database_path, settings.audit_key_path, create=False)
-    yield AuditSite(settings, database, Spool(settings.spool_dir, min_free_mib=0))
-    database.dispose()
+    site = AuditSite(settings, database, Spool(settings.spool_dir, min_free_mib=0))
+    yield site
+    site.database.dispose()  # a test may have opened it again
 
 
 @pytest.fixture
