@@ -8,7 +8,7 @@ is idempotent, and ``db.jobs.finish`` refuses a worker that has lost its lease.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +24,7 @@ from db import jobs
 from db.records import ClaimedJob
 from inference.decoding import Preparer
 from inference.delivery.routes import destinations_for
+from inference.in_flight import InFlight
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -217,17 +218,21 @@ class Worker:
 
     def _fail(self, concerned: Sequence[ClaimedJob], *, code: str, retryable: bool) -> None:
         for job in concerned:
-            with self._database.begin() as session:
-                state = jobs.fail(
-                    session,
-                    job.id,
-                    worker_id=self._worker_id,
-                    code=code,
-                    retryable=retryable,
-                    max_attempts=self._settings.max_attempts,
-                    retry_s=self._settings.retry_s,
-                    now=self._clock(),
-                )
+            try:
+                with self._database.begin() as session:
+                    state = jobs.fail(
+                        session,
+                        job.id,
+                        worker_id=self._worker_id,
+                        code=code,
+                        retryable=retryable,
+                        max_attempts=self._settings.max_attempts,
+                        retry_s=self._settings.retry_s,
+                        now=self._clock(),
+                    )
+            except LeaseLost:  # whoever has it now says what becomes of it
+                log.warning("lease_lost", jobs=[job.id])
+                continue
             log.warning("attempt_failed", job=job.id, image=job.image_id, code=code, state=state.value)
 
     def _renew_leases(self, stop: threading.Event) -> None:
@@ -236,35 +241,16 @@ class Worker:
             held = self._in_flight.snapshot()
             if not held:
                 continue
-            with self._database.begin() as session:
-                kept = jobs.renew(
-                    session, held, worker_id=self._worker_id, now=self._clock(), lease_s=self._settings.lease_s
-                )
+            try:
+                with self._database.begin() as session:
+                    kept = jobs.renew(
+                        session, held, worker_id=self._worker_id, now=self._clock(), lease_s=self._settings.lease_s
+                    )
+            except Exception:  # a process loop: the next beat comes before the lease ends
+                log.exception("heartbeat_failed")
+                continue
             if lost := held - kept - (held - self._in_flight.snapshot()):
                 log.warning("lease_lost", jobs=sorted(lost))
-
-
-class InFlight:
-    """The jobs that this worker holds now; the worker adds and discards, the heartbeat reads."""
-
-    def __init__(self) -> None:
-        self._ids: set[int] = set()
-        self._lock = threading.Lock()
-
-    def add(self, ids: Iterable[int]) -> None:
-        """Hold these jobs."""
-        with self._lock:
-            self._ids.update(ids)
-
-    def discard(self, ids: Iterable[int]) -> None:
-        """These jobs are finished, failed or given back."""
-        with self._lock:
-            self._ids.difference_update(ids)
-
-    def snapshot(self) -> frozenset[int]:
-        """The jobs that are held at this moment."""
-        with self._lock:
-            return frozenset(self._ids)
 
 
 def scored_image(

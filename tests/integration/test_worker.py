@@ -255,6 +255,51 @@ def test_late_worker_leaves_no_result_and_no_report(
     assert [name for name in bench.spool.names() if name.startswith("reports/")] == []
 
 
+def test_late_worker_whose_image_is_bad_goes_on(bench: Bench, tiny_package: Any, synthetic_xray: Any) -> None:
+    bench.promote(tiny_package())
+    job = bench.receive(synthetic_xray(PixelData=None))
+    worker = bench.worker()
+    with bench.database.begin() as session:
+        (claimed,) = jobs.claim(session, worker_id="tests:1", limit=1, now=now() - timedelta(hours=1), lease_s=5)
+    with bench.database.begin() as session:
+        assert jobs.release_expired(session, max_attempts=9, now=now()) == 1
+    package = bench.registry.active()
+    with Preparer(package.manifest.recipe, processes=1, timeout_s=60) as preparer:
+        pixels = preparer.submit(bench.spool.path(claimed.spool_name))
+        worker._score([Prepared(claimed, pixels)], package, Model.load(package, device="cpu"))
+    assert bench.states()[job] == ("queued", "lease_expired")
+
+
+def test_heart_goes_on_beating_after_the_database_refused(bench: Bench, synthetic_xray: Any, wait_for: Any) -> None:
+    job = bench.receive(synthetic_xray())
+    worker = bench.worker(lease_s=5)
+    with bench.database.begin() as session:
+        jobs.claim(session, worker_id="tests:1", limit=1, now=now(), lease_s=5)
+
+    def lease() -> str:
+        with closing(sqlite3.connect(bench.database.path)) as connection:
+            return str(connection.execute("SELECT lease_until FROM job").fetchone()[0])
+
+    def rename(old: str, new: str) -> None:
+        with closing(sqlite3.connect(bench.database.path)) as connection:
+            connection.execute("PRAGMA legacy_alter_table = ON")
+            connection.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    before = lease()
+    worker._in_flight.add([job])
+    rename("job", "away")
+    heart = threading.Thread(target=worker._renew_leases, args=(bench.stop,))
+    heart.start()
+    try:
+        bench.stop.wait(3)  # one beat at least, which meets no table
+        assert heart.is_alive()
+        rename("away", "job")
+        wait_for(lambda: lease() > before, "the lease is longer")
+    finally:
+        bench.stop.set()
+        heart.join()
+
+
 def test_stop_gives_claimed_jobs_back(bench: Bench, tiny_package: Any, synthetic_xray: Any) -> None:
     bench.promote(tiny_package())
     job = bench.receive(synthetic_xray())
