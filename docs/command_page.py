@@ -113,6 +113,8 @@ def _kind(annotation: Any) -> tuple[str, bool]:  # noqa: ANN401 (any annotation)
         return _kind(arguments[0])[0], True
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return _kind(arguments[0])
+    if typing.get_origin(annotation) is typing.Literal:
+        return ", ".join(f"`{choice}`" for choice in arguments), False
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return ", ".join(f"`{choice.value}`" for choice in annotation), False
     return _KINDS[annotation], False
