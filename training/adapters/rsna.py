@@ -84,10 +84,11 @@ def index(
             rows.append(row)
         if number % _EVERY == 0 or number == len(labels):
             watch("headers", number, len(labels))
+    named = set(classes["patientId"]) | set(boxes["patientId"])
     rejected += [
         Rejection(path.relative_to(base).as_posix(), 0, "not_listed")
         for path in sorted(images.iterdir())
-        if path.stem not in labels and not path.name.startswith(".")
+        if path.stem not in named and not path.name.startswith(".")
     ]
     return indexed(rows, rejected, [] if nih_map else [_BY_IMAGE])
 
@@ -114,7 +115,7 @@ def _labels(
     labels: dict[str, tuple[str, int]] = {}
     for image, part in classes.groupby("patientId", sort=False):
         line = int(part[LINE].iloc[0])
-        findings = {finding_of("rsna", str(term)) for term in part["class"]}
+        findings = [finding_of("rsna", str(term)) for term in part["class"]]
         names = {finding.name for finding in findings if finding is not None}
         expected = {"1"} if names == {"lung_opacity"} else {"0"}
         if len(names) != 1 or None in findings:
