@@ -227,6 +227,17 @@ class WorkerSettings(Section):
     retry_s: float = Field(30.0, ge=0, description="Wait before the second attempt; doubles with each.")
 
 
+class GateSettings(Section):
+    """What a model package has to reach before it is promoted; `--accept-gate` goes past one by name."""
+
+    auc_low: float = Field(0.60, ge=0, le=1, description="Lower end of the area's confidence interval, at least.")
+    ece: float = Field(0.10, ge=0, le=1, description="Expected calibration error, at most.")
+    subgroup_auc: float = Field(0.55, ge=0, le=1, description="Area in the worst subgroup, at least.")
+    blanked_auc: float = Field(
+        0.60, ge=0, le=1, description="Area over images without lungs, at most, unless its interval holds 0.5."
+    )
+
+
 class ReportSettings(Section):
     """The DICOM SR and its companions."""
 

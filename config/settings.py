@@ -22,6 +22,7 @@ from config.sections import (
     AuditSettings,
     DeliverySettings,
     DestinationSettings,
+    GateSettings,
     ListenerSettings,
     LogSettings,
     MetricsSettings,
@@ -40,6 +41,7 @@ __all__ = [
     "AuditSettings",
     "DeliverySettings",
     "DestinationSettings",
+    "GateSettings",
     "ListenerSettings",
     "LogSettings",
     "MetricsSettings",
@@ -77,6 +79,7 @@ class Settings(BaseSettings):
     )
     view: ViewSettings = ViewSettings()
     worker: WorkerSettings = WorkerSettings()
+    gates: GateSettings = GateSettings()
     report: ReportSettings = ReportSettings()
     delivery: DeliverySettings = DeliverySettings()
     retention: RetentionSettings = RetentionSettings()

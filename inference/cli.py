@@ -104,14 +104,15 @@ def promote(
     reason: Reason,
     accept_gate: Annotated[
         list[str] | None,
-        typer.Option(help="Promote although this gate fails; `trained` for random weights.", metavar="NAME"),
+        typer.Option(help="Promote although this gate fails; repeat for more. --reason says why.", metavar="NAME"),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Put a package into service; a running worker takes it up between two batches.
 
     A folder is copied into the registry first. A package that fails a gate is refused, with the
-    gate's name and figure.
+    gate's name and figure. With --accept-gate it goes into service as a DEMONSTRATION MODEL: a copy
+    with a fingerprint of its own, that says so in every result.
 
     Example: cxr model promote 3f2a91c0 --reason "new fine-tune on 2025 data"
     """
@@ -120,7 +121,7 @@ def promote(
 
     context: CommandContext = ctx.obj
     settings = context.settings()
-    registry = _registry(ctx)
+    registry = _registry(ctx, judged=True)
     source = _find(registry, package)
     fingerprint = registry.add(source.folder).fingerprint
     database = open_database(settings.database_path, settings.audit_key_path, create=True)
@@ -160,11 +161,18 @@ def rollback(ctx: typer.Context, reason: Reason, as_json: Json = False) -> None:
     _say_in_service(package, as_json=as_json)
 
 
-def _registry(ctx: typer.Context) -> Registry:
+def _registry(ctx: typer.Context, *, judged: bool = False) -> Registry:
+    """Open the registry; judged, with the gates that a promotion has to pass."""
     from inference.registry import Registry
 
     context: CommandContext = ctx.obj
-    return Registry(context.settings().models_dir)
+    settings = context.settings()
+    if not judged:
+        return Registry(settings.models_dir)
+    from inference.gates import Gates
+    from inference.golden import golden_difference
+
+    return Registry(settings.models_dir, judge=Gates(settings.gates, golden_difference))
 
 
 def _find(registry: Registry, package: str) -> ModelPackage:

@@ -23,9 +23,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from cxr.domain import PackageStatus
 from cxr.errors import DamagedPackage, IncompatiblePackage, NoActivePackage, PackageError, PromotionRefused
 from cxr.manifest import PackageManifest
 from cxr.package import ModelPackage, load_package, read_manifest, sync_folder
+from inference.demonstration import demonstrate
 from inference.gates import GateResult, judge_by_status
 from inference.promotions import Action, Promotion, PromotionLog, in_service
 
@@ -166,6 +168,10 @@ class Registry:
     ) -> Promotion:
         """Put a package into service; a running worker takes it up between two batches.
 
+        A trained package that is promoted past a gate goes into service as a demonstration: a copy
+        with a fingerprint of its own (``inference.demonstration``). Gates that such a copy was
+        promoted past stay accepted.
+
         Parameters
         ----------
         fingerprint
@@ -177,6 +183,11 @@ class Registry:
         accept
             Failed gates that are accepted: name to reason.
 
+        Returns
+        -------
+        Promotion
+            With the fingerprint that is in service now.
+
         Raises
         ------
         PromotionRefused
@@ -184,17 +195,22 @@ class Registry:
         DamagedPackage, IncompatiblePackage
             If the package can't be served.
         """
-        accepted = dict(accept or {})
         with self._locked():
-            failed = [gate for gate in self.judge(fingerprint) if not gate.is_passed]
+            package = self.load(fingerprint)
+            standing = {gate.name: gate.reason for gate in package.manifest.accepted_gates}
+            accepted = standing | dict(accept or {})
+            failed = [gate for gate in self._judge(package, self._active_or_none()) if not gate.is_passed]
             refused = [gate for gate in failed if not accepted.get(gate.name)]
             if refused:
                 raise PromotionRefused(_describe(refused))
+            added = [gate for gate in failed if gate.name not in standing]
+            if added and package.manifest.status is not PackageStatus.UNTRAINED:
+                package = self._as_demonstration(package, added, accepted, now)
             return self._switch(
                 Promotion(
                     at=now,
                     action=Action.PROMOTE,
-                    fingerprint=fingerprint,
+                    fingerprint=package.fingerprint,
                     previous=self.active_fingerprint(),
                     actor=actor,
                     reason=reason,
@@ -240,6 +256,19 @@ class Registry:
         temporary.replace(self._dir / CURRENT)
         sync_folder(self._dir)
         return promotion
+
+    def _as_demonstration(
+        self, package: ModelPackage, failed: Sequence[GateResult], reasons: Mapping[str, str], now: datetime
+    ) -> ModelPackage:
+        temporary = Path(tempfile.mkdtemp(prefix=".add-", dir=self._dir))
+        try:
+            made = demonstrate(package, temporary / "package", failed, reasons, now=now)
+            if not self._folder(made.fingerprint).exists():
+                made.folder.rename(self._folder(made.fingerprint))
+                sync_folder(self._dir)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return self.load(made.fingerprint)
 
     def _copy(self, source: ModelPackage) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=".add-", dir=self._dir))

@@ -1,0 +1,42 @@
+"""Score a package's golden images as the service would."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cxr.errors import DamagedPackage, ImageError
+from cxr.golden import read_golden
+from cxr.package import ModelPackage
+from cxr.pixels import to_model_input
+from inference.devices import CPU
+from inference.model import Model
+
+
+def golden_difference(package: ModelPackage) -> float:
+    """Return how far this service is from the probabilities that a package holds for its golden images.
+
+    Parameters
+    ----------
+    package
+        Verified; loaded onto the CPU, whose rounding is the same everywhere, near enough.
+
+    Returns
+    -------
+    float
+        The largest absolute difference over images and classes, in probability.
+
+    Raises
+    ------
+    DamagedPackage
+        If the list of golden images or one of the images can't be read.
+    IncompatiblePackage
+        If the graph is not one that is served.
+    """
+    images = read_golden(package)
+    try:
+        batch = np.stack([to_model_input(image.path, package.manifest.recipe) for image in images])
+    except (ImageError, OSError) as error:
+        raise DamagedPackage("A golden image can't be read: export the model again.") from error
+    given = Model.load(package, device=CPU).score(batch).probabilities
+    expected = np.array([image.probabilities for image in images])
+    return float(np.abs(given - expected).max())
