@@ -49,7 +49,7 @@ def evaluated_card(manifest: PackageManifest, facts: CardFacts) -> str:
         "## Partitions",
         facts.split or "Not recorded.",
         "## Model and training",
-        facts.training or f"{manifest.provenance.architecture}, seed {manifest.provenance.seed}.",
+        facts.training or _training(manifest),
         "## Operating point",
         _operating_point(manifest),
         "## Results",
@@ -126,6 +126,11 @@ def _identity(manifest: PackageManifest) -> str:
             ("made", provenance.created.isoformat()),
         ],
     )
+
+
+def _training(manifest: PackageManifest) -> str:
+    seed = manifest.provenance.seed
+    return f"{manifest.provenance.architecture}, {'no seed recorded' if seed is None else f'seed {seed}'}."
 
 
 def _operating_point(manifest: PackageManifest) -> str:

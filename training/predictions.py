@@ -167,7 +167,11 @@ def read_predictions(path: Path) -> Predictions:
     """
     try:
         frame = pd.read_csv(
-            path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=_numbers_na(path), encoding="utf-8"
+            path,
+            dtype=dict.fromkeys(TEXTS, str),
+            keep_default_na=False,
+            na_values=_numbers_na(path),
+            encoding="utf-8",
         )
     except (OSError, UnicodeError, ValueError) as error:
         raise PredictionsError(
