@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import app
+from cxr.domain import PackageStatus
 from cxr.errors import CxrError, NoActivePackage, PromotionRefused
-from cxr.package import ModelPackage
+from cxr.package import ModelPackage, write_package
 from db.engine import open_database
 from db.packages import list_activations
 
@@ -66,6 +67,29 @@ def test_a_package_is_made_promoted_shown_and_rolled_back(
         (tiny_package().fingerprint, ("trained",), "another"),
         (built, ("trained",), "try"),
     ]
+
+
+def test_past_a_gate_a_demonstration_goes_into_service_and_the_audit_database_knows(
+    cxr: Cxr, tmp_path: Path, tiny_package: Callable[..., ModelPackage]
+) -> None:
+    source = tiny_package()
+    figures = {"classes": {"covid19": {"auc_low": 0.7, "ece": 0.05, "worst_subgroup": {"auc": 0.5}}}}
+    figures |= {"patients_disjoint": True, "blanked_lungs": {"covid19": {"auc": 0.5}}}  # type: ignore[dict-item]
+    manifest = source.manifest.model_copy(update={"status": PackageStatus.EVALUATED, "evaluation": figures})
+    given = write_package(tmp_path / "package", manifest, {name: source.folder / name for name in manifest.files})
+
+    refused = cxr("promote", str(given.folder), "--reason", "try", "--accept-gate", "golden_images").exception
+    assert isinstance(refused, PromotionRefused)
+    assert "gate subgroups: covid19: 0.500" in str(refused)
+    assert "golden_images" not in str(refused)
+    both = ["--accept-gate", "golden_images", "--accept-gate", "subgroups"]
+    promoted = cxr("promote", str(given.folder), "--reason", "for a course", *both)
+    assert "DEMONSTRATION MODEL" in promoted.stdout
+    shown = in_json(cxr("show", "--json"))
+    assert shown["fingerprint"] != given.fingerprint
+    assert [gate["name"] for gate in shown["accepted_gates"]] == ["subgroups", "golden_images"]
+    assert "for a course" in cxr("show").stdout
+    assert activations(tmp_path) == [(shown["fingerprint"], ("golden_images", "subgroups"), "for a course")]
 
 
 def test_verify_names_what_is_damaged(cxr: Cxr, tmp_path: Path, tiny_package: Callable[..., ModelPackage]) -> None:
