@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +19,13 @@ from config.context import CommandContext
 from config.logs import configure, get_logger
 from config.native_logs import quiet_tensorflow
 from config.settings import Settings
+
+if TYPE_CHECKING:
+    from db.engine import Database
+    from db.spool import Spool
+    from inference.delivery.sender import Sender
+    from inference.registry import Registry
+    from inference.worker import Worker
 
 app = typer.Typer(add_completion=False)
 log = get_logger(__name__)
@@ -50,31 +59,46 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
 
     Raises
     ------
+    SettingsError
+        If a port or a file that the settings name can't be used.
     PackageError
         If the active model package can't be served.
     StorageError
         If the database or the spool can't be used.
     """
     from app.default_model import ensure_active_package
+    from app.metrics import serve_metrics
     from db.engine import open_database
     from db.spool import Spool
-    from inference.delivery.routes import unbound_senders
-    from inference.delivery.sender import Sender
-    from inference.model import Model
     from inference.registry import Registry
-    from inference.report import ReportOptions, warm_up
-    from inference.reporter import Reporter
-    from inference.worker import Worker
 
     quiet_tensorflow(settings.worker.device)
     worker_id = f"{socket.gethostname()}:{os.getpid()}"
-    database = open_database(settings.database_path, settings.audit_key_path, create=True)
-    spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
-    spool.prepare()
+    with ExitStack() as running:
+        database = open_database(settings.database_path, settings.audit_key_path, create=True)
+        running.callback(database.dispose)
+        spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
+        spool.prepare()
+        if settings.metrics.worker_port is not None:
+            running.callback(serve_metrics(database, spool, settings.metrics.worker_port))
+        senders = _make_senders(settings, database, spool)
+        timers = Timers(settings=settings, database=database, spool=spool, senders=senders, holder=worker_id, clock=now)
+        timers.start()
+        running.callback(timers.stop)
+        registry = Registry(settings.models_dir)
+        ensure_active_package(registry, database, now())
+        _make_worker(settings, database, spool, registry, worker_id, timers.wake_delivery).run(stop)
+
+
+def _make_senders(settings: Settings, database: Database, spool: Spool) -> list[Sender]:
+    """Make a sender for each destination."""
+    from inference.delivery.routes import unbound_senders
+    from inference.delivery.sender import Sender
+
     for destination in unbound_senders(settings.peers, settings.destinations):
         # Its own images' results don't go back to it: said once, because a site may expect them.
         log.warning("destination_gets_no_results_of_its_own_images", destination=destination.name)
-    senders = [
+    return [
         Sender(
             destination,
             database=database,
@@ -85,31 +109,40 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
         )
         for destination in settings.destinations
     ]
-    timers = Timers(settings=settings, database=database, spool=spool, senders=senders, holder=worker_id, clock=now)
-    timers.start()
-    try:
-        registry = Registry(settings.models_dir)
-        ensure_active_package(registry, database, now())
-        warm_up()
-        Worker(
-            database=database,
-            spool=spool,
-            registry=registry,
-            settings=settings.worker,
-            destinations=settings.destinations,
-            reporter=Reporter(
-                spool=spool,
-                options=ReportOptions(title=settings.report.title),
-                clock=now,
-                max_inflated_bytes=settings.listener.max_object_mib * MIB,
-                saliency=settings.report.saliency,
-                deliver_untrained=settings.report.deliver_untrained,
-            ),
-            load_model=lambda package: Model.load(package, device=settings.worker.device),
-            worker_id=worker_id,
-            clock=now,
-            reported=timers.wake_delivery,
-        ).run(stop)
-    finally:
-        timers.stop()
-        database.dispose()
+
+
+def _make_worker(
+    settings: Settings,
+    database: Database,
+    spool: Spool,
+    registry: Registry,
+    worker_id: str,
+    reported: Callable[[], None],
+) -> Worker:
+    """Make the worker, and load what its first report would otherwise wait for."""
+    from inference.model import Model
+    from inference.report import ReportOptions, warm_up
+    from inference.reporter import Reporter
+    from inference.worker import Worker
+
+    warm_up()
+    reporter = Reporter(
+        spool=spool,
+        options=ReportOptions(title=settings.report.title),
+        clock=now,
+        max_inflated_bytes=settings.listener.max_object_mib * MIB,
+        saliency=settings.report.saliency,
+        deliver_untrained=settings.report.deliver_untrained,
+    )
+    return Worker(
+        database=database,
+        spool=spool,
+        registry=registry,
+        settings=settings.worker,
+        destinations=settings.destinations,
+        reporter=reporter,
+        load_model=lambda package: Model.load(package, device=settings.worker.device),
+        worker_id=worker_id,
+        clock=now,
+        reported=reported,
+    )

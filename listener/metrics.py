@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from cxr.errors import SettingsError
+from config.metrics import serve
 
 _ANSWER_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -66,29 +66,11 @@ class Metrics:
             yield
 
     def serve(self, port: int) -> Callable[[], None]:
-        """Serve the metrics over HTTP on loopback.
-
-        Returns
-        -------
-        Callable
-            Stops it.
+        """Serve the metrics on loopback; the answer stops it.
 
         Raises
         ------
         SettingsError
             If the port is in use.
         """
-        try:
-            server, thread = start_http_server(port, addr="127.0.0.1", registry=self.registry)
-        except OSError as error:
-            raise SettingsError(
-                f"Port {port} of 127.0.0.1 can't be listened on ({error.strerror}): set metrics.listener_port to a "
-                "free one, or remove it."
-            ) from error
-
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return stop
+        return serve(self.registry, port, setting="metrics.listener_port")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ import pytest
 from blake3 import blake3
 from pydicom.dataset import Dataset
 
+from app.metrics import serve_metrics
 from config.settings import DestinationSettings, WorkerSettings
 from cxr.domain import JobState
+from cxr.errors import SettingsError
 from cxr.header import open_dataset, read_header
 from cxr.manifest import Outputs
 from cxr.package import ModelPackage, write_package
@@ -308,3 +311,20 @@ def test_stop_gives_claimed_jobs_back(bench: Bench, tiny_package: Any, synthetic
     bench.stop.set()
     bench.worker().run(bench.stop)
     assert bench.states()[job] == ("queued", None)
+
+
+def test_metrics_count_the_queues(bench: Bench, synthetic_xray: Any, free_port: Callable[[], int]) -> None:
+    bench.receive(synthetic_xray())
+    port = free_port()
+    stop = serve_metrics(bench.database, bench.spool, port)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        with pytest.raises(SettingsError, match="worker_port"):
+            serve_metrics(bench.database, bench.spool, port)
+    finally:
+        stop()
+    assert 'cxr_jobs{state="queued"} 1.0' in lines
+    assert 'cxr_jobs{state="failed"} 0.0' in lines
+    assert 'cxr_deliveries{state="dead"} 0.0' in lines
+    assert any(line.startswith("cxr_spool_free_mib ") for line in lines)

@@ -1,0 +1,60 @@
+"""The worker's metrics: what is in the queues, read from the database when it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from config.metrics import serve
+from cxr.domain import DeliveryState, JobState
+from db import deliveries, jobs
+
+if TYPE_CHECKING:
+    from db.engine import Database
+    from db.spool import Spool
+
+
+class QueueCollector(Collector):
+    """Counts jobs and deliveries by state at each scrape.
+
+    Parameters
+    ----------
+    database, spool
+        What is counted.
+    """
+
+    def __init__(self, database: Database, spool: Spool) -> None:
+        self._database = database
+        self._spool = spool
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Give the gauges; states in which nothing is count as 0."""
+        with self._database.read() as session:
+            by_job = jobs.count_by_state(session)
+            by_delivery = deliveries.count_by_state(session)
+        images = GaugeMetricFamily("cxr_jobs", "Images by the state of their job.", labels=["state"])
+        for state in JobState:
+            images.add_metric([state.value], by_job[state])
+        yield images
+        sendings = GaugeMetricFamily("cxr_deliveries", "Deliveries by state.", labels=["state"])
+        for delivery_state in DeliveryState:
+            sendings.add_metric([delivery_state.value], by_delivery[delivery_state])
+        yield sendings
+        yield GaugeMetricFamily("cxr_spool_free_mib", "Free space of the spool's disk, MiB.", self._spool.free_mib())
+
+
+def serve_metrics(database: Database, spool: Spool, port: int) -> Callable[[], None]:
+    """Serve the metrics on loopback; the answer stops it.
+
+    Raises
+    ------
+    SettingsError
+        If the port is in use.
+    """
+    registry = CollectorRegistry()
+    registry.register(QueueCollector(database, spool))
+    return serve(registry, port, setting="metrics.worker_port")
