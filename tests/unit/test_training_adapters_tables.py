@@ -44,6 +44,11 @@ def test_a_table_without_a_column_or_with_one_twice_is_refused(tmp_path: Path) -
         read_table(tmp_path / "missing.csv", [])
 
 
+def test_columns_without_a_name_do_not_disturb(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,,\n1,,\n")
+    assert read_table(tmp_path / "t.csv", [], required=["a"])["a"].tolist() == ["1"]
+
+
 def test_large_tables_keep_line_numbers_across_chunks(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a\n" + "".join(f"{number}\n" for number in range(45_000)))
     table = read_table(tmp_path / "t.csv", [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
@@ -82,17 +83,19 @@ def read_image(path: Path, *, unknown_views: bool = False, originals_only: bool 
     OSError
         If the file can't be read.
     """
-    try:
-        dataset = open_dataset(path)
-        header = read_header(dataset)
-    except IntakeError:
-        return "not_dicom"
-    decision = decide_view(header)
-    if not _is_taken(decision, unknown_views=unknown_views):
-        return decision.reason
-    if originals_only and (copy := _copy_reason(header)):
-        return copy
-    return _image(path, dataset, header)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's warnings quote values: a patient's
+        try:
+            dataset = open_dataset(path)
+            header = read_header(dataset)
+        except IntakeError:
+            return "not_dicom"
+        decision = decide_view(header)
+        if not _is_taken(decision, unknown_views=unknown_views):
+            return decision.reason
+        if originals_only and (copy := _copy_reason(header)):
+            return copy
+        return _image(path, dataset, header)
 
 
 def scan(

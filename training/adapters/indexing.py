@@ -46,7 +46,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "not_listed": "The file is in the folder, and no table names it.",
         "damaged": "The file can't be read, or is not of the form that it must have.",
         # The join of test results and images
-        "no_image": "No image belongs to this line: its SOP Instance UID, accession number or patient is unknown here.",
+        "no_image": "No frontal chest radiograph in this folder belongs to the line.",
         "outside_window": "The patient has images, but none within the days that are accepted.",
         "nearer_test": "Another test is nearer to every image that this one could label.",
         "nearer_image": "Another image of the patient is nearer to the test (--every-image takes all).",

@@ -122,7 +122,9 @@ def _delimiter(header: str) -> str:
 
 def _header(fields: Sequence[str], required: Sequence[str], called: str) -> list[str]:
     wanted = {name.casefold(): name for name in required}
-    header = [wanted.get(field.strip().casefold(), field.strip()) for field in fields]
+    # Spreadsheets leave columns without a name at the end; each gets one that no data set has.
+    names = [field.strip() or f"#{number}" for number, field in enumerate(fields, start=1)]
+    header = [wanted.get(name.casefold(), name) for name in names]
     if missing := [name for name in required if name not in header]:
         raise ManifestError(
             f"The table {called} lacks the column {', '.join(missing)}: is this the data set that was named?"
