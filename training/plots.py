@@ -115,8 +115,8 @@ def plot_history(history: Path, path: Path) -> None:
         for name, colour, words in ((stem, COLOURS[0], "training"), (f"val_{stem}", COLOURS[1], "validation")):
             if name in numbers:
                 panel.plot(epochs, numbers[name], color=colour, marker=".", label=words)
-        if "step" in table:
-            for border in np.flatnonzero(table["step"].ne(table["step"].shift()).to_numpy())[1:]:
+        if "stage" in table:
+            for border in np.flatnonzero(table["stage"].ne(table["stage"].shift()).to_numpy())[1:]:
                 panel.axvline(float(epochs.iloc[border]) - 0.5, color="grey", linestyle=":", linewidth=1)
         if stem == "learning_rate":
             panel.set_yscale("log")
