@@ -102,6 +102,7 @@ def find_latest(session: Session, sop_instance_uid: str) -> KnownImage | None:
         view=decision.view,
         is_chest=decision.is_chest,
         reason=decision.reason,
+        spool_name=image.spool_name,
     )
 
 

@@ -56,6 +56,7 @@ class KnownImage:
     view: View
     is_chest: bool | None
     reason: str  # of the view decision
+    spool_name: str | None  # None: not kept, or no longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

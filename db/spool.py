@@ -118,7 +118,21 @@ class Spool:
         SpoolFull
             If the disk refuses; nothing of the object is left then.
         """
-        return self._keep_as(incoming, OBJECTS, ".dcm")
+        return self._keep_as(incoming, _new_name(OBJECTS, ".dcm"))
+
+    def put_back(self, incoming: IncomingFile, spool_name: str) -> None:
+        """Make a received object durable under a name that was given before, and whose file was lost.
+
+        Raises
+        ------
+        SpoolFull
+            If the disk refuses; nothing of the object is left then.
+        """
+        self._keep_as(incoming, spool_name)
+
+    def has(self, spool_name: str) -> bool:
+        """Whether a file is there."""
+        return self.path(spool_name).exists()
 
     def write(self, data: bytes, *, suffix: str) -> str:
         """Write a result durably.
@@ -142,7 +156,7 @@ class Spool:
         """
         with self.open_incoming() as incoming:
             incoming.write(data)
-            return self._keep_as(incoming, REPORTS, suffix)
+            return self._keep_as(incoming, _new_name(REPORTS, suffix))
 
     def path(self, spool_name: str) -> Path:
         """Where a file lies, by its spool name; it need not exist.
@@ -246,9 +260,7 @@ class Spool:
             path.unlink(missing_ok=True)
         return len(due)
 
-    def _keep_as(self, incoming: IncomingFile, kind: str, suffix: str) -> str:
-        token = secrets.token_hex(16)
-        name = f"{kind}/{token[:2]}/{token}{suffix}"
+    def _keep_as(self, incoming: IncomingFile, name: str) -> str:
         target = self.path(name)
         try:
             incoming.settle()
@@ -261,6 +273,11 @@ class Spool:
                 leftover.unlink(missing_ok=True)
             raise
         return name
+
+
+def _new_name(kind: str, suffix: str) -> str:
+    token = secrets.token_hex(16)
+    return f"{kind}/{token[:2]}/{token}{suffix}"
 
 
 def _is_older(path: Path, limit: float) -> bool:

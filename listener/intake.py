@@ -105,7 +105,7 @@ class Intake:
         received_at = self._clock()
         incoming = request.reception.complete()
         judged = self._judge(incoming.path, request)
-        received = self._find_resend(judged.header, incoming.digest) or self._write_down(
+        received = self._find_resend(judged.header, incoming) or self._write_down(
             request, incoming, judged, received_at
         )
         return Taken(
@@ -133,14 +133,20 @@ class Intake:
             decision = replace(decision, view=View.NOT_FRONTAL, reason=NOT_ACCEPTED_REASON)
         return _Judged(header, decision, initial_state(decision, self._unknown_view), digest)
 
-    def _find_resend(self, header: ImageHeader, dataset_digest: str) -> Received | None:
-        """Recognise what is known byte for byte before its file costs a second fsync."""
+    def _find_resend(self, header: ImageHeader, incoming: IncomingFile) -> Received | None:
+        """Recognise what is known byte for byte before its file costs a second fsync.
+
+        Where the first one's file was lost (a disk, a restore), this one takes its place: Success says
+        that the object is here.
+        """
         with self._database.read() as session:
             known = find_latest(session, header.sop_instance_uid)
-        if known is None or known.dataset_digest != dataset_digest:
+        if known is None or known.dataset_digest != incoming.digest:
             return None
+        if known.spool_name is not None and not self._spool.has(known.spool_name):
+            self._spool.put_back(incoming, known.spool_name)
         with self._database.begin() as session:
-            return receive_again(session, header.sop_instance_uid, dataset_digest, now=self._clock())
+            return receive_again(session, header.sop_instance_uid, incoming.digest, now=self._clock())
 
     def _write_down(
         self, request: StoreRequest, incoming: IncomingFile, judged: _Judged, received_at: datetime

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
 
@@ -14,7 +15,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRBigEndian
 
+from cxr.domain import JobState
 from cxr.syntaxes import COMPRESSED_SYNTAXES
+from db import retention
 from listener.contexts import TRANSFER_SYNTAXES
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
@@ -157,6 +160,36 @@ def test_a_resend_is_one_event_and_one_file(listening: Any, scu: Any, synthetic_
     assert len(running.images()) == len(running.kept()) == 1
     assert running.incoming() == []
     assert running.count("cxr_received_objects_total", outcome="resent") == 2
+
+
+def test_a_resend_brings_back_a_file_that_was_lost(listening: Any, scu: Any, synthetic_xray: Xray) -> None:
+    running = listening()
+    with scu(running.port) as peer:
+        assert peer.store_dataset(synthetic_xray()) == 0x0000
+        before = running.kept()
+        for name in before:
+            running.spool.remove(name)
+        # Success says that the object is on disk.
+        assert peer.store_dataset(synthetic_xray()) == 0x0000
+    assert running.kept() == before
+    assert running.events() == ["received", "resent"]
+    assert running.incoming() == []
+
+
+def test_a_resend_does_not_bring_back_what_was_removed_for_good(listening: Any, scu: Any, synthetic_xray: Xray) -> None:
+    running = listening()
+    held = synthetic_xray(ViewPosition=None, PatientOrientation=None)
+    with scu(running.port) as peer:
+        assert peer.store_dataset(held) == 0x0000
+        assert len(running.kept()) == 1
+        now = datetime.now(UTC)
+        assert (
+            retention.purge(running.database, running.spool, states=[JobState.HELD], older_than=timedelta(0), now=now)
+            == 1
+        )
+        assert peer.store_dataset(held) == 0x0000
+    assert running.kept() == {}
+    assert running.events() == ["received", "resent"]
 
 
 def test_a_changed_patient_is_a_new_job_and_an_element_we_do_not_use_is_not(
