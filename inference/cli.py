@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from inference.registry import Entry, Registry
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Model packages: list, show, verify, promote, roll back."
+    no_args_is_help=True, add_completion=False, help="Model packages: list, show, verify, promote, roll back, export."
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -159,6 +159,34 @@ def rollback(ctx: typer.Context, reason: Reason, as_json: Json = False) -> None:
     finally:
         database.dispose()
     _say_in_service(package, as_json=as_json)
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    package: Package,
+    to: Annotated[Path, typer.Option("--to", help="Folder to make.", metavar="FOLDER")],
+    form: Annotated[str, typer.Option("--format", help="onnx, saved_model or openvino.")] = "onnx",
+    as_json: Json = False,
+) -> None:
+    """Write a package's graph for another program, and check there that it gives the same scores.
+
+    Example: cxr model export current --format onnx --to exported
+    """
+    from config.native_logs import quiet_tensorflow
+
+    quiet_tensorflow("cpu")
+    with Console(stderr=True).status("exporting"):
+        from inference.export import FORMATS, export_package
+
+        if form not in FORMATS:
+            raise typer.BadParameter(f"formats are {', '.join(FORMATS)}; got {form!r}")
+        found = _find(_registry(ctx), package)
+        difference = export_package(found, to, form)
+    if as_json:
+        typer.echo(json.dumps({"fingerprint": found.fingerprint, "format": form, "largest_difference": difference}))
+        return
+    typer.echo(f"Exported {found.fingerprint[:12]} as {form}; scores agree to {difference:.1g}. {NOTICE}")
 
 
 def _registry(ctx: typer.Context, *, judged: bool = False) -> Registry:
