@@ -13,6 +13,7 @@ from rich.console import Console
 
 from config.context import CommandContext
 from cxr.package import ModelPackage
+from db.durable import make_folder
 from inference.cli import app as inference_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Model packages: make, list, verify, promote.")
@@ -40,7 +41,7 @@ def build_untrained(
 
     context: CommandContext = ctx.obj
     models_dir = context.settings().models_dir
-    models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(models_dir)
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=models_dir) as folder:
         from config.native_logs import quiet_tensorflow
@@ -93,7 +94,7 @@ def import_legacy(
 
         if profile not in PROFILES:
             raise typer.BadParameter(f"profiles are {', '.join(PROFILES)}; got {profile!r}")
-        models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(models_dir)
         with tempfile.TemporaryDirectory(prefix=".import-", dir=models_dir) as folder:
             made = convert(file, Path(folder) / "package", now=datetime.now(UTC), profile=PROFILES[profile])
             package = Registry(models_dir).add(made.folder)

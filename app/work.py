@@ -19,6 +19,7 @@ from config.context import CommandContext
 from config.logs import configure, get_logger
 from config.native_logs import quiet_tensorflow
 from config.settings import Settings
+from cxr.errors import PackageError
 
 if TYPE_CHECKING:
     from db.engine import Database
@@ -31,6 +32,7 @@ app = typer.Typer(add_completion=False)
 log = get_logger(__name__)
 
 MIB = 1024 * 1024
+PACKAGE_RETRY_S = 10.0
 
 
 def now() -> datetime:
@@ -61,8 +63,6 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
     ------
     SettingsError
         If a port or a file that the settings name can't be used.
-    PackageError
-        If the active model package can't be served.
     StorageError
         If the database or the spool can't be used.
     """
@@ -86,8 +86,15 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
         timers.start()
         running.callback(timers.stop)
         registry = Registry(settings.models_dir)
-        ensure_active_package(registry, database, now())
-        _make_worker(settings, database, spool, registry, worker_id, timers.wake_delivery).run(stop)
+        worker = _make_worker(settings, database, spool, registry, worker_id, timers.wake_delivery)
+        while not stop.is_set():
+            try:
+                ensure_active_package(registry, database, now())
+                worker.run(stop)
+            except PackageError as error:
+                # Delivery and retention go on; `cxr model promote` or `rollback` heals it without a restart.
+                log.exception("package_not_served", code=error.code)
+                stop.wait(PACKAGE_RETRY_S)
 
 
 def _make_senders(settings: Settings, database: Database, spool: Spool) -> list[Sender]:

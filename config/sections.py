@@ -261,8 +261,8 @@ class DeliverySettings(Section):
 class RetentionSettings(Section):
     """How long pixels and reports are kept; the audit rows stay."""
 
-    pixels_days: float = Field(30.0, ge=0, description="Received objects of finished images; 0: as soon as finished.")
-    results_days: float = Field(365.0, ge=0, description="SR files that were delivered; 0: as soon as delivered.")
+    pixels_days: float = Field(30.0, ge=0, description="Received objects of finished images; 0: within ten minutes.")
+    results_days: float = Field(365.0, ge=0, description="SR files that were delivered; 0: within ten minutes.")
     low_space_mib: int = Field(
         4096,
         ge=0,

@@ -16,7 +16,8 @@ received, what is accepted and what to do, and carry no patient value, path or f
     ├─ ImageError                        this image can't be scored: final
     │  ├─ UnsupportedPixels
     │  ├─ DamagedPixels
-    │  └─ MissingPixels
+    │  ├─ MissingPixels
+    │  └─ MissingObject
     ├─ DecoderError                      the decoder crashed or timed out: retryable
     ├─ DeviceExhausted                   the device's memory does not suffice: retryable
     ├─ PackageError                      start-up or promotion
@@ -117,6 +118,12 @@ class MissingPixels(ImageError):
     """The object has no pixel data."""
 
     code = "missing_pixels"
+
+
+class MissingObject(ImageError):
+    """The image's file is no longer in the spool."""
+
+    code = "missing_object"
 
 
 class DecoderError(CxrError):

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.decoders import register_decoders
-from cxr.errors import CxrError, DecoderError
+from cxr.errors import CxrError, DecoderError, MissingObject
 from cxr.pixels import to_model_input
 from cxr.recipe import PixelRecipe
 
@@ -69,6 +69,8 @@ def prepare(path: str, recipe: PixelRecipe, max_megapixels: int) -> NDArray[np.f
         return to_model_input(Path(path), recipe, max_megapixels=max_megapixels)
     except CxrError as error:
         return Refusal(type(error), str(error))
+    except FileNotFoundError:
+        return Refusal(MissingObject, "The image's file is not in the spool: have the image sent again.")
     except Exception as error:  # noqa: BLE001 (this is the process's loop)
         return Refusal(
             DecoderError, f"Preparing the image failed unexpectedly ({type(error).__name__}); it is retried."

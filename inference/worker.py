@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from config.logs import get_logger
 from cxr.domain import PackageStatus, Score, ScoredImage
-from cxr.errors import CxrError, LeaseLost
+from cxr.errors import CxrError, LeaseLost, SpoolFull
 from db import jobs
 from db.records import ClaimedJob
 from inference.decoding import Preparer
 from inference.delivery.routes import destinations_for
+from inference.input_gate import InputGate
 from inference.in_flight import InFlight
 
 if TYPE_CHECKING:
@@ -98,8 +99,15 @@ class Worker:
         self._in_flight = InFlight()
 
     def run(self, stop: threading.Event) -> None:
-        """Work until ``stop`` is set; jobs that were not finished go back into the queue."""
-        heartbeat = threading.Thread(target=self._renew_leases, args=(stop,), name="heartbeat", daemon=True)
+        """Work until ``stop`` is set; jobs that were not finished go back into the queue.
+
+        Raises
+        ------
+        PackageError
+            If the package in service can't be served.
+        """
+        ended = threading.Event()
+        heartbeat = threading.Thread(target=self._renew_leases, args=(ended,), name="heartbeat", daemon=True)
         heartbeat.start()
         try:
             while not stop.is_set():
@@ -107,12 +115,14 @@ class Worker:
         finally:
             with self._database.begin() as session:
                 jobs.give_back(session, worker_id=self._worker_id, now=self._clock())
+            ended.set()
             heartbeat.join()
 
     def _serve_one_package(self, stop: threading.Event) -> None:
         """Work with the active package until another one is promoted."""
         package = self._registry.active()
         model = self._load_model(package)
+        gate = InputGate.of(package)
         log.info("model_loaded", model=package.manifest.name, fingerprint=package.fingerprint, device=model.device)
         with Preparer(
             package.manifest.recipe,
@@ -125,7 +135,7 @@ class Worker:
                 is_current = self._registry.active_fingerprint() == package.fingerprint
                 batch, ahead = ahead, self._claim(preparer) if is_current else []
                 if batch:
-                    self._score(batch, package, model)
+                    self._score(batch, gate, model)
                 elif not is_current:
                     return
                 elif not ahead:
@@ -140,11 +150,12 @@ class Worker:
                 limit=self._settings.batch_size,
                 now=self._clock(),
                 lease_s=self._settings.lease_s,
+                is_lost=self._spool.is_lost,
             )
         self._in_flight.add(job.id for job in claimed)
         return [Prepared(job, preparer.submit(self._spool.path(job.spool_name))) for job in claimed]
 
-    def _score(self, batch: Sequence[Prepared], package: ModelPackage, model: Model) -> None:
+    def _score(self, batch: Sequence[Prepared], gate: InputGate, model: Model) -> None:
         """Score what could be prepared; an image that could not be fails alone."""
         ready: list[tuple[ClaimedJob, NDArray[np.float32]]] = []
         for prepared in batch:
@@ -153,7 +164,7 @@ class Worker:
         if ready:
             with self._failing_alone([job for job, _ in ready]):
                 output = model.score(np.stack([pixels for _, pixels in ready]))
-                self._report_all(ready, output, package, model)
+                self._report_all(ready, output, gate, model)
         self._in_flight.discard(prepared.job.id for prepared in batch)
         self._reported()
 
@@ -161,12 +172,13 @@ class Worker:
         self,
         ready: Sequence[tuple[ClaimedJob, NDArray[np.float32]]],
         output: ModelOutput,
-        package: ModelPackage,
+        gate: InputGate,
         model: Model,
     ) -> None:
         for row, (job, pixels) in enumerate(ready):
             with self._failing_alone([job]):
-                scored = scored_image(output.probabilities[row], package, model.device, self._clock())
+                package, warnings = gate.package, gate.warnings(pixels, output, row, shape=self._reporter.shape_of(job))
+                scored = scored_image(output.probabilities[row], package, model.device, self._clock(), warnings)
                 evidence = None if output.evidence is None else output.evidence[row]
                 if evidence is None and self._reporter.saliency:
                     evidence = model.grad_cam(pixels)
@@ -211,13 +223,15 @@ class Worker:
         except LeaseLost:
             log.warning("lease_lost", jobs=[job.id for job in concerned])
         except CxrError as error:
-            self._fail(concerned, code=error.code, retryable=error.retryable)
+            self._fail(concerned, code=error.code, retryable=error.retryable, is_the_disk=isinstance(error, SpoolFull))
         except Exception:  # a process loop: a bug must not end the service
             log.exception("unexpected", jobs=[job.id for job in concerned])
             self._fail(concerned, code=CxrError.code, retryable=True)
 
-    def _fail(self, concerned: Sequence[ClaimedJob], *, code: str, retryable: bool) -> None:
+    def _fail(self, concerned: Sequence[ClaimedJob], *, code: str, retryable: bool, is_the_disk: bool = False) -> None:
         for job in concerned:
+            # A full disk is no fault of the image: it is tried for as long as that lasts.
+            attempts = job.attempt + 1 if is_the_disk else self._settings.max_attempts
             try:
                 with self._database.begin() as session:
                     state = jobs.fail(
@@ -226,7 +240,7 @@ class Worker:
                         worker_id=self._worker_id,
                         code=code,
                         retryable=retryable,
-                        max_attempts=self._settings.max_attempts,
+                        max_attempts=attempts,
                         retry_s=self._settings.retry_s,
                         now=self._clock(),
                     )
@@ -235,9 +249,9 @@ class Worker:
                 continue
             log.warning("attempt_failed", job=job.id, image=job.image_id, code=code, state=state.value)
 
-    def _renew_leases(self, stop: threading.Event) -> None:
+    def _renew_leases(self, ended: threading.Event) -> None:
         """Tell the database, three times in a lease, that this worker lives."""
-        while not stop.wait(self._settings.lease_s / 3):
+        while not ended.wait(self._settings.lease_s / 3):
             held = self._in_flight.snapshot()
             if not held:
                 continue
@@ -254,7 +268,11 @@ class Worker:
 
 
 def scored_image(
-    probabilities: NDArray[np.float32], package: ModelPackage, device: str, scored_at: datetime
+    probabilities: NDArray[np.float32],
+    package: ModelPackage,
+    device: str,
+    scored_at: datetime,
+    warnings: tuple[str, ...] = (),
 ) -> ScoredImage:
     """Name a model's outputs.
 
@@ -268,6 +286,8 @@ def scored_image(
         ``cpu`` or ``gpu:N``.
     scored_at
         When.
+    warnings
+        Codes of ``cxr.quality.WARNINGS``.
     """
     manifest = package.manifest
     return ScoredImage(
@@ -281,4 +301,5 @@ def scored_image(
         status=manifest.status,
         scored_at=scored_at,
         device=device,
+        warnings=warnings,
     )

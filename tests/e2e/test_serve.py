@@ -158,3 +158,21 @@ def test_first_start_serves_an_untrained_resnet50(
     assert (row["state"], row["model"], row["model_status"]) == ("reported", "untrained-resnet50", "untrained")
     (package,) = map(json.loads, installation.run("model", "list", "--json").splitlines())
     assert package["status"] == "untrained"
+
+
+def test_damaged_package_is_said_and_healed_without_a_restart(
+    service: Callable[..., Any], synthetic_xray: Callable[..., Dataset], wait_for: Any
+) -> None:
+    installation = service()
+    model = installation.folder / "var" / "models" / "current" / "model.keras"
+    sound = model.read_bytes()
+    model.chmod(0o600)
+    model.write_bytes(sound[:-100])
+    supervisor = installation.start("serve")
+    assert installation.send(synthetic_xray()) == [0]
+    wait_for(lambda: "package_not_served" in installation.log.read_text(), "the damage is said", 120)
+    worker = children(supervisor.pid)["work"]
+    model.write_bytes(sound)
+    (row,) = installation.wait_until_finished(1)
+    assert row["state"] == "reported"
+    assert children(supervisor.pid)["work"] == worker

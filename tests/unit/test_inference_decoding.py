@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from cxr.errors import DamagedPixels, DecoderError, ImageError, MissingPixels, UnsupportedPixels
+from cxr.errors import DamagedPixels, DecoderError, ImageError, MissingObject, MissingPixels, UnsupportedPixels
 from cxr.pixels import DEFAULT_RECIPE, to_model_input
 from inference import decoding
 from inference.decoding import Preparer
@@ -84,10 +84,10 @@ def test_errors_of_an_image_cross_the_process_boundary_with_their_class_and_no_c
         assert "Synthetic" not in str(error)
 
 
-def test_a_file_that_is_not_there_is_retryable_and_not_named(preparer: Preparer, tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_final_and_not_named(preparer: Preparer, tmp_path: Path) -> None:
     error = preparer.submit(tmp_path / "SECRET").exception(WAIT_S)
-    assert isinstance(error, DecoderError)
-    assert error.retryable
+    assert isinstance(error, MissingObject)
+    assert not error.retryable
     assert "SECRET" not in str(error)
 
 
