@@ -176,6 +176,16 @@ class TestEvaluation:
         assert within.sources == 2
         assert 0.4 < within.share_of_pairs < 0.6
 
+    def test_bootstrap_of_proportions_agrees_with_wilson_where_each_patient_has_one_image(self):
+        made = binary(patient_id=[f"P{row}" for row in range(400)])
+        figures = evaluate(made, thresholds={"covid19": 0.3}, replicates=1000).of("covid19")
+        at = figures.at_threshold
+        for drawn, wilson in (
+            (figures.sensitivity_bootstrap, at.sensitivity.interval),
+            (figures.specificity_bootstrap, at.specificity.interval),
+        ):
+            assert (drawn.low, drawn.high) == pytest.approx((wilson.low, wilson.high), abs=0.015)
+
     def test_figures_equal_scikit_learns_for_several_classes(self):
         made = several()
         found = evaluate(made, replicates=100)

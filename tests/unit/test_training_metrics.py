@@ -326,6 +326,20 @@ class TestBootstrap:
         by_image = self.area(truth, score)["auc"]
         assert by_patient.high - by_patient.low > 1.8 * (by_image.high - by_image.low)
 
+    def test_all_images_of_a_patient_are_drawn_together(self):
+        drawn = []
+
+        def watch(weights):
+            drawn.append(weights)
+            return weights.sum(axis=1)
+
+        bootstrap.patient_bootstrap({"sum": watch}, ["b", "a", "b", "b", "c"], 5, replicates=50)
+        weights = np.concatenate(drawn)
+        assert weights.shape == (50, 5)
+        assert (weights[:, [0, 0]] == weights[:, [2, 3]]).all()
+        assert (weights[:, [0, 1, 4]].sum(axis=1) == 3).all()  # as many patients as there are
+        assert (weights[:, 0] != weights[:, 1]).any()
+
     def test_is_the_same_for_the_same_seed_whatever_the_names_of_patients(self):
         names = np.array([f"patient {place:03d}" for place in range(109)])
         one = self.area(HANLEY_TRUTH, HANLEY_RATING, names, seed=5, replicates=100)
