@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -431,6 +432,39 @@ def orthanc_factory(tmp_path: Path, require_peer: Callable[[str], str]) -> Itera
         if peer.process is not None:
             peer.process.kill()  # nothing of it is kept, and an orderly end takes three seconds
             peer.process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def draw_cases() -> Callable[..., Path]:
+    """Draw grey pictures, those with the finding with a brighter spot, and write their manifest; one patient each."""
+
+    def draw(folder: Path, count: int = 48, *, side: int = 80, seed: int = 0, **columns: list[str]) -> Path:
+        from PIL import Image
+
+        folder.mkdir(parents=True, exist_ok=True)
+        random = np.random.default_rng(seed)
+        rows = []
+        for number in range(count):
+            picture = random.integers(40, 120, (side, side - 10)).astype(np.uint8)
+            is_positive = number % 2 == 1
+            if is_positive:
+                top, left = random.integers(side // 4, side // 2, 2)
+                picture[top : top + side // 5, left : left + side // 5] += 90
+            Image.fromarray(picture).save(folder / f"image{number}.png")
+            label = "covid19" if is_positive else "normal"
+            rows.append(
+                {"image_id": f"drawn:{number}", "path": f"image{number}.png", "source": "drawn"}
+                | {"patient_id": f"p{number}", "label": label}
+                | {name: values[number] for name, values in columns.items()}
+            )
+        manifest = folder / "manifest.csv"
+        with manifest.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        return manifest
+
+    return draw
 
 
 @pytest.fixture

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from training.audit_cli import audit
+from training.card_cli import card
+from training.evaluate_cli import compare, evaluate
+from training.fit_cli import cache, finetune, package, pretrain
 from training.index_cli import index_app
 from training.split_cli import split
 
@@ -12,3 +16,11 @@ app = typer.Typer(
 )
 app.add_typer(index_app, name="index")
 app.command()(split)
+app.command()(audit)
+app.command()(evaluate)
+app.command()(compare)
+app.command()(card)
+app.command()(cache)
+app.command()(pretrain)
+app.command()(finetune)
+app.command()(package)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ def computing(compute: Compute, seed: int) -> Iterator[Any]:
     strategy = choose_strategy(compute)
     if compute.precision == "mixed_float16" and not tf.config.list_physical_devices("GPU"):
         raise RunError("mixed_float16 needs a GPU; on a CPU use compute.precision = float32 (or mixed_bfloat16).")
+    # It warns of the graphs that a network of every stage is compiled into anew.
+    tf.get_logger().setLevel(logging.ERROR)
     keras.utils.set_random_seed(seed)
     if compute.deterministic:
         # Slower on GPUs, where sums over threads have no order otherwise; can't be taken back in a process.
@@ -50,15 +53,14 @@ def computing(compute: Compute, seed: int) -> Iterator[Any]:
         keras.config.set_dtype_policy(before)
 
 
-def choose_strategy(compute: Compute, logical: list[Any] | None = None) -> Any:  # noqa: ANN401 (TensorFlow has no types)
+def choose_strategy(compute: Compute) -> Any:  # noqa: ANN401 (TensorFlow has no types)
     """Choose where a network lies.
 
     Parameters
     ----------
     compute
-        ``devices``: ``cpu``; ``auto``: the first GPU, or the CPU; ``all``: every GPU, mirrored.
-    logical
-        Devices to mirror on; None: every GPU.
+        ``devices``: ``cpu``; ``auto``: the first GPU, or the CPU; ``all``: every GPU, mirrored (without
+        GPUs every logical CPU, of which there is one unless somebody divided it).
 
     Returns
     -------
@@ -67,9 +69,10 @@ def choose_strategy(compute: Compute, logical: list[Any] | None = None) -> Any: 
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
-    devices = logical if logical is not None else tf.config.list_logical_devices("GPU")
-    if compute.devices == "all" and len(devices) > 1:
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    if compute.devices == "all":
+        devices = tf.config.list_logical_devices("GPU" if gpus else "CPU")
+        if len(devices) > 1:
+            return tf.distribute.MirroredStrategy([device.name for device in devices])
     return tf.distribute.OneDeviceStrategy("/GPU:0" if compute.devices != "cpu" and gpus else "/CPU:0")
 
 

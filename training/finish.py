@@ -65,6 +65,7 @@ def to_float32(recipe: TrainingRecipe, network: Any) -> Any:  # noqa: ANN401
     """Build the network again in float32: a policy of mixed precision would travel inside the file."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(recipe.seed)  # dropout's own, which the file holds too
     try:
         plain = build(
             recipe.network.architecture,

@@ -236,12 +236,14 @@ class TrainingRecipe(_Part):
     augment: Augment = Augment()
     balance: Balance = Balance()
     loss: Loss = Loss()
-    stages: tuple[Stage, ...] = Field(min_length=1)
+    stages: tuple[Stage, ...]
     finish: Finish = Finish()
     compute: Compute = Compute()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if not self.stages:
+            raise ValueError("stages: at least one is needed")
         if len({stage.name for stage in self.stages}) != len(self.stages):
             raise ValueError("stages: each has a name of its own")
         if self.network.architecture == "tiny" and self.weights.source in ("file", "imagenet"):

@@ -196,14 +196,11 @@ def write_json(path: Path, document: object) -> None:
 def _divided(cases: pd.DataFrame, recipe: TrainingRecipe) -> pd.DataFrame:
     """Give every case a side: the manifest's, or else the recipe's."""
     if (cases["split"] != "").any():
-        assert_disjoint(cases)
+        # Divided by image on purpose (`cxr train split --by image`), every row says so.
+        assert_disjoint(cases, patients=not bool((cases["image_wise"] == "yes").all()))
         return cases
     wanted = recipe.split
     fractions = dict(zip(("train", "val", "test"), wanted.fractions, strict=True))
-    if wanted.strategy == "image":  # as predecessors did: every image is a patient of its own
-        alone = cases.assign(patient_id="", image_wise="yes")
-        sides = split(alone, fractions=fractions, seed=wanted.seed, train_only=wanted.train_only)["split"]
-        return cases.assign(split=sides.to_numpy(), image_wise="yes")
     return split(cases, strategy=wanted.strategy, fractions=fractions, seed=wanted.seed, train_only=wanted.train_only)
 
 

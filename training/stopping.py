@@ -28,6 +28,7 @@ class Progress:
     """What was reached so far in a stage; ``document`` and ``from_document`` carry it through a kill."""
 
     best: float | None = None
+    best_loss: float | None = None
     best_epoch: int | None = None
     waited: int = 0
     plateau_best: float | None = None
@@ -43,13 +44,14 @@ class Progress:
         epoch
             Its number within the stage.
         figures
-            From the validation images.
+            From the validation images; ``val_loss`` decides between epochs that are equal (an area
+            of few images soon is as large as it can be, long before the network is trained).
         """
-        value = figures[stage.monitor]
+        value, loss = figures[stage.monitor], figures["val_loss"]
         score = -value if stage.monitor == "val_loss" else value
-        is_best = self.best is None or score > self.best
+        is_best = self.best is None or self.best_loss is None or (score, -loss) > (self.best, -self.best_loss)
         if is_best:
-            self.best, self.best_epoch, self.waited = score, epoch, 0
+            self.best, self.best_loss, self.best_epoch, self.waited = score, loss, epoch, 0
         else:
             self.waited += 1
         slows_down = stage.schedule == "plateau" and self._is_plateau(stage, score)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 import urllib.request
@@ -47,6 +48,25 @@ IMAGENET: Final[Mapping[str, Published]] = MappingProxyType(
     }
 )
 """Architectures whose ImageNet weights Keras publishes."""
+
+
+def weights_overrides(weights: str) -> list[str]:
+    """Say in a recipe's keys what ``--weights`` says in a word: ``random``, ``imagenet``, or a file.
+
+    Raises
+    ------
+    RunError
+        If it is neither a word nor a file that can be read.
+    """
+    if weights in ("random", "imagenet"):
+        return [f'weights={{source = "{weights}"}}']
+    try:
+        with Path(weights).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RunError(f"--weights takes random, imagenet or a file; this can't be read ({error.strerror}).") from error
+    path = json.dumps(str(Path(weights).absolute()), ensure_ascii=False)
+    return [f'weights={{source = "file", path = {path}, sha256 = "{digest}"}}']
 
 
 def checked_file(path: Path, sha256: str) -> Path:

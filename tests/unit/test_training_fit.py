@@ -1,0 +1,360 @@
+"""Runs: what they write, what they refuse, and that they learn; losses and stopping against plain formulas."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from typer.testing import CliRunner
+
+from cxr.errors import RunError
+from cxr.package import load_package
+from cxr.pixels import to_model_input
+from inference.model import Model
+from training.cli import app
+from training.devices import choose_strategy, computing
+from training.fit import Options, finetune, pretrain
+from training.fitting import validation_figures
+from training.losses import make_loss
+from training.metrics.auc import roc_auc
+from training.network import build
+from training.packaging import package_run
+from training.predictions import read_predictions
+from training.recipe import Compute, Loss, Stage, TrainingRecipe, load_recipe
+from training.run import Run, open_run
+from training.stopping import Progress
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+TINY = ("network.architecture=tiny", "pixels.size=64", "stages.1.batch_size=8", "stages.0.batch_size=8")
+PRETRAIN = (*TINY, "weights.source=random", 'task.classes=["covid19"]', "split.fractions=[0.5,0.25,0.25]",
+            "stages.1.learning_rate=0.01", "stages.1.epochs=8", "augment.cut_out=0.0")  # fmt: skip
+FINETUNE = (*TINY, "split.strategy=patient", "split.fractions=[0.5,0.25,0.25]", "stages.0.epochs=1",
+            "stages.1.epochs=2")  # fmt: skip
+
+
+def recipe(name: str, *overrides: str) -> TrainingRecipe:
+    return load_recipe(name, overrides)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory, draw_cases: Callable[..., Path]) -> Path:
+    return draw_cases(tmp_path_factory.mktemp("drawn"), 64)
+
+
+@pytest.fixture(scope="session")
+def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
+    return Options(cache=tmp_path_factory.mktemp("cache"), processes=1)
+
+
+@pytest.fixture(scope="session")
+def pretrained(drawn: Path, options: Options, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("runs") / "pretrained"
+    return pretrain(recipe("default-pretrain", *PRETRAIN), drawn, folder, now=NOW, options=options)
+
+
+def test_a_run_learns_and_writes_what_it_should(pretrained: Run) -> None:
+    assert pretrained.is_done
+    assert {path.name for path in pretrained.folder.iterdir()} >= {
+        "config.toml", "environment.json", "manifest.csv", "splits.csv", "preprocess.json", "history.csv",
+        "checkpoints", "model.keras", "operating_point.json", "predictions_val.csv", "predictions_test.csv",
+        "fingerprint.json", "calibration.json", "left_out.json", "run.json",
+    }  # fmt: skip
+    history = pd.read_csv(pretrained.folder / "history.csv")
+    assert len(history) == 8
+    assert set(history["stage"]) == {"trunk"}  # random weights: no head-only stage
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    assert history["val_auc"].max() > 0.8
+    assert history["learning_rate"].is_monotonic_decreasing  # cosine
+    validation = read_predictions(pretrained.folder / "predictions_val.csv")
+    best = history["val_auc"].max()
+    assert roc_auc(validation.truth("covid19"), validation.score("covid19")) == pytest.approx(best)  # the best is kept
+
+
+def test_calibration_and_threshold_are_of_the_validation_images(pretrained: Run) -> None:
+    calibration = json.loads((pretrained.folder / "calibration.json").read_text())
+    assert calibration["calibrated"]
+    assert calibration["loss_after"][0] < calibration["loss_before"][0]
+    network = keras.saving.load_model(pretrained.folder / "model.keras", compile=False)
+    layer = network.get_layer("calibrate")
+    assert layer.scale == pytest.approx(calibration["scale"])
+    points = json.loads((pretrained.folder / "operating_point.json").read_text())
+    validation = read_predictions(pretrained.folder / "predictions_val.csv")
+    assert points["images"] == len(validation)
+    scores = validation.probability("covid19")[validation.truth("covid19")]
+    assert np.mean(scores >= points["classes"]["covid19"]["threshold"]) >= 0.9
+
+
+def test_predictions_are_what_serving_gives(pretrained: Run, tmp_path: Path) -> None:
+    package = package_run(pretrained.folder, tmp_path / "package", replicates=100)
+    assert load_package(package.folder).fingerprint == package.fingerprint
+    assert package.manifest.calibrated
+    assert package.manifest.recipe == pretrained.recipe.pixels
+    figures: Any = package.manifest.evaluation
+    assert figures["classes"]["covid19"]["auc"] is not None
+    test = read_predictions(pretrained.folder / "predictions_test.csv")
+    paths = pretrained.manifest().set_index("image_id").loc[test.frame["image_id"], "path"]
+    batch = np.stack([to_model_input(Path(path), package.manifest.recipe) for path in paths])
+    served = Model.load(package, device="cpu").score(batch)
+    np.testing.assert_allclose(served.probabilities[:, 0], test.probability("covid19"), atol=1e-5)
+    assert served.evidence is not None
+    assert package_run(pretrained.folder, tmp_path / "again", replicates=100).fingerprint == package.fingerprint
+
+
+def test_the_same_command_gives_the_same_run(pretrained: Run, drawn: Path, options: Options, tmp_path: Path) -> None:
+    again = pretrain(pretrained.recipe, drawn, tmp_path / "again", now=NOW, options=options)
+    assert (again.folder / "model.keras").read_bytes() == (pretrained.folder / "model.keras").read_bytes()
+    assert again.fingerprint() == pretrained.fingerprint()
+    other = recipe("default-pretrain", *PRETRAIN, "seed=1")
+    third = pretrain(other, drawn, tmp_path / "third", now=NOW, options=options)
+    assert third.fingerprint() != pretrained.fingerprint()
+
+
+def test_fine_tuning_starts_from_the_runs_trunk_and_trains_the_last_stage(
+    pretrained: Run, drawn: Path, options: Options, tmp_path: Path
+) -> None:
+    run = finetune(
+        recipe("default-finetune", *FINETUNE),
+        drawn,
+        tmp_path / "run",
+        start=pretrained.folder,
+        now=NOW,
+        options=options,
+    )
+    assert run.parent == pretrained.fingerprint()
+    history = pd.read_csv(run.folder / "history.csv")
+    assert history["stage"].tolist() == ["head", "trunk", "trunk"]
+    first, second = (keras.saving.load_model(each.folder / "model.keras", compile=False) for each in (pretrained, run))
+    for name, is_same in (("conv1", True), ("conv2", True), ("conv3", False), ("evidence", False)):
+        kernels = [network.get_layer(name).kernel.numpy() for network in (first, second)]
+        assert np.array_equal(*kernels) == is_same, name
+
+
+def test_a_finished_run_is_given_back_and_a_folder_holds_one_run(
+    pretrained: Run, drawn: Path, options: Options, tmp_path: Path
+) -> None:
+    before = (pretrained.folder / "model.keras").stat().st_mtime_ns
+    again = pretrain(pretrained.recipe, drawn, pretrained.folder, now=NOW, options=options)
+    assert again.is_done
+    assert (pretrained.folder / "model.keras").stat().st_mtime_ns == before
+    with pytest.raises(RunError, match="another recipe"):
+        pretrain(recipe("default-pretrain", *PRETRAIN, "seed=1"), drawn, pretrained.folder, now=NOW, options=options)
+    (tmp_path / "mine").write_text("something else")
+    with pytest.raises(RunError, match="something else"):
+        pretrain(pretrained.recipe, drawn, tmp_path, now=NOW, options=options)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [("pixels.fit=stretch", "pixel recipe"), ("network.scaling=unit", "network"), ("lung_masks=true", "lung_masks")],
+)
+def test_a_run_does_not_go_on_with_another_kind_of_input(
+    override: str, said: str, pretrained: Run, drawn: Path, tmp_path: Path
+) -> None:
+    wanted = recipe("default-finetune", *FINETUNE, override)
+    with pytest.raises(RunError, match=said):
+        finetune(wanted, drawn, tmp_path / "run", start=pretrained.folder, now=NOW)
+    assert not (tmp_path / "run").exists()
+
+
+def test_verbs_say_which_of_them_a_recipe_is_for(drawn: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="finetune --from"):
+        pretrain(recipe("default-finetune", *FINETUNE), drawn, tmp_path / "run", now=NOW)
+    with pytest.raises(RunError, match="--from RUN"):
+        finetune(recipe("default-finetune", *FINETUNE), drawn, tmp_path / "run", now=NOW)
+    with pytest.raises(RunError, match="leave --from out"):
+        finetune(recipe("default-pretrain", *PRETRAIN), drawn, tmp_path / "run", start=tmp_path, now=NOW)
+    with pytest.raises(RunError, match="not a training run"):
+        open_run(tmp_path)
+
+
+def test_one_class_alone_is_refused(drawn: Path, tmp_path: Path, draw_cases: Callable[..., Path]) -> None:
+    alone = draw_cases(tmp_path / "alone", 12, label=["normal"] * 12, split=["train"] * 6 + ["val"] * 6)
+    wanted = recipe("default-pretrain", *PRETRAIN)
+    with pytest.raises(RunError, match="two classes"):
+        pretrain(wanted, alone, tmp_path / "run", now=NOW, options=Options(processes=1))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ('task={classes=["covid19","normal"], activation="softmax"}', "balance.method=oversample"),
+        ("loss.name=focal", "stages.1.schedule=plateau", "finish.calibration=none", "finish.rule=fixed"),
+        ('network={architecture="tiny", head="dense", pooling="maximum", hidden=[8], dropout=0.5}',),
+        ("compute.precision=mixed_bfloat16", "balance.by_source=true", "stages.1.images_per_epoch=16"),
+    ],
+)
+def test_every_kind_of_recipe_runs_to_a_package_that_serves(
+    overrides: tuple[str, ...], drawn: Path, options: Options, tmp_path: Path
+) -> None:
+    wanted = recipe("default-pretrain", *PRETRAIN, "stages.1.epochs=1", *overrides)
+    run = pretrain(wanted, drawn, tmp_path / "run", now=NOW, options=options)
+    package = package_run(run.folder, tmp_path / "package", replicates=100)
+    model = Model.load(package, device="cpu")
+    test = read_predictions(run.folder / "predictions_test.csv")
+    paths = run.manifest().set_index("image_id").loc[test.frame["image_id"], "path"]
+    batch = np.stack([to_model_input(Path(path), package.manifest.recipe) for path in paths])
+    np.testing.assert_allclose(model.score(batch).probabilities[:, 0], test.probability("covid19"), atol=1e-5)
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_losses_are_the_plain_formulas() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(6, 3)).astype(np.float32)
+    truths = random.integers(-1, 2, (6, 3)).astype(np.float32)
+    truths[0] = 1
+    chance = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    right = np.where(truths == 1, chance, 1 - chance)
+    known = truths >= 0
+    for loss, factor in ((Loss(), 1), (Loss(name="focal", focal_gamma=2.0), (1 - right) ** 2)):
+        each = -np.log(right) * factor * known
+        expected = each.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        np.testing.assert_allclose(np.asarray(make_loss(loss, "sigmoid")(truths, logits)), expected, rtol=1e-5)
+    one_hot = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = -np.log((shares * one_hot).sum(axis=1))
+    np.testing.assert_allclose(np.asarray(make_loss(Loss(), "softmax")(one_hot, logits)), expected, rtol=1e-5)
+    # Two softmax outputs with binary cross-entropy, as the VGG16 predecessor had: the same number.
+    two = shares[:, :2] / shares[:, :2].sum(axis=1, keepdims=True)
+    hot = np.eye(2, dtype=np.float32)[[0, 1, 1, 0, 1, 0]]
+    theirs = keras.losses.binary_crossentropy(hot, two).numpy()
+    np.testing.assert_allclose(np.asarray(make_loss(Loss(), "softmax")(hot, np.log(two))), theirs, rtol=1e-4)
+
+
+def test_losses_survive_large_logits() -> None:
+    loss = make_loss(Loss(), "sigmoid")
+    values = np.asarray(loss(np.array([[1.0], [0.0]], np.float32), np.array([[-200.0], [200.0]], np.float32)))
+    assert values.tolist() == [200, 200]
+
+
+def test_the_validation_area_is_exact() -> None:
+    random = np.random.default_rng(0)
+    truths = (random.random((500, 1)) < 0.05).astype(np.float32)
+    logits = (random.normal(size=(500, 1)) + 2 * truths - 8).astype(np.float32)  # small scores: Keras's own is off here
+    found = validation_figures(truths, logits, make_loss(Loss(), "sigmoid"), is_exclusive=False)
+    assert found["val_auc"] == roc_auc(truths[:, 0] > 0, logits[:, 0])
+
+
+def stage(**changes: Any) -> Stage:
+    given: dict[str, Any] = {
+        "name": "a",
+        "train": "all",
+        "learning_rate": 0.1,
+        "epochs": 99,
+        "monitor": "val_loss",
+        "patience": 4,
+    }
+    return Stage(**(given | {"schedule": "plateau", "plateau_patience": 2} | changes))
+
+
+def test_stopping_and_slowing_down_are_kerases_own() -> None:
+    losses = [1.0, 0.9, 0.95, 0.91, 0.89, 0.9, 0.9, 0.9, 0.9, 0.9]
+    progress, verdicts = Progress(), []
+    for epoch, loss in enumerate(losses):
+        progress = Progress.from_document(json.loads(json.dumps(progress.document())))  # killed after every epoch
+        verdicts.append(progress.see(stage(), epoch, {"val_loss": loss}))
+    stopper = keras.callbacks.EarlyStopping(monitor="val_loss", patience=4)
+    reducer = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=2, min_lr=0.0)
+    network = build("tiny", size=64)
+    network.compile("sgd")
+    for callback in (stopper, reducer):
+        callback.set_model(network)
+        callback.on_train_begin()
+    expected = []
+    for epoch, loss in enumerate(losses):
+        before = float(network.optimizer.learning_rate.numpy())
+        for callback in (stopper, reducer):
+            callback.on_epoch_end(epoch, {"val_loss": loss})
+        expected.append((float(network.optimizer.learning_rate.numpy()) < before, bool(network.stop_training)))
+    assert [(each.slows_down, each.stops) for each in verdicts] == expected
+    assert [each.is_best for each in verdicts] == [True, True, False, False, True, *[False] * 5]
+
+
+def test_an_area_rises_and_a_loss_decides_between_equal_ones() -> None:
+    progress = Progress()
+    rising = stage(monitor="val_auc", patience=2)
+    seen = [(0.5, 0.7), (0.7, 0.6), (0.6, 0.1), (0.7, 0.5), (0.7, 0.5), (0.7, 0.6)]
+    verdicts = [
+        progress.see(rising, epoch, {"val_auc": area, "val_loss": loss}) for epoch, (area, loss) in enumerate(seen)
+    ]
+    assert [each.is_best for each in verdicts] == [True, True, False, True, False, False]
+    assert [each.stops for each in verdicts] == [False] * 5 + [True]
+
+
+MIRRORED = """
+import sys
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+from datetime import datetime, UTC
+from pathlib import Path
+from training.devices import choose_strategy
+from training.fit import Options, pretrain
+from training.recipe import Compute, load_recipe
+if __name__ == "__main__":
+    recipe = load_recipe("default-pretrain", sys.argv[4:])
+    manifest, cache, folder = (Path(each) for each in sys.argv[1:4])
+    pretrain(recipe, manifest, folder, now=datetime(2026, 1, 2, tzinfo=UTC), options=Options(cache=cache, processes=1))
+    print(choose_strategy(recipe.compute).num_replicas_in_sync)
+"""
+
+
+def test_two_devices_give_what_one_gives(drawn: Path, options: Options, tmp_path: Path) -> None:
+    script = tmp_path / "mirrored.py"
+    script.write_text(MIRRORED)
+    runs = {}
+    for devices in ("all", "cpu"):
+        overrides = (*PRETRAIN, "stages.1.epochs=2", f"compute.devices={devices}")
+        command = [sys.executable, *map(str, (script, drawn, options.cache, tmp_path / devices)), *overrides]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == ("2" if devices == "all" else "1")
+        runs[devices] = pd.read_csv(tmp_path / devices / "history.csv")
+    # Sums over halves of a batch are rounded otherwise than sums over the whole.
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose(runs["all"][name], runs["cpu"][name], rtol=1e-4)
+
+
+def test_without_gpus_there_is_one_device() -> None:
+    for devices in ("auto", "cpu", "all"):
+        strategy = choose_strategy(Compute().model_copy(update={"devices": devices}))
+        assert isinstance(strategy, tf.distribute.OneDeviceStrategy)
+
+
+def test_precision_is_put_back_and_float16_needs_a_gpu() -> None:
+    with computing(Compute(precision="mixed_bfloat16"), seed=0):
+        assert build("tiny", size=64).get_layer("conv1").compute_dtype == "bfloat16"
+        assert build("tiny", size=64).get_layer("logit").compute_dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+    with pytest.raises(RunError, match="GPU"), computing(Compute(precision="mixed_float16"), seed=0):
+        pass
+
+
+def test_the_verbs_from_the_shell(drawn: Path, options: Options, tmp_path: Path) -> None:
+    runner = CliRunner()
+
+    def call(*arguments: object) -> dict[str, Any]:
+        result = runner.invoke(app, [str(each) for each in arguments])
+        assert result.exit_code == 0, result.output
+        found: dict[str, Any] = json.loads(result.stdout)
+        return found
+
+    sets = [word for override in (*PRETRAIN, "stages.1.epochs=1") for word in ("--set", override)]
+    assert call("cache", drawn, "-o", options.cache, "--set", "pixels.size=64", "--json")["images"] == 64
+    run = tmp_path / "run"
+    call("pretrain", drawn, "-o", run, "--cache", options.cache, "--weights", "random", "--seed", 4, "--json", *sets)
+    assert open_run(run).recipe.seed == 4
+    sets = [word for override in FINETUNE for word in ("--set", override)]
+    call("finetune", drawn, "--from", run, "-o", tmp_path / "tuned", "--cache", options.cache, "--json", *sets)
+    made = call("package", tmp_path / "tuned", "--replicates", 100, "--json")
+    assert load_package(tmp_path / "tuned" / "package").fingerprint == made["fingerprint"]

@@ -1,0 +1,167 @@
+"""``cxr train cache``, ``pretrain``, ``finetune`` and ``package``."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from training.recipe import TrainingRecipe
+    from training.run import Run
+
+Manifest = Annotated[Path, typer.Argument(help="A manifest of `cxr train index`.", metavar="MANIFEST")]
+Recipe = Annotated[str, typer.Option("--recipe", help="A recipe of this project, or a TOML file.", metavar="NAME|FILE")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override one key, e.g. --set stages.0.epochs=1.", metavar="KEY=VALUE"),
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Another seed than the recipe's.")]
+Weights = Annotated[
+    str | None, typer.Option(help="random, imagenet, or a file of the trunk's weights.", metavar="SOURCE|FILE")
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="The run's folder; one that was killed goes on.", metavar="RUN")
+]
+CacheFolder = Annotated[
+    Path | None, typer.Option("--cache", help="Prepared images, shared by runs. Default: in the run.", metavar="FOLDER")
+]
+Processes = Annotated[int | None, typer.Option(min=1, help="That prepare images. Default: one for each core.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def cache(
+    manifest: Manifest,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The cache's folder.", metavar="FOLDER")],
+    recipe: Recipe = "default-finetune",
+    overrides: Overrides = None,
+    processes: Processes = None,
+    as_json: Json = False,
+) -> None:
+    """Prepare a manifest's images once, in parallel; goes on where it was killed. Exit code 1: some can't be prepared.
+
+    Example: cxr train cache manifest.csv -o cache --recipe default-finetune
+    """
+    _quiet()
+    from training.cache import build_cache
+    from training.manifest import read_manifest, resolve_paths
+    from training.progress import watching
+    from training.recipe import load_recipe
+
+    wanted = load_recipe(recipe, overrides or ())
+    cases = resolve_paths(read_manifest(manifest), manifest.parent)
+    with watching() as progress:
+        built = build_cache(
+            cases, wanted.pixels, output, processes=processes, progress=progress, lung_masks=wanted.lung_masks
+        )
+    refused = [{"image_id": each.image_id, "code": each.code, "reason": each.reason} for each in built.refused]
+    if as_json:
+        typer.echo(json.dumps({"images": len(built.rows_by_id), "pixels": wanted.pixels.digest, "refused": refused}))
+    else:
+        typer.echo(f"{len(built.rows_by_id)} images are in the cache; {len(refused)} can't be prepared.")
+        for each in refused[:20]:
+            typer.echo(f"  {each['image_id']}: {each['code']}: {each['reason']}", err=True)
+    if refused:
+        raise typer.Exit(1)
+
+
+def pretrain(
+    manifest: Manifest,
+    output: Output,
+    recipe: Recipe = "default-pretrain",
+    overrides: Overrides = None,
+    seed: Seed = None,
+    weights: Weights = None,
+    cache_folder: CacheFolder = None,
+    processes: Processes = None,
+    as_json: Json = False,
+) -> None:
+    """Train a network from random or published weights; the same command again goes on where it was killed.
+
+    Example: cxr train pretrain chexpert.csv -o runs/pretrain --weights imagenet
+    """
+    loaded = _load(recipe, overrides, seed, weights)
+    from training import fit
+    from training.progress import watching
+
+    with watching() as progress:
+        options = fit.Options(cache=cache_folder, processes=processes, progress=progress)
+        run = fit.pretrain(loaded, manifest, output, now=datetime.now(UTC), options=options)
+    _report(run, as_json=as_json)
+
+
+def finetune(
+    manifest: Manifest,
+    output: Output,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="The finished run whose weights it starts from.", metavar="RUN")
+    ] = None,
+    recipe: Recipe = "default-finetune",
+    overrides: Overrides = None,
+    seed: Seed = None,
+    weights: Weights = None,
+    cache_folder: CacheFolder = None,
+    processes: Processes = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with an earlier run on other images; the same command again goes on where it was killed.
+
+    Example: cxr train finetune institution.csv -o runs/finetune --from runs/pretrain
+    """
+    loaded = _load(recipe, overrides, seed, weights)
+    from training import fit
+    from training.progress import watching
+
+    with watching() as progress:
+        options = fit.Options(cache=cache_folder, processes=processes, progress=progress)
+        run = fit.finetune(loaded, manifest, output, start=start, now=datetime.now(UTC), options=options)
+    _report(run, as_json=as_json)
+
+
+def package(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: RUN/package.", metavar="FOLDER")
+    ] = None,
+    version: Annotated[str | None, typer.Option(help="The model's. Default: from its fingerprint.")] = None,
+    replicates: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
+    as_json: Json = False,
+) -> None:
+    """Make a model package of a run, with the figures of its test images; `cxr model promote` takes it.
+
+    Example: cxr train package runs/finetune
+    """
+    _quiet()
+    from training.packaging import package_run
+
+    made = package_run(run, output or run / "package", version=version, replicates=replicates)
+    if as_json:
+        typer.echo(json.dumps({"package": str(made.folder), "fingerprint": made.fingerprint}))
+    else:
+        typer.echo(f"{made.folder}: {made.manifest.name} {made.manifest.version}, fingerprint {made.fingerprint}")
+
+
+def _load(recipe: str, overrides: list[str] | None, seed: int | None, weights: str | None) -> TrainingRecipe:
+    _quiet()
+    from training.recipe import load_recipe
+    from training.weights import weights_overrides
+
+    changes = [] if seed is None else [f"seed={seed}"]
+    changes += [] if weights is None else weights_overrides(weights)
+    return load_recipe(recipe, [*(overrides or ()), *changes])
+
+
+def _quiet() -> None:
+    from config.native_logs import quiet_tensorflow
+
+    quiet_tensorflow("auto")
+
+
+def _report(run: Run, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"run": str(run.folder), "fingerprint": run.fingerprint()}))
+    else:
+        typer.echo(f"{run.folder} is done; next: cxr train evaluate {run.folder}, cxr train package {run.folder}")

@@ -1,0 +1,133 @@
+"""From a finished run to a model package: its graph, thresholds, figures and card."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from cxr.domain import PackageStatus
+from cxr.errors import RunError
+from cxr.labels import FINDINGS
+from cxr.manifest import OperatingPoint, Outputs, PackageClass, PackageManifest, Provenance
+from cxr.package import MODEL_CARD_FILE, MODEL_FILE, ModelPackage, write_package
+from training.audit_report import AUDIT_FILE, read_summary
+from training.evaluate import evaluate, write_evaluation
+from training.evaluated_card import CardFacts, evaluated_card
+from training.manifest import SPLITS, read_manifest
+from training.operating_points import OPERATING_POINT_FILE, OperatingPoints, read_operating_points
+from training.package_figures import package_figures
+from training.predictions import read_predictions
+from training.run import CALIBRATION_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, RUN_FILE, Run, open_run
+
+TEST_PREDICTIONS: Final = "predictions_test.csv"
+MASK_COMPONENT: Final = "lung-mask"
+"""What a package of masked lungs says that serving has to apply."""
+
+
+def package_run(folder: Path, target: Path, *, version: str | None = None, replicates: int = 2000) -> ModelPackage:
+    """Make the package of a finished run; the same run gives the same package, byte for byte.
+
+    Parameters
+    ----------
+    folder
+        The run's.
+    target
+        The package's folder; it must not exist.
+    version
+        The model's; None: made of the run's fingerprint.
+    replicates
+        Draws of the bootstrap over the test images.
+
+    Raises
+    ------
+    RunError
+        If the run is not finished, or has no test images to be judged by.
+    PackageError
+        If the folder exists or can't be written.
+    """
+    run = open_run(folder)
+    fingerprint = run.fingerprint()
+    if not (folder / TEST_PREDICTIONS).exists():
+        raise RunError("The run has no test images, so that nothing can be said of it: divide the cases with a test.")
+    points = read_operating_points(folder / OPERATING_POINT_FILE)
+    evaluation = evaluate(
+        read_predictions(folder / TEST_PREDICTIONS), thresholds=points.thresholds, dataset="test", replicates=replicates
+    )
+    write_evaluation(evaluation, folder)
+    audit: dict[str, str] = {}
+    cautions: tuple[str, ...] = ()
+    if (folder / AUDIT_FILE).exists():
+        audit, cautions = read_summary(folder / AUDIT_FILE)
+    manifest = _manifest(run, points, version or f"1.0.0+{fingerprint[:12]}", package_figures(evaluation))
+    facts = CardFacts(
+        internal=evaluation,
+        audit=audit,
+        audit_cautions=cautions,
+        data=_describe_data(run),
+        split=_describe_split(run),
+        training=_describe_training(run),
+        reproduce="cxr train evaluate RUN",
+    )
+    card = evaluated_card(manifest, facts).encode()
+    return write_package(target, manifest, {MODEL_FILE: folder / MODEL_FILE, MODEL_CARD_FILE: card})
+
+
+def _manifest(run: Run, points: OperatingPoints, version: str, figures: dict[str, Any]) -> PackageManifest:
+    recipe = run.recipe
+    thresholds = points.thresholds
+    recorded = _read(run, RUN_FILE)
+    shares = list(points.prevalence.values())
+    return PackageManifest(
+        name=f"{recipe.name}-{recipe.network.architecture}",
+        version=version,
+        status=PackageStatus.EVALUATED,
+        classes=tuple(
+            PackageClass(finding=name, code=FINDINGS[name].code, threshold=thresholds.get(name))
+            for name in recipe.task.classes
+        ),
+        activation=recipe.task.activation,
+        calibrated=bool(_read(run, CALIBRATION_FILE)["calibrated"]),
+        operating_point=OperatingPoint(
+            rule=points.rule, chosen_on=points.chosen_on, prevalence=shares[0] if len(shares) == 1 else None
+        ),
+        recipe=recipe.pixels,
+        outputs=Outputs(probabilities="prob", evidence="evidence" if recipe.network.head == "evidence" else None),
+        components={MASK_COMPONENT: {"source": "manifest"}} if recipe.lung_masks else {},
+        evaluation=figures,
+        provenance=Provenance(
+            training_data=_describe_data(run),
+            architecture=recipe.network.architecture,
+            created=datetime.fromisoformat(recorded["created"]),
+            seed=recipe.seed,
+            software=_read(run, ENVIRONMENT_FILE)["software"],
+            parents=tuple(each for each in (run.parent, recipe.digest, recorded["manifest"]) if each),
+        ),
+    )
+
+
+def _describe_data(run: Run) -> str:
+    cases = read_manifest(run.folder / MANIFEST_FILE)
+    sources = ", ".join(f"{name or 'unnamed'} ({count})" for name, count in cases["source"].value_counts().items())
+    return f"{len(cases)} images: {sources}."
+
+
+def _describe_split(run: Run) -> str:
+    cases = read_manifest(run.folder / MANIFEST_FILE)
+    counts = ", ".join(f"{side} {int((cases['split'] == side).sum())}" for side in SPLITS)
+    if (cases["image_wise"] == "yes").all():
+        return f"{counts} images, divided image by image: not for claims."
+    return f"{counts} images; no patient is on two sides."
+
+
+def _describe_training(run: Run) -> str:
+    recipe = run.recipe
+    start = f"run {run.parent[:12]}" if run.parent else recipe.weights.source
+    stages = "; ".join(f"{each.name}: {each.train}, {each.optimizer} {each.learning_rate:g}" for each in recipe.stages)
+    return f"{recipe.network.architecture} from {start} weights, seed {recipe.seed}, recipe {recipe.name} ({stages})."
+
+
+def _read(run: Run, name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((run.folder / name).read_text(encoding="utf-8"))
+    return document
