@@ -85,8 +85,8 @@ def _blanked(package: Path, cases: pd.DataFrame, recipe: str, limit: int, seed: 
 def _draw(report: AuditReport, cases: pd.DataFrame, folder: Path, recipe: str, seed: int) -> None:
     from training.audit import label_tables
     from training.augmented_sheet import plot_augmented
-    from training.plots import plot_bars
     from training.recipe import load_recipe
+    from training.sheets import plot_bars
 
     plot_bars(label_tables(report), folder / "audit_counts.png", f"{report.images} images")
     plot_augmented(cases, load_recipe(recipe), folder / "audit_augmented.png", count=SHEET, seed=seed)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from cxr.errors import ImageError, ManifestError
 from cxr.pixels import to_model_input
 from training.augment import augment
-from training.plots import plot_sheet
 from training.recipe import TrainingRecipe
+from training.sheets import plot_sheet
 
 COLUMNS = 6
 

@@ -40,6 +40,9 @@ def evaluate(
     name: Annotated[str | None, typer.Option(help="What the images are called. Default: the file's name.")] = None,
     replicates: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    gallery: Annotated[
+        bool, typer.Option("--gallery", help="Of a run: also draw its evidence over images; this needs its model.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make metrics.json, pictures and suspects.csv from predictions; no model is needed.
@@ -67,6 +70,8 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     write_evaluation(figures, folder)
     _draw(figures, table, folder, file.parent / HISTORY)
+    if gallery:
+        _draw_gallery(predictions, table, folder)
     if as_json:
         typer.echo((folder / "metrics.json").read_text(encoding="utf-8"))
     else:
@@ -136,6 +141,16 @@ def _draw(figures: Evaluation, table: Predictions, folder: Path, history: Path) 
     if history.exists():
         plot_history(history, folder / "history.png")
     write_suspects(find_suspects(table), folder / SUSPECTS_FILE)
+
+
+def _draw_gallery(run: Path, table: Predictions, folder: Path) -> None:
+    from training.gallery import plot_gallery
+    from training.run import MODEL_FILE, open_run
+
+    opened = open_run(run)
+    cases = opened.manifest()
+    for name in table.classes:
+        plot_gallery(run / MODEL_FILE, opened.recipe.pixels, cases, table, name, folder / f"evidence_{name}.png")
 
 
 def _print(figures: Evaluation, folder: Path) -> None:

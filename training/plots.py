@@ -1,4 +1,4 @@
-"""Figures as pictures: ROC, precision-recall, reliability, decision curve, subgroups, confusion, training."""
+"""An evaluation as pictures: ROC, precision-recall, reliability, decision curve, subgroups, confusion, training."""
 
 from __future__ import annotations
 
@@ -7,19 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from cxr.errors import PredictionsError
-from cxr.marks import NOTICE
+from training.drawing import COLOURS, new_figure, save_figure, short_name
 from training.figures import Evaluation
 from training.metrics.curves import precision_recall_curve, roc_curve
 from training.predictions import Predictions
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, told apart by colour-blind readers."""
-
-DPI = 130
 MOST_CLASSES = len(COLOURS)
 """More classes than this are not drawn; their figures stand in metrics.json."""
 
@@ -36,34 +30,34 @@ def plot_curves(evaluation: Evaluation, predictions: Predictions, path: Path) ->
     path
         The PNG to write.
     """
-    figure = _figure(11, 10.4)
+    figure = new_figure(11, 10.4)
     panels = figure.subplots(2, 2).ravel()
     for draw, panel in zip((_roc, _precision_recall, _reliability, _decision), panels, strict=True):
         draw(panel, evaluation, predictions)
         panel.grid(alpha=0.25)
         panel.legend(fontsize=8, loc="best")
-    _save(figure, path, f"{evaluation.dataset}: {_size(evaluation)}")
+    save_figure(figure, path, f"{evaluation.dataset}: {_size(evaluation)}")
 
 
 def plot_subgroups(evaluation: Evaluation, path: Path) -> None:
     """Draw each subgroup's area with its interval against that of all images, one panel for each class."""
     classes = [each for each in evaluation.classes if each.auc is not None][:MOST_CLASSES]
     rows = max((sum(group.auc is not None for group in each.subgroups) for each in classes), default=0)
-    figure = _figure(5.5 * max(1, len(classes)), 1.8 + 0.3 * max(3, rows))
+    figure = new_figure(5.5 * max(1, len(classes)), 1.8 + 0.3 * max(3, rows))
     for panel, figures in zip(figure.subplots(1, max(1, len(classes)), squeeze=False)[0], classes, strict=False):
         groups = [group for group in figures.subgroups if group.auc is not None]
         for place, group in enumerate(groups):
             is_flagged = any(flag.startswith("auc") for flag in group.flags)
             colour = COLOURS[1] if is_flagged else "#999999" if group.is_small else COLOURS[0]
             _bar(panel, group.auc, place, colour)
-        labels = [f"{group.attribute} {_short(group.value)} ({group.positives}/{group.images})" for group in groups]
+        labels = [f"{group.attribute} {short_name(group.value)} ({group.positives}/{group.images})" for group in groups]
         panel.set_yticks(range(len(groups)), labels, fontsize=8)
         panel.set(xlim=(0, 1.02), ylim=(max(1, len(groups)) - 0.4, -0.6), xlabel="ROC AUC, 95 % interval")
         if figures.auc is not None:
             panel.axvline(figures.auc.value, color="black", linewidth=1)
         panel.set_title(figures.name, fontsize=9)
         panel.grid(alpha=0.25, axis="x")
-    _save(
+    save_figure(
         figure,
         path,
         f"{evaluation.dataset}: subgroups (positives/images)\nline: all images; orange: flagged; grey: few images",
@@ -75,7 +69,7 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
     if evaluation.report is None:
         return
     names, matrix = evaluation.report.names, np.array(evaluation.report.matrix)
-    figure = _figure(2.6 + 1.1 * len(names), 2.4 + 1.0 * len(names))
+    figure = new_figure(2.6 + 1.1 * len(names), 2.4 + 1.0 * len(names))
     panel = figure.subplots()
     shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -86,7 +80,7 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
     panel.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
     panel.set_yticks(range(len(names)), names, fontsize=8)
     panel.set(xlabel="said by the model", ylabel="in the labels")
-    _save(figure, path, f"{evaluation.dataset}: confusion")
+    save_figure(figure, path, f"{evaluation.dataset}: confusion")
 
 
 def plot_history(history: Path, path: Path) -> None:
@@ -109,7 +103,7 @@ def plot_history(history: Path, path: Path) -> None:
     if not stems:
         raise PredictionsError(f"The training history {history.name} has no column of numbers besides epoch.")
     columns = min(3, len(stems))
-    figure = _figure(4.2 * columns, 3.3 * -(-len(stems) // columns) + 0.8)
+    figure = new_figure(4.2 * columns, 3.3 * -(-len(stems) // columns) + 0.8)
     panels = figure.subplots(-(-len(stems) // columns), columns, squeeze=False).ravel()
     for panel, stem in zip(panels, stems, strict=False):
         for name, colour, words in ((stem, COLOURS[0], "training"), (f"val_{stem}", COLOURS[1], "validation")):
@@ -125,43 +119,7 @@ def plot_history(history: Path, path: Path) -> None:
         panel.legend(fontsize=8)
     for panel in panels[len(stems) :]:
         panel.set_visible(False)
-    _save(figure, path, "training")
-
-
-def plot_bars(tables: dict[str, pd.DataFrame], path: Path, title: str) -> None:
-    """Draw stacked bars, one panel for each table: its index along the axis, its columns stacked."""
-    columns = min(3, max(1, len(tables)))
-    rows = -(-max(1, len(tables)) // columns)
-    figure = _figure(5.2 * columns, 4.0 * rows + 0.6)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, (name, table) in zip(panels, tables.items(), strict=False):
-        bottom = np.zeros(len(table))
-        places = np.arange(len(table))
-        for number, column in enumerate(table.columns):
-            colour = COLOURS[number % len(COLOURS)]
-            heights = table[column].to_numpy(dtype=float)
-            panel.bar(places, heights, bottom=bottom, color=colour, label=_short(str(column)))
-            bottom += heights
-        panel.set_xticks(places, [_short(str(value)) for value in table.index], rotation=35, ha="right", fontsize=8)
-        panel.set(title=name, ylabel="images")
-        panel.legend(fontsize=7)
-    for panel in panels[len(tables) :]:
-        panel.set_visible(False)
-    _save(figure, path, title)
-
-
-def plot_sheet(images: list[np.ndarray], captions: list[str], path: Path, title: str, *, columns: int = 6) -> None:
-    """Draw a contact sheet of images in [0, 1], (S, S) or (S, S, 1), each with its caption."""
-    columns = min(columns, max(1, len(images)))
-    rows = -(-max(1, len(images)) // columns)
-    figure = _figure(2.0 * columns, 2.25 * rows + 0.6)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel in panels:
-        panel.set_axis_off()
-    for panel, image, caption in zip(panels, images, captions, strict=False):
-        panel.imshow(np.squeeze(image), cmap="gray", vmin=0, vmax=1)
-        panel.set_title(caption, fontsize=7)
-    _save(figure, path, title)
+    save_figure(figure, path, "training")
 
 
 def _roc(panel: Any, evaluation: Evaluation, predictions: Predictions) -> None:  # noqa: ANN401 (untyped library)
@@ -238,29 +196,8 @@ def _bar(panel: Any, estimate: Any, place: int, colour: str) -> None:  # noqa: A
         panel.plot([estimate.interval.low, estimate.interval.high], [place] * 2, color=colour)
 
 
-def _short(text: str, length: int = 28) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
 def _size(evaluation: Evaluation) -> str:
     who = "patients unknown: image-wise, not for claims"
     if evaluation.patients is not None:
         who = f"{evaluation.patients} patients"
     return f"{evaluation.images} images, {who}"
-
-
-def _figure(width: float, height: float) -> Figure:
-    # No pyplot: it keeps figures in a global and looks for a display.
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, path: Path, title: str) -> None:
-    figure.suptitle(title, fontsize=11)
-    figure.supxlabel(NOTICE, fontsize=7, color="#666666")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.part.png")
-    # No software version in the file: the same figures give the same bytes.
-    figure.savefig(temporary, metadata={"Software": None})
-    temporary.replace(path)

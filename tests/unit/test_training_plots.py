@@ -11,9 +11,11 @@ import pytest
 
 from cxr.errors import PredictionsError
 from training.evaluate import evaluate
+from training.gallery import plot_gallery
 from training.metrics.calibration import sigmoid, softmax_rows
-from training.plots import plot_bars, plot_confusion, plot_curves, plot_history, plot_sheet, plot_subgroups
+from training.plots import plot_confusion, plot_curves, plot_history, plot_subgroups
 from training.predictions import tabulate
+from training.sheets import plot_bars, plot_overlays, plot_sheet
 
 
 def made_up(classes=("covid19",), count=120, truth=None):
@@ -99,3 +101,29 @@ def test_bars_and_sheets(tmp_path):
     images = [np.full((32, 32, 1), share, np.float32) for share in np.linspace(0, 1, 7)]
     plot_sheet(images, [str(row) for row in range(7)], tmp_path / "sheet.png", "a sheet")
     assert has_colour(picture(tmp_path / "sheet.png"), "#7F7F7F")
+
+
+def test_maps_are_drawn_red_where_evidence_speaks_for_it_and_blue_where_against(tmp_path):
+    images = [np.full((32, 32, 1), 0.5, np.float32)] * 2
+    maps = np.zeros((2, 4, 4))
+    maps[0], maps[1] = 3.0, -3.0
+    plot_overlays(images, maps, ["for", "against"], tmp_path / "maps.png", "evidence", columns=2)
+    drawn = picture(tmp_path / "maps.png")
+    left, right = np.array_split(drawn.astype(int)[drawn.shape[0] // 2], 2)
+    assert (left[:, 2] - left[:, 0]).max() > 80  # BGR: red
+    assert (right[:, 0] - right[:, 2]).max() > 80
+
+
+def test_gallery_shows_hits_false_alarms_and_misses_of_a_package(tmp_path, tiny_package):
+    table = made_up(count=30)
+    for row in range(30):
+        cv2.imwrite(str(tmp_path / f"{row}.png"), np.random.default_rng(row).integers(0, 255, (70, 60), np.uint8))
+    cases = pd.DataFrame(
+        {"image_id": table.frame["image_id"], "path": [str(tmp_path / f"{row}.png") for row in range(30)]}
+    )
+    package = tiny_package("covid19")
+    graph, recipe = package.folder / "model.keras", package.manifest.recipe
+    plot_gallery(graph, recipe, cases, table, "covid19", tmp_path / "gallery.png")
+    assert has_colour(picture(tmp_path / "gallery.png"), "#666666")  # the notice
+    with pytest.raises(PredictionsError, match="None of the predicted images"):
+        plot_gallery(graph, recipe, cases.assign(path="absent.png"), table, "covid19", tmp_path / "none.png")

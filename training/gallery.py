@@ -1,0 +1,86 @@
+"""A gallery of evidence maps over the images: where the surest hits, false alarms and misses come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr.errors import ImageError, PredictionsError
+from cxr.pixels import to_model_input
+from cxr.recipe import PixelRecipe
+from training.predictions import Predictions
+from training.sheets import plot_overlays
+
+EACH = 6
+"""Images of each kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    row: int
+    caption: str
+
+
+def plot_gallery(
+    model_file: Path, recipe: PixelRecipe, cases: pd.DataFrame, predictions: Predictions, name: str, path: Path
+) -> None:
+    """Draw the evidence for one class over the surest hits, the surest false alarms and the worst misses.
+
+    Parameters
+    ----------
+    model_file
+        A ``.keras`` file whose second output is the evidence, (N, h, w, C).
+    recipe
+        How pixels become its input.
+    cases
+        A manifest with absolute paths that has the predicted images.
+    predictions
+        Of the model.
+    name
+        The class.
+    path
+        The PNG to write.
+
+    Raises
+    ------
+    PredictionsError
+        If the model has no evidence output, or no predicted image can be read.
+    """
+    files = dict(zip(cases["image_id"], cases["path"], strict=True))
+    images, captions = [], []
+    for each in _choose(predictions, name):
+        file = files.get(predictions.frame["image_id"][each.row])
+        try:
+            image = to_model_input(Path(file), recipe) if file else None
+        except (ImageError, OSError):
+            image = None
+        if image is not None:
+            images.append(image)
+            captions.append(each.caption)
+    if not images:
+        raise PredictionsError("None of the predicted images can be read; name the manifest that they are in.")
+    evidence = _evidence(model_file, np.stack(images), predictions.classes.index(name))
+    plot_overlays(images, evidence, captions, path, f"evidence for {name} (red) and against it (blue), in logits")
+
+
+def _choose(predictions: Predictions, name: str) -> list[_Chosen]:
+    truth, chance, known = predictions.truth(name), predictions.probability(name), predictions.known(name)
+    kinds = (("hit", truth & known, -chance), ("false alarm", ~truth & known, -chance), ("miss", truth & known, chance))
+    chosen, seen = [], set()
+    for kind, mask, order in kinds:
+        rows = [int(row) for row in np.argsort(order, kind="stable") if mask[row] and int(row) not in seen][:EACH]
+        seen |= set(rows)
+        chosen += [_Chosen(row, f"{kind}: {chance[row]:.2f}") for row in rows]
+    return chosen
+
+
+def _evidence(model_file: Path, images: NDArray[np.float32], place: int) -> NDArray[np.float32]:
+    network = keras.saving.load_model(model_file, compile=False, safe_mode=True)
+    if len(network.outputs) < 2:
+        raise PredictionsError("This network has no evidence output; only the head `evidence` gives exact maps.")
+    return np.asarray(network.predict(images, batch_size=16, verbose=0)[1])[..., place]
