@@ -39,7 +39,7 @@ def named(share: tuple[float, float, float]) -> dict[str, float]:
     return dict(zip(("train", "val", "test"), share, strict=True))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(row, min_size=1, max_size=40), shares, strategies, st.integers(0, 5), st.randoms())
 def test_no_patient_is_ever_on_two_sides_and_every_case_has_one(
     rows: Rows, share: tuple[float, float, float], strategy: str, seed: int, shuffle: Callable[..., None]
@@ -64,7 +64,7 @@ def test_no_patient_is_ever_on_two_sides_and_every_case_has_one(
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.integers(1, 6), min_size=60, max_size=200),
     st.sampled_from([(0.8, 0.1, 0.1), (0.5, 0.25, 0.25), (0.6, 0.4, 0.0)]),
@@ -122,6 +122,16 @@ def test_temporal_takes_whole_newest_months_by_each_patients_newest_image() -> N
     assert "Dates of train and test overlap: this is no test on newer images." in warnings(divided)
     without_the_returner = divided[divided["patient_id"] != "p1-0"]
     assert not [said for said in warnings(without_the_returner) if "overlap" in said]
+
+
+def test_temporal_counts_whole_patients_when_it_looks_for_the_month() -> None:
+    rows = [(f"p{month}-{n}", "normal", f"2020-{month:02}-15", "") for month in range(1, 10) for n in range(10)]
+    rows += [(f"p9-{n}", "normal", "2020-10-15", "") for n in range(10)]  # all of September came again
+    divided = split(cases(rows), strategy="temporal", fractions=named((0.7, 0.1, 0.2)))
+    assert set(divided.loc[divided["split"] == "test", "patient_id"]) == {f"p9-{n}" for n in range(10)}
+    more = [*rows, *((f"q{n}", "normal", "2020-09-20", "") for n in range(10))]
+    divided = split(cases(more), strategy="temporal", fractions={"train": 0.75, "val": 0.1, "test": 0.15})
+    assert set(divided.loc[divided["split"] == "test", "patient_id"]) == {f"p9-{n}" for n in range(10)}
 
 
 def test_temporal_from_a_month_that_was_named() -> None:
