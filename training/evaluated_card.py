@@ -241,7 +241,7 @@ def _subgroups(evaluation: Evaluation) -> str:
             _estimate(each.auc),
             _estimate(each.sensitivity),
             _estimate(each.specificity),
-            "few images" if each.is_small else "; ".join(each.flags),
+            "; ".join(each.flags) or ("few images" if each.is_small else ""),
         )
         for figures in evaluation.classes
         for each in figures.subgroups

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 
 from training.drawing import COLOURS, new_figure, save_figure, short_name
 
@@ -60,15 +62,16 @@ def plot_overlays(
     for panel, image, evidence, caption in zip(panels, images, maps, captions, strict=False):
         size = image.shape[0]
         panel.imshow(np.squeeze(image), cmap="gray", vmin=0, vmax=1)
-        drawn = panel.imshow(
+        panel.imshow(
             evidence,
             cmap="bwr",
             vmin=-most,
             vmax=most,
-            alpha=0.4,
+            alpha=0.6 * np.abs(evidence) / most,  # where nothing speaks, the image is seen as it is
             extent=(-0.5, size - 0.5, size - 0.5, -0.5),
             interpolation="bilinear",
         )
         panel.set_title(caption, fontsize=7)
-    figure.colorbar(drawn, ax=list(panels), shrink=0.6, label="logits")
+    scale = ScalarMappable(Normalize(-most, most), cmap="bwr")
+    figure.colorbar(scale, ax=list(panels), shrink=0.6, label="logits")
     save_figure(figure, path, title)

@@ -323,6 +323,14 @@ class TestSubgroups:
         table = subgroup_table(*self.table(bad_group=False), threshold=0.0)
         assert all(not each.flags for each in table)
 
+    def test_flags_the_sensitivity_of_a_group_that_has_positives_only(self):
+        truth, score, _ = self.table(bad_group=False)
+        ward = np.where((truth == 1) & (score < np.quantile(score[truth == 1], 0.2)), "ward", "clinic")
+        table = subgroup_table(truth, score, {"site": ward}, threshold=float(np.median(score)))
+        found = next(each for each in table if each.value == "ward")
+        assert found.auc is None
+        assert found.flags == ("sensitivity below that of all images",)
+
     def test_says_so_when_a_group_is_too_small_to_be_flagged(self):
         truth, score = np.repeat([0, 1], 50), np.r_[np.zeros(50), np.ones(50)]
         score[:9] = 2

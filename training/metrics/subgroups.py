@@ -23,7 +23,7 @@ AGE_BANDS = ((0, 18), (18, 40), (40, 60), (60, 80), (80, 200))
 """Years, the upper end excluded."""
 
 FEW = 10
-"""Fewer positives or negatives than this: figures are shown, flags are not raised."""
+"""A figure of fewer images than this is shown and not flagged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Subgroup:
     sensitivity: Estimate | None
     specificity: Estimate | None
     flags: tuple[str, ...]  # figures whose interval excludes the one of all images
-    is_small: bool
+    is_small: bool  # too few positives or negatives for its area to be flagged
 
 
 def age_band(age: float | None) -> str:
@@ -105,7 +105,7 @@ def subgroup_table(
                     patients=int(np.unique(codes[mask]).size),
                     positives=positives,
                     **figures,
-                    flags=() if is_small else _flags(figures, overall),
+                    flags=_flags(figures, overall, positives, int(mask.sum()) - positives),
                     is_small=is_small,
                 )
             )
@@ -128,11 +128,14 @@ def _figures(
     }
 
 
-def _flags(figures: Mapping[str, Estimate | None], overall: Mapping[str, Estimate | None]) -> tuple[str, ...]:
+def _flags(
+    figures: Mapping[str, Estimate | None], overall: Mapping[str, Estimate | None], positives: int, negatives: int
+) -> tuple[str, ...]:
+    counts = {"auc": min(positives, negatives), "sensitivity": positives, "specificity": negatives}
     flags = []
     for name, figure in figures.items():
         whole = overall[name]
-        if figure is None or whole is None or figure.interval is None:
+        if counts[name] < FEW or figure is None or whole is None or figure.interval is None:
             continue
         if not figure.interval.holds(whole.value):
             flags.append(f"{name} {'below' if figure.value < whole.value else 'above'} that of all images")
