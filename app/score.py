@@ -25,6 +25,7 @@ from cxr.marks import NOTICE
 
 if TYPE_CHECKING:
     from cxr.package import ModelPackage
+    from inference.input_gate import InputGate
     from inference.model import Model, ModelOutput
 
 app = typer.Typer(add_completion=False)
@@ -46,6 +47,7 @@ class FileScore:
     model: str | None = None
     fingerprint: str | None = None
     model_status: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @app.command()
@@ -96,6 +98,7 @@ class Scorer:
         self._settings = settings
         self._any_view = any_view
         self._loaded: Model | None = None
+        self._gate: InputGate | None = None
 
     def score(self, file: Path, overlay: Path | None) -> list[FileScore]:
         """Return one row per finding, or one row that says why there is none."""
@@ -126,6 +129,7 @@ class Scorer:
         manifest = self.package.manifest
         pixels = to_model_input(file, manifest.recipe, max_megapixels=self._settings.worker.max_megapixels)
         output = self._model().score(pixels[None])
+        warnings = self._input_gate().warnings(pixels, output, 0, shape=self._shape_of(file))
         if overlay is not None:
             self._write_overlay(overlay, pixels, output)
         for entry, probability in zip(manifest.classes, output.probabilities[0], strict=True):
@@ -139,7 +143,20 @@ class Scorer:
                 model=f"{manifest.name} {manifest.version}",
                 fingerprint=self.package.fingerprint,
                 model_status=manifest.status.value,
+                warnings=warnings,
             )
+
+    def _shape_of(self, file: Path) -> tuple[int, int] | None:
+        """Rows and columns as the file's header says them."""
+        from PIL import Image
+
+        from cxr.header import open_dataset
+
+        if not is_dicom(file):
+            with Image.open(file) as image:
+                return image.height, image.width
+        header = open_dataset(file, max_inflated_bytes=self._settings.listener.max_object_mib * MIB)
+        return int(header.Rows), int(header.Columns)  # checked, or it would not have been decoded
 
     def _model(self) -> Model:
         from inference.model import Model
@@ -147,6 +164,13 @@ class Scorer:
         if self._loaded is None:
             self._loaded = Model.load(self.package, device=self._settings.worker.device)
         return self._loaded
+
+    def _input_gate(self) -> InputGate:
+        from inference.input_gate import InputGate
+
+        if self._gate is None:
+            self._gate = InputGate.of(self.package)
+        return self._gate
 
     def _write_overlay(self, target: Path, pixels: NDArray[np.float32], output: ModelOutput) -> None:
         from inference.explain import Method, overlay
@@ -182,5 +206,7 @@ def _print_table(rows: Sequence[FileScore], package: ModelPackage) -> None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         shown = "" if row.score is None else f"{row.score:.4f}"
-        table.add_row(row.file, row.view, row.reason, row.finding or "", shown, row.error_code or "")
+        table.add_row(
+            row.file, row.view, row.reason, row.finding or "", shown, ", ".join(row.warnings), row.error_code or ""
+        )
     Console().print(table)

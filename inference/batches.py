@@ -26,10 +26,13 @@ class ModelOutput:
     evidence
         float32, shape (N, height, width, classes): logits whose mean over the map is the class's
         logit before calibration; None: the model has no such map.
+    features
+        float32, shape (N, features): what the package's input gate looks at; None: it has none.
     """
 
     probabilities: NDArray[np.float32]
     evidence: NDArray[np.float32] | None
+    features: NDArray[np.float32] | None = None
 
 
 Explainer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -121,7 +124,9 @@ def _join(parts: list[ModelOutput]) -> ModelOutput:
     if len(parts) == 1:
         return parts[0]
     maps = [part.evidence for part in parts if part.evidence is not None]
+    features = [part.features for part in parts if part.features is not None]
     return ModelOutput(
         probabilities=np.concatenate([part.probabilities for part in parts]),
         evidence=np.concatenate(maps) if maps else None,
+        features=np.concatenate(features) if features else None,
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.header import read_header
 from cxr.reading import open_dataset
 from db.records import ClaimedJob, ReportKind, ReportRecord
 from inference import explain, report
@@ -89,6 +90,11 @@ class Reporter:
             )
             records.append(self._keep("saliency", drawn, created))
         return records
+
+    def shape_of(self, job: ClaimedJob) -> tuple[int, int] | None:
+        """Rows and columns of the received image; None: its header does not say."""
+        header = read_header(self._source(self.spool.path(job.spool_name)))
+        return (header.rows, header.columns) if header.rows and header.columns else None
 
     def _source(self, path: Path) -> Dataset:
         return open_dataset(path, max_inflated_bytes=self.max_inflated_bytes)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from cxr.errors import IncompatiblePackage
+from cxr.input_gate import component_of
 from cxr.manifest import PackageManifest
 from inference.batches import ModelOutput, Scorer
 
@@ -66,11 +67,14 @@ def load_scorer(path: Path, manifest: PackageManifest, device: str) -> Scorer:
     place = place_of(device)
     with tf.device(place):
         graph = load_graph(path)
-    wanted = [manifest.outputs.probabilities]
-    if manifest.outputs.evidence is not None:
-        wanted.append(manifest.outputs.evidence)
     check_graph(graph, manifest)
+    has_evidence = manifest.outputs.evidence is not None
+    wanted = [manifest.outputs.probabilities, *([manifest.outputs.evidence] if has_evidence else [])]
     positions = [graph.output_names.index(name) for name in wanted]
+    gate = component_of(manifest)
+    if gate is not None:
+        positions.append(len(graph.outputs))
+        graph = _with_features(graph, gate.layer)
     size = manifest.input_size
 
     @tf.function(input_signature=[tf.TensorSpec((None, size, size, 1), tf.float32)], autograph=False)  # type: ignore[untyped-decorator]
@@ -81,9 +85,23 @@ def load_scorer(path: Path, manifest: PackageManifest, device: str) -> Scorer:
     def score(batch: NDArray[np.float32]) -> ModelOutput:
         with tf.device(place):
             outputs = [np.asarray(output, dtype=np.float32) for output in run(tf.constant(batch))]
-        return ModelOutput(outputs[0], outputs[1] if len(outputs) > 1 else None)
+        return ModelOutput(
+            probabilities=outputs[0],
+            evidence=outputs[1] if has_evidence else None,
+            features=outputs[-1] if gate is not None else None,
+        )
 
     return score
+
+
+def _with_features(graph: Any, layer: str) -> Any:  # noqa: ANN401
+    """Add one more output: the mean of each map of a layer."""
+    maps = next((each.output for each in graph.layers if each.name == layer), None)
+    if maps is None or len(maps.shape) != 4:
+        raise IncompatiblePackage(
+            "The graph has no layer with maps that the package's input gate names: export it again."
+        )
+    return keras.Model(graph.inputs, [*graph.outputs, keras.layers.GlobalAveragePooling2D()(maps)])
 
 
 def place_of(device: str) -> str:

@@ -24,8 +24,8 @@ from db import jobs
 from db.records import ClaimedJob
 from inference.decoding import Preparer
 from inference.delivery.routes import destinations_for
-from inference.input_gate import InputGate
 from inference.in_flight import InFlight
+from inference.input_gate import InputGate
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

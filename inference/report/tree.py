@@ -190,7 +190,7 @@ def _modality(source: SourceImage) -> str:
 def _evaluations(notice: str, warnings: tuple[str, ...]) -> sr.ContainerContentItem:
     comments = [notice]
     if warnings:
-        comments.append(f"Image quality checks that this image did not pass: {', '.join(warnings)}")
+        comments.append(f"Checks that this image or its score did not pass: {', '.join(warnings)}")
     return _container(codes.QUALITATIVE_EVALUATIONS, [_text_item(codes.COMMENT, text) for text in comments])
 
 

@@ -223,6 +223,21 @@ def test_a_graph_without_an_evidence_map_gets_grad_cam_named_as_such(
     assert "explanation=Grad-CAM" in report.to_json()
 
 
+def test_what_is_odd_about_an_image_stands_in_its_row_and_its_report(
+    bench: Bench, running: Any, tiny_package: Any, synthetic_xray: Any, wait_for: Any
+) -> None:
+    bench.promote(tiny_package())
+    usual, long = bench.receive(synthetic_xray(seed=1)), bench.receive(synthetic_xray(rows=80, seed=2))
+    running()
+    wait_for(lambda: all(state == "reported" for state, _ in bench.states().values()), "reported", 120)
+    with closing(sqlite3.connect(bench.database.path)) as connection:
+        rows = dict(connection.execute("SELECT id, warnings FROM job").fetchall())
+    assert rows == {usual: "[]", long: '["aspect"]'}
+    written = [pydicom.dcmread(bench.spool.path(name)) for name in bench.spool.names() if name.startswith("reports/")]
+    told = ["quality_warnings=aspect" in report.to_json() for report in written if report.Modality == "SR"]
+    assert sorted(told) == [False, True]
+
+
 def test_promoted_package_is_taken_up_between_two_batches(
     bench: Bench, running: Any, tiny_package: Any, synthetic_xray: Any, wait_for: Any
 ) -> None:

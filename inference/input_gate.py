@@ -1,0 +1,84 @@
+"""Warn of images and scores that should not be relied on: quality checks, and the package's own input gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.input_gate import FeatureSpace, GateComponent, component_of, is_unsure, read_space
+from cxr.package import ModelPackage
+from cxr.quality import OUTLIER, UNSURE, quality_warnings
+from inference.batches import ModelOutput
+
+
+@dataclass(frozen=True, slots=True)
+class InputGate:
+    """The checks of one package's images; ``InputGate.of`` makes it.
+
+    Parameters
+    ----------
+    package
+        Whose scores are looked at.
+    component
+        Its input gate; None: it has none, and images are only checked for quality.
+    space
+        Where its training images' features lie.
+    """
+
+    package: ModelPackage
+    component: GateComponent | None
+    space: FeatureSpace | None
+
+    @classmethod
+    def of(cls, package: ModelPackage) -> InputGate:
+        """Read a verified package's input gate.
+
+        Raises
+        ------
+        IncompatiblePackage, DamagedPackage
+            If it can't be read.
+        """
+        component = component_of(package.manifest)
+        return cls(package, component, None if component is None else read_space(package.folder / component.file))
+
+    def warnings(
+        self, pixels: NDArray[np.float32], output: ModelOutput, row: int, *, shape: tuple[int, int] | None
+    ) -> tuple[str, ...]:
+        """Check one image of a batch.
+
+        Parameters
+        ----------
+        pixels
+            What the model saw; shape (size, size, 1), in [0, 1].
+        output
+            What the model gave for the batch.
+        row
+            Which image of it.
+        shape
+            Rows and columns of the received image; None: not known.
+
+        Returns
+        -------
+        tuple[str, ...]
+            Codes of ``cxr.quality.WARNINGS``.
+        """
+        found = quality_warnings(pixels, shape)
+        if self._is_outlier(output, row):
+            found += (OUTLIER,)
+        if self._is_unsure(output, row):
+            found += (UNSURE,)
+        return found
+
+    def _is_outlier(self, output: ModelOutput, row: int) -> bool:
+        if self.component is None or self.space is None or output.features is None:
+            return False
+        return bool(self.space.distances(output.features[row][None])[0] > self.component.distance)
+
+    def _is_unsure(self, output: ModelOutput, row: int) -> bool:
+        if self.component is None or self.component.conformal is None:
+            return False
+        manifest = self.package.manifest
+        scores = dict(zip(manifest.findings, map(float, output.probabilities[row]), strict=True))
+        return is_unsure(self.component.conformal, scores, is_softmax=manifest.activation == "softmax")
