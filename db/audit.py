@@ -61,6 +61,7 @@ class EventKind(StrEnum):
     DELIVERY_REQUEUED = "delivery_requeued"
     PACKAGE_ACTIVATED = "package_activated"
     PIXELS_REMOVED = "pixels_removed"
+    PIXELS_RESTORED = "pixels_restored"
     REPORT_REMOVED = "report_removed"
     PATIENT_FORGOTTEN = "patient_forgotten"
     OBJECT_QUARANTINED = "object_quarantined"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from sqlalchemy import select
 
@@ -20,6 +21,13 @@ from db.replay import differing_rows
 from db.schema import revisions
 from db.spool import Spool
 from db.tables import Image, Report
+
+_RESTORE: Mapping[str, str] = MappingProxyType(
+    {
+        "image": "Have the image sent again, unchanged: that puts it back. Or restore it from a copy of the spool.",
+        "report": "Restore it from a copy of the spool.",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,8 +252,7 @@ def _missing_files(database: Database, spool: Spool) -> tuple[list[Fault], int]:
     faults = [
         Fault(
             code="missing_file",
-            message=f"The file of {kind} {row_id} is not in the spool. Restore it from a backup of the spool, or have "
-            "the image sent again.",
+            message=f"The file of {kind} {row_id} is not in the spool. {_RESTORE[kind]}",
         )
         for kind, row_id in sorted(absent)
     ]

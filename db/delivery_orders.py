@@ -27,7 +27,9 @@ def requeue(session: Session, delivery_id: int, now: datetime) -> None:
     """
     delivery = known_delivery(session, delivery_id, expected=frozenset({DeliveryState.DEAD}))
     if session.scalar(select(Report.spool_name).where(Report.id == delivery.report_id)) is None:
-        raise MissingRow(f"The report of delivery {delivery_id} is no longer kept: send the image again.")
+        raise MissingRow(
+            f"The report of delivery {delivery_id} is no longer kept, so it can't be sent; see `cxr audit show`."
+        )
     move(
         session,
         delivery,

@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import insert, select
@@ -17,17 +18,22 @@ from cxr.errors import StorageError
 from db.audit import EventKind, append_event
 from db.job_states import INITIAL_STATES
 from db.records import FactValue, KnownImage, Receipt, Received
+from db.restoring import needs_file, restore
 from db.tables import Decision, Image, Job
 
 NEED_PIXELS = frozenset({JobState.HELD, JobState.QUEUED})
 
 
-def receive(session: Session, receipt: Receipt, *, now: datetime) -> Received:
+def receive(
+    session: Session, receipt: Receipt, *, now: datetime, is_lost: Callable[[str], bool] = lambda _: False
+) -> Received:
     """Write down one received object, whose file is durable already.
 
     The same dataset under the same SOP Instance UID is a resend: one event. So is another dataset
     whose pixels, copied attributes and view decision are the same (a PACS that rewrote an element
     that we don't use). Any other change is a new image with a job of its own.
+
+    A resend whose image lost its file gives it this one, see `db.restoring`.
 
     Parameters
     ----------
@@ -37,11 +43,14 @@ def receive(session: Session, receipt: Receipt, *, now: datetime) -> Received:
         What came.
     now
         The time.
+    is_lost
+        Whether the file of a spool name is gone: ``Spool.is_lost``.
 
     Returns
     -------
     Received
-        ``resent``: nothing was added, and the caller removes the file it kept for this receipt.
+        ``resent``: nothing was added, and the caller removes the file it kept for this receipt, unless
+        it was restored.
 
     Raises
     ------
@@ -50,11 +59,14 @@ def receive(session: Session, receipt: Receipt, *, now: datetime) -> Received:
     """
     _check(receipt)
     known = find_latest(session, receipt.header.sop_instance_uid)
-    if known is not None and known.dataset_digest == receipt.dataset_digest:
-        return _resent(session, known, now=now, is_same_dataset=True)
-    if known is not None and _is_unchanged(known, receipt):
-        return _resent(session, known, now=now, is_same_dataset=False)
-    return _add(session, receipt, known, now=now)
+    is_same_dataset = known is not None and known.dataset_digest == receipt.dataset_digest
+    if known is None or not (is_same_dataset or _is_unchanged(known, receipt)):
+        return _add(session, receipt, known, now=now)
+    received = _resent(session, known, now=now, is_same_dataset=is_same_dataset)
+    if receipt.spool_name is None or not needs_file(known, is_lost):
+        return received
+    restore(session, known, receipt.spool_name, now=now)
+    return replace(received, is_restored=True)
 
 
 def receive_again(session: Session, sop_instance_uid: str, dataset_digest: str, *, now: datetime) -> Received | None:
@@ -83,7 +95,7 @@ def receive_again(session: Session, sop_instance_uid: str, dataset_digest: str, 
 def find_latest(session: Session, sop_instance_uid: str) -> KnownImage | None:
     """Return what the latest object under a SOP Instance UID was; None if there was none."""
     row = session.execute(
-        select(Image, Decision, Job.id)
+        select(Image, Decision, Job.id, Job.state, Job.error_code)
         .join(Decision, Decision.image_id == Image.id)
         .join(Job, Job.image_id == Image.id)
         .where(Image.sop_instance_uid == sop_instance_uid)
@@ -92,7 +104,7 @@ def find_latest(session: Session, sop_instance_uid: str) -> KnownImage | None:
     ).first()
     if row is None:
         return None
-    image, decision, job_id = row
+    image, decision, job_id, state, error_code = row
     return KnownImage(
         image_id=image.id,
         job_id=job_id,
@@ -103,6 +115,8 @@ def find_latest(session: Session, sop_instance_uid: str) -> KnownImage | None:
         is_chest=decision.is_chest,
         reason=decision.reason,
         spool_name=image.spool_name,
+        state=state,
+        error_code=error_code,
     )
 
 

@@ -90,7 +90,7 @@ def check_pixels(session: Session, job: CurrentJob) -> None:
         If it is gone.
     """
     if session.scalar(select(Image.spool_name).where(Image.id == job.image_id)) is None:
-        raise MissingRow(f"The pixels of job {job.id} are no longer kept: send the image again.")
+        raise MissingRow(f"The pixels of job {job.id} are not kept: send the image again, which puts them back.")
 
 
 def move(

@@ -42,6 +42,7 @@ class Received:
     outcome: Outcome
     image_id: int
     job_id: int
+    is_restored: bool = False  # a resend: its file took the place of one that was lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,8 @@ class KnownImage:
     is_chest: bool | None
     reason: str  # of the view decision
     spool_name: str | None  # None: not kept, or no longer
+    state: JobState
+    error_code: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

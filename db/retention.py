@@ -78,8 +78,9 @@ def enforce(database: Database, spool: Spool, settings: RetentionSettings, *, no
 def purge(database: Database, spool: Spool, *, states: Sequence[JobState], older_than: timedelta, now: datetime) -> int:
     """Remove the pixels of failed or held images for good, on an operator's word.
 
-    They become ``not_scored`` with the reason ``purged``; only an image that is sent again with changes
-    is scored.
+    They become ``not_scored`` with the reason ``purged``, and stay so: an archive that sends its images
+    again, as after a restore, doesn't bring back what was removed on purpose. Only an image that is
+    sent again with changes is taken in anew.
 
     Parameters
     ----------

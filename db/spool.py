@@ -118,21 +118,7 @@ class Spool:
         SpoolFull
             If the disk refuses; nothing of the object is left then.
         """
-        return self._keep_as(incoming, _new_name(OBJECTS, ".dcm"))
-
-    def put_back(self, incoming: IncomingFile, spool_name: str) -> None:
-        """Make a received object durable under a name that was given before, and whose file was lost.
-
-        Raises
-        ------
-        SpoolFull
-            If the disk refuses; nothing of the object is left then.
-        """
-        self._keep_as(incoming, spool_name)
-
-    def has(self, spool_name: str) -> bool:
-        """Whether a file is there."""
-        return self.path(spool_name).exists()
+        return self._keep_as(incoming, OBJECTS, ".dcm")
 
     def write(self, data: bytes, *, suffix: str) -> str:
         """Write a result durably.
@@ -156,7 +142,7 @@ class Spool:
         """
         with self.open_incoming() as incoming:
             incoming.write(data)
-            return self._keep_as(incoming, _new_name(REPORTS, suffix))
+            return self._keep_as(incoming, REPORTS, suffix)
 
     def path(self, spool_name: str) -> Path:
         """Where a file lies, by its spool name; it need not exist.
@@ -172,6 +158,21 @@ class Spool:
                 "Check the database with `cxr db check`."
             )
         return self._root / spool_name
+
+    def is_lost(self, spool_name: str) -> bool:
+        """Whether a file is gone from a spool that is there.
+
+        Where its folder is gone as well (a disk that is not mounted), or the disk does not answer,
+        nothing is known about the file, and it does not count as lost.
+        """
+        path = self.path(spool_name)
+        try:
+            path.stat()
+        except FileNotFoundError:
+            return path.parent.is_dir()
+        except OSError:
+            return False
+        return False
 
     def remove(self, spool_name: str) -> bool:
         """Remove a file for good.
@@ -260,7 +261,9 @@ class Spool:
             path.unlink(missing_ok=True)
         return len(due)
 
-    def _keep_as(self, incoming: IncomingFile, name: str) -> str:
+    def _keep_as(self, incoming: IncomingFile, kind: str, suffix: str) -> str:
+        token = secrets.token_hex(16)
+        name = f"{kind}/{token[:2]}/{token}{suffix}"
         target = self.path(name)
         try:
             incoming.settle()
@@ -273,11 +276,6 @@ class Spool:
                 leftover.unlink(missing_ok=True)
             raise
         return name
-
-
-def _new_name(kind: str, suffix: str) -> str:
-    token = secrets.token_hex(16)
-    return f"{kind}/{token[:2]}/{token}{suffix}"
 
 
 def _is_older(path: Path, limit: float) -> bool:

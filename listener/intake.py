@@ -20,7 +20,8 @@ from cxr.projection import decide_view, initial_state
 from db.engine import Database
 from db.images import find_latest, receive, receive_again
 from db.incoming import IncomingFile
-from db.records import Receipt, Received
+from db.records import KnownImage, Receipt, Received
+from db.restoring import needs_file
 from db.spool import Spool
 from listener.commands import Command
 from listener.contexts import NOT_ACCEPTED_REASON, Contexts
@@ -105,9 +106,12 @@ class Intake:
         received_at = self._clock()
         incoming = request.reception.complete()
         judged = self._judge(incoming.path, request)
-        received = self._find_resend(judged.header, incoming) or self._write_down(
-            request, incoming, judged, received_at
-        )
+        known = self._find_known(judged.header, incoming.digest)
+        needs_it = known is not None and needs_file(known, self._spool.is_lost)
+        received = None if known is None or needs_it else self._write_resend(known, judged.header)
+        if received is None:
+            spool_name = self._spool.keep(incoming) if needs_it or judged.state in _KEPT else None
+            received = self._write_down(request, incoming, judged, received_at, spool_name)
         return Taken(
             outcome=received.outcome,
             state=judged.state,
@@ -133,27 +137,27 @@ class Intake:
             decision = replace(decision, view=View.NOT_FRONTAL, reason=NOT_ACCEPTED_REASON)
         return _Judged(header, decision, initial_state(decision, self._unknown_view), digest)
 
-    def _find_resend(self, header: ImageHeader, incoming: IncomingFile) -> Received | None:
-        """Recognise what is known byte for byte before its file costs a second fsync.
-
-        Where the first one's file was lost (a disk, a restore), this one takes its place: Success says
-        that the object is here.
-        """
+    def _find_known(self, header: ImageHeader, dataset_digest: str) -> KnownImage | None:
+        """Recognise what is known byte for byte."""
         with self._database.read() as session:
             known = find_latest(session, header.sop_instance_uid)
-        if known is None or known.dataset_digest != incoming.digest:
-            return None
-        if known.spool_name is not None and not self._spool.has(known.spool_name):
-            self._spool.put_back(incoming, known.spool_name)
+        return known if known is not None and known.dataset_digest == dataset_digest else None
+
+    def _write_resend(self, known: KnownImage, header: ImageHeader) -> Received | None:
+        """Write down a resend before its file costs a second fsync; None: it is no longer one."""
         with self._database.begin() as session:
-            return receive_again(session, header.sop_instance_uid, incoming.digest, now=self._clock())
+            return receive_again(session, header.sop_instance_uid, known.dataset_digest, now=self._clock())
 
     def _write_down(
-        self, request: StoreRequest, incoming: IncomingFile, judged: _Judged, received_at: datetime
+        self,
+        request: StoreRequest,
+        incoming: IncomingFile,
+        judged: _Judged,
+        received_at: datetime,
+        spool_name: str | None,
     ) -> Received:
         # If the transaction fails, the file stays, for the sweep: whether it was committed is not
         # certain then, and a file without a row is harmless while a row without its file is not.
-        spool_name = self._spool.keep(incoming) if judged.state in _KEPT else None
         receipt = Receipt(
             header=judged.header,
             decision=judged.decision,
@@ -168,8 +172,8 @@ class Intake:
             received_at=received_at,
         )
         with self._database.begin() as session:
-            received = receive(session, receipt, now=self._clock())
-        if received.outcome == "resent" and spool_name is not None:
+            received = receive(session, receipt, now=self._clock(), is_lost=self._spool.is_lost)
+        if received.outcome == "resent" and spool_name is not None and not received.is_restored:
             self._spool.remove(spool_name)
         return received
 

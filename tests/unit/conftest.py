@@ -93,7 +93,10 @@ class AuditSite:
             received_at=self.now,
         )
         with self.database.begin() as session:
-            return images.receive(session, receipt, now=self.now)
+            received = images.receive(session, receipt, now=self.now, is_lost=self.spool.is_lost)
+        if received.outcome == "resent" and name is not None and not received.is_restored:
+            self.spool.remove(name)
+        return received
 
     def score(
         self,

@@ -186,7 +186,16 @@ def test_missing_files_are_found(site: Any) -> None:
     assert [(fault.code, fault.message.split(" is ")[0]) for fault in report.faults] == [
         ("missing_file", "The file of image 2")
     ]
+    assert "sent again" in report.faults[0].message
     assert report.files == 5
+
+
+def test_a_report_is_not_said_to_come_back_with_its_image(site: Any) -> None:
+    reports = [name for name in site.spool.names() if name.startswith("reports/")]
+    site.spool.remove(reports[0])
+    (fault,) = checking.check(site.database, site.spool).faults
+    assert fault.message.startswith("The file of report")
+    assert "sent again" not in fault.message
 
 
 def test_a_dangling_reference_is_found(site: Any) -> None:

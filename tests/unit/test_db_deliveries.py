@@ -229,7 +229,7 @@ def test_a_report_that_is_no_longer_kept(reported: Database, after: datetime) ->
         assert _claim(session, after) == []
         (first, second) = deliveries.list_deliveries(session, destination="pacs")
         assert (first.state, first.error_code) == (DeliveryState.DEAD, "missing_object")
-        with pytest.raises(MissingRow, match="send the image again"):
+        with pytest.raises(MissingRow, match="no longer kept"):
             deliveries.requeue(session, second.id, after)
         assert differing_rows(session) == []
 

@@ -15,9 +15,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRBigEndian
 
-from cxr.domain import JobState
+from cxr.domain import JobState, UnknownView
 from cxr.syntaxes import COMPRESSED_SYNTAXES
-from db import retention
+from db import checking, jobs, retention
+from db.records import ClaimedJob
 from listener.contexts import TRANSFER_SYNTAXES
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
@@ -166,14 +167,100 @@ def test_a_resend_brings_back_a_file_that_was_lost(listening: Any, scu: Any, syn
     running = listening()
     with scu(running.port) as peer:
         assert peer.store_dataset(synthetic_xray()) == 0x0000
-        before = running.kept()
-        for name in before:
-            running.spool.remove(name)
+        ((name, content),) = running.kept().items()
+        running.spool.remove(name)
         # Success says that the object is on disk.
         assert peer.store_dataset(synthetic_xray()) == 0x0000
-    assert running.kept() == before
-    assert running.events() == ["received", "resent"]
+        assert peer.store_dataset(synthetic_xray()) == 0x0000  # and once it is back, nothing is restored
+    assert list(running.kept().values()) == [content]
+    assert running.events() == ["received", "resent", "resent"]
+    assert restored(running) == 1
     assert running.incoming() == []
+    (job,) = claim(running)
+    assert running.spool.path(job.spool_name).read_bytes() == content
+    assert checking.check(running.database, running.spool).faults == ()
+
+
+def test_a_job_that_failed_for_want_of_its_file_is_tried_again(listening: Any, scu: Any, synthetic_xray: Xray) -> None:
+    running = listening()
+    with scu(running.port) as peer:
+        peer.store_dataset(synthetic_xray())
+        (name,) = running.kept()
+        running.spool.path(name).unlink()
+        assert claim(running) == []
+        assert running.query("SELECT state, error_code FROM job") == [
+            {"state": "failed", "error_code": "missing_object"}
+        ]
+        # An archive that rewrote an element that we don't use helps as well.
+        assert peer.store_dataset(synthetic_xray(KVP="80")) == 0x0000
+    assert [job.attempt for job in claim(running)] == [1]
+    assert checking.check(running.database, running.spool).faults == ()
+
+
+def test_a_held_image_gets_its_file_back_whatever_the_setting_says_now(
+    listening: Any, make_settings: Any, scu: Any, synthetic_xray: Xray
+) -> None:
+    settings = make_settings()
+    held = synthetic_xray(ViewPosition="", PatientOrientation=None)
+    first = listening(settings=settings)
+    with scu(first.port) as peer:
+        peer.store_dataset(held)
+    first.listener.stop()
+    for name in first.kept():
+        first.spool.path(name).unlink()
+    rejecting = settings.model_copy(update={"view": settings.view.model_copy(update={"unknown": UnknownView.REJECT})})
+    second = listening(settings=rejecting)
+    with scu(second.port) as peer:
+        assert peer.store_dataset(held) == 0x0000
+    assert [image["state"] for image in second.images()] == ["held"]
+    assert list(second.kept()) == [image["spool_name"] for image in second.images()]
+
+
+def test_eight_resends_at_once_restore_a_lost_file_once(listening: Any, scu: Any, synthetic_xray: Xray) -> None:
+    running = listening()
+    with scu(running.port) as peer:
+        peer.store_dataset(synthetic_xray())
+    (name,) = running.kept()
+    running.spool.path(name).unlink()
+    assert send_at_once(running, scu, synthetic_xray()) == [0x0000] * 8
+    assert running.events() == ["received"] + ["resent"] * 8
+    assert restored(running) == 1
+    assert list(running.kept()) == [image["spool_name"] for image in running.images()]
+    assert running.incoming() == []
+
+
+def restored(running: Any) -> int:
+    return len(running.query("SELECT id FROM event WHERE kind = 'pixels_restored'"))
+
+
+def claim(running: Any) -> list[ClaimedJob]:
+    with running.database.begin() as session:
+        return jobs.claim(
+            session,
+            worker_id="worker",
+            limit=10,
+            now=datetime.now(UTC),
+            lease_s=60,
+            is_lost=running.spool.is_lost,
+        )
+
+
+def send_at_once(running: Any, scu: Any, xray: Dataset) -> list[int | None]:
+    """Send one object over eight associations; the statuses."""
+    statuses: list[int | None] = []
+    together = threading.Barrier(8)
+
+    def send() -> None:
+        with scu(running.port) as peer:
+            together.wait()
+            statuses.append(peer.store_dataset(xray))
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return statuses
 
 
 def test_a_resend_does_not_bring_back_what_was_removed_for_good(listening: Any, scu: Any, synthetic_xray: Xray) -> None:
@@ -208,20 +295,7 @@ def test_a_changed_patient_is_a_new_job_and_an_element_we_do_not_use_is_not(
 
 def test_the_same_instance_over_eight_associations_is_one_image(listening: Any, scu: Any, synthetic_xray: Xray) -> None:
     running = listening()
-    statuses: list[int | None] = []
-    together = threading.Barrier(8)
-
-    def send() -> None:
-        with scu(running.port) as peer:
-            together.wait()
-            statuses.append(peer.store_dataset(synthetic_xray()))
-
-    threads = [threading.Thread(target=send) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert statuses == [0x0000] * 8
+    assert send_at_once(running, scu, synthetic_xray()) == [0x0000] * 8
     assert sorted(running.events()) == ["received"] + ["resent"] * 7
     assert len(running.images()) == len(running.kept()) == 1
 
