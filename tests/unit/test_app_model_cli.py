@@ -138,7 +138,9 @@ def test_a_wrong_command_ends_with_2_and_does_nothing(cxr: Cxr, tmp_path: Path, 
     assert not (tmp_path / "var" / "audit.sqlite").exists()
 
 
-@pytest.mark.parametrize("verb", ["list", "show", "verify", "promote", "rollback", "build-untrained", "import-legacy", "export"])
+@pytest.mark.parametrize(
+    "verb", ["list", "show", "verify", "promote", "rollback", "build-untrained", "import-legacy", "export"]
+)
 def test_every_verb_has_help_with_an_example(cxr: Cxr, verb: str) -> None:
     result = cxr(verb, "--help")
     assert result.exit_code == 0
