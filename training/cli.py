@@ -7,8 +7,9 @@ import typer
 from training.audit_cli import audit
 from training.card_cli import card
 from training.evaluate_cli import compare, evaluate
-from training.fit_cli import cache, finetune, package, pretrain
+from training.fit_cli import cache, ensemble, finetune, package, pretrain
 from training.index_cli import index_app
+from training.predict_cli import predict
 from training.split_cli import split
 
 app = typer.Typer(
@@ -23,4 +24,6 @@ app.command()(card)
 app.command()(cache)
 app.command()(pretrain)
 app.command()(finetune)
+app.command()(ensemble)
 app.command()(package)
+app.command()(predict)

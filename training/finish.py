@@ -47,8 +47,12 @@ def finish(run: Run, network: Any, cache: Cache, sides: dict[str, Side]) -> Run:
     sides
         ``train``, ``val`` and ``test``; the test may be empty.
     """
+    return finish_plain(run, to_float32(run.recipe, network), cache, sides)
+
+
+def finish_plain(run: Run, plain: Any, cache: Cache, sides: dict[str, Side]) -> Run:  # noqa: ANN401
+    """Do the same for a graph that is float32 throughout, with layers ``logit``, ``calibrate`` and ``prob``."""
     recipe = run.recipe
-    plain = to_float32(recipe, network)
     calibration = calibrate(recipe, plain, cache, sides["val"])
     write_json(run.folder / CALIBRATION_FILE, calibration)
     created = json.loads((run.folder / RUN_FILE).read_text(encoding="utf-8"))["created"]

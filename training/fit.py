@@ -143,7 +143,7 @@ def _train(
     run = begin_run(folder, recipe, manifest, phase=phase, parent=parent, environment=environment, now=now)
     if run.is_done:
         return run
-    cache, sides = _prepare(run, options)
+    cache, sides = prepare(run, options)
     with computing(recipe.compute, recipe.seed) as strategy:
         with strategy.scope():
             network = make_network(recipe, weights)
@@ -181,7 +181,7 @@ def _inherit(network: Any, parent: Run, *, with_head: bool) -> None:  # noqa: AN
     copy_weights(parents, network, with_head=with_head)
 
 
-def _prepare(run: Run, options: Options) -> tuple[Cache, dict[str, Side]]:
+def prepare(run: Run, options: Options) -> tuple[Cache, dict[str, Side]]:
     """Choose the cases, prepare their images, and divide both; write down what takes no part."""
     chosen = select(run.manifest(), run.recipe.task)
     cache = build_cache(

@@ -1,4 +1,4 @@
-"""``cxr train cache``, ``pretrain``, ``finetune`` and ``package``."""
+"""``cxr train cache``, ``pretrain``, ``finetune``, ``ensemble`` and ``package``."""
 
 from __future__ import annotations
 
@@ -118,6 +118,28 @@ def finetune(
     with watching() as progress:
         options = fit.Options(cache=cache_folder, processes=processes, progress=progress)
         run = fit.finetune(loaded, manifest, output, start=start, now=datetime.now(UTC), options=options)
+    _report(run, as_json=as_json)
+
+
+def ensemble(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs that differ in their seed.", metavar="RUN...")],
+    output: Output,
+    cache_folder: CacheFolder = None,
+    processes: Processes = None,
+    as_json: Json = False,
+) -> None:
+    """Put runs of several seeds together into one graph: the mean of their logits, calibrated anew.
+
+    Example: cxr train ensemble runs/seed0 runs/seed1 runs/seed2 -o runs/ensemble
+    """
+    _quiet()
+    from training import ensemble as ensembles
+    from training.fit import Options
+    from training.progress import watching
+
+    with watching() as progress:
+        options = Options(cache=cache_folder, processes=processes, progress=progress)
+        run = ensembles.ensemble(runs, output, now=datetime.now(UTC), options=options)
     _report(run, as_json=as_json)
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -157,6 +158,39 @@ def begin_run(
     # Last: with it, the run has begun.
     write_json(folder / RUN_FILE, asked | {"created": now.isoformat()})
     return Run(folder, recipe, phase, asked["parent"], is_done=False)
+
+
+def begin_ensemble(folder: Path, members: Sequence[Run], *, now: datetime) -> Run:
+    """Make the folder of an ensemble, or take up the one that is there; parameters as of ``begin_run``.
+
+    Raises
+    ------
+    RunError
+        If the members are fewer than two, differ in more than their seed, or the folder holds another run.
+    """
+    if len({member.fingerprint() for member in members}) < 2:
+        raise RunError("An ensemble needs two different runs or more: train with --seed 0, 1, 2.")
+    first = members[0]
+    recipes = {member.recipe.model_copy(update={"seed": 0}).digest for member in members}
+    splits = {_digest(member.folder / SPLITS_FILE) for member in members}
+    if len(recipes) > 1 or len(splits) > 1:
+        raise RunError(
+            "The runs of an ensemble differ in nothing but their seed: the same recipe, cases and sides; else one was "
+            "trained on what another is tested on."
+        )
+    names = sorted(member.fingerprint() for member in members)
+    parent = hashlib.sha256("".join(names).encode()).hexdigest()
+    if (folder / RUN_FILE).exists():
+        if _read_json(folder / RUN_FILE).get("members") != names:
+            raise RunError("The folder holds another run: name another folder.")
+        return open_run(folder)
+    (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    for name in (CONFIG_FILE, SPLITS_FILE, ENVIRONMENT_FILE, PREPROCESS_FILE):
+        write_whole(folder / name, (first.folder / name).read_bytes())
+    write_manifest(first.manifest(), folder / MANIFEST_FILE)
+    recorded = _read_json(first.folder / RUN_FILE) | {"parent": parent, "members": names, "created": now.isoformat()}
+    write_json(folder / RUN_FILE, recorded)
+    return Run(folder, first.recipe, first.phase, parent, is_done=False)
 
 
 def open_run(folder: Path) -> Run:

@@ -23,6 +23,7 @@ from cxr.pixels import to_model_input
 from inference.model import Model
 from training.cli import app
 from training.devices import choose_strategy, computing
+from training.ensemble import ensemble
 from training.fit import Options, finetune, pretrain
 from training.fitting import validation_figures
 from training.losses import make_loss
@@ -207,6 +208,35 @@ def test_every_kind_of_recipe_runs_to_a_package_that_serves(
     assert keras.config.dtype_policy().name == "float32"
 
 
+def test_an_ensemble_is_the_mean_of_its_members_logits(
+    pretrained: Run, drawn: Path, options: Options, tmp_path: Path
+) -> None:
+    other = pretrain(recipe("default-pretrain", *PRETRAIN, "seed=1"), drawn, tmp_path / "one", now=NOW, options=options)
+    made = ensemble([pretrained.folder, other.folder], tmp_path / "both", now=NOW, options=options)
+    package = package_run(made.folder, tmp_path / "package", replicates=100)
+    assert made.parent in package.manifest.provenance.parents
+    batch = np.random.default_rng(0).random((3, 64, 64, 1), dtype=np.float32)
+    served = Model.load(package, device="cpu").score(batch)
+    maps = []
+    for folder in (pretrained.folder, other.folder):
+        network = keras.saving.load_model(folder / "model.keras", compile=False)
+        maps.append(network(batch)[1].numpy())
+    mean = np.mean(maps, axis=0)
+    assert served.evidence is not None
+    np.testing.assert_allclose(served.evidence, mean, atol=1e-5)
+    calibration = json.loads((made.folder / "calibration.json").read_text())
+    logits = calibration["scale"] * mean.mean(axis=(1, 2)) + calibration["offset"]
+    np.testing.assert_allclose(served.probabilities, 1 / (1 + np.exp(-logits)), atol=1e-5)
+    assert json.loads((made.folder / "spread.json").read_text())["mean_standard_deviation_of_logits"] > 0
+    assert ensemble([other.folder, pretrained.folder], tmp_path / "both", now=NOW).fingerprint() == made.fingerprint()
+    with pytest.raises(RunError, match="two different"):
+        ensemble([other.folder, other.folder], tmp_path / "same", now=NOW)
+    third = recipe("default-pretrain", *PRETRAIN, "stages.1.epochs=1")
+    alien = pretrain(third, drawn, tmp_path / "third", now=NOW, options=options)
+    with pytest.raises(RunError, match="nothing but their seed"):
+        ensemble([other.folder, alien.folder], tmp_path / "mixed", now=NOW)
+
+
 def test_losses_are_the_plain_formulas() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(size=(6, 3)).astype(np.float32)
@@ -299,6 +329,7 @@ tf.config.set_logical_device_configuration(
 from datetime import datetime, UTC
 from pathlib import Path
 from training.devices import choose_strategy
+from training.ensemble import ensemble
 from training.fit import Options, pretrain
 from training.recipe import Compute, load_recipe
 if __name__ == "__main__":
