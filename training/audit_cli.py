@@ -39,6 +39,9 @@ def audit(
 
     Example: cxr train audit manifest.csv --plots
     """
+    from config.native_logs import quiet_tensorflow
+
+    quiet_tensorflow("auto")
     from training.audit import audit as make_report
     from training.audit_report import AUDIT_FILE
     from training.manifest import read_manifest, resolve_paths

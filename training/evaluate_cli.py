@@ -144,6 +144,9 @@ def _draw(figures: Evaluation, table: Predictions, folder: Path, history: Path) 
 
 
 def _draw_gallery(run: Path, table: Predictions, folder: Path) -> None:
+    from config.native_logs import quiet_tensorflow
+
+    quiet_tensorflow("auto")
     from training.gallery import plot_gallery
     from training.run import MODEL_FILE, open_run
 
