@@ -92,12 +92,17 @@ class Handlers:
 
     def _welcome(self, taken: Taken) -> None:
         self._metrics.received("resent" if taken.outcome == "resent" else str(taken.state), taken.size_bytes)
-        known = {"image": taken.image_id, "job": taken.job_id, "size_bytes": taken.size_bytes}
         if taken.outcome == "resent":  # its state is what it was
-            log.info("object_resent", **known)
-        else:
-            event = "object_received" if taken.outcome == "new" else "object_changed_resend"
-            log.info(event, **known, state=str(taken.state), reason=taken.reason)
+            log.info("object_resent", image=taken.image_id, job=taken.job_id, size_bytes=taken.size_bytes)
+            return
+        log.info(
+            "object_received" if taken.outcome == "new" else "object_changed_resend",
+            image=taken.image_id,
+            job=taken.job_id,
+            state=str(taken.state),
+            reason=taken.reason,
+            size_bytes=taken.size_bytes,
+        )
 
     def _refuse(self, error: IntakeError) -> Status:
         status = status_of(error)
