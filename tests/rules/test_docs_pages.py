@@ -102,7 +102,7 @@ def test_settings_exist(path: Path) -> None:
     }
     modules = {f"{file.parent.name}.{file.stem}" for file in ROOT.glob("*/*.py")}
     modules |= {f"{folder.parent.name}.{folder.name}" for folder in ROOT.glob("*/*") if folder.is_dir()}
-    files = {name for name in named if name.endswith((".sqlite", ".heads", ".key"))}
+    files = {name for name in named if name.endswith((".sqlite", ".heads", ".key", ".json"))}
     assert named - files - modules <= known
 
 
