@@ -18,7 +18,7 @@ from cxr.errors import StorageError
 from db.audit import EventKind, append_event
 from db.job_states import INITIAL_STATES
 from db.records import FactValue, KnownImage, Receipt, Received
-from db.restoring import needs_file, restore
+from db.restoring import heal
 from db.tables import Decision, Image, Job
 
 NEED_PIXELS = frozenset({JobState.HELD, JobState.QUEUED})
@@ -63,13 +63,18 @@ def receive(
     if known is None or not (is_same_dataset or _is_unchanged(known, receipt)):
         return _add(session, receipt, known, now=now)
     received = _resent(session, known, now=now, is_same_dataset=is_same_dataset)
-    if receipt.spool_name is None or not needs_file(known, is_lost):
-        return received
-    restore(session, known, receipt.spool_name, now=now)
-    return replace(received, is_restored=True)
+    is_restored = heal(session, known, receipt.spool_name, now=now, is_lost=is_lost)
+    return replace(received, is_restored=is_restored)
 
 
-def receive_again(session: Session, sop_instance_uid: str, dataset_digest: str, *, now: datetime) -> Received | None:
+def receive_again(
+    session: Session,
+    sop_instance_uid: str,
+    dataset_digest: str,
+    *,
+    now: datetime,
+    is_lost: Callable[[str], bool] = lambda _: False,
+) -> Received | None:
     """Write down the resend of a dataset that is known byte for byte, before its file is made durable.
 
     Parameters
@@ -80,6 +85,8 @@ def receive_again(session: Session, sop_instance_uid: str, dataset_digest: str, 
         Of what came.
     now
         The time.
+    is_lost
+        As for `receive`.
 
     Returns
     -------
@@ -89,7 +96,9 @@ def receive_again(session: Session, sop_instance_uid: str, dataset_digest: str, 
     known = find_latest(session, sop_instance_uid)
     if known is None or known.dataset_digest != dataset_digest:
         return None
-    return _resent(session, known, now=now, is_same_dataset=True)
+    received = _resent(session, known, now=now, is_same_dataset=True)
+    heal(session, known, None, now=now, is_lost=is_lost)
+    return received
 
 
 def find_latest(session: Session, sop_instance_uid: str) -> KnownImage | None:

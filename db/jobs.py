@@ -7,7 +7,7 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import or_, select, update
@@ -41,15 +41,7 @@ LEASE_EXPIRED = "lease_expired"
 MISSING_OBJECT = "missing_object"
 
 
-def claim(
-    session: Session,
-    *,
-    worker_id: str,
-    limit: int,
-    now: datetime,
-    lease_s: float,
-    is_lost: Callable[[str], bool] = lambda _: False,
-) -> list[ClaimedJob]:
+def claim(session: Session, *, worker_id: str, limit: int, now: datetime, lease_s: float) -> list[ClaimedJob]:
     """Take the oldest jobs that are due.
 
     Parameters
@@ -64,8 +56,6 @@ def claim(
         The time.
     lease_s
         How long they are the worker's without `renew`.
-    is_lost
-        Whether the file of a spool name is gone: ``Spool.is_lost``.
 
     Returns
     -------
@@ -91,7 +81,7 @@ def claim(
         .returning(Job.id),
         execution_options={"synchronize_session": False},
     ).all()
-    claimed = [job for job in _claimed(session, taken) if not is_lost(job.spool_name)]
+    claimed = _claimed(session, taken)
     readable = {each.id for each in claimed}
     for job in select_jobs(session, Job.id.in_(taken)):
         facts = {"state": str(JobState.SCORING), "attempt": job.attempts + 1}

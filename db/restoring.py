@@ -35,25 +35,44 @@ def needs_file(known: KnownImage, is_lost: Callable[[str], bool]) -> bool:
     return is_lost(known.spool_name)
 
 
-def restore(session: Session, known: KnownImage, spool_name: str, *, now: datetime) -> None:
-    """Give an image the file of its resend; a job that failed for want of it is tried again.
+def heal(
+    session: Session,
+    known: KnownImage,
+    spool_name: str | None,
+    *,
+    now: datetime,
+    is_lost: Callable[[str], bool],
+) -> bool:
+    """Give an image that needs it the file of its resend; a job that failed for want of it is tried again.
 
     A job that failed for another reason stays failed: its file is not why.
 
     Parameters
     ----------
     session
-        The write transaction in which `needs_file` was asked: of several resends at once, one restores.
+        A write transaction: of several resends at once, one restores.
     known
-        An image that needs a file.
+        The image and its job, as this transaction sees them.
     spool_name
-        Of the resend's file, durable already.
+        Of the resend's file, durable already; None: it was not kept.
     now
         The time.
+    is_lost
+        As for `needs_file`.
+
+    Returns
+    -------
+    bool
+        Whether the resend's file is the image's now.
     """
-    image = session.get_one(Image, known.image_id)
-    image.spool_name, image.pixels_removed_at = spool_name, None
-    session.flush()
-    append_event(session, EventKind.PIXELS_RESTORED, now=now, image_id=known.image_id)
-    if known.state is JobState.FAILED and known.error_code == MISSING_OBJECT:
+    is_missing = needs_file(known, is_lost)
+    is_restored = is_missing and spool_name is not None
+    if is_restored:
+        image = session.get_one(Image, known.image_id)
+        image.spool_name, image.pixels_removed_at = spool_name, None
+        session.flush()
+        append_event(session, EventKind.PIXELS_RESTORED, now=now, image_id=known.image_id)
+    has_file = is_restored or not is_missing
+    if has_file and known.state is JobState.FAILED and known.error_code == MISSING_OBJECT:
         requeue(session, known.job_id, now)
+    return is_restored

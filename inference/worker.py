@@ -150,7 +150,6 @@ class Worker:
                 limit=self._settings.batch_size,
                 now=self._clock(),
                 lease_s=self._settings.lease_s,
-                is_lost=self._spool.is_lost,
             )
         self._in_flight.add(job.id for job in claimed)
         return [Prepared(job, preparer.submit(self._spool.path(job.spool_name))) for job in claimed]

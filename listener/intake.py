@@ -146,7 +146,13 @@ class Intake:
     def _write_resend(self, known: KnownImage, header: ImageHeader) -> Received | None:
         """Write down a resend before its file costs a second fsync; None: it is no longer one."""
         with self._database.begin() as session:
-            return receive_again(session, header.sop_instance_uid, known.dataset_digest, now=self._clock())
+            return receive_again(
+                session,
+                header.sop_instance_uid,
+                known.dataset_digest,
+                now=self._clock(),
+                is_lost=self._spool.is_lost,
+            )
 
     def _write_down(
         self,

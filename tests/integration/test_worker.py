@@ -76,7 +76,7 @@ class Bench:
             received_at=now(),
         )
         with self.database.begin() as session:
-            return images.receive(session, receipt, now=now()).job_id
+            return images.receive(session, receipt, now=now(), is_lost=self.spool.is_lost).job_id
 
     def promote(self, package: Any) -> str:
         fingerprint = self.registry.add(package.folder).fingerprint
@@ -167,6 +167,20 @@ def test_each_bad_image_fails_alone_with_its_code(
         rows = [row for row in list_results(session, ResultFilter()) if row.state is JobState.REPORTED]
     assert {row.finding for row in rows} == {"covid19"}
     assert all(row.score is not None and 0 <= row.score <= 1 for row in rows)
+
+
+def test_a_lost_file_fails_its_image_at_once_and_a_resend_has_it_scored(
+    bench: Bench, running: Any, tiny_package: Any, synthetic_xray: Callable[..., Dataset], wait_for: Any
+) -> None:
+    bench.promote(tiny_package())
+    xray = synthetic_xray()
+    job = bench.receive(xray)
+    for name in list(bench.spool.names()):
+        bench.spool.path(name).unlink()
+    running()
+    wait_for(lambda: bench.states()[job] == ("failed", "missing_object"), "the job fails")
+    assert bench.receive(xray) == job
+    wait_for(lambda: bench.states()[job] == ("reported", None), "the job is reported")
 
 
 @pytest.mark.parametrize(("is_wished", "expected"), [(False, 0), (True, 2)])

@@ -13,10 +13,10 @@ from sqlalchemy import select, update
 
 from config.settings import RetentionSettings
 from cxr.domain import JobState
-from cxr.errors import StorageError
+from cxr.errors import MissingObject, StorageError
 from db import checking, images, job_orders, jobs, retention
 from db.replay import differing_rows
-from db.restoring import needs_file
+from db.restoring import heal
 from db.tables import Event, Image, Job
 
 
@@ -34,13 +34,33 @@ def forget_names(site: Any) -> None:
 
 def claim(site: Any) -> list[int]:
     with site.database.begin() as session:
-        claimed = jobs.claim(session, worker_id="w", limit=10, now=site.now, lease_s=60, is_lost=site.spool.is_lost)
+        claimed = jobs.claim(session, worker_id="w", limit=10, now=site.now, lease_s=60)
     return [job.id for job in claimed]
 
 
-def fail_for_want_of_it(site: Any) -> None:
-    lose(site)
-    assert claim(site) == []
+def fail_without_file(site: Any) -> None:
+    """What the worker does with a claimed image whose file is not there."""
+    for job_id in claim(site):
+        with site.database.begin() as session:
+            jobs.fail(
+                session,
+                job_id,
+                worker_id="w",
+                code=MissingObject.code,
+                retryable=False,
+                max_attempts=3,
+                retry_s=30,
+                now=site.now,
+            )
+
+
+def resend(site: Any) -> None:
+    """Send the only image again, and keep nothing of it."""
+    with site.database.begin() as session:
+        image = session.scalars(select(Image)).one()
+        images.receive_again(
+            session, image.sop_instance_uid, image.dataset_digest, now=site.now, is_lost=site.spool.is_lost
+        )
 
 
 def kinds(site: Any) -> list[str]:
@@ -80,24 +100,52 @@ def test_what_waits_gets_its_file_back(audit_site: Any, state: JobState, gone: C
     assert is_sound(audit_site)
 
 
-def test_what_is_being_scored_gets_its_file_back(audit_site: Any) -> None:
+@pytest.mark.parametrize("gone", [lose, forget_names])
+def test_what_is_being_scored_gets_its_file_back(audit_site: Any, gone: Callable[[Any], None]) -> None:
     audit_site.receive(1)
     claim(audit_site)
-    lose(audit_site)
+    gone(audit_site)
     assert audit_site.receive(1).is_restored
     assert job(audit_site)[0] is JobState.SCORING
     assert is_sound(audit_site)
 
 
-def test_a_job_that_failed_for_want_of_its_file_is_queued_with_all_attempts(audit_site: Any) -> None:
+@pytest.mark.parametrize("gone", [lose, forget_names])
+def test_a_job_that_failed_for_want_of_its_file_is_queued_with_all_attempts(
+    audit_site: Any, gone: Callable[[Any], None]
+) -> None:
     received = audit_site.receive(1)
-    fail_for_want_of_it(audit_site)
+    gone(audit_site)
+    fail_without_file(audit_site)
     assert job(audit_site) == (JobState.FAILED, 1, "missing_object")
     assert audit_site.receive(1).is_restored
     assert job(audit_site) == (JobState.QUEUED, 0, None)
     assert kinds(audit_site)[-3:] == ["resent", "pixels_restored", "job_requeued"]
     assert is_sound(audit_site)
     assert claim(audit_site) == [received.job_id]
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_job_that_failed_for_want_of_its_file_is_queued_when_the_file_is_back(audit_site: Any, is_kept: bool) -> None:
+    received = audit_site.receive(1)
+    fail_without_file(audit_site)  # the disk was not mounted, or a resend was faster than the worker
+    if is_kept:
+        assert not audit_site.receive(1).is_restored
+    else:
+        resend(audit_site)
+    assert job(audit_site) == (JobState.QUEUED, 0, None)
+    assert kinds(audit_site)[-2:] == ["resent", "job_requeued"]
+    assert is_sound(audit_site)
+    assert claim(audit_site) == [received.job_id]
+
+
+def test_a_resend_that_is_not_kept_changes_nothing(audit_site: Any) -> None:
+    audit_site.receive(1)
+    lose(audit_site)
+    fail_without_file(audit_site)
+    resend(audit_site)
+    assert job(audit_site) == (JobState.FAILED, 1, "missing_object")
+    assert kinds(audit_site)[-1] == "resent"
 
 
 @pytest.mark.parametrize("gone", [lose, forget_names])
@@ -200,14 +248,15 @@ def test_of_eight_at_once_one_restores(audit_site: Any) -> None:
 
 def test_row_job_and_events_change_together_or_not_at_all(audit_site: Any) -> None:
     received = audit_site.receive(1)
-    fail_for_want_of_it(audit_site)
+    lose(audit_site)
+    fail_without_file(audit_site)
     before = kinds(audit_site)
     with suppress(InterruptedError), audit_site.database.begin() as session:
         row = session.get_one(Image, received.image_id)
         known = images.find_latest(session, row.sop_instance_uid)
         assert known is not None
-        assert needs_file(known, audit_site.spool.is_lost)
-        images.restore(session, known, f"objects/aa/aa{'0' * 30}.dcm", now=audit_site.now)
+        name = f"objects/aa/aa{'0' * 30}.dcm"
+        assert heal(session, known, name, now=audit_site.now, is_lost=audit_site.spool.is_lost)
         raise InterruptedError
     assert kinds(audit_site) == before
     assert job(audit_site)[0] is JobState.FAILED

@@ -16,6 +16,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRBigEndian
 
 from cxr.domain import JobState, UnknownView
+from cxr.errors import MissingObject
 from cxr.syntaxes import COMPRESSED_SYNTAXES
 from db import checking, jobs, retention
 from db.records import ClaimedJob
@@ -187,7 +188,18 @@ def test_a_job_that_failed_for_want_of_its_file_is_tried_again(listening: Any, s
         peer.store_dataset(synthetic_xray())
         (name,) = running.kept()
         running.spool.path(name).unlink()
-        assert claim(running) == []
+        (job,) = claim(running)
+        with running.database.begin() as session:
+            jobs.fail(
+                session,
+                job.id,
+                worker_id="worker",
+                code=MissingObject.code,
+                retryable=False,
+                max_attempts=3,
+                retry_s=30,
+                now=datetime.now(UTC),
+            )
         assert running.query("SELECT state, error_code FROM job") == [
             {"state": "failed", "error_code": "missing_object"}
         ]
@@ -241,7 +253,6 @@ def claim(running: Any) -> list[ClaimedJob]:
             limit=10,
             now=datetime.now(UTC),
             lease_s=60,
-            is_lost=running.spool.is_lost,
         )
 
 
