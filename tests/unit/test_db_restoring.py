@@ -199,6 +199,18 @@ def test_what_an_operator_purged_stays_purged(audit_site: Any, state: JobState) 
     assert is_sound(audit_site)
 
 
+def test_what_was_purged_after_its_file_was_lost_stays_purged(audit_site: Any) -> None:
+    audit_site.receive(1)
+    lose(audit_site)
+    fail_without_file(audit_site)
+    retention.purge(
+        audit_site.database, audit_site.spool, states=[JobState.FAILED], older_than=timedelta(0), now=audit_site.now
+    )
+    assert not audit_site.receive(1).is_restored
+    assert job(audit_site) == (JobState.NOT_SCORED, 1, "missing_object")
+    assert is_sound(audit_site)
+
+
 def test_an_image_that_is_not_kept_needs_no_file(audit_site: Any) -> None:
     audit_site.receive(1, state=JobState.NOT_SCORED)
     assert not audit_site.receive(1, state=JobState.NOT_SCORED).is_restored
