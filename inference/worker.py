@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from config.logs import get_logger
 from cxr.domain import PackageStatus, Score, ScoredImage
-from cxr.errors import CxrError, LeaseLost, SpoolFull
+from cxr.errors import CxrError, LeaseLost, MissingObject, SpoolFull
 from db import jobs
 from db.records import ClaimedJob
 from inference.decoding import Preparer
@@ -222,14 +222,22 @@ class Worker:
         except LeaseLost:
             log.warning("lease_lost", jobs=[job.id for job in concerned])
         except CxrError as error:
-            self._fail(concerned, code=error.code, retryable=error.retryable, is_the_disk=isinstance(error, SpoolFull))
+            self._fail(
+                concerned, code=error.code, retryable=error.retryable, is_the_disk=self._is_the_disk(error, concerned)
+            )
         except Exception:  # a process loop: a bug must not end the service
             log.exception("unexpected", jobs=[job.id for job in concerned])
             self._fail(concerned, code=CxrError.code, retryable=True)
 
+    def _is_the_disk(self, error: CxrError, concerned: Sequence[ClaimedJob]) -> bool:
+        """Whether it is the spool's disk that fails, full or not mounted, and not these images."""
+        if isinstance(error, MissingObject):
+            return not any(self._spool.is_lost(job.spool_name) for job in concerned)
+        return isinstance(error, SpoolFull)
+
     def _fail(self, concerned: Sequence[ClaimedJob], *, code: str, retryable: bool, is_the_disk: bool = False) -> None:
         for job in concerned:
-            # A full disk is no fault of the image: it is tried for as long as that lasts.
+            # The disk is no fault of the image: it is tried for as long as that lasts.
             attempts = job.attempt + 1 if is_the_disk else self._settings.max_attempts
             try:
                 with self._database.begin() as session:
@@ -238,7 +246,7 @@ class Worker:
                         job.id,
                         worker_id=self._worker_id,
                         code=code,
-                        retryable=retryable,
+                        retryable=retryable or is_the_disk,
                         max_attempts=attempts,
                         retry_s=self._settings.retry_s,
                         now=self._clock(),

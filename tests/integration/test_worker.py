@@ -252,6 +252,22 @@ def test_what_is_odd_about_an_image_stands_in_its_row_and_its_report(
     assert sorted(told) == [False, True]
 
 
+def test_a_spool_that_is_not_mounted_fails_nothing(
+    bench: Bench, running: Any, tiny_package: Any, synthetic_xray: Any, wait_for: Any, tmp_path: Path
+) -> None:
+    bench.promote(tiny_package())
+    job = bench.receive(synthetic_xray())
+    mounted, away = tmp_path / "data" / "spool", tmp_path / "data" / "away"
+    mounted.rename(away)
+    mounted.mkdir()
+    running(max_attempts=1, retry_s=0.5)
+    wait_for(lambda: bench.states()[job][1] == "missing_object", "an attempt failed", 120)
+    assert bench.states()[job][0] in ("queued", "scoring")
+    mounted.rmdir()
+    away.rename(mounted)
+    wait_for(lambda: bench.states()[job][0] == "reported", "reported when the disk is back", 120)
+
+
 def test_promoted_package_is_taken_up_between_two_batches(
     bench: Bench, running: Any, tiny_package: Any, synthetic_xray: Any, wait_for: Any
 ) -> None:
