@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import stat
 import subprocess
@@ -72,9 +71,7 @@ def test_it_is_one_private_file_with_every_view(audit_site: Any, target: Path) -
 
 
 def test_the_sqlite3_command_reads_it(audit_site: Any, target: Path, require_peer: Any) -> None:
-    command = shutil.which("sqlite3")
-    if command is None:
-        pytest.skip("the sqlite3 command is not installed")
+    command = require_peer("sqlite3")
     audit_site.receive(1)
     refresh_snapshot(audit_site.database, target)
     done = subprocess.run(
