@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEBIAN_PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java sqlite3
 
-.PHONY: run install test test-long check format docs lock peers bench wheel clean
+.PHONY: run install test test-long soak check format docs lock peers bench wheel clean
 
 run: install ## Start the service with its defaults: SQLite, loopback, ./var
 	$(BIN)/cxr serve
@@ -23,10 +23,13 @@ peers: ## Install the Debian packages that the tests talk to, where we may
 	@tests/install-peers $(DEBIAN_PEERS)
 
 test: install peers ## The whole default suite, real peers included
-	$(BIN)/pytest -m "not long"
+	$(BIN)/pytest -m "not long and not soak"
 
 test-long: install peers ## Slow checks: peers x all files, PixelMed
-	$(BIN)/pytest -m long
+	$(BIN)/pytest -m "long and not soak"
+
+soak: install peers ## The longest checks: kills and broken input by the thousand; bounded, loopback only, not in CI
+	$(BIN)/pytest -m soak
 
 check: install ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
