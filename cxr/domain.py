@@ -48,6 +48,15 @@ class DeliveryState(StrEnum):
     DEAD = "dead"
 
 
+class RebuildState(StrEnum):
+    """States of a rebuild of the model; all but the first are final."""
+
+    RUNNING = "running"
+    DONE = "done"  # a package and a report are there; nothing was promoted
+    SKIPPED = "skipped"  # too little new data
+    FAILED = "failed"
+
+
 class PackageStatus(StrEnum):
     """What a model package's scores are worth; anything but ``EVALUATED`` is said beside every result."""
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from cxr.domain import DeliveryState, JobState, PackageStatus, View
+from cxr.domain import DeliveryState, JobState, PackageStatus, RebuildState, View
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -71,6 +71,7 @@ class Base(DeclarativeBase):
         JobState: _enum(JobState, "state"),
         DeliveryState: _enum(DeliveryState, "state"),
         PackageStatus: _enum(PackageStatus, "status"),
+        RebuildState: _enum(RebuildState, "state"),
         View: _enum(View, "view"),
         dict[str, Any]: JSON(),
         list[str]: JSON(),
@@ -169,7 +170,7 @@ class Job(Base):
 
 
 class Score(Base):
-    """One output of the model for one image."""
+    """One output of the model in service for one image."""
 
     __tablename__ = "score"
     __table_args__ = (UniqueConstraint("job_id", "finding"), Index(None, "finding", "score"))
@@ -179,6 +180,64 @@ class Score(Base):
     finding: Mapped[str]
     score: Mapped[float]
     threshold: Mapped[float | None]
+
+
+class ShadowChange(Base):
+    """One time that a package became the shadow, or that there was none from then on."""
+
+    __tablename__ = "shadow_change"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    package_id: Mapped[int | None] = mapped_column(ForeignKey("package.id"), index=True)  # None: no shadow
+    actor: Mapped[str]
+    reason: Mapped[str]
+    at: Mapped[datetime]
+
+
+class ShadowResult(Base):
+    """What a shadow made of one image, beside the result that counts; tables of their own, so that no reader mixes."""
+
+    __tablename__ = "shadow_result"
+    __table_args__ = (UniqueConstraint("job_id", "package_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
+    package_id: Mapped[int] = mapped_column(ForeignKey("package.id"), index=True)
+    device: Mapped[str]
+    warnings: Mapped[list[str]]
+    scored_at: Mapped[datetime]
+
+
+class ShadowScore(Base):
+    """One output of a shadow for one image."""
+
+    __tablename__ = "shadow_score"
+    __table_args__ = (UniqueConstraint("shadow_result_id", "finding"), Index(None, "finding", "score"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shadow_result_id: Mapped[int] = mapped_column(ForeignKey("shadow_result.id"))
+    finding: Mapped[str]
+    score: Mapped[float]
+    threshold: Mapped[float | None]
+
+
+class Rebuild(Base):
+    """One rebuild of the model, by the clock or by hand."""
+
+    __tablename__ = "rebuild"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    due_at: Mapped[datetime] = mapped_column(unique=True)
+    state: Mapped[RebuildState]
+    attempts: Mapped[int]  # that were begun
+    run_name: Mapped[str]  # of its folder
+    error_code: Mapped[str | None]
+    images: Mapped[int | None]  # labelled, that it could use
+    new_images: Mapped[int | None]  # of them, that no rebuild before it had
+    fingerprint: Mapped[str | None] = mapped_column(String(64))  # of the package that it made
+    failed_gates: Mapped[list[str] | None]
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
 
 
 class Report(Base):

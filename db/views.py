@@ -78,6 +78,51 @@ SELECT
 FROM score
 JOIN job ON job.id = score.job_id
 JOIN package ON package.id = job.package_id""",
+    # One row per output of a shadow.
+    "shadow_scores": """
+SELECT
+    job.image_id, shadow_result.job_id, shadow_score.finding, shadow_score.score, shadow_score.threshold,
+    package.name AS model, package.version AS model_version, package.fingerprint,
+    shadow_result.device, shadow_result.warnings, shadow_result.scored_at
+FROM shadow_score
+JOIN shadow_result ON shadow_result.id = shadow_score.shadow_result_id
+JOIN job ON job.id = shadow_result.job_id
+JOIN package ON package.id = shadow_result.package_id""",
+    # The columns of results, one row per output of a shadow; nothing of it was reported or delivered.
+    "shadow_results": f"""
+SELECT
+    image.id AS image_id, job.id AS job_id,
+    image.sop_instance_uid, image.study_instance_uid, image.series_instance_uid,
+    image.accession_number, image.patient_id, image.study_date, image.modality,
+    image.peer_ae_title, image.received_at,
+    job.state, decision.view, decision.is_chest, job.reason,
+    shadow_score.finding, shadow_score.score, shadow_score.threshold,
+    shadow_score.score >= shadow_score.threshold AS at_or_above,
+    package.name AS model, package.version AS model_version, package.fingerprint,
+    package.status AS model_status, shadow_result.scored_at, job.error_code,
+    NULL AS delivered,
+    {_IS_LATEST} AS is_latest
+FROM shadow_score
+JOIN shadow_result ON shadow_result.id = shadow_score.shadow_result_id
+JOIN package ON package.id = shadow_result.package_id
+JOIN job ON job.id = shadow_result.job_id
+JOIN image ON image.id = job.image_id
+JOIN decision ON decision.image_id = image.id""",
+    # One row per time that a package became the shadow; fingerprint NULL: from then on there was none.
+    "shadow_changes": """
+SELECT
+    shadow_change.id AS shadow_change_id, shadow_change.at, package.fingerprint, package.name AS model,
+    package.version AS model_version, package.status AS model_status,
+    shadow_change.actor, shadow_change.reason
+FROM shadow_change
+LEFT JOIN package ON package.id = shadow_change.package_id""",
+    # One row per rebuild of the model, by the clock or by hand.
+    "rebuilds": """
+SELECT
+    rebuild.id AS rebuild_id, rebuild.due_at, rebuild.state, rebuild.attempts, rebuild.run_name,
+    rebuild.error_code, rebuild.images, rebuild.new_images, rebuild.fingerprint, rebuild.failed_gates,
+    rebuild.started_at, rebuild.ended_at
+FROM rebuild""",
     # One row per image and DICOM object that was made of it.
     "reports": """
 SELECT
@@ -108,7 +153,7 @@ SELECT
     event.id AS event_id, event.at, event.kind, event.image_id, event.job_id, event.report_id,
     event.delivery_id, event.facts, event.hash
 FROM event""",
-    # One row per model package that was in service or scored an image.
+    # One row per model package that was in service, scored an image, or was a shadow.
     "models": """
 SELECT
     package.fingerprint, package.name AS model, package.version AS model_version,
