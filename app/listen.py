@@ -1,32 +1,56 @@
-"""``cxr listen``: the Storage SCP alone, as a container runs it."""
+"""``cxr listen``: the Storage SCP alone, as a container runs it.
+
+With ``listener.processes`` above one this process receives nothing itself: it starts that many, which
+listen on the same port (SO_REUSEPORT), and the kernel deals connections out among them.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from app.children import SETTINGS_FAULT, Child, supervise
 from app.stopping import stop_event
 from config.checks import check_start
 from config.context import CommandContext
 from config.logs import configure
+from config.settings import Settings
 
 app = typer.Typer(add_completion=False)
+
+_CUT_S = 10.0  # for what is cut after the drain
 
 
 @app.command()
 def listen(
     ctx: typer.Context,
     with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
+    process: Annotated[int | None, typer.Option("--process", hidden=True)] = None,
 ) -> None:
     """Receive chest X-rays by C-STORE and keep the frontal ones for a worker.
 
     Example: cxr --config site.toml listen
     """
-    from listener.scp import serve_forever
-
     context: CommandContext = ctx.obj
     settings = context.settings()
     configure(settings.log)
     check_start(settings)
-    serve_forever(settings, stop_event(with_parent=with_parent))
+    stop = stop_event(with_parent=with_parent)
+    if settings.listener.processes > 1 and process is None:
+        _listen_in_processes(settings, context.as_arguments(), stop)
+        return
+    from listener.scp import serve_forever
+
+    serve_forever(settings, stop, process=process)
+
+
+def _listen_in_processes(settings: Settings, arguments: Sequence[str], stop: threading.Event) -> None:
+    from listener.processes import prepare
+
+    prepare(settings)
+    children = [Child("listen", arguments, ("--process", str(number))) for number in range(settings.listener.processes)]
+    if not supervise(children, stop, patience_s=settings.listener.drain_timeout_s + _CUT_S):
+        raise typer.Exit(SETTINGS_FAULT)

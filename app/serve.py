@@ -1,36 +1,24 @@
 """``cxr serve``: listener and worker as two child processes of one command.
 
-A child that ends is started again, after a wait that doubles while it keeps ending early. One that
-says at its first start that its settings can't be used here (a port that is taken) ends the command.
-Killed itself, this process takes both with it: they read a pipe that it holds.
+A child that ends is started again; one that can't be started with its settings (a port that is taken)
+ends the command (``app.children``).
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
 
+from app.children import SETTINGS_FAULT, Child, supervise
 from app.stopping import stop_event
 from config.checks import check_start
 from config.context import CommandContext
-from config.logs import configure, get_logger
+from config.logs import configure
 from config.settings import Settings
 from cxr.marks import NOTICE
 
 app = typer.Typer(add_completion=False)
-log = get_logger(__name__)
-
-FIRST_WAIT_S = 1.0
-LONGEST_WAIT_S = 60.0
-STEADY_AFTER_S = 60.0
-SETTINGS_FAULT = 2  # the exit code of a role whose settings can't be used
 
 
 @app.command()
@@ -83,85 +71,3 @@ def _banner(settings: Settings) -> str:
         f"  delivers   {destinations}\n"
         "  stop with Ctrl-C; query with `cxr audit list`"
     )
-
-
-@dataclass
-class Child:
-    """One role, as a process that is started again when it ends."""
-
-    role: str
-    arguments: Sequence[str]
-    process: subprocess.Popen[bytes] | None = None
-    wait_s: float = FIRST_WAIT_S
-    started_at: float = 0.0
-    start_again_at: float = field(default=0.0)
-    was_steady: bool = False
-    is_refused: bool = False
-
-    def start(self) -> None:
-        """Start the role; its standard input is a pipe that ends when we do."""
-        command = [sys.executable, "-P", "-m", "app", *self.arguments, self.role, "--with-parent"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
-        self.started_at = time.monotonic()
-        log.info("child_started", role=self.role, pid=self.process.pid)
-
-    def watch(self) -> None:
-        """Start the role if it is due, and plan its next start if it has ended."""
-        now = time.monotonic()
-        if self.process is None:
-            if now >= self.start_again_at:
-                self.start()
-        elif (code := self.process.poll()) is not None:
-            self.was_steady = self.was_steady or now - self.started_at > STEADY_AFTER_S
-            self.wait_s = FIRST_WAIT_S if now - self.started_at > STEADY_AFTER_S else self.wait_s
-            # Later the same fault may pass by itself, and what runs beside it is to go on.
-            self.is_refused = code == SETTINGS_FAULT and not self.was_steady
-            log.error("child_ended", role=self.role, code=code, wait_s=self.wait_s)
-            self.process, self.start_again_at = None, now + self.wait_s
-            self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)
-
-    def ask_to_stop(self) -> None:
-        """Let it finish what is in flight."""
-        if self.process is not None:
-            self.process.terminate()
-
-    def stop_by(self, deadline: float) -> None:
-        """Wait for its end until the deadline, then kill it."""
-        if self.process is None:
-            return
-        try:
-            self.process.wait(timeout=max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            log.warning("child_killed", role=self.role)
-            self.process.kill()
-            self.process.wait()
-
-
-def supervise(children: Sequence[Child], stop: threading.Event, *, patience_s: float) -> bool:
-    """Keep the children running until ``stop`` is set or one can't be started, then end them in order.
-
-    Parameters
-    ----------
-    children
-        The roles.
-    stop
-        Set by a signal.
-    patience_s
-        How long a child may take over its end before it is killed.
-
-    Returns
-    -------
-    bool
-        Whether they ended because they were asked to; False: a child's settings can't be used here.
-    """
-    while not (stop.is_set() or any(child.is_refused for child in children)):
-        for child in children:
-            child.watch()
-        stop.wait(0.2)
-    for child in children:
-        child.ask_to_stop()
-    deadline = time.monotonic() + patience_s
-    for child in children:
-        child.stop_by(deadline)
-    log.info("stopped")
-    return not any(child.is_refused for child in children)

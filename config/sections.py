@@ -98,7 +98,16 @@ class ListenerSettings(Section):
         description="Also accept every other storage class (answered with Success, recorded, not kept), for a PACS "
         "whose auto-route stops on a rejected presentation context.",
     )
-    max_associations: int = Field(50, ge=1, le=1000, description="Associations at the same time.")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="How many processes receive on this port; more than one is for many associations at once, and each "
+        "counts its associations for itself.",
+    )
+    max_associations: int = Field(
+        50, ge=1, le=1000, description="Associations at the same time, of each listening process."
+    )
     max_pdu_bytes: int = Field(131072, ge=4096, le=4194304, description="Largest PDU that we accept.")
     max_object_mib: int = Field(256, ge=1, le=4096, description="Largest object that we accept.")
     min_free_mib: int = Field(1024, ge=0, description="Below this much free space everything is refused (0xA700).")
@@ -293,5 +302,9 @@ class LogSettings(Section):
 class MetricsSettings(Section):
     """Prometheus metrics, on loopback."""
 
-    listener_port: Port | None = Field(None, description="Serve the listener's metrics here; absent: nowhere.")
+    listener_port: Port | None = Field(
+        None,
+        description="Serve the listener's metrics here, those of further listening processes on the next ports; "
+        "absent: nowhere.",
+    )
     worker_port: Port | None = Field(None, description="Serve the worker's metrics here; absent: nowhere.")

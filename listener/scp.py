@@ -10,9 +10,8 @@ import resource
 import ssl
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
+from contextlib import ExitStack
+from datetime import UTC, datetime
 
 from pydicom.uid import UID
 from pynetdicom import AE
@@ -21,17 +20,17 @@ from config.logs import get_logger
 from config.settings import ListenerSettings, Settings
 from cxr import marks
 from cxr.domain import Peer
-from cxr.errors import SettingsError
 from db.audit import EventKind, append_event
-from db.engine import Database, open_database
-from db.retention import sweep
+from db.engine import Database
 from db.spool import Spool
 from listener.admission import Admission, Peers, SilentConnections
 from listener.contexts import Contexts
 from listener.handlers import Handlers
 from listener.intake import Intake
 from listener.metrics import Metrics
+from listener.processes import port_in_use
 from listener.service import Service, Timeouts
+from listener.storage import open_storage
 from listener.tls import server_context
 from listener.transport import ListenerServer, check_version
 
@@ -39,8 +38,6 @@ _MIB = 1024 * 1024
 _SILENT_PER_ASSOCIATION = 4  # connections without an association, for each association that is allowed
 _FILES_PER_ASSOCIATION = 8  # its socket, what wakes its thread, the file it receives, and the silent ones
 _OTHER_FILES = 128
-# A worker beside us may have written a report a moment ago whose row is not committed yet.
-_SWEEP_MARGIN = timedelta(minutes=1)
 _DRAIN_POLL_S = 0.02
 _CUT_WAIT_S = 2.0
 
@@ -123,12 +120,17 @@ class Listener:
             idle_s=settings.idle_timeout_s,
         )
         try:
-            return ListenerServer(_entity(settings), (settings.bind, port), service, timeouts, self.silent, tls)
+            return ListenerServer(
+                _entity(settings),
+                (settings.bind, port),
+                service,
+                timeouts,
+                self.silent,
+                tls,
+                shares_port=settings.processes > 1,
+            )
         except OSError as error:
-            raise SettingsError(
-                f"Port {port} of {settings.bind} can't be listened on ({error.strerror}): stop what uses it, or set "
-                f"{setting} and listener.bind to what is free here."
-            ) from error
+            raise port_in_use(settings.bind, port, setting, error) from error
 
 
 def _entity(settings: ListenerSettings) -> AE:
@@ -185,7 +187,7 @@ def build(settings: Settings, database: Database, spool: Spool, metrics: Metrics
     return listener
 
 
-def serve_forever(settings: Settings, stop: threading.Event) -> None:
+def serve_forever(settings: Settings, stop: threading.Event, *, process: int | None = None) -> None:
     """Receive until told to stop; then finish what is in flight.
 
     Parameters
@@ -194,6 +196,9 @@ def serve_forever(settings: Settings, stop: threading.Event) -> None:
         All settings.
     stop
         Set it to stop.
+    process
+        Which of several listening processes this is, from 0; ``listener.processes.prepare`` was called
+        before the first. None: the only one.
 
     Raises
     ------
@@ -203,18 +208,12 @@ def serve_forever(settings: Settings, stop: threading.Event) -> None:
         If the database is another version's, or the spool is not the one that was here before.
     """
     check_version()
-    started_at = _now()
-    with _startable():
-        database = open_database(settings.database_path, settings.audit_key_path, create=True)
-        spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
-        spool.prepare()
-    swept = sweep(database, spool, older_than=started_at - _SWEEP_MARGIN, now=started_at)
-    if swept.quarantined:
-        log.warning("orphans_quarantined", count=swept.quarantined)
+    database, spool = open_storage(settings, clear_up=process is None)
     _raise_file_limit(_OTHER_FILES + _FILES_PER_ASSOCIATION * settings.listener.max_associations)
     metrics = Metrics()
     listener = build(settings, database, spool, metrics)
-    stop_metrics = metrics.serve(settings.metrics.listener_port) if settings.metrics.listener_port else None
+    metrics_port = settings.metrics.listener_port
+    stop_metrics = metrics.serve(metrics_port + (process or 0)) if metrics_port else None
     try:
         _run(settings.listener, listener, database, stop)
     finally:
@@ -242,17 +241,6 @@ def _run(settings: ListenerSettings, listener: Listener, database: Database, sto
 def _record(database: Database, kind: EventKind) -> None:
     with database.begin() as session:
         append_event(session, kind, now=_now(), facts={"role": "listener"})
-
-
-@contextmanager
-def _startable() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SettingsError(
-            f"data_dir can't be used ({error.strerror}); accepted is a folder that the service's account may write: "
-            "set data_dir, or give it the right."
-        ) from error
 
 
 def _raise_file_limit(needed: int) -> None:

@@ -76,6 +76,9 @@ class ListenerServer(ThreadedAssociationServer):
         Where connections are counted that ask for no association; shared by all ports.
     tls
         For the TLS port.
+    shares_port
+        Whether other processes listen on the same port (SO_REUSEPORT); the kernel gives each
+        connection to one of them.
 
     Raises
     ------
@@ -95,14 +98,23 @@ class ListenerServer(ThreadedAssociationServer):
         timeouts: Timeouts,
         silent: SilentConnections,
         tls: ssl.SSLContext | None = None,
+        *,
+        shares_port: bool = False,
     ) -> None:
         self.service = service
         self.timeouts = timeouts
         self.silent = silent
         self.draining = threading.Event()
         self.associations: set[ListenerAssociation] = set()
+        self._shares_port = shares_port
         # Contexts are set per association, from the service.
         super().__init__(ae, address, ae.ae_title, [], ssl_context=tls, request_handler=_Newcomer)
+
+    def server_bind(self) -> None:
+        """Bind, alone or beside other processes."""
+        if self._shares_port:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
 
     def start(self) -> None:
         """Accept connections, in a thread."""
