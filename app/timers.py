@@ -83,8 +83,8 @@ class Timers:
         # A tick that finds the one before still at work is skipped by design, and is no warning.
         logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(
-            # One thread more than there are senders: a destination that hangs holds up nothing else.
-            executors={"default": ThreadPoolExecutor(4), "delivery": ThreadPoolExecutor(len(senders) + 1)},
+            # Enough for all to send and to verify at once: a destination that hangs holds up nothing else.
+            executors={"default": ThreadPoolExecutor(4), "delivery": ThreadPoolExecutor(2 * len(senders) + 1)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
@@ -94,6 +94,8 @@ class Timers:
         self._every(self._lease_ttl_s / 3, self._hold, name="hold", always=True)
         for name, sender in self._senders.items():
             self._every(DELIVER_EVERY_S, partial(self._deliver, sender), name=f"deliver:{name}")
+            # Apart, since a peer may take its time over Storage Commitment while reports wait to be sent.
+            self._every(DELIVER_EVERY_S, partial(self._verify, sender), name=f"verify:{name}")
         self._every(60, self._release_expired, name="release_expired")
         self._every(self._settings.audit.snapshot_every_s, self._snapshot, name="snapshot")
         self._every(600, self._retain, name="retention")
@@ -137,7 +139,7 @@ class Timers:
                 return
 
     def _every(self, seconds: float, task: Callable[[], object], *, name: str, always: bool = False) -> None:
-        executor = "delivery" if name.startswith("deliver:") else "default"
+        executor = "delivery" if name.startswith(("deliver:", "verify:")) else "default"
         self._scheduler.add_job(
             self._guarded(task, name, always=always),
             "interval",
@@ -176,7 +178,10 @@ class Timers:
                 self._is_holder.clear()
 
     def _deliver(self, sender: Sender) -> None:
-        sender.deliver_due(self._clock())
+        sender.send_due(self._clock())
+
+    def _verify(self, sender: Sender) -> None:
+        sender.verify_due(self._clock())
 
     def _release_expired(self) -> None:
         with self._database.begin() as session:

@@ -18,7 +18,14 @@ MISSING_OBJECT = "missing_object"
 
 
 def claim(
-    session: Session, *, destination: str, sender_id: str, limit: int, now: datetime, lease_s: float
+    session: Session,
+    *,
+    destination: str,
+    sender_id: str,
+    limit: int,
+    now: datetime,
+    lease_s: float,
+    states: Collection[DeliveryState] = (DeliveryState.PENDING, DeliveryState.SENT),
 ) -> list[ClaimedDelivery]:
     """Take the deliveries of one destination that are due: to be sent, or sent and to be verified.
 
@@ -36,6 +43,8 @@ def claim(
         The time.
     lease_s
         How long nobody else gets them.
+    states
+        ``PENDING`` for those to be sent, ``SENT`` for those to be verified.
 
     Returns
     -------
@@ -45,7 +54,7 @@ def claim(
     """
     due = (
         select(Delivery.id)
-        .where(Delivery.destination == destination, Delivery.due_at <= now)
+        .where(Delivery.destination == destination, Delivery.state.in_(states), Delivery.due_at <= now)
         .where(or_(Delivery.lease_until.is_(None), Delivery.lease_until <= now))
         .order_by(Delivery.due_at, Delivery.id)
         .limit(limit)

@@ -117,7 +117,11 @@ class Sender:
         self.close()
 
     def deliver_due(self, now: datetime) -> int:
-        """Send and verify what is due; never raises what a peer does.
+        """Send what is due, then verify what is due; both as below."""
+        return self.send_due(now) + self.verify_due(now)
+
+    def send_due(self, now: datetime) -> int:
+        """Send what is due; never raises what a peer does.
 
         Parameters
         ----------
@@ -129,25 +133,34 @@ class Sender:
         int
             How many deliveries were worked on.
         """
-        worked_on = 0
-        for _ in range(MOST_CLAIMS):
-            claimed = self._claim(now)
-            if not claimed:
-                break
-            worked_on += len(claimed)
-            to_send = [delivery for delivery in claimed if delivery.state is DeliveryState.PENDING]
-            to_verify = [delivery for delivery in claimed if delivery.state is DeliveryState.SENT]
-            is_up = self._send_all(to_send, now)
-            if not (self._verify_all(to_verify, now) and is_up):
-                break
+        worked_on = self._work_on(DeliveryState.PENDING, self._send_all, now)
         self._carrier.release_idle()
         return worked_on
+
+    def verify_due(self, now: datetime) -> int:
+        """Look for what was sent; may run beside ``send_due``, so that a slow answer holds up no report.
+
+        Parameters and the answer are those of ``send_due``.
+        """
+        return self._work_on(DeliveryState.SENT, self._verify_all, now)
 
     def close(self) -> None:
         """Release the association, if one is open."""
         self._carrier.close()
 
-    def _claim(self, now: datetime) -> Sequence[ClaimedDelivery]:
+    def _work_on(
+        self, state: DeliveryState, work: Callable[[Sequence[ClaimedDelivery], datetime], bool], now: datetime
+    ) -> int:
+        """Claim and work until nothing is due, or the destination seems to be down."""
+        worked_on = 0
+        for _ in range(MOST_CLAIMS):
+            claimed = self._claim(state, now)
+            worked_on += len(claimed)
+            if not claimed or not work(claimed, now):
+                break
+        return worked_on
+
+    def _claim(self, state: DeliveryState, now: datetime) -> Sequence[ClaimedDelivery]:
         with self._database.begin() as session:
             return deliveries.claim(
                 session,
@@ -156,6 +169,7 @@ class Sender:
                 limit=self._claim_limit,
                 now=now,
                 lease_s=self._lease_s,
+                states=(state,),
             )
 
     def _send_all(self, claimed: Sequence[ClaimedDelivery], now: datetime) -> bool:
@@ -188,8 +202,6 @@ class Sender:
 
     def _verify_all(self, claimed: Sequence[ClaimedDelivery], now: datetime) -> bool:
         """Look for what was sent; return whether the destination seems to be up."""
-        if not claimed:
-            return True
         answers: Mapping[int, Verification] = {}
         try:
             answers = self._carrier.verify([self._parcel(delivery) for delivery in claimed])

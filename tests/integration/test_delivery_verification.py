@@ -296,3 +296,27 @@ def test_report_of_a_stranger_counts_for_nothing(
     committing.where = "nowhere"
     sender.deliver_due(outbox.row().due_at)
     assert outbox.row().state is DeliveryState.SENT
+
+
+def test_slow_answer_to_a_commitment_holds_up_no_report(outbox: Any, peer_factory: Any, sender_to: Any) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def hang(event: Any) -> tuple[int, None]:
+        asked.set()
+        release.wait(60)
+        return 0x0110, None
+
+    outbox.add(0)
+    peer = peer_factory(also=(COMMITMENT,), handlers=((evt.EVT_N_ACTION, hang),))
+    sender = sender_to(peer.address, verify="commitment", timeout_s=60.0)
+    assert sender.send_due(NOON) == 1
+    verifying = threading.Thread(target=sender.verify_due, args=(outbox.row().due_at,))
+    verifying.start()
+    try:
+        assert asked.wait(30)
+        outbox.add(1)
+        assert sender.send_due(after(seconds=10)) == 1
+        assert [row.state for row in outbox.rows()] == [DeliveryState.SENT] * 2
+    finally:
+        release.set()
+        verifying.join(60)
