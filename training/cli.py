@@ -10,6 +10,7 @@ from training.evaluate_cli import compare, evaluate
 from training.fit_cli import cache, ensemble, finetune, package, pretrain
 from training.index_cli import index_app
 from training.predict_cli import predict
+from training.ship_cli import quantise, ship
 from training.split_cli import split
 
 app = typer.Typer(
@@ -27,3 +28,5 @@ app.command()(finetune)
 app.command()(ensemble)
 app.command()(package)
 app.command()(predict)
+app.command()(quantise)
+app.command()(ship)

@@ -31,6 +31,7 @@ from training.metrics.auc import roc_auc
 from training.network import build
 from training.packaging import package_run
 from training.predictions import read_predictions
+from training.quantise import quantise, quantise_run
 from training.recipe import Compute, Loss, Stage, TrainingRecipe, load_recipe
 from training.run import Run, open_run
 from training.stopping import Progress
@@ -109,6 +110,24 @@ def test_predictions_are_what_serving_gives(pretrained: Run, tmp_path: Path) -> 
     np.testing.assert_allclose(served.probabilities[:, 0], test.probability("covid19"), atol=1e-5)
     assert served.evidence is not None
     assert package_run(pretrained.folder, tmp_path / "again", replicates=100).fingerprint == package.fingerprint
+
+
+def test_a_rounded_run_is_finished_anew_with_its_rounded_weights(
+    pretrained: Run, drawn: Path, options: Options, tmp_path: Path
+) -> None:
+    run = quantise_run(pretrained.folder, tmp_path / "rounded", now=NOW, options=options)
+    assert (run.parent, run.is_done) == (pretrained.fingerprint(), True)
+    weights = keras.saving.load_model(run.folder / "model.keras", compile=False).get_weights()
+    expected = quantise(keras.saving.load_model(pretrained.folder / "model.keras", compile=False).get_weights())
+    assert all(np.array_equal(*each) for each in zip(weights, expected, strict=True))
+    before, after = (read_predictions(each.folder / "predictions_test.csv") for each in (pretrained, run))
+    assert list(after.frame["image_id"]) == list(before.frame["image_id"])
+    assert 0 < np.abs(after.probability("covid19") - before.probability("covid19")).max() < 0.1
+    package = package_run(run.folder, tmp_path / "package", replicates=100)
+    assert pretrained.fingerprint() in package.manifest.provenance.parents
+    assert quantise_run(pretrained.folder, run.folder, now=NOW, options=options).is_done
+    with pytest.raises(RunError, match="another run"):
+        quantise_run(pretrained.folder, pretrained.folder, now=NOW, options=options)
 
 
 def test_the_same_command_gives_the_same_run(pretrained: Run, drawn: Path, options: Options, tmp_path: Path) -> None:
