@@ -107,6 +107,16 @@ class Image(Base):
     received_at: Mapped[datetime] = mapped_column(index=True)
 
 
+class Identity(Base):
+    """In which form the identifiers of one image are stored; an image without a row has them as received."""
+
+    __tablename__ = "identity"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))  # full | pseudonym | none | forgotten
+    issuer_of_patient_id: Mapped[str | None]
+
+
 class Decision(Base):
     """What the header said about one image, and where it said so."""
 
@@ -290,6 +300,45 @@ class Delivery(Base):
     requeued_at: Mapped[datetime | None]  # by an operator; the time to give up counts from here
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+
+
+class Commitment(Base):
+    """One Storage Commitment request of a peer; its references go when it is answered."""
+
+    __tablename__ = "commitment"
+    __table_args__ = (UniqueConstraint("peer_ae_title", "transaction_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(String(64))
+    peer_ae_title: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))  # pending | reported | dead
+    instances: Mapped[int]  # that the peer asked about
+    committed: Mapped[int | None]  # of them, in the report that the peer took
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime | None] = mapped_column(index=True)
+    error_code: Mapped[str | None]
+    requested_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class CommitmentItem(Base):
+    """One instance that a peer asked about and has no report on yet."""
+
+    __tablename__ = "commitment_item"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    commitment_id: Mapped[int] = mapped_column(ForeignKey("commitment.id"), index=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+
+
+class Custody(Base):
+    """Until when an image's file is kept because a peer was told so."""
+
+    __tablename__ = "custody"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), primary_key=True)
+    until: Mapped[datetime]
 
 
 class Event(Base):

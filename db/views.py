@@ -169,6 +169,13 @@ SELECT
     activation.accepted_gates, activation.actor, activation.reason
 FROM activation
 JOIN package ON package.id = activation.package_id""",
+    # One row per Storage Commitment request of a peer.
+    "commitments": """
+SELECT
+    commitment.id AS commitment_id, commitment.peer_ae_title, commitment.state, commitment.instances,
+    commitment.committed, commitment.attempts, commitment.due_at, commitment.error_code,
+    commitment.requested_at, commitment.updated_at
+FROM commitment""",
 }
 
 TRIGGERS = {
