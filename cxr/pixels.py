@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from cxr.errors import DamagedPixels, ObjectTooLarge, UnparsableObject, UnsupportedPixels
+from cxr.framing import central, equalised, without_borders
 from cxr.pixel_header import DEFAULT_MAX_MEGAPIXELS, check_header
 from cxr.raster import RASTER_SIGNATURES, read_raster, to_one_channel
 from cxr.reading import open_dataset, open_with_pixels
@@ -87,7 +88,7 @@ def to_model_input(
             grey = _paint(decode(source, recipe, max_megapixels=max_megapixels), recipe)
         else:
             grey = _from_array(source, recipe)
-    square = np.clip(_to_square(grey, recipe), 0.0, 1.0)
+    square = np.clip(_normalise(grey, recipe), 0.0, 1.0)
     return (from_steps(to_steps(square)) if recipe.quantised else square)[:, :, np.newaxis]
 
 
@@ -201,8 +202,19 @@ def _blocks(containers: NDArray[Any]) -> Iterator[slice]:
     return (slice(first, first + step) for first in range(0, rows, step))
 
 
-def _to_square(grey: Grey, recipe: PixelRecipe) -> Grey:
-    size = recipe.size
+def _normalise(grey: Grey, recipe: PixelRecipe) -> Grey:
+    """Bring a picture to the model's size, and what the recipe says beside that."""
+    if recipe.borders == "crop":
+        grey = without_borders(grey)
+    if recipe.margin:
+        grey = central(grey, recipe.margin)
+    square = _to_square(grey, recipe.detail or recipe.size, recipe)
+    if recipe.contrast == "equalise":
+        square = equalised(square)
+    return _resize(square, recipe.size, recipe.size, recipe)
+
+
+def _to_square(grey: Grey, size: int, recipe: PixelRecipe) -> Grey:
     if recipe.fit == "stretch":
         return _resize(grey, size, size, recipe)
     scale = size / max(grey.shape)

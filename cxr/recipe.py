@@ -25,6 +25,8 @@ Resample = Literal["area", "nearest"]
 Scaling = Literal["voi", "percentile", "maximum"]
 Colour = Literal["grey_only", "luminance"]
 Raster = Literal["full", "robust"]
+Borders = Literal["keep", "crop"]
+Contrast = Literal["keep", "equalise"]
 
 _CHOICES: Final[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
     {
@@ -33,14 +35,19 @@ _CHOICES: Final[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
         "scaling": get_args(Scaling),
         "colour": get_args(Colour),
         "raster": get_args(Raster),
+        "borders": get_args(Borders),
+        "contrast": get_args(Contrast),
     }
 )
 _FLAGS: Final = ("modality_lut", "inversion", "padding", "quantised")
 # Fields of later versions: left out of a recipe's document while they change nothing, so that the
 # digests of packages that were made without them stay.
-_LATER: Final[Mapping[str, Any]] = MappingProxyType({"quantised": False})
+_LATER: Final[Mapping[str, Any]] = MappingProxyType(
+    {"quantised": False, "borders": "keep", "margin": 0.0, "detail": None, "contrast": "keep"}
+)
 _SIZES: Final = (16, 4096)  # as in the package's manifest
 _GREY_LEVELS: Final = (2, 65536)
+_MOST_MARGIN: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +116,19 @@ class PixelRecipe:
     """Round the result to 65 535 steps (``cxr.steps``), so that a training cache of 16-bit numbers
     holds exactly what is served. True for everything that this project trains."""
 
+    borders: Borders = "keep"
+    """``crop``: cut off edges that show nothing, before anything else (``cxr.framing``)."""
+
+    margin: float = 0.0
+    """Share of each side that is cut off at either end then, in [0, 0.25]: where markers and texts stand."""
+
+    detail: int | None = None
+    """Reduce to this many rows and columns before the model's size, so that no source is sharper than
+    another; None: no."""
+
+    contrast: Contrast = "keep"
+    """``equalise``: give every picture the same histogram, by rank, after ``detail``."""
+
     def __post_init__(self) -> None:
         if type(self.version) is not int or self.version != RECIPE_VERSION:
             raise ValueError(f"version: {RECIPE_VERSION} is accepted")
@@ -124,7 +144,9 @@ class PixelRecipe:
         _check_whole("size", self.size, _SIZES)
         if self.grey_levels is not None:
             _check_whole("grey_levels", self.grey_levels, _GREY_LEVELS)
-        for name in ("low_percentile", "high_percentile", "max_saturated", "min_spread"):
+        if self.detail is not None:
+            _check_whole("detail", self.detail, _SIZES)
+        for name in ("low_percentile", "high_percentile", "max_saturated", "min_spread", "margin"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not math.isfinite(value):
                 raise ValueError(f"{name}: a finite number is accepted")
@@ -135,6 +157,8 @@ class PixelRecipe:
             raise ValueError("max_saturated: a number in (0, 1] is accepted")
         if not 0 <= self.min_spread < 1:
             raise ValueError("min_spread: a number in [0, 1) is accepted")
+        if not 0 <= self.margin <= _MOST_MARGIN:
+            raise ValueError(f"margin: a number in [0, {_MOST_MARGIN}] is accepted")
 
     def to_dict(self) -> dict[str, Any]:
         """Give every field that matters, for ``package.json``."""

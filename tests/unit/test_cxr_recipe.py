@@ -61,6 +61,27 @@ def test_a_field_of_a_later_version_leaves_old_packages_as_they_are() -> None:
     assert PixelRecipe.from_dict(DEFAULT_RECIPE.to_dict() | {"quantised": False}).digest == DEFAULT_RECIPE.digest
 
 
+LATER_VALUES: dict[str, Any] = {
+    "quantised": True,
+    "borders": "crop",
+    "margin": 0.05,
+    "detail": 128,
+    "contrast": "equalise",
+}
+
+
+@pytest.mark.parametrize("name", LATER_VALUES)
+def test_every_later_field_counts_where_it_changes_something(name: str) -> None:
+    changed = dataclasses.replace(DEFAULT_RECIPE, **{name: LATER_VALUES[name]})
+    assert changed.to_dict() == DEFAULT_RECIPE.to_dict() | {name: LATER_VALUES[name]}
+    assert changed.digest != DEFAULT_RECIPE.digest
+    assert PixelRecipe.from_dict(changed.to_dict()) == changed
+
+
+def test_every_field_is_an_early_or_a_later_one() -> None:
+    assert {"version", *OTHER_VALUES, *LATER_VALUES} == set(PixelRecipe.__dataclass_fields__)
+
+
 def test_a_number_has_one_digest_however_json_writes_it() -> None:
     values = DEFAULT_RECIPE.to_dict() | {"max_saturated": 1}
     assert PixelRecipe.from_dict(values).digest == dataclasses.replace(DEFAULT_RECIPE, max_saturated=1.0).digest
@@ -101,6 +122,12 @@ def test_it_is_frozen() -> None:
         ({"max_saturated": 0}, "max_saturated"),
         ({"max_saturated": True}, "max_saturated"),
         ({"min_spread": 1}, "min_spread"),
+        ({"borders": "cut"}, "borders"),
+        ({"contrast": True}, "contrast"),
+        ({"margin": 0.26}, "margin"),
+        ({"margin": -0.1}, "margin"),
+        ({"detail": 15}, "detail"),
+        ({"detail": 128.0}, "detail"),
     ],
 )
 def test_what_is_not_accepted_is_an_incompatible_package(changed: dict[str, Any], named: str) -> None:

@@ -47,7 +47,12 @@ def assert_serves(cache: Cache, frame: pd.DataFrame, recipe: PixelRecipe) -> Non
         assert cached.shape == served.shape
 
 
-@pytest.mark.parametrize("recipe", [TRAINING_RECIPE, dataclasses.replace(MIDRC_EMORY_RECIPE, quantised=True)])
+ALIKE = dataclasses.replace(
+    TRAINING_RECIPE, fit="stretch", borders="crop", margin=0.06, detail=128, contrast="equalise"
+)
+
+
+@pytest.mark.parametrize("recipe", [TRAINING_RECIPE, ALIKE, dataclasses.replace(MIDRC_EMORY_RECIPE, quantised=True)])
 def test_cached_is_served_over_the_reference_images(recipe: PixelRecipe, shared_data: Path, tmp_path: Path) -> None:
     table = pd.read_csv(shared_data / "dicom.csv", dtype=str, keep_default_na=False)
     pictures = pd.read_csv(shared_data / "images.csv", dtype=str, keep_default_na=False)["file"][::150]
