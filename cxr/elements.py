@@ -27,6 +27,7 @@ from cxr.reading import READING_FAULTS, is_of_the_machine
 _ESCAPE_SEQUENCE = re.compile(r"\x1b[\x20-\x2f]*[\x30-\x7e]")
 _UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
 _PADDING = " \0"
+_MAX_SEQUENCE_BYTES = 64 * 1024  # pydicom makes an object of 700 bytes of an item of 8
 
 
 def find(dataset: Dataset, keyword: str) -> RawDataElement | DataElement | None:
@@ -157,12 +158,12 @@ def integer(dataset: Dataset, keyword: str) -> int | None:
 
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    """Read the items of a sequence; none if it is absent, empty or malformed.
+    """Read the items of a sequence; none if it is absent, empty, malformed or longer than 64 KiB.
 
     The sequence of the dataset itself stays unconverted.
     """
     element = find(dataset, keyword)
-    if element is None:
+    if element is None or (isinstance(element, RawDataElement) and len(element.value or b"") > _MAX_SEQUENCE_BYTES):
         return []
     aside = Dataset({element.tag: element})
     is_implicit, is_little = dataset.original_encoding

@@ -7,6 +7,7 @@ see ``listener.statuses``.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -31,6 +32,8 @@ from listener.service import StoreRequest
 
 _IDENTIFICATION_GROUP = 0x0008  # every composite object has elements of it
 _KEPT = frozenset({JobState.QUEUED, JobState.HELD})
+# Objects that are read at once: a hostile one may take 130 MiB of memory meanwhile.
+_READERS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,7 @@ class Intake:
         self._unknown_view = unknown_view
         self._max_inflated_bytes = max_inflated_bytes
         self._clock = clock
+        self._readers = threading.BoundedSemaphore(_READERS)
 
     def take(self, request: StoreRequest) -> Taken:
         """Take in one complete object.
@@ -105,7 +109,8 @@ class Intake:
         """
         received_at = self._clock()
         incoming = request.reception.complete()
-        judged = self._judge(incoming.path, request)
+        with self._readers:
+            judged = self._judge(incoming.path, request)
         known = self._find_known(judged.header, incoming.digest)
         needs_it = known is not None and needs_file(known, self._spool.is_lost)
         received = None if known is None or needs_it else self._write_resend(known, judged.header)
