@@ -175,8 +175,8 @@ def _print_timeline(timeline: Timeline) -> None:
     facts = {**image, **{f"decision {name}": timeline.decision[name] for name in ("view", "reason", "evidence")}}
     facts |= {name: timeline.job[name] for name in ("attempts", "error_code", "device", "warnings", "scored_at")}
     print_table(("", ""), facts.items(), title=f"Image {image['image_id']}")
-    for name in ("scores", "reports", "deliveries"):
-        _print_rows(name, getattr(timeline, name))
+    for name in ("scores", "shadow_scores", "reports", "deliveries"):
+        _print_rows(name.replace("_", " "), getattr(timeline, name))
     _print_rows(
         "events", [{name: row[name] for name in ("event_id", "at", "kind", "facts")} for row in timeline.events]
     )

@@ -11,7 +11,7 @@ from cxr.domain import JobState, View
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultFilter:
-    """Which rows of the view ``results``; what is None does not matter."""
+    """Which rows of the view ``results``, or of ``shadow_results``; what is None does not matter."""
 
     received_from: datetime | None = None  # aware; included
     received_until: datetime | None = None  # aware; excluded
@@ -31,6 +31,7 @@ class ResultFilter:
     study_instance_uid: str | None = None
     error_code: str | None = None
     latest_only: bool = False  # leave out what was replaced by a later receipt
+    of_shadow: bool = False  # a shadow's scores instead of those that were reported
     limit: int | None = None
     offset: int = 0
 

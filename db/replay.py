@@ -1,6 +1,7 @@
 """Whether the rows are what the events say: the second half of the tamper check.
 
-The chain protects the events; this compares states, scores, decisions and identifiers with them.
+The chain protects the events; this compares states, scores, a shadow's among them, decisions and
+identifiers with them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,7 +17,7 @@ from sqlalchemy.orm import Session
 from db.audit import EventKind
 from db.images import seal, sealed_values
 from db.records import FactValue
-from db.tables import Decision, Delivery, Event, Image, Job, Score
+from db.tables import Decision, Delivery, Event, Image, Job, Rebuild, Score, ShadowChange, ShadowResult, ShadowScore
 
 _SCORE = "score_"
 
@@ -29,6 +31,10 @@ class Replayed:
     decisions: dict[int, tuple[FactValue, FactValue]] = field(default_factory=dict)  # image id -> view, is_chest
     seals: dict[int, FactValue] = field(default_factory=dict)  # image id -> seal
     scores: dict[tuple[int, str], FactValue] = field(default_factory=dict)  # (job id, finding) -> score
+    # (job id, package id, finding) -> score
+    shadow_scores: dict[tuple[int, FactValue, str], FactValue] = field(default_factory=dict)
+    shadow_changes: dict[int, FactValue] = field(default_factory=dict)  # change id -> package id
+    rebuilds: dict[int, str] = field(default_factory=dict)  # rebuild id -> state
     forgotten: set[int] = field(default_factory=set)  # image ids
 
 
@@ -48,6 +54,12 @@ def replay(session: Session) -> Replayed:
         if event.delivery_id is not None:
             if "state" in facts:
                 replayed.deliveries[event.delivery_id] = str(facts["state"])
+        elif event.kind == EventKind.SHADOW_SCORED and event.job_id is not None:
+            replayed.shadow_scores |= {(event.job_id, facts["package"], name): score for name, score in _scores(facts)}
+        elif event.kind == EventKind.SHADOW_CHANGED:
+            replayed.shadow_changes[int(str(facts["change"]))] = facts["package"]
+        elif event.kind in (EventKind.REBUILD_STARTED, EventKind.REBUILD_ENDED):
+            replayed.rebuilds[int(str(facts["rebuild"]))] = str(facts["state"])
         elif event.job_id is not None and event.report_id is None:
             _replay_job(replayed, event.image_id, event.job_id, facts)
         elif event.kind == EventKind.PATIENT_FORGOTTEN and event.image_id is not None:
@@ -61,8 +73,13 @@ def _replay_job(replayed: Replayed, image_id: int | None, job_id: int, facts: Ma
     if "seal" in facts and image_id is not None:
         replayed.seals[image_id] = facts["seal"]
         replayed.decisions[image_id] = (facts["view"], facts["is_chest"])
-    scores = {key.removeprefix(_SCORE): value for key, value in facts.items() if key.startswith(_SCORE)}
-    replayed.scores |= {(job_id, finding): score for finding, score in scores.items()}
+    replayed.scores |= {(job_id, finding): score for finding, score in _scores(facts)}
+
+
+def _scores(facts: Mapping[str, FactValue]) -> Iterator[tuple[str, FactValue]]:
+    for key, value in facts.items():
+        if key.startswith(_SCORE):
+            yield key.removeprefix(_SCORE), value
 
 
 def differing_rows(session: Session) -> list[Difference]:
@@ -85,19 +102,34 @@ def differing_rows(session: Session) -> list[Difference]:
     decisions = {row.image_id: (str(row.view), row.is_chest) for row in rows}
     scored = session.execute(select(Score.job_id, Score.finding, Score.score))
     scores = {(row.job_id, row.finding): row.score for row in scored}
+    changes = {row.id: row.package_id for row in session.execute(select(ShadowChange.id, ShadowChange.package_id))}
+    rebuilds = {row.id: str(row.state) for row in session.execute(select(Rebuild.id, Rebuild.state))}
     return [
         *_differences("job", expected.jobs, jobs),
         *_differences("delivery", expected.deliveries, deliveries),
         *_differences("decision", expected.decisions, decisions),
         *_differences("score", _by_job(expected.scores), _by_job(scores)),
+        *_differences("shadow_score", _by_job(expected.shadow_scores), _by_job(_shadow_scores(session))),
+        *_differences("shadow_change", expected.shadow_changes, changes),
+        *_differences("rebuild", expected.rebuilds, rebuilds),
         *_broken_seals(session, expected),
     ]
 
 
-def _by_job(scores: Mapping[tuple[int, str], FactValue]) -> dict[int, dict[str, FactValue]]:
-    grouped: dict[int, dict[str, FactValue]] = {}
-    for (job_id, finding), score in scores.items():
-        grouped.setdefault(job_id, {})[finding] = score
+def _shadow_scores(session: Session) -> dict[tuple[int, FactValue, str], FactValue]:
+    rows = session.execute(
+        select(ShadowResult.job_id, ShadowResult.package_id, ShadowScore.finding, ShadowScore.score).join(
+            ShadowScore, ShadowScore.shadow_result_id == ShadowResult.id
+        )
+    )
+    return {(row.job_id, row.package_id, row.finding): row.score for row in rows}
+
+
+def _by_job(scores: Mapping[Any, FactValue]) -> dict[int, dict[tuple[FactValue, ...], FactValue]]:
+    """Group scores by their job, the first of each key."""
+    grouped: dict[int, dict[tuple[FactValue, ...], FactValue]] = {}
+    for (job_id, *rest), score in scores.items():
+        grouped.setdefault(job_id, {})[tuple(rest)] = score
     return grouped
 
 

@@ -10,7 +10,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, column, func, select, table, text, tuple_
+from sqlalchemy import ColumnElement, Select, TableClause, and_, column, func, select, table, text, tuple_
 from sqlalchemy import types as sql
 
 from cxr.domain import JobState, PackageStatus, View
@@ -32,8 +32,10 @@ _SPECIAL: Mapping[str, sql.TypeEngine[Any]] = {
     "is_latest": sql.Boolean(),
 }
 _ENUMS = {"state": JobState, "view": View, "model_status": PackageStatus}
-_RESULTS = table("results", *(column(field.name, _SPECIAL.get(field.name)) for field in fields(ResultRow)))
-_COLUMNS = _RESULTS.c
+_RESULTS, _SHADOW_RESULTS = (
+    table(view, *(column(field.name, _SPECIAL.get(field.name)) for field in fields(ResultRow)))
+    for view in ("results", "shadow_results")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +46,14 @@ class Timeline:
     decision: Mapping[str, Any]
     job: Mapping[str, Any]
     scores: tuple[Mapping[str, Any], ...]
+    shadow_scores: tuple[Mapping[str, Any], ...]
     reports: tuple[Mapping[str, Any], ...]
     deliveries: tuple[Mapping[str, Any], ...]
     events: tuple[Mapping[str, Any], ...]  # in the order in which they happened
 
 
 def list_results(session: Session, which: ResultFilter) -> list[ResultRow]:
-    """Rows of the view ``results``, the latest receipt first, findings by name.
+    """Rows of the view ``results`` or ``shadow_results``, the latest receipt first, findings by name.
 
     Parameters
     ----------
@@ -64,7 +67,8 @@ def list_results(session: Session, which: ResultFilter) -> list[ResultRow]:
     list[ResultRow]
         One row per image and finding; an image without scores has one row.
     """
-    query = _matching(which).order_by(_COLUMNS.image_id.desc(), _COLUMNS.finding)
+    columns = _source(which).c
+    query = _matching(which).order_by(columns.image_id.desc(), columns.finding)
     query = query.limit(-1 if which.limit is None else which.limit).offset(which.offset)
     return [_result(row) for row in session.execute(query).mappings()]
 
@@ -89,9 +93,11 @@ def iterate_results(database: Database, which: ResultFilter) -> Iterator[ResultR
     ResultRow
         One per image and finding.
     """
-    position = tuple_(_COLUMNS.image_id, func.coalesce(_COLUMNS.finding, ""))
-    query = _matching(which).order_by(_COLUMNS.image_id, func.coalesce(_COLUMNS.finding, "")).limit(_PAGE)
-    after: tuple[int, str] | None = None
+    columns = _source(which).c
+    # Two shadows may have scored one image.
+    place = (columns.image_id, func.coalesce(columns.finding, ""), func.coalesce(columns.fingerprint, ""))
+    position, query = tuple_(*place), _matching(which).order_by(*place).limit(_PAGE)
+    after: tuple[int, str, str] | None = None
     while True:
         page = query if after is None else query.where(position > after)
         with database.read() as session:
@@ -99,7 +105,7 @@ def iterate_results(database: Database, which: ResultFilter) -> Iterator[ResultR
         yield from rows
         if len(rows) < _PAGE:
             return
-        after = (rows[-1].image_id, rows[-1].finding or "")
+        after = (rows[-1].image_id, rows[-1].finding or "", rows[-1].fingerprint or "")
 
 
 def show(session: Session, which: int | str) -> list[Timeline]:
@@ -142,13 +148,20 @@ def _timeline(session: Session, image_id: int) -> Timeline:
         decision=rows("decisions")[0],
         job=rows("jobs")[0],
         scores=rows("scores"),
+        shadow_scores=rows("shadow_scores"),
         reports=reports,
         deliveries=rows("deliveries"),
         events=tuple(sorted(chain(rows("events"), *of_reports), key=itemgetter("event_id"))),
     )
 
 
-_ORDER = {"scores": "finding", "reports": "report_id", "deliveries": "delivery_id", "events": "event_id"}
+_ORDER = {
+    "scores": "finding",
+    "shadow_scores": "finding",
+    "reports": "report_id",
+    "deliveries": "delivery_id",
+    "events": "event_id",
+}
 
 
 def _rows(session: Session, view: str, **equals: int | str | None) -> list[Mapping[str, Any]]:
@@ -172,30 +185,35 @@ def _value(name: str, value: Any) -> Any:  # noqa: ANN401 (whatever a column hol
     return bool(value) if name in {"has_pixels", "is_latest", "is_chest"} else value
 
 
+def _source(which: ResultFilter) -> TableClause:
+    return _SHADOW_RESULTS if which.of_shadow else _RESULTS
+
+
 def _matching(which: ResultFilter) -> Select[Any]:
-    return select(_RESULTS).where(and_(True, *_conditions(which)))
+    return select(_source(which)).where(and_(True, *_conditions(which)))
 
 
 def _conditions(which: ResultFilter) -> Iterator[ColumnElement[bool]]:
+    columns = _source(which).c
     for name in (
         "finding", "view", "reason", "state", "delivered", "model", "accession_number", "patient_id",
         "peer_ae_title", "sop_instance_uid", "study_instance_uid", "error_code",
     ):  # fmt: skip
         wanted = getattr(which, name)
         if wanted is not None:
-            yield _COLUMNS[name] == wanted
+            yield columns[name] == wanted
     if which.received_from is not None:
-        yield _COLUMNS.received_at >= which.received_from
+        yield columns.received_at >= which.received_from
     if which.received_until is not None:
-        yield _COLUMNS.received_at < which.received_until
+        yield columns.received_at < which.received_until
     if which.min_score is not None:
-        yield _COLUMNS.score >= which.min_score
+        yield columns.score >= which.min_score
     if which.max_score is not None:
-        yield _COLUMNS.score <= which.max_score
+        yield columns.score <= which.max_score
     if which.fingerprint is not None:
-        yield _COLUMNS.fingerprint.startswith(which.fingerprint, autoescape=True)
+        yield columns.fingerprint.startswith(which.fingerprint, autoescape=True)
     if which.latest_only:
-        yield _COLUMNS.is_latest.is_(True)
+        yield columns.is_latest.is_(True)
 
 
 def _result(row: Mapping[Any, Any]) -> ResultRow:

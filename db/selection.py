@@ -63,6 +63,7 @@ def select_results(
     study: Annotated[str | None, _option("Images of this study.", metavar="UID")] = None,
     error_code: Annotated[str | None, _option("Images that failed with this code.", metavar="CODE")] = None,
     latest: Annotated[bool, _option("Leave out what a later receipt replaced.", "--latest")] = False,
+    shadow: Annotated[bool, _option("A shadow's scores, which no report shows, instead.", "--shadow")] = False,
 ) -> ResultFilter:
     """Turn options into a filter; their names, types and words are the command's."""
     return ResultFilter(
@@ -83,6 +84,7 @@ def select_results(
         study_instance_uid=study,
         error_code=error_code,
         latest_only=latest,
+        of_shadow=shadow,
     )
 
 
