@@ -6,7 +6,7 @@ The stamps of a report's content are taken here, once; retries of its delivery s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ class Reporter:
     max_inflated_bytes: int
     saliency: bool = False
     deliver_untrained: bool = False
+    check: report.TreeCheck = field(default_factory=report.TreeCheck)
 
     def write(
         self,
@@ -74,7 +75,13 @@ class Reporter:
         digests = report.SourceDigests(pixel_digest=job.pixel_digest or "", identity_digest=job.identity_digest)
         created = self.clock()
         built = report.build_report(
-            self._source(path), scored, manifest, digests=digests, created=created, options=self.options
+            self._source(path),
+            scored,
+            manifest,
+            digests=digests,
+            created=created,
+            options=self.options,
+            check=self.check,
         )
         records = [self._keep("sr", built, created)]
         if self.saliency and evidence is not None:
@@ -105,7 +112,7 @@ class Reporter:
             sop_class_uid=built.sop_class_uid,
             sop_instance_uid=built.sop_instance_uid,
             series_instance_uid=built.series_instance_uid,
-            spool_name=self.spool.write(report.encode(built.dataset), suffix=".dcm"),
+            spool_name=self.spool.write(built.content, suffix=".dcm"),
             content_digest=built.content_digest,
             created_at=created,
         )

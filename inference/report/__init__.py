@@ -5,6 +5,7 @@ Loads highdicom. What delivery needs of an encoded report (``inference.fallback`
 """
 
 from inference.part10 import encode
-from inference.report.build import BuiltReport, ReportOptions, SourceDigests, build_report, warm_up
+from inference.report.build import BuiltReport, ReportOptions, SourceDigests, build_report
+from inference.report.check import TreeCheck, warm_up
 
-__all__ = ["BuiltReport", "ReportOptions", "SourceDigests", "build_report", "encode", "warm_up"]
+__all__ = ["BuiltReport", "ReportOptions", "SourceDigests", "TreeCheck", "build_report", "encode", "warm_up"]

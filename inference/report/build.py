@@ -14,9 +14,8 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
-from highdicom.sr import CodedConcept, Comprehensive3DSR, ContainerContentItem
 from pydicom.dataset import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, ComputedRadiographyImageStorage
+from pydicom.uid import Comprehensive3DSRStorage
 
 from cxr import marks
 from cxr.domain import Code, PackageStatus, ScoredImage
@@ -24,8 +23,9 @@ from cxr.errors import ReportError
 from inference.identifiers import derive_uid, series_uid
 from inference.part10 import encode
 from inference.report import codes
+from inference.report.check import TreeCheck, evidence_of
 from inference.report.header import Identity, add_document, shared_modules
-from inference.report.source import SourceImage, read_source, shim
+from inference.report.source import SourceImage, read_source
 from inference.report.tree import build_tree
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = "1"
 """Version of the report's content; another one gives every report another UID."""
 
-_CONTENT_KEYWORDS = (
+CONTENT_KEYWORDS = (
     "ValueType",
     "ConceptNameCodeSequence",
     "ContinuityOfContent",
@@ -87,6 +87,7 @@ def build_report(
     digests: SourceDigests,
     created: datetime,
     options: ReportOptions | None = None,
+    check: TreeCheck | None = None,
 ) -> BuiltReport:
     """Build the report of one image.
 
@@ -105,6 +106,8 @@ def build_report(
         The moment that all stamps tell; aware. Take it once and keep the encoded bytes.
     options
         How the report is made; None: the defaults.
+    check
+        Keep one for many reports; None: highdicom checks this one whatever was checked before.
 
     Returns
     -------
@@ -130,12 +133,7 @@ def build_report(
         )
         title = _title(options, scored.status)
         content = build_tree(image, scored, package, title=title, device_uid=identity.device_uid)
-        document = _document(
-            image,
-            series_instance_uid=identity.series_instance_uid,
-            sop_instance_uid=identity.sop_instance_uid,
-            content=content,
-        )
+        (check or TreeCheck())(image, content)
         report = shared_modules(
             source,
             identity,
@@ -144,8 +142,9 @@ def build_report(
             description=marks.REPORT_SERIES_DESCRIPTION,
         )
         add_document(report, identity)
-        for keyword in (*_CONTENT_KEYWORDS, "CurrentRequestedProcedureEvidenceSequence"):
-            report[keyword] = document[keyword]
+        report.CurrentRequestedProcedureEvidenceSequence = evidence_of(image)
+        for keyword in CONTENT_KEYWORDS:
+            report[keyword] = content[keyword]
     return finish(report)
 
 
@@ -225,37 +224,5 @@ def finish(dataset: Dataset) -> BuiltReport:
     )
 
 
-def warm_up() -> None:
-    """Make highdicom load its tables (0.4 s, 100 MiB), so that the first report does not wait."""
-    image = SourceImage(
-        sop_class_uid=ComputedRadiographyImageStorage,
-        sop_instance_uid="2.25.1",
-        series_instance_uid="2.25.2",
-        study_instance_uid="2.25.3",
-        modality=None,
-        rows=None,
-        columns=None,
-        patient_orientation=None,
-    )
-    empty = ContainerContentItem(name=CodedConcept("126000", "DCM", "Imaging Measurement Report"), template_id="1500")
-    empty.ContentSequence = []
-    _document(image, series_instance_uid="2.25.4", sop_instance_uid="2.25.5", content=empty)
-
-
 def _title(options: ReportOptions, status: PackageStatus) -> Code:
     return codes.RESEARCH_TITLES[status] if options.title == "research" else codes.IMAGING_MEASUREMENT_REPORT
-
-
-def _document(
-    image: SourceImage, *, series_instance_uid: str, sop_instance_uid: str, content: Dataset
-) -> Comprehensive3DSR:
-    """Let highdicom check the tree against the SOP class and collect the evidence it refers to."""
-    return Comprehensive3DSR(
-        evidence=[shim(image)],
-        content=content,
-        series_instance_uid=series_instance_uid,
-        series_number=marks.REPORT_SERIES_NUMBER,
-        sop_instance_uid=sop_instance_uid,
-        instance_number=1,
-        manufacturer=marks.MANUFACTURER,
-    )
