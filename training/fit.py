@@ -5,7 +5,7 @@ Both do the same in the same order; what differs is where the weights come from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -107,10 +107,14 @@ def finetune(
 
 
 def _check_parent(recipe: TrainingRecipe, parent: Run) -> None:
-    if parent.recipe.pixels.digest != recipe.pixels.digest:
+    seen = parent.recipe.pixels
+    if recipe.weights.other_size:
+        seen = replace(seen, size=recipe.pixels.size)
+    if seen.digest != recipe.pixels.digest:
         raise RunError(
-            "The run that this one starts from was trained with another pixel recipe: give both the same [pixels], or "
-            "its weights see images of a kind that they were not trained on."
+            "The run that this one starts from was trained with another pixel recipe: give both the same [pixels] (of "
+            "which size may differ with weights.other_size = true), or its weights see images of a kind that they were "
+            "not trained on."
         )
     theirs, ours = parent.recipe.network, recipe.network
     if (theirs.architecture, theirs.scaling) != (ours.architecture, ours.scaling):

@@ -130,6 +130,7 @@ class Weights(_Part):
     path: str | None = None
     sha256: Sha256 | None = None
     head: Literal["new", "keep"] = "new"  # of a run's model: whether its head goes on being trained
+    other_size: Literal[True] | None = None  # of a run's model: it may have seen images of another size
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -137,6 +138,8 @@ class Weights(_Part):
             raise ValueError("path and sha256: needed with source = file, and only there")
         if self.head == "keep" and self.source != "run":
             raise ValueError("head: keep is accepted with source = run only")
+        if self.other_size and self.source != "run":
+            raise ValueError("other_size: accepted with source = run only")
         return self
 
 

@@ -186,6 +186,24 @@ def test_a_run_does_not_go_on_with_another_kind_of_input(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_goes_on_at_another_size_where_the_recipe_says_so(pretrained: Run, drawn: Path, tmp_path: Path) -> None:
+    larger = (*FINETUNE, "pixels.size=96", "stages.0.images_per_epoch=8", "stages.1.epochs=1")
+    with pytest.raises(RunError, match="other_size"):
+        finetune(recipe("default-finetune", *larger), drawn, tmp_path / "run", start=pretrained.folder, now=NOW)
+    wanted = recipe("default-finetune", *larger, "weights.other_size=true", "stages.1.train=head")
+    run = finetune(wanted, drawn, tmp_path / "run", start=pretrained.folder, now=NOW)
+    before, after = (keras.saving.load_model(each.folder / "model.keras", compile=False) for each in (pretrained, run))
+    assert after.input_shape == (None, 96, 96, 1)
+    for name in ("conv1", "conv2", "conv3"):
+        for old, new in zip(before.get_layer(name).weights, after.get_layer(name).weights, strict=True):
+            np.testing.assert_array_equal(np.asarray(new), np.asarray(old))
+    with pytest.raises(RunError, match="pixel recipe"):  # of size alone
+        finetune(
+            recipe("default-finetune", *larger, "weights.other_size=true", "pixels.fit=stretch"), drawn,
+            tmp_path / "other", start=pretrained.folder, now=NOW,
+        )  # fmt: skip
+
+
 def test_verbs_say_which_of_them_a_recipe_is_for(drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="finetune --from"):
         pretrain(recipe("default-finetune", *FINETUNE), drawn, tmp_path / "run", now=NOW)
