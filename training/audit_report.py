@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cxr.errors import ManifestError
 from cxr.marks import NOTICE
@@ -80,15 +81,11 @@ class AuditReport:
         for each in self.label_audits:
             for base in each.baselines:
                 found[f"{each.label} from {', '.join(base.columns) or 'nothing'}"] = f"ROC AUC {base.auc}"
-        for blank in self.blanked:
-            found[f"{blank.name} without lungs"] = (
-                f"ROC AUC {blank.blanked}; border alone {blank.border_only}; whole image {blank.whole}"
-            )
-        return found
+        return found | lung_words(self.blanked)
 
 
-def read_summary(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the words of an ``audit.json``: check and finding, and the cautions' sentences.
+def read_audit(path: Path) -> dict[str, Any]:
+    """Read an ``audit.json``.
 
     Raises
     ------
@@ -96,13 +93,42 @@ def read_summary(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
         If it can't be read or is not one of ours.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        summary = {str(name): str(words) for name, words in document["summary"].items()}
-        return summary, tuple(str(each["sentence"]) for each in document["cautions"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        is_ours = set(document) >= {"summary", "cautions", "label_audits"}
+    except (OSError, ValueError, TypeError) as error:
         raise ManifestError(
             f"The audit {path.name} can't be read ({type(error).__name__}); `cxr train audit` writes it."
         ) from error
+    if not is_ours:
+        raise ManifestError(f"The audit {path.name} is of another program or version; `cxr train audit` writes it.")
+    return document
+
+
+def read_summary(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the words of an ``audit.json``: check and finding, and the cautions' sentences; see ``read_audit``."""
+    audit = read_audit(path)
+    words = {str(name): str(found) for name, found in audit["summary"].items()}
+    return words, tuple(str(each["sentence"]) for each in audit["cautions"])
+
+
+def lung_words(blanked: Iterable[BlankedAudit]) -> dict[str, str]:
+    """Say what is recognised without lungs, for the model card."""
+    return {
+        f"{each.name} without lungs": f"ROC AUC {each.blanked}; border alone {each.border_only}; whole image "
+        f"{each.whole} ({each.images} images, the lungs of {each.masks} by a mask, else by a box)"
+        for each in blanked
+    }
+
+
+def lung_cautions(blanked: Iterable[BlankedAudit]) -> Iterator[Caution]:
+    """Warn of every class that the model recognises without lungs."""
+    for each in blanked:
+        if each.is_shortcut:
+            yield Caution(
+                "shortcut_blanked_lungs",
+                f"{each.name}: the model tells the classes apart without lungs (ROC AUC {each.blanked}, border alone "
+                f"{each.border_only}): it reads something else.",
+            )
 
 
 def cautions_of(report: AuditReport) -> tuple[Caution, ...]:
@@ -143,13 +169,7 @@ def _shortcuts(report: AuditReport) -> Iterator[Caution]:
                     f"{each.label} can be told from {', '.join(base.columns)} alone, with a ROC AUC of {base.auc}: a "
                     "model may learn that instead. Compare every figure with this one.",
                 )
-    for blank in report.blanked:
-        if blank.is_shortcut:
-            yield Caution(
-                "shortcut_blanked_lungs",
-                f"{blank.name}: the model tells the classes apart without lungs (ROC AUC {blank.blanked}, border alone "
-                f"{blank.border_only}): it reads something else.",
-            )
+    yield from lung_cautions(report.blanked)
 
 
 def _counts(shared: Mapping[str, int]) -> str:

@@ -44,7 +44,7 @@ class BlankedAudit:
     whole: Estimate | None
     blanked: Estimate | None
     border_only: Estimate | None
-    used_masks: bool
+    masks: int  # images whose lungs a mask tells; of the others a box is painted over
 
     @property
     def is_shortcut(self) -> bool:
@@ -65,7 +65,7 @@ def blank_lungs(images: Images, masks: NDArray[np.bool_] | None = None) -> Image
     masks
         (N, S, S) of the lungs; None: a box in the middle.
     """
-    inside = _box(images) if masks is None else np.asarray(masks, dtype=bool)
+    inside = box(images) if masks is None else np.asarray(masks, dtype=bool)
     return _replaced(images, inside)
 
 
@@ -114,11 +114,12 @@ def blanked_audit(
         whole=area(images),
         blanked=area(blank_lungs(images, masks)),
         border_only=area(keep_border(images)),
-        used_masks=masks is not None,
+        masks=0 if masks is None else len(images),
     )
 
 
-def _box(images: Images) -> NDArray[np.bool_]:
+def box(images: Images) -> NDArray[np.bool_]:
+    """Give (N, S, S), True where the lungs lie on a frontal film, near enough."""
     size = images.shape[1]
     low, high = (round(size * share) for share in BOX)
     inside = np.zeros(images.shape[:3], dtype=bool)

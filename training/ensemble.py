@@ -20,6 +20,7 @@ import numpy as np
 from training.finish import finish_plain
 from training.fit import Options, prepare
 from training.fitting import predict_logits
+from training.gate import FEATURES, feature_layer
 from training.recipe import TrainingRecipe
 from training.run import MODEL_FILE, Run, begin_ensemble, open_run, write_json
 
@@ -51,8 +52,8 @@ def ensemble(members: Sequence[Path], folder: Path, *, now: datetime, options: O
         return run
     cache, sides = prepare(run, options or Options())
     graphs = [keras.saving.load_model(each.folder / MODEL_FILE, compile=False, safe_mode=True) for each in runs]
-    parts = [_part(graph, place) for place, graph in enumerate(graphs)]
-    logits = np.stack([predict_logits(part, cache, sides["val"]) for part in _logits_of(parts)])
+    ends = [keras.Model(graph.input, graph.get_layer("logit").output) for graph in graphs]
+    logits = np.stack([predict_logits(each, cache, sides["val"]) for each in ends])
     write_json(
         run.folder / SPREAD_FILE,
         {
@@ -62,31 +63,59 @@ def ensemble(members: Sequence[Path], folder: Path, *, now: datetime, options: O
             "classes": list(run.recipe.task.classes),
         },
     )
-    return finish_plain(run, join(parts, run.recipe), cache, sides)
+    return finish_plain(run, join(graphs, run.recipe), cache, sides)
 
 
-def join(parts: Sequence[Any], recipe: TrainingRecipe) -> Any:  # noqa: ANN401 (Keras models)
-    """Make one graph of several: the same input, the mean of logits and, where they have them, of evidence maps."""
+def join(graphs: Sequence[Any], recipe: TrainingRecipe) -> Any:  # noqa: ANN401 (Keras models)
+    """Make one graph of several.
+
+    The members' last maps stand one after the other in a layer ``features``, which the input gate and
+    Grad-CAM look at. One head reads them: for evidence heads a 1 x 1 convolution with the members'
+    weights divided by their number, whose map and logit are the means of theirs.
+
+    Parameters
+    ----------
+    graphs
+        From ``training.network.build``, alike but for their weights.
+    recipe
+        Theirs.
+    """
     image = keras.Input((recipe.pixels.size, recipe.pixels.size, 1), name="image")
-    outputs = [part(image) for part in parts]
-    has_evidence = recipe.network.head == "evidence"
-    logit = keras.layers.Average(name="logit")([each[0] if has_evidence else each for each in outputs])
-    offset = [0.0] * len(recipe.task.classes)
-    calibrated = keras.layers.Rescaling(1.0, offset=offset, name="calibrate")(logit)
+    maps = [_trunk(graph, place)(image) for place, graph in enumerate(graphs)]
+    features = keras.layers.Concatenate(name=FEATURES)(maps)
+    if recipe.network.head == "evidence":
+        evidence = _evidence(graphs, features)
+        logit = keras.layers.GlobalAveragePooling2D(name="logit", dtype="float32")(evidence)
+    else:
+        evidence = None
+        heads = [_head(graph, place)(_share(features, place, len(graphs))) for place, graph in enumerate(graphs)]
+        logit = keras.layers.Average(name="logit", dtype="float32")(heads)
+    calibrated = keras.layers.Rescaling(1.0, offset=[0.0] * len(recipe.task.classes), name="calibrate")(logit)
     probability = keras.layers.Activation(recipe.task.activation, name="prob")(calibrated)
-    results = [probability]
-    if has_evidence:
-        results.append(keras.layers.Average(name="evidence")([each[1] for each in outputs]))
-    return keras.Model(image, results, name="ensemble")
+    return keras.Model(image, [probability] if evidence is None else [probability, evidence], name="ensemble")
 
 
-def _part(graph: Any, place: int) -> Any:  # noqa: ANN401
-    """Cut a member off before its own calibration."""
-    outputs = [graph.get_layer("logit").output]
-    if "evidence" in graph.output_names:
-        outputs.append(graph.get_layer("evidence").output)
-    return keras.Model(graph.input, outputs if len(outputs) > 1 else outputs[0], name=f"member{place}")
+def _trunk(graph: Any, place: int) -> Any:  # noqa: ANN401
+    return keras.Model(graph.input, graph.get_layer(feature_layer(graph)).output, name=f"member{place}")
 
 
-def _logits_of(parts: Sequence[Any]) -> list[Any]:
-    return [keras.Model(part.input, part.outputs[0]) for part in parts]
+def _head(graph: Any, place: int) -> Any:  # noqa: ANN401
+    maps = graph.get_layer(feature_layer(graph)).output
+    return keras.Model(maps, graph.get_layer("logit").output, name=f"head{place}")
+
+
+def _evidence(graphs: Sequence[Any], features: Any) -> Any:  # noqa: ANN401 (Keras tensors)
+    kernels, biases = zip(*(graph.get_layer("evidence").get_weights() for graph in graphs), strict=True)
+    layer = keras.layers.Conv2D(len(biases[0]), 1, name="evidence", dtype="float32")
+    evidence = layer(features)
+    layer.set_weights([np.concatenate(kernels, axis=2) / len(graphs), np.mean(biases, axis=0)])
+    return evidence
+
+
+def _share(features: Any, place: int, count: int) -> Any:  # noqa: ANN401 (Keras tensors)
+    """Cut one member's maps out again, with layers that are served: channels become columns, which can be cropped."""
+    _, height, width, channels = features.shape
+    each = channels // count
+    columns = keras.layers.Reshape((height * width, channels, 1))(features)
+    kept = keras.layers.Cropping2D(((0, 0), (place * each, (count - 1 - place) * each)))(columns)
+    return keras.layers.Reshape((height, width, each))(kept)

@@ -141,7 +141,7 @@ def predict(recipe: TrainingRecipe, network: Any, cache: Cache, side: Side) -> P
         recipe.task.classes,
         logits=logits,
         probabilities=probabilities,
-        truth=_truth(recipe, side.cases.truths),
+        truth=truth_column(recipe, side.cases.truths),
     )
 
 
@@ -165,7 +165,8 @@ def _share(validation: Predictions, name: str) -> float:
     return float(validation.truth(name)[known].mean()) if known.any() else 0.0
 
 
-def _truth(recipe: TrainingRecipe, truths: Floats) -> NDArray[Any]:
+def truth_column(recipe: TrainingRecipe, truths: Floats) -> NDArray[Any]:
+    """Give the truths as ``training.predictions.tabulate`` takes them."""
     if recipe.task.activation == "softmax" or truths.shape[1] == 1:
         return strata(truths)
     return truths

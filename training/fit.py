@@ -188,20 +188,10 @@ def _inherit(network: Any, parent: Run, *, with_head: bool) -> None:  # noqa: AN
 def prepare(run: Run, options: Options) -> tuple[Cache, dict[str, Side]]:
     """Choose the cases, prepare their images, and divide both; write down what takes no part."""
     chosen = select(run.manifest(), run.recipe.task)
-    cache = build_cache(
-        chosen.frame,
-        run.recipe.pixels,
-        options.cache or run.folder / "cache",
-        processes=options.processes,
-        progress=options.progress,
-        lung_masks=run.recipe.lung_masks,
-    )
+    cache, sides = gather(run, chosen, options)
     codes = sorted({refused.code for refused in cache.refused})
     refused = {code: [each.image_id for each in cache.refused if each.code == code] for code in codes}
     write_json(run.folder / LEFT_OUT_FILE, {"not_selected": chosen.left_out, "not_prepared": refused})
-    is_there = chosen.frame["image_id"].isin(list(cache.rows_by_id)).to_numpy(dtype=bool)
-    cases = Cases(chosen.frame[is_there].reset_index(drop=True), chosen.truths[is_there], chosen.left_out)
-    sides = {name: _side(cases.side(name), cache) for name in ("train", "val", "test")}
     for name in ("train", "val"):
         truths = sides[name].cases.truths
         if not len(truths) or not (truths > 0.5).any() or (truths[:, 0] > 0.5).all():
@@ -210,6 +200,21 @@ def prepare(run: Run, options: Options) -> tuple[Cache, dict[str, Side]]:
                 "from it. See left_out.json in the run's folder, and divide the cases anew (`cxr train split`)."
             )
     return cache, sides
+
+
+def gather(run: Run, chosen: Cases, options: Options) -> tuple[Cache, dict[str, Side]]:
+    """Prepare the images of a run's cases, and divide both by side; what can't be prepared is not in them."""
+    cache = build_cache(
+        chosen.frame,
+        run.recipe.pixels,
+        options.cache or run.folder / "cache",
+        processes=options.processes,
+        progress=options.progress,
+        lung_masks=run.recipe.lung_masks,
+    )
+    is_there = chosen.frame["image_id"].isin(list(cache.rows_by_id)).to_numpy(dtype=bool)
+    cases = Cases(chosen.frame[is_there].reset_index(drop=True), chosen.truths[is_there], chosen.left_out)
+    return cache, {name: _side(cases.side(name), cache) for name in ("train", "val", "test")}
 
 
 def _side(cases: Cases, cache: Cache) -> Side:

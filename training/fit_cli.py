@@ -150,16 +150,35 @@ def package(
     ] = None,
     version: Annotated[str | None, typer.Option(help="The model's. Default: from its fingerprint.")] = None,
     replicates: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
+    compare_with: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Another model that scores the same test images, e.g. the one in service; repeat for more.",
+            metavar="PACKAGE|RUN",
+        ),
+    ] = None,
+    cache_folder: CacheFolder = None,
+    processes: Processes = None,
     as_json: Json = False,
 ) -> None:
-    """Make a model package of a run, with the figures of its test images; `cxr model promote` takes it.
+    """Make a model package of a run, with all that promotion judges; `cxr model promote` takes it.
 
-    Example: cxr train package runs/finetune
+    Example: cxr train package runs/finetune --cache cache --compare-with var/models/current
     """
     _quiet()
+    from training.fit import Options
     from training.packaging import package_run
+    from training.progress import watching
 
-    made = package_run(run, output or run / "package", version=version, replicates=replicates)
+    with watching() as progress:
+        made = package_run(
+            run,
+            output or run / "package",
+            version=version,
+            replicates=replicates,
+            compare_with=compare_with or (),
+            options=Options(cache=cache_folder, processes=processes, progress=progress),
+        )
     if as_json:
         typer.echo(json.dumps({"package": str(made.folder), "fingerprint": made.fingerprint}))
     else:

@@ -10,12 +10,16 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.errors import RunError
 from cxr.input_gate import COMPONENT, FILE, Conformal, FeatureSpace, GateComponent, Oddness
 
 QUANTILE: Final = 0.995
 ALPHA: Final = 0.10
 MOST_AXES: Final = 64
 """More axes than this describe the noise of a few thousand images."""
+
+FEATURES: Final = "features"
+"""Name of the layer that holds an ensemble's features."""
 
 # Below this share of the largest variance, float32 axes no longer tell direction from rounding.
 _SMALLEST: Final = 1e-4
@@ -29,10 +33,20 @@ def feature_layer(network: Any) -> str:  # noqa: ANN401 (a Keras model)
     Parameters
     ----------
     network
-        From ``training.network.build``.
+        From ``training.network.build``, or an ensemble: its layer ``features`` holds the members' maps,
+        one member after the other.
+
+    Raises
+    ------
+    RunError
+        If the network is neither.
     """
     names = {layer.name for layer in network.layers}
-    head = next(name for name in ("evidence", "pool", "flat") if name in names)
+    if FEATURES in names:
+        return FEATURES
+    head = next((name for name in ("evidence", "pool", "flat") if name in names), None)
+    if head is None:
+        raise RunError("The network has no layer of features: it is of an earlier version; make the run again.")
     feeding: str = network.get_layer(head).input._keras_history.operation.name
     return feeding
 

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from cxr.domain import PackageStatus
-from cxr.errors import RunError
+from cxr.errors import PackageError, RunError
 from cxr.labels import FINDINGS
 from cxr.manifest import OperatingPoint, Outputs, PackageClass, PackageManifest, Provenance
 from cxr.package import MODEL_CARD_FILE, MODEL_FILE, ModelPackage, write_package
-from training.audit_report import AUDIT_FILE, read_summary
+from training.audit_report import AUDIT_FILE, lung_cautions, lung_words, read_summary
+from training.blanking import BlankedAudit
 from training.evaluate import evaluate, write_evaluation
 from training.evaluated_card import CardFacts, evaluated_card
+from training.figures import Evaluation
+from training.fit import Options
+from training.looking import look_at_images
 from training.manifest import SPLITS, read_manifest
 from training.operating_points import OPERATING_POINT_FILE, OperatingPoints, read_operating_points
 from training.package_figures import package_figures
 from training.predictions import read_predictions
+from training.rivals import MASK_COMPONENT, Rival, compare_with_rival
 from training.run import CALIBRATION_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, RUN_FILE, Run, open_run
+from training.self_audit import case_figures, lung_figures
 
 TEST_PREDICTIONS: Final = "predictions_test.csv"
-MASK_COMPONENT: Final = "lung-mask"
-"""What a package of masked lungs says that serving has to apply."""
 
 
-def package_run(folder: Path, target: Path, *, version: str | None = None, replicates: int = 2000) -> ModelPackage:
+def package_run(
+    folder: Path,
+    target: Path,
+    *,
+    version: str | None = None,
+    replicates: int = 2000,
+    compare_with: Sequence[Path] = (),
+    options: Options | None = None,
+) -> ModelPackage:
     """Make the package of a finished run; the same run gives the same package, byte for byte.
 
     Parameters
@@ -39,11 +52,15 @@ def package_run(folder: Path, target: Path, *, version: str | None = None, repli
         The model's; None: made of the run's fingerprint.
     replicates
         Draws of the bootstrap over the test images.
+    compare_with
+        Packages or runs whose models score the same test images, such as the package in service.
+    options
+        Cache, processes, progress.
 
     Raises
     ------
     RunError
-        If the run is not finished, or has no test images to be judged by.
+        If the run is not finished, has no test images to be judged by, or its images are gone.
     PackageError
         If the folder exists or can't be written.
     """
@@ -51,30 +68,42 @@ def package_run(folder: Path, target: Path, *, version: str | None = None, repli
     fingerprint = run.fingerprint()
     if not (folder / TEST_PREDICTIONS).exists():
         raise RunError("The run has no test images, so that nothing can be said of it: divide the cases with a test.")
+    if target.exists():
+        raise PackageError("The package's folder exists already: give another one, or remove it.")
     points = read_operating_points(folder / OPERATING_POINT_FILE)
-    evaluation = evaluate(
-        read_predictions(folder / TEST_PREDICTIONS), thresholds=points.thresholds, dataset="test", replicates=replicates
-    )
+    predictions = read_predictions(folder / TEST_PREDICTIONS)
+    evaluation = evaluate(predictions, thresholds=points.thresholds, dataset="test", replicates=replicates)
     write_evaluation(evaluation, folder)
-    audit: dict[str, str] = {}
-    cautions: tuple[str, ...] = ()
-    if (folder / AUDIT_FILE).exists():
-        audit, cautions = read_summary(folder / AUDIT_FILE)
-    manifest = _manifest(run, points, version or f"1.0.0+{fingerprint[:12]}", package_figures(evaluation))
-    facts = CardFacts(
+    wanted = options or Options()
+    looked = look_at_images(run, wanted)
+    rivals = [
+        compare_with_rival(Rival.of(each), predictions, run.manifest(), progress=wanted.progress)
+        for each in compare_with
+    ]
+    figures = package_figures(evaluation, case_figures(run) | {
+        "blanked_lungs": lung_figures(looked.blanked), "comparisons": rivals,
+    })  # fmt: skip
+    manifest = _manifest(run, points, version or f"1.0.0+{fingerprint[:12]}", figures, looked.components)
+    card = evaluated_card(manifest, _facts(run, evaluation, looked.blanked)).encode()
+    return write_package(target, manifest, {MODEL_FILE: folder / MODEL_FILE, MODEL_CARD_FILE: card, **looked.files})
+
+
+def _facts(run: Run, evaluation: Evaluation, blanked: Sequence[BlankedAudit]) -> CardFacts:
+    audit, cautions = read_summary(run.folder / AUDIT_FILE)
+    return CardFacts(
         internal=evaluation,
-        audit=audit,
-        audit_cautions=cautions,
+        audit=audit | lung_words(blanked),
+        audit_cautions=(*cautions, *(each.sentence for each in lung_cautions(blanked))),
         data=_describe_data(run),
         split=_describe_split(run),
         training=_describe_training(run),
         reproduce="cxr train evaluate RUN",
     )
-    card = evaluated_card(manifest, facts).encode()
-    return write_package(target, manifest, {MODEL_FILE: folder / MODEL_FILE, MODEL_CARD_FILE: card})
 
 
-def _manifest(run: Run, points: OperatingPoints, version: str, figures: dict[str, Any]) -> PackageManifest:
+def _manifest(
+    run: Run, points: OperatingPoints, version: str, figures: dict[str, Any], components: Mapping[str, Any]
+) -> PackageManifest:
     recipe = run.recipe
     thresholds = points.thresholds
     recorded = _read(run, RUN_FILE)
@@ -94,7 +123,7 @@ def _manifest(run: Run, points: OperatingPoints, version: str, figures: dict[str
         ),
         recipe=recipe.pixels,
         outputs=Outputs(probabilities="prob", evidence="evidence" if recipe.network.head == "evidence" else None),
-        components={MASK_COMPONENT: {"source": "manifest"}} if recipe.lung_masks else {},
+        components={**components, **({MASK_COMPONENT: {"source": "manifest"}} if recipe.lung_masks else {})},
         evaluation=figures,
         provenance=Provenance(
             training_data=_describe_data(run),

@@ -132,7 +132,7 @@ def begin_run(
     asked = {
         "phase": phase,
         "recipe": recipe.digest,
-        "manifest": _digest(manifest),
+        "manifest": sha256_of(manifest),
         "parent": None if parent is None else parent.fingerprint(),
     }
     if (folder / RUN_FILE).exists():
@@ -172,7 +172,7 @@ def begin_ensemble(folder: Path, members: Sequence[Run], *, now: datetime) -> Ru
         raise RunError("An ensemble needs two different runs or more: train with --seed 0, 1, 2.")
     first = members[0]
     recipes = {member.recipe.model_copy(update={"seed": 0}).digest for member in members}
-    splits = {_digest(member.folder / SPLITS_FILE) for member in members}
+    splits = {sha256_of(member.folder / SPLITS_FILE) for member in members}
     if len(recipes) > 1 or len(splits) > 1:
         raise RunError(
             "The runs of an ensemble differ in nothing but their seed: the same recipe, cases and sides; else one was "
@@ -213,7 +213,7 @@ def open_run(folder: Path) -> Run:
 
 def end_run(run: Run) -> Run:
     """Write the fingerprint: SHA-256 over the digests of graph, pixel recipe and operating point."""
-    digests = {name: _digest(run.folder / name) for name in _SAYS_FINGERPRINT if (run.folder / name).exists()}
+    digests = {name: sha256_of(run.folder / name) for name in _SAYS_FINGERPRINT if (run.folder / name).exists()}
     canonical = json.dumps(digests, sort_keys=True, separators=(",", ":"))
     write_json(
         run.folder / FINGERPRINT_FILE,
@@ -238,7 +238,14 @@ def _divided(cases: pd.DataFrame, recipe: TrainingRecipe) -> pd.DataFrame:
     return split(cases, strategy=wanted.strategy, fractions=fractions, seed=wanted.seed, train_only=wanted.train_only)
 
 
-def _digest(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex.
+
+    Raises
+    ------
+    RunError
+        If it can't be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,94 @@
+"""Look at a run's images with its own model: what a package says that predictions can't tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.errors import RunError
+from training.blanking import BlankedAudit
+from training.cache import Cache
+from training.cases import Cases, select
+from training.fit import Options, gather
+from training.fitting import Side
+from training.golden import golden_contents
+from training.predictions import read_predictions
+from training.run import MODEL_FILE, Run
+from training.self_audit import audit_lungs
+from training.set_gate import set_gate
+
+MOST_IMAGES: Final = {"train": 2000, "val": 2000, "test": 1000}
+"""Images of a side that are looked at; drawn with the recipe's seed where there are more."""
+
+MOST_GOLDEN: Final = 32
+"""Candidates for golden images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was found.
+
+    Parameters
+    ----------
+    blanked
+        What the model makes of test images without lungs.
+    components
+        Parts that serving applies: the input gate.
+    files
+        The package's further files: the gate's, and golden images.
+    """
+
+    blanked: tuple[BlankedAudit, ...]
+    components: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+
+def look_at_images(run: Run, options: Options) -> Looked:
+    """Audit a finished run without lungs, set its input gate, and choose its golden images.
+
+    Raises
+    ------
+    RunError
+        If none of the run's training, validation or test images can be prepared.
+    """
+    cache, sides = gather(run, _draw(select(run.manifest(), run.recipe.task), run.recipe.seed), options)
+    if gone := [name for name, side in sides.items() if not len(side.places)]:
+        raise RunError(
+            f"None of the run's {' and '.join(gone)} images can be read: packaging looks at them again (lungs painted "
+            "over, input gate, golden images). Put them back where the run's manifest says."
+        )
+    network = keras.saving.load_model(run.folder / MODEL_FILE, compile=False, safe_mode=True)
+    blanked = audit_lungs(run.recipe, network, cache, sides["test"], progress=options.progress)
+    components, files = set_gate(network, cache, sides, read_predictions(run.folder / "predictions_val.csv"))
+    # Of masked lungs, the service would need the masks as well.
+    golden = {} if run.recipe.lung_masks else _golden(run, cache, sides["test"])
+    return Looked(blanked, components, {**files, **golden})
+
+
+def _draw(chosen: Cases, seed: int) -> Cases:
+    """Draw some images of each side, in the order that they stand in."""
+    random = np.random.default_rng(seed)
+    rows: list[NDArray[np.int64]] = []
+    for name, most in MOST_IMAGES.items():
+        found = np.flatnonzero(chosen.frame["split"] == name)
+        rows.append(found if len(found) <= most else np.sort(random.choice(found, most, replace=False)))
+    kept = np.sort(np.concatenate(rows))
+    return Cases(chosen.frame.iloc[kept].reset_index(drop=True), chosen.truths[kept], {})
+
+
+def _golden(run: Run, cache: Cache, side: Side) -> Mapping[str, bytes]:
+    """Choose golden images of all scores, with what the CPU gives for them: there, rounding is the same everywhere."""
+    places = np.unique(np.linspace(0, len(side.places) - 1, min(MOST_GOLDEN, len(side.places))).astype(int))
+    images = np.stack([cache.image(int(side.places[place])) for place in places])
+    with keras.device("cpu:0"):
+        network = keras.saving.load_model(run.folder / MODEL_FILE, compile=False, safe_mode=True)
+        chances = np.asarray(keras.Model(network.input, network.get_layer("prob").output)(images, training=False))
+    order = np.argsort(chances[:, 0], kind="stable")
+    paths = side.cases.frame["path"].iloc[places].tolist()
+    return golden_contents([(Path(paths[row]), chances[row].tolist()) for row in order], run.recipe.pixels)

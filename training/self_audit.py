@@ -1,0 +1,165 @@
+"""What a run's own model makes of images without lungs, and what its cases say against its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr.errors import ImageError, SplitError
+from cxr.recipe import PixelRecipe
+from training.audit import audit
+from training.audit_report import AUDIT_FILE, read_audit
+from training.blanking import BlankedAudit, Images, blank_lungs, box, keep_border
+from training.cache import Cache, Watch
+from training.finish import truth_column
+from training.fitting import Side
+from training.metrics.auc import roc_auc_with_interval
+from training.metrics.interval import Estimate
+from training.predictions import Predictions, tabulate
+from training.preparing import read_mask
+from training.recipe import TrainingRecipe
+from training.run import Run
+from training.splits import assert_disjoint
+
+BATCH: Final = 32
+
+Change = Callable[[Images, NDArray[np.bool_]], Images]
+
+
+def audit_lungs(
+    recipe: TrainingRecipe,
+    network: Any,  # noqa: ANN401 (a Keras model)
+    cache: Cache,
+    side: Side,
+    *,
+    progress: Watch,
+) -> tuple[BlankedAudit, ...]:
+    """Score images with the lungs painted over, with nothing but the border, and as they are.
+
+    Parameters
+    ----------
+    recipe
+        The run's.
+    network
+        Its graph, with layers ``calibrate`` and ``prob``.
+    cache
+        The images.
+    side
+        Which of them; best those of the test. Lungs are where the case's mask says, and else in
+        the box of ``training.blanking``.
+    progress
+        Called with a step's name, how many images are done, and of how many.
+
+    Returns
+    -------
+    tuple[BlankedAudit, ...]
+        One for each class.
+    """
+    masks = [_mask_of(path, cache.recipe) for path in side.cases.frame["mask_path"]]
+    outputs = keras.Model(network.input, [network.get_layer(name).output for name in ("calibrate", "prob")])
+
+    def predict(step: str, change: Change) -> Predictions:
+        found = []
+        for start in range(0, len(side.places), BATCH):
+            places = side.places[start : start + BATCH]
+            images = np.stack([cache.image(int(place)) for place in places])
+            inside = _inside(masks[start : start + BATCH], images)
+            found.append([np.asarray(each, np.float64) for each in outputs.predict_on_batch(change(images, inside))])
+            progress(step, start + len(places), len(side.places))
+        logits, chances = (np.concatenate(each) for each in zip(*found, strict=True))
+        truth = truth_column(recipe, side.cases.truths)
+        return tabulate(side.cases.frame, recipe.task.classes, logits=logits, probabilities=chances, truth=truth)
+
+    whole = predict("Whole images", lambda images, _: images)
+    blanked = predict("Images without lungs", blank_lungs)
+    border = predict("Borders alone", lambda images, _: keep_border(images))
+    count = sum(mask is not None for mask in masks)
+    return tuple(
+        BlankedAudit(
+            name=name,
+            images=int(whole.known(name).sum()),
+            whole=_area(whole, name),
+            blanked=_area(blanked, name),
+            border_only=_area(border, name),
+            masks=count,
+        )
+        for name in recipe.task.classes
+    )
+
+
+def lung_figures(audits: tuple[BlankedAudit, ...]) -> dict[str, dict[str, float | int | None]]:
+    """Return what promotion reads of an audit: for each class ``auc``, ``auc_low`` and ``auc_high`` without lungs."""
+    return {
+        each.name: _ends("auc", each.blanked)
+        | _ends("border_only_auc", each.border_only)
+        | {"images": each.images, "masks": each.masks}
+        for each in audits
+    }
+
+
+def case_figures(run: Run) -> dict[str, Any]:
+    """Return what the run's cases say: whether patients are apart, and what tells the labels without an image.
+
+    The audit is the run's ``audit.json``; without one it is made, but for copies of files, and
+    written there.
+    """
+    cases = run.manifest()
+    if not (run.folder / AUDIT_FILE).exists():
+        audit(cases, seed=run.recipe.seed).to_json(run.folder / AUDIT_FILE)
+    tested = cases[cases["split"] == "test"]
+    report = read_audit(run.folder / AUDIT_FILE)
+    return {
+        "patients_disjoint": _is_disjoint(cases),
+        "labels": {each["label"]: _baselines(each) for each in report["label_audits"]},
+    } | ({"is_image_wise": True} if (tested["image_wise"] == "yes").any() else {})
+
+
+def _is_disjoint(cases: pd.DataFrame) -> bool:
+    try:
+        assert_disjoint(cases)
+    except SplitError:
+        return False
+    return True
+
+
+def _baselines(label: Mapping[str, Any]) -> dict[str, float | None]:
+    return {
+        f"{each['name']}_auc": None if each["auc"] is None else round(each["auc"]["value"], 6)
+        for each in label["baselines"]
+    }
+
+
+def _mask_of(path: str, recipe: PixelRecipe) -> NDArray[np.bool_] | None:
+    try:
+        return read_mask(Path(path), recipe)[..., 0] > 0.5 if path else None
+    except (ImageError, OSError):
+        return None
+
+
+def _inside(masks: list[NDArray[np.bool_] | None], images: Images) -> NDArray[np.bool_]:
+    inside = box(images)
+    for row, mask in enumerate(masks):
+        if mask is not None:
+            inside[row] = mask
+    return inside
+
+
+def _area(predictions: Predictions, name: str) -> Estimate | None:
+    known = predictions.known(name)
+    truth, score = predictions.truth(name)[known], predictions.score(name)[known]
+    return roc_auc_with_interval(truth, score, predictions.patients[known])
+
+
+def _ends(name: str, area: Estimate | None) -> dict[str, float | int | None]:
+    interval = None if area is None else area.interval
+    return {
+        name: None if area is None else round(area.value, 6),
+        f"{name}_low": None if interval is None else round(interval.low, 6),
+        f"{name}_high": None if interval is None else round(interval.high, 6),
+    }
