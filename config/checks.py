@@ -47,6 +47,8 @@ def _faults(settings: Settings) -> Iterator[str]:
         yield from _key_faults("listener.tls.key", tls.key)
     if settings.audit.key_file is not None and settings.audit.key_file.exists():
         yield from _key_faults("audit.key_file", settings.audit.key_file)
+    if settings.audit.pseudonym_key_file is not None and settings.audit.pseudonym_key_file.exists():
+        yield from _key_faults("audit.pseudonym_key_file", settings.audit.pseudonym_key_file)
     if not _can_be_made(settings.data_dir):
         yield "data_dir: this is not a folder that we can make or write to; accepted is one of our own"
     if not os.access(settings.audit_key_path, os.F_OK) and not _can_be_made(settings.audit_key_path.parent):

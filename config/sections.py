@@ -287,6 +287,16 @@ class AuditSettings(Section):
         description="Key of the event chain, made at first start; absent: audit.key in a folder beside data_dir. "
         "Keep a copy apart from the database.",
     )
+    identifiers: Literal["full", "pseudonym", "none"] = Field(
+        "full",
+        description="How identifiers of what is received from now on are stored: as received, as keyed pseudonyms, or "
+        "not at all but for one keyed value that tells a resend.",
+    )
+    pseudonym_key_file: Path | None = Field(
+        None,
+        description="Key of pseudonyms, made when first needed; absent: pseudonym.key beside the key of the event "
+        "chain. Keep a copy apart from the database.",
+    )
     snapshot_every_s: float = Field(60.0, gt=0, description="How often audit-read.sqlite is refreshed, if changed.")
     backup_at: TimeOfDay = Field("02:30", description="When the nightly backup runs, local time.")
     backup_keep: int = Field(7, ge=1, description="How many nightly backups are kept.")

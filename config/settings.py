@@ -164,6 +164,11 @@ class Settings(BaseSettings):
         return self.audit.key_file or self.data_dir.parent / f"{self.data_dir.name}.keys" / "audit.key"
 
     @property
+    def pseudonym_key_path(self) -> Path:
+        """Key of pseudonyms; outside the database's folder."""
+        return self.audit.pseudonym_key_file or self.audit_key_path.with_name("pseudonym.key")
+
+    @property
     def audit_heads_path(self) -> Path:
         """Exported heads of the event chain, beside its key: whoever cuts the log can't cut these."""
         return self.audit_key_path.with_name("audit.heads")

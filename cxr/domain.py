@@ -97,6 +97,7 @@ class ImageHeader:
     series_instance_uid: str | None = None
     accession_number: str | None = None
     patient_id: str | None = None
+    issuer_of_patient_id: str | None = None
     study_date: str | None = None  # as received, not parsed
     modality: str | None = None
 

@@ -56,6 +56,7 @@ def _read_header(dataset: Dataset) -> ImageHeader:
         series_instance_uid=elements.uid(dataset, "SeriesInstanceUID"),
         accession_number=elements.text(dataset, "AccessionNumber"),
         patient_id=elements.text(dataset, "PatientID"),
+        issuer_of_patient_id=elements.text(dataset, "IssuerOfPatientID"),
         study_date=elements.text(dataset, "StudyDate"),
         modality=elements.code_string(dataset, "Modality"),
         body_part_examined=elements.code_string(dataset, "BodyPartExamined"),

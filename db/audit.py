@@ -69,6 +69,7 @@ class EventKind(StrEnum):
     PIXELS_RESTORED = "pixels_restored"
     REPORT_REMOVED = "report_removed"
     PATIENT_FORGOTTEN = "patient_forgotten"
+    IDENTIFIERS_CHANGED = "identifiers_changed"
     OBJECT_QUARANTINED = "object_quarantined"
     BACKUP_MADE = "backup_made"
     INTEGRITY_CHECKED = "integrity_checked"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from cxr.domain import DeliveryState
 from db.audit import EventKind
 from db.delivery_states import known_delivery, move
 from db.records import ClaimedDelivery
-from db.tables import Delivery, Image, Job, Report
+from db.tables import Delivery, Identity, Image, Job, Report
 
 MISSING_OBJECT = "missing_object"
 
@@ -120,7 +120,7 @@ def _claimed(session: Session, delivery_ids: Sequence[int]) -> list[ClaimedDeliv
             Report.spool_name,
             Report.sop_class_uid,
             Report.sop_instance_uid,
-            Image.study_instance_uid,
+            case((Identity.kind.is_(None), Image.study_instance_uid), else_=None).label("study_instance_uid"),
             Report.series_instance_uid,
             Delivery.delivered_sop_class_uid,
             Delivery.delivered_sop_instance_uid,
@@ -128,6 +128,7 @@ def _claimed(session: Session, delivery_ids: Sequence[int]) -> list[ClaimedDeliv
         .join(Report, Report.id == Delivery.report_id)
         .join(Job, Job.id == Delivery.job_id)
         .join(Image, Image.id == Job.image_id)
+        .outerjoin(Identity, and_(Identity.image_id == Image.id, Identity.kind != "full"))
         .where(Delivery.id.in_(delivery_ids), Report.spool_name.is_not(None))
         .order_by(Delivery.due_at, Delivery.id)
     ).mappings()

@@ -22,6 +22,7 @@ from cxr.errors import StorageError
 from db import durable, schema
 from db.audit import AUDIT_KEY, EventKind, append_event, is_own_key
 from db.connection import BUSY_TIMEOUT_S, Journal, choose_journal, journal_mode, make_engine, translated
+from db.identifiers import AS_RECEIVED, IDENTIFIERS, Identifiers
 from db.keys import load_or_create_key
 
 __all__ = [
@@ -47,11 +48,13 @@ class Database:
         The database file; it exists and has this version's schema (see `open_database`).
     audit_key
         Key of the event chain; every session of this database carries it.
+    identifiers
+        In which form identifiers are written, and looked for.
     """
 
-    def __init__(self, path: Path, audit_key: bytes) -> None:
+    def __init__(self, path: Path, audit_key: bytes, identifiers: Identifiers = AS_RECEIVED) -> None:
         self.path = path
-        self._info = {AUDIT_KEY: audit_key}
+        self._info = {AUDIT_KEY: audit_key, IDENTIFIERS: identifiers}
         self._writing = make_engine(path, begin="BEGIN IMMEDIATE")
         self._reading = make_engine(path, begin="BEGIN", query_only=True)
         # SQLite lets one writer in and makes the others sleep up to 0.1 s between tries; threads of
@@ -106,7 +109,14 @@ class Database:
         self._reading.dispose()
 
 
-def open_database(path: Path, key_path: Path, *, create: bool, now: datetime | None = None) -> Database:
+def open_database(
+    path: Path,
+    key_path: Path,
+    *,
+    create: bool,
+    now: datetime | None = None,
+    identifiers: Identifiers = AS_RECEIVED,
+) -> Database:
     """Open the audit database; a new one is made whole or not at all, however many processes start at once.
 
     Parameters
@@ -119,6 +129,8 @@ def open_database(path: Path, key_path: Path, *, create: bool, now: datetime | N
         Whether to make the database if there is none.
     now
         When, for a new database's first event; None: by the clock.
+    identifiers
+        In which form identifiers are written, and looked for.
 
     Returns
     -------
@@ -147,7 +159,7 @@ def open_database(path: Path, key_path: Path, *, create: bool, now: datetime | N
             key = _existing_key(key_path)
             choose_journal(path)
             _check(path, key)
-    return Database(path, key)
+    return Database(path, key, identifiers)
 
 
 def upgrade(path: Path, key_path: Path, *, now: datetime | None = None) -> tuple[str | None, str]:

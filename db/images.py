@@ -16,10 +16,11 @@ from sqlalchemy.orm import Session
 from cxr.domain import ImageHeader, JobState
 from cxr.errors import StorageError
 from db.audit import EventKind, append_event
+from db.identifiers import of_session
 from db.job_states import INITIAL_STATES
 from db.records import FactValue, KnownImage, Receipt, Received
 from db.restoring import heal
-from db.tables import Decision, Image, Job
+from db.tables import Decision, Identity, Image, Job
 
 NEED_PIXELS = frozenset({JobState.HELD, JobState.QUEUED})
 
@@ -59,8 +60,8 @@ def receive(
     """
     _check(receipt)
     known = find_latest(session, receipt.header.sop_instance_uid)
-    is_same_dataset = known is not None and known.dataset_digest == receipt.dataset_digest
-    if known is None or not (is_same_dataset or _is_unchanged(known, receipt)):
+    is_same_dataset = known is not None and is_dataset(session, known, receipt.dataset_digest)
+    if known is None or not (is_same_dataset or _is_unchanged(session, known, receipt)):
         return _add(session, receipt, known, now=now)
     received = _resent(session, known, now=now, is_same_dataset=is_same_dataset)
     is_restored = heal(session, known, receipt.spool_name, now=now, is_lost=is_lost)
@@ -94,7 +95,7 @@ def receive_again(
         None: this is not what came last under that UID; keep the file and call `receive`.
     """
     known = find_latest(session, sop_instance_uid)
-    if known is None or known.dataset_digest != dataset_digest:
+    if known is None or not is_dataset(session, known, dataset_digest):
         return None
     received = _resent(session, known, now=now, is_same_dataset=True)
     heal(session, known, None, now=now, is_lost=is_lost)
@@ -107,7 +108,7 @@ def find_latest(session: Session, sop_instance_uid: str) -> KnownImage | None:
         select(Image, Decision, Job.id, Job.state, Job.error_code)
         .join(Decision, Decision.image_id == Image.id)
         .join(Job, Job.image_id == Image.id)
-        .where(Image.sop_instance_uid == sop_instance_uid)
+        .where(Image.sop_instance_uid.in_(of_session(session).forms("uid", sop_instance_uid)))
         .order_by(Image.id.desc())
         .limit(1)
     ).first()
@@ -127,6 +128,11 @@ def find_latest(session: Session, sop_instance_uid: str) -> KnownImage | None:
         state=state,
         error_code=error_code,
     )
+
+
+def is_dataset(session: Session, known: KnownImage, dataset_digest: str) -> bool:
+    """Whether an image was received with this very data set, in whatever form its digest is stored."""
+    return of_session(session).is_same("digest", known.dataset_digest, dataset_digest)
 
 
 def seal(salt: str, identifiers: Sequence[str | None]) -> str:
@@ -170,12 +176,12 @@ def _check(receipt: Receipt) -> None:
         raise StorageError(f"An image that starts as {receipt.initial_state} needs its file in the spool.")
 
 
-def _is_unchanged(known: KnownImage, receipt: Receipt) -> bool:
+def _is_unchanged(session: Session, known: KnownImage, receipt: Receipt) -> bool:
     """Whether everything that a result depends on is the same."""
-    decision = receipt.decision
+    decision, identifiers = receipt.decision, of_session(session)
     return (
-        known.pixel_digest == receipt.pixel_digest
-        and known.identity_digest == receipt.header.identity_digest
+        identifiers.is_same("digest", known.pixel_digest, receipt.pixel_digest)
+        and identifiers.is_same("digest", known.identity_digest, receipt.header.identity_digest)
         and (known.view, known.is_chest, known.reason) == (decision.view, decision.is_chest, decision.reason)
     )
 
@@ -193,8 +199,12 @@ def _resent(session: Session, known: KnownImage, *, now: datetime, is_same_datas
 
 
 def _add(session: Session, receipt: Receipt, known: KnownImage | None, *, now: datetime) -> Received:
+    identifiers = of_session(session)
+    same_pixels = known is not None and identifiers.is_same("digest", known.pixel_digest, receipt.pixel_digest)
+    receipt = identifiers.stored(receipt)
     salt = secrets.token_hex(16)
     image_id = _insert_image(session, receipt, salt)
+    _insert_identity(session, image_id, identifiers.kind, receipt.header.issuer_of_patient_id)
     _insert_decision(session, receipt, image_id, now=now)
     job_id = _insert_job(session, receipt, image_id, now=now)
     decision = receipt.decision
@@ -208,7 +218,7 @@ def _add(session: Session, receipt: Receipt, known: KnownImage | None, *, now: d
     kind = EventKind.RECEIVED if known is None else EventKind.CHANGED_RESEND
     if known is not None:
         facts["previous_image"] = known.image_id
-        facts["same_pixels"] = known.pixel_digest == receipt.pixel_digest
+        facts["same_pixels"] = same_pixels
     append_event(session, kind, now=now, image_id=image_id, job_id=job_id, facts=facts)
     return Received(outcome="new" if known is None else "changed_resend", image_id=image_id, job_id=job_id)
 
@@ -238,6 +248,13 @@ def _insert_image(session: Session, receipt: Receipt, salt: str) -> int:
         received_at=receipt.received_at,
     )
     return session.scalars(statement.returning(Image.id)).one()
+
+
+def _insert_identity(session: Session, image_id: int, kind: str, issuer_of_patient_id: str | None) -> None:
+    if kind != "full" or issuer_of_patient_id is not None:
+        session.execute(
+            insert(Identity).values(image_id=image_id, kind=kind, issuer_of_patient_id=issuer_of_patient_id)
+        )
 
 
 def _insert_decision(session: Session, receipt: Receipt, image_id: int, *, now: datetime) -> None:

@@ -108,7 +108,7 @@ class ClaimedDelivery:
     spool_name: str
     sop_class_uid: str
     sop_instance_uid: str
-    study_instance_uid: str | None  # of the source image
+    study_instance_uid: str | None  # of the source image; None: it is not stored, the report says it
     series_instance_uid: str
     delivered_sop_class_uid: str | None  # what was really sent: a fallback has UIDs of its own
     delivered_sop_instance_uid: str | None

@@ -17,6 +17,7 @@ from cxr.domain import JobState, PackageStatus, View
 from cxr.errors import MissingRow
 from db.engine import Database, Session
 from db.filters import ResultFilter
+from db.identifiers import Identifiers, What, of_session
 from db.records import ResultRow
 from db.tables import UtcTime
 
@@ -32,6 +33,12 @@ _SPECIAL: Mapping[str, sql.TypeEngine[Any]] = {
     "is_latest": sql.Boolean(),
 }
 _ENUMS = {"state": JobState, "view": View, "model_status": PackageStatus}
+_IDENTIFYING: Mapping[str, What] = {
+    "accession_number": "accession_number",
+    "patient_id": "patient_id",
+    "sop_instance_uid": "uid",
+    "study_instance_uid": "uid",
+}
 _RESULTS, _SHADOW_RESULTS = (
     table(view, *(column(field.name, _SPECIAL.get(field.name)) for field in fields(ResultRow)))
     for view in ("results", "shadow_results")
@@ -68,14 +75,14 @@ def list_results(session: Session, which: ResultFilter) -> list[ResultRow]:
         One row per image and finding; an image without scores has one row.
     """
     columns = _source(which).c
-    query = _matching(which).order_by(columns.image_id.desc(), columns.finding)
+    query = _matching(which, of_session(session)).order_by(columns.image_id.desc(), columns.finding)
     query = query.limit(-1 if which.limit is None else which.limit).offset(which.offset)
     return [_result(row) for row in session.execute(query).mappings()]
 
 
 def count_results(session: Session, which: ResultFilter) -> int:
     """How many rows match, limit and offset aside."""
-    return session.scalar(select(func.count()).select_from(_matching(which).subquery())) or 0
+    return session.scalar(select(func.count()).select_from(_matching(which, of_session(session)).subquery())) or 0
 
 
 def iterate_results(database: Database, which: ResultFilter) -> Iterator[ResultRow]:
@@ -96,7 +103,9 @@ def iterate_results(database: Database, which: ResultFilter) -> Iterator[ResultR
     columns = _source(which).c
     # Two shadows may have scored one image.
     place = (columns.image_id, func.coalesce(columns.finding, ""), func.coalesce(columns.fingerprint, ""))
-    position, query = tuple_(*place), _matching(which).order_by(*place).limit(_PAGE)
+    with database.read() as session:
+        matching = _matching(which, of_session(session))
+    position, query = tuple_(*place), matching.order_by(*place).limit(_PAGE)
     after: tuple[int, str, str] | None = None
     while True:
         page = query if after is None else query.where(position > after)
@@ -129,11 +138,19 @@ def show(session: Session, which: int | str) -> list[Timeline]:
     MissingRow
         If there is none.
     """
-    key = "image_id" if isinstance(which, int) else "sop_instance_uid"
-    ids = [row["image_id"] for row in _rows(session, "images", **{key: which})]
+    ids = [
+        row["image_id"] for name, value in _named(session, which) for row in _rows(session, "images", **{name: value})
+    ]
     if not ids:
         raise MissingRow("No image has this number or SOP Instance UID: `cxr audit list` shows those there are.")
     return [_timeline(session, image_id) for image_id in sorted(ids, reverse=True)]
+
+
+def _named(session: Session, which: int | str) -> list[tuple[str, int | str]]:
+    """Say which column of the view ``images`` holds what to name an image by."""
+    if isinstance(which, int):
+        return [("image_id", which)]
+    return [("sop_instance_uid", form) for form in of_session(session).forms("uid", which)]
 
 
 def _timeline(session: Session, image_id: int) -> Timeline:
@@ -189,11 +206,11 @@ def _source(which: ResultFilter) -> TableClause:
     return _SHADOW_RESULTS if which.of_shadow else _RESULTS
 
 
-def _matching(which: ResultFilter) -> Select[Any]:
-    return select(_source(which)).where(and_(True, *_conditions(which)))
+def _matching(which: ResultFilter, identifiers: Identifiers) -> Select[Any]:
+    return select(_source(which)).where(and_(True, *_conditions(which, identifiers)))
 
 
-def _conditions(which: ResultFilter) -> Iterator[ColumnElement[bool]]:
+def _conditions(which: ResultFilter, identifiers: Identifiers) -> Iterator[ColumnElement[bool]]:
     columns = _source(which).c
     for name in (
         "finding", "view", "reason", "state", "delivered", "model", "accession_number", "patient_id",
@@ -201,7 +218,8 @@ def _conditions(which: ResultFilter) -> Iterator[ColumnElement[bool]]:
     ):  # fmt: skip
         wanted = getattr(which, name)
         if wanted is not None:
-            yield columns[name] == wanted
+            what = _IDENTIFYING.get(name)
+            yield columns[name].in_(identifiers.forms(what, wanted)) if what else columns[name] == wanted
     if which.received_from is not None:
         yield columns.received_at >= which.received_from
     if which.received_until is not None:

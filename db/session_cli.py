@@ -43,8 +43,10 @@ def open_audit(settings: Settings) -> Iterator[Database]:
         If there is none, or its key is missing.
     """
     from db.engine import open_database
+    from db.identifiers import load_identifiers
 
-    database = open_database(settings.database_path, settings.audit_key_path, create=False)
+    identifiers = load_identifiers(settings.audit.identifiers, settings.pseudonym_key_path, create=False)
+    database = open_database(settings.database_path, settings.audit_key_path, create=False, identifiers=identifiers)
     try:
         yield database
     finally:

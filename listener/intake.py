@@ -19,7 +19,7 @@ from cxr.errors import IdentityMismatch, UnparsableObject
 from cxr.header import HeaderDataset, open_dataset, read_header
 from cxr.projection import decide_view, initial_state
 from db.engine import Database
-from db.images import find_latest, receive, receive_again
+from db.images import find_latest, is_dataset, receive, receive_again
 from db.incoming import IncomingFile
 from db.records import KnownImage, Receipt, Received
 from db.restoring import needs_file
@@ -113,7 +113,7 @@ class Intake:
             judged = self._judge(incoming.path, request)
         known = self._find_known(judged.header, incoming.digest)
         needs_it = known is not None and needs_file(known, self._spool.is_lost)
-        received = None if known is None or needs_it else self._write_resend(known, judged.header)
+        received = None if known is None or needs_it else self._write_resend(judged.header, incoming.digest)
         if received is None:
             spool_name = self._spool.keep(incoming) if needs_it or judged.state in _KEPT else None
             received = self._write_down(request, incoming, judged, received_at, spool_name)
@@ -146,15 +146,15 @@ class Intake:
         """Recognise what is known byte for byte."""
         with self._database.read() as session:
             known = find_latest(session, header.sop_instance_uid)
-        return known if known is not None and known.dataset_digest == dataset_digest else None
+            return known if known is not None and is_dataset(session, known, dataset_digest) else None
 
-    def _write_resend(self, known: KnownImage, header: ImageHeader) -> Received | None:
+    def _write_resend(self, header: ImageHeader, dataset_digest: str) -> Received | None:
         """Write down a resend before its file costs a second fsync; None: it is no longer one."""
         with self._database.begin() as session:
             return receive_again(
                 session,
                 header.sop_instance_uid,
-                known.dataset_digest,
+                dataset_digest,
                 now=self._clock(),
                 is_lost=self._spool.is_lost,
             )

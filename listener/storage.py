@@ -10,6 +10,7 @@ from config.logs import get_logger
 from config.settings import Settings
 from cxr.errors import SettingsError
 from db.engine import Database, open_database
+from db.identifiers import declare, load_identifiers
 from db.retention import sweep
 from db.spool import Spool
 
@@ -39,9 +40,14 @@ def open_storage(settings: Settings, *, clear_up: bool) -> tuple[Database, Spool
     """
     started_at = datetime.now(UTC)
     with _startable():
-        database = open_database(settings.database_path, settings.audit_key_path, create=True)
+        identifiers = load_identifiers(
+            settings.audit.identifiers, settings.pseudonym_key_path, create=settings.audit.identifiers != "full"
+        )
+        database = open_database(settings.database_path, settings.audit_key_path, create=True, identifiers=identifiers)
         spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
         spool.prepare()
+    with database.begin() as session:
+        declare(session, identifiers, now=started_at)
     if clear_up:
         swept = sweep(database, spool, older_than=started_at - _SWEEP_MARGIN, now=started_at)
         if swept.quarantined:

@@ -12,6 +12,17 @@ from pydicom.errors import InvalidDicomError
 from cxr.errors import ReportUnreadable
 
 
+def study_of(path: Path) -> str | None:
+    """Read the Study Instance UID of a report in the spool; None: the file is gone, damaged, or has none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = dcmread(path, specific_tags=["StudyInstanceUID"], stop_before_pixels=True)
+        return str(header.StudyInstanceUID)
+    except (OSError, InvalidDicomError, EOFError, ValueError, KeyError, AttributeError):
+        return None
+
+
 def read_report(path: Path) -> FileDataset:
     """Read a report's file whole; its elements stay as they are in the file until they are looked at.
 

@@ -21,6 +21,7 @@ from inference.delivery.backoff import Backoff
 from inference.delivery.carrier import Parcel, Presence, Verification
 from inference.delivery.carriers import make_carrier
 from inference.delivery.outcomes import Outcomes
+from inference.delivery.reading import study_of
 from inference.identifiers import series_uid
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ class Sender:
             path=self._spool.path(delivery.spool_name),
             sop_class_uid=sop_class_uid,
             sop_instance_uid=sop_instance_uid,
-            study_instance_uid=delivery.study_instance_uid,
+            study_instance_uid=delivery.study_instance_uid or study_of(self._spool.path(delivery.spool_name)),
             series_instance_uid=series_uid(sop_instance_uid) if is_fallback else delivery.series_instance_uid,
             chosen_sop_class_uid=delivery.delivered_sop_class_uid,
         )
