@@ -14,6 +14,9 @@ from db.tables import Lease
 def hold(session: Session, *, name: str, holder: str, ttl_s: float, now: datetime) -> bool:
     """Take a lease that is free, expired or ours already; renew it well before it ends.
 
+    One that ends later than any that could be given now was given by a clock that has been set back
+    since, and counts as expired.
+
     Parameters
     ----------
     session
@@ -33,11 +36,14 @@ def hold(session: Session, *, name: str, holder: str, ttl_s: float, now: datetim
         Whether the holder has it now.
     """
     wanted = {"holder": holder, "expires_at": now + timedelta(seconds=ttl_s)}
+    ahead = now + timedelta(seconds=2 * ttl_s)
     statement = (
         insert(Lease)
         .values(name=name, **wanted)
         .on_conflict_do_update(
-            index_elements=[Lease.name], set_=wanted, where=or_(Lease.holder == holder, Lease.expires_at <= now)
+            index_elements=[Lease.name],
+            set_=wanted,
+            where=or_(Lease.holder == holder, Lease.expires_at <= now, Lease.expires_at > ahead),
         )
         .returning(Lease.name)
     )
