@@ -82,7 +82,10 @@ def set_trainable(network: Any, architecture: str, stage: Stage) -> None:  # noq
     first = _first_trained(network, architecture, stage.train)
     heads = head_layers(network)
     for place, layer in enumerate(network.layers):
-        is_frozen_norm = stage.batch_norm == "frozen" and isinstance(layer, keras.layers.BatchNormalization)
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        if is_norm and stage.batch_norm_momentum is not None:
+            layer.momentum = stage.batch_norm_momentum  # few steps: statistics that started elsewhere must follow
+        is_frozen_norm = stage.batch_norm == "frozen" and is_norm
         layer.trainable = layer.name in heads or (place >= first and not is_frozen_norm)
 
 

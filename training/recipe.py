@@ -178,6 +178,7 @@ class Stage(_Part):
     batch_norm: Literal["auto", "frozen", "trained"] = (
         "auto"  # auto: frozen where the trunk starts from trained weights
     )
+    batch_norm_momentum: Annotated[float, Field(ge=0, lt=1)] | None = None  # of its statistics; None: as built, 0.99
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: Positive
     weight_decay: Share = 0.0  # adamw
