@@ -16,6 +16,10 @@ from training.toml_file import dump_toml
 
 NAMES = (
     "default-finetune",
+    "default-model-covid",
+    "default-model-four",
+    "default-model-trunk",
+    "default-model-trunk-224",
     "default-pretrain",
     "densenet169-4class",
     "emory-finetune",
@@ -116,11 +120,11 @@ def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any], said: str) -
 def test_overrides_reach_every_key() -> None:
     changed = load_recipe(
         "default-pretrain",
-        ["seed=3", "network.architecture=resnet18", "stages.1.epochs=1", "augment.gamma=[1.0, 1.0]", "lung_masks=true"],
+        ["seed=3", "network.architecture=resnet18", "stages.1.epochs=1", "augment.gamma=[1.0, 1.0]", "lung_masks=model"],
     )
     assert (changed.seed, changed.network.architecture, changed.stages[1].epochs) == (3, "resnet18", 1)
     assert changed.augment.gamma == (1, 1)
-    assert changed.lung_masks
+    assert changed.lung_masks == "model"
     for wrong in ("seed", "stages.7.epochs=1", "stages.x=1", "name.more=1", ".=1"):
         with pytest.raises(RecipeError):
             load_recipe("default-pretrain", [wrong])

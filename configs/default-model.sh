@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Build the project's default model from the shared films: `make default-model` calls this.
+#
+#   configs/default-model.sh IMAGES.CSV FOLDER
+#
+# Every step goes on where it was killed; one that is done is left as it is. Two lanes run side by side,
+# one core each, so that sums have one order and the same machine comes to the same weights.
+set -euo pipefail
+
+table=${1:?give the table of the shared films, e.g. ../shared/data/images.csv}
+runs=${2:?give the folder of the runs, e.g. runs/default-model}
+bin=${BIN:-.venv/bin}
+configs=$(dirname "$0")
+export TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2
+
+if [[ ! -f $table ]]; then
+  echo "The shared films are missing: there is no $table. They are no part of the repository; if yours lie elsewhere," >&2
+  echo "say so: make default-model FILMS=/path/to/data/images.csv" >&2
+  exit 2
+fi
+mkdir -p "$runs/manifests"
+manifest() { echo "$runs/manifests/$1.csv"; }
+say() { printf '%(%H:%M:%S)T %s\n' -1 "$*" >&2; }
+
+# train VERB NAME MANIFEST RECIPE [OPTION ...]: one run, with its lane's cache
+train() {
+  local verb=$1 name=$2 cases=$3 recipe=$4
+  shift 4
+  say "$name"
+  "$bin/cxr" train "$verb" "$(manifest "$cases")" -o "$runs/$name" --recipe "$configs/default-model-$recipe.toml" \
+    --cache "$runs/cache-$lane" "$@"
+}
+
+# The first phase: normal against abnormal. The folds' trunks have not seen the source that is held out.
+trunks() {
+  train pretrain trunk-nih trunk-nih trunk --set stages.0.epochs=12
+  train pretrain trunk-kermany trunk-kermany trunk --set stages.0.epochs=5 --set stages.0.batch_norm_momentum=0.9
+}
+
+trunk() {
+  train pretrain trunk-112 trunk trunk
+  train finetune trunk-224 trunk trunk-224 --from "$runs/trunk-112"
+}
+
+# The folds: which way of the second phase does best on a pair of sources that neither phase has seen?
+folds() {
+  local pair
+  for pair in hannover-nih cxnet-kermany hannover-kermany cxnet-nih; do
+    local known=trunk-nih
+    [[ $pair == *-nih ]] && known=trunk-kermany
+    train finetune "fold-$1-$pair" "fold-$pair" covid --from "$runs/$known" --set pixels.size=112 "${@:2}"
+    "$bin/cxr" train evaluate "$runs/fold-$1-$pair" > "$runs/fold-$1-$pair/figures.txt"
+  done
+}
+
+"$bin/python" -m training.default_model "$table" "$runs/manifests"
+(lane=a; trunk) &
+(
+  lane=b
+  trunks
+  folds head --set stages.0.train=head --set stages.0.learning_rate=2e-3
+  folds conv5
+) &
+wait -n
+wait -n
