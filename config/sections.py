@@ -113,6 +113,9 @@ class ListenerSettings(Section):
     min_free_mib: int = Field(1024, ge=0, description="Below this much free space everything is refused (0xA700).")
     acse_timeout_s: float = Field(10.0, gt=0, description="How long a peer may take over its A-ASSOCIATE-RQ.")
     dimse_timeout_s: float = Field(30.0, gt=0, description="How long a peer may be silent within a message.")
+    message_timeout_s: float = Field(
+        900.0, gt=0, description="How long a peer may take over one whole message, however busily it sends."
+    )
     idle_timeout_s: float = Field(60.0, gt=0, description="How long an association may be silent.")
     drain_timeout_s: float = Field(20.0, gt=0, description="How long a stop waits for objects in flight.")
     tls: TlsSettings = TlsSettings()
@@ -234,6 +237,11 @@ class WorkerSettings(Section):
     lease_s: float = Field(120.0, ge=5, description="A worker that is silent for this long loses its jobs.")
     max_attempts: int = Field(3, ge=1, description="Attempts before a job is failed.")
     retry_s: float = Field(30.0, ge=0, description="Wait before the second attempt; doubles with each.")
+    shadow_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="How long a shadow (`cxr model shadow`) may take over a batch; the next one waits for it.",
+    )
 
 
 class GateSettings(Section):

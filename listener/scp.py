@@ -117,6 +117,7 @@ class Listener:
             handshake_s=settings.tls.handshake_timeout_s,
             acse_s=settings.acse_timeout_s,
             dimse_s=settings.dimse_timeout_s,
+            message_s=settings.message_timeout_s,
             idle_s=settings.idle_timeout_s,
         )
         try:

@@ -21,6 +21,7 @@ class Timeouts:
     handshake_s: float  # over the TLS handshake
     acse_s: float  # before its A-ASSOCIATE-RQ is complete
     dimse_s: float  # within a message
+    message_s: float  # over one whole message
     idle_s: float  # between messages
 
 

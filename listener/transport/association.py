@@ -37,14 +37,19 @@ log = get_logger(__name__)
 
 
 class _Acse(ACSE):
-    """Asks the service before it negotiates; if that raises, the association ends unaccepted."""
+    """Asks the service before it negotiates."""
 
     def negotiate_association(self) -> None:
-        rejection = self.assoc.ask_admission()
-        if rejection is None:
-            super().negotiate_association()
-            return
-        self.send_reject(*rejection.answer)
+        try:
+            rejection = self.assoc.ask_admission()
+            if rejection is None:
+                super().negotiate_association()
+                return
+        except Exception as error:  # noqa: BLE001 (third-party handling of a peer's bytes: any of them is a bad request)
+            log.info("bad_pdu", kind=type(error).__name__)
+            self.assoc.abort(block=False)
+        else:
+            self.send_reject(*rejection.answer)
         self.assoc.kill()
 
 
@@ -84,6 +89,19 @@ class ListenerAssociation(Association):
             request.presentation_context_definition_list
         )
         return None
+
+    def wait_aside(self) -> None:
+        """Count the connection among the silent ones: nothing is expected of it but its end."""
+        self._server.silent.add(self._connection)
+
+    def kill(self) -> None:
+        """End the association's thread, after the one that talks to the network."""
+        self._reactor_checkpoint.set()
+        self._kill = True
+        self.is_established = False
+        self._is_paused = True
+        while self.dul.is_alive() and not self.dul.stop_dul():
+            self.dul.join(TICK_S)
 
     def begin_request(self, context_id: int, command: Command) -> Request:
         """Prepare for a request's data set, in the thread that reads.

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from listener.transport.association import ListenerAssociation
 
 
+_DROP_BYTES = 65536
+
+
 class Connection(AssociationSocket):
     """The connection: large reads, each PDU under a deadline, waiting without polling."""
 
@@ -65,6 +68,19 @@ class Connection(AssociationSocket):
                     raise TimeoutError
         del received[count:]
         return received
+
+    def drop_some(self) -> bool:
+        """Read what is there and forget it.
+
+        Returns
+        -------
+        bool
+            Whether there may be more; False: the peer has closed the connection.
+        """
+        try:
+            return bool(self.socket.recv(_DROP_BYTES))
+        except OSError:
+            return False
 
     def cut(self) -> None:
         """End the connection from another thread; the one that reads from it sees its end."""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from listener.transport.association import ListenerAssociation
 
 
+_MAX_UNSERVED = 8  # requests in one PDU: each may hold an open file until it is served
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request of a peer."""
@@ -107,6 +110,8 @@ class Messages(DIMSEServiceProvider):
         self._command_bytes += fragment.data
         if self._request is not None or len(self._command_bytes) > commands.MAX_COMMAND_BYTES:
             raise ProtocolViolation("Received a command within another message, or one that is too long.")
+        if self._unserved >= _MAX_UNSERVED:
+            raise ProtocolViolation("Received more requests at once than are answered one after the other.")
         if fragment.is_last:
             command = commands.read_command(bytes(self._command_bytes))
             self._command_bytes.clear()

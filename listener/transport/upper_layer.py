@@ -43,6 +43,7 @@ class _StateMachine(StateMachine):
         if event in {"Evt12", "Evt15", "Evt17", "Evt18"}:  # release, abort, closed, timed out
             if self.current_state == "Sta1":
                 self.dul.to_user_queue.put(None)
+                self.dul._kill_thread = True
             self.dul.assoc.dimse.wake()
 
 
@@ -69,6 +70,8 @@ class UpperLayer(DULServiceProvider):
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
         self._heard_at = time.monotonic()
+        self._message_since: float | None = None
+        self._is_lingering = False
 
     def wake(self) -> None:
         """End the wait for the network: something is to be sent, or read again, or the service stops."""
@@ -105,8 +108,10 @@ class UpperLayer(DULServiceProvider):
 
     def _is_transport_event(self) -> bool:
         if self.state_machine.current_state == "Sta13":
-            return bool(super()._is_transport_event())
-        if self._is_to_end():
+            self._linger()
+        elif self._breaks_off():
+            self.event_queue.put("Evt19")
+        elif self._is_to_end():
             self.socket.close()
         elif self.assoc.dimse.is_serving:
             self._wait_for_wake()
@@ -114,16 +119,39 @@ class UpperLayer(DULServiceProvider):
             self._read_pdu_data()
             self._heard_at = time.monotonic()
         self._drop_wakes()
-        self._process_recv_primitive()
+        if self.state_machine.current_state != "Sta13":
+            self._process_recv_primitive()
         return False
 
+    def _linger(self) -> None:
+        """Wait for the peer to close, until the ARTIM timer runs out; what it still sends is dropped.
+
+        If we closed first, with bytes of the peer unread, it would see a reset connection and never our
+        reject, abort or answer to its release.
+        """
+        if not self._is_lingering:
+            self._is_lingering = True
+            self.assoc.wait_aside()
+        if self.socket.wait(self._wake_receiver, TICK_S) and not self.socket.drop_some():
+            self.socket.close()
+
+    def _breaks_off(self) -> bool:
+        """Whether the peer fell silent within a message, or takes too long over it."""
+        dimse, timeouts = self.assoc.dimse, self.assoc.timeouts
+        if self.state_machine.current_state != "Sta6" or dimse.is_serving or not dimse.is_receiving:
+            self._message_since = None
+            return False
+        now = time.monotonic()
+        self._message_since = self._message_since or now
+        return now - self._heard_at > timeouts.dimse_s or now - self._message_since > timeouts.message_s
+
     def _is_to_end(self) -> bool:
-        """Whether the peer was silent for too long, or the service stops and nothing is in flight."""
+        """Whether the association was idle for too long, or the service stops and nothing is in flight."""
         dimse = self.assoc.dimse
         if self.state_machine.current_state != "Sta6" or dimse.is_serving or not self.to_provider_queue.empty():
             return False
         if dimse.is_receiving:
-            return time.monotonic() - self._heard_at > self.assoc.timeouts.dimse_s
+            return False
         return self.assoc.is_draining or time.monotonic() - self._heard_at > self.assoc.timeouts.idle_s
 
     def _wait_for_wake(self) -> None:
@@ -148,6 +176,9 @@ class UpperLayer(DULServiceProvider):
                 self.event_queue.put("Evt19")
                 return
             body = self.socket.recv(length)
+        except TimeoutError:
+            self.event_queue.put("Evt19")  # a PDU that does not get complete
+            return
         except OSError:
             self.event_queue.put("Evt17")
             return
@@ -162,9 +193,11 @@ class UpperLayer(DULServiceProvider):
     def _decode_other(self, encoded: bytearray) -> None:
         try:
             pdu, event = self._decode_pdu(encoded)
+            primitive = pdu.to_primitive()  # here, because what it refuses would end the thread in the state machine
         except Exception as error:  # noqa: BLE001 (third-party decoding of a peer's bytes: any of them is a bad PDU)
             log.info("bad_pdu", kind=type(error).__name__)
             self.event_queue.put("Evt19")
             return
+        pdu.to_primitive = lambda: primitive
         self._recv_pdu.put(pdu)
         self.event_queue.put(event)
