@@ -14,7 +14,7 @@ import typer
 
 from cxr.errors import StorageError
 from db.display import print_json, print_table, progress_bar, say
-from db.filters import Format, ResultFilter
+from db.filters import Format, IdentifierForm, ResultFilter
 from db.selection import with_selection
 from db.session_cli import AsJson, open_audit, settings_of
 
@@ -54,7 +54,7 @@ def list_(
         rows = list_results(session, page)
         matching = len(rows) if as_json else count_results(session, which)
     if as_json:
-        names = [name for name in columns(identified=True) if name != "patient_id"]
+        names = [name for name in columns(IdentifierForm.FULL) if name != "patient_id"]
         for row in rows:
             print_json(as_record(row, names))
         return
@@ -92,30 +92,40 @@ def export(
     which: ResultFilter,
     form: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.CSV,
     out: Annotated[Path | None, typer.Option("--out", help="File to write; else standard output.")] = None,
-    identified: Annotated[
-        bool, typer.Option("--identified", help="With patient ID and accession number, which stay out otherwise.")
-    ] = False,
+    identifiers: Annotated[
+        IdentifierForm,
+        typer.Option(help="UIDs, patient ID, accession number: keyed pseudonyms, none, the UIDs alone, or all."),
+    ] = IdentifierForm.PSEUDONYM,
+    identified: Annotated[bool, typer.Option("--identified", help="The same as --identifiers full.")] = False,
 ) -> None:
-    """Export results, the earliest first; UIDs are in, patient ID and accession number only if asked for.
+    """Export results, the earliest first; without what names a patient, unless that is asked for.
 
     Example: cxr audit export --format parquet --out results.parquet --since 2026-01-01
     """
     from db.export import write_csv, write_json, write_parquet
+    from db.identifiers import load_identifiers
+    from db.masking import masked
     from db.results import count_results, iterate_results
 
     if form is Format.PARQUET and out is None:
         raise typer.BadParameter("Parquet goes to a file: name one", param_hint="--out")
-    with open_audit(settings_of(ctx)) as database, progress_bar("Exporting") as advance:
+    identifiers = IdentifierForm.FULL if identified else identifiers
+    settings = settings_of(ctx)
+    with open_audit(settings) as database, progress_bar("Exporting") as advance:
+        keyed = load_identifiers(
+            "pseudonym", settings.pseudonym_key_path, create=identifiers is IdentifierForm.PSEUDONYM
+        )
         with database.read() as session:
             total = count_results(session, which) if advance else 0
-        rows = _counted(iterate_results(database, which), total, advance)
+        stored = _counted(iterate_results(database, which), total, advance)
+        rows = masked(database, stored, identifiers, keyed)
         if form is Format.PARQUET and out is not None:
             with _draft(out) as draft:
-                count = write_parquet(rows, draft, identified=identified)
+                count = write_parquet(rows, draft, form=identifiers)
         else:
             write = write_csv if form is Format.CSV else write_json
             with _stream(out) as stream:
-                count = write(rows, stream, identified=identified)
+                count = write(rows, stream, form=identifiers)
     if out is not None:
         say(f"{count} rows written.")
 

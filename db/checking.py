@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from db.schema import revisions
 from db.spool import Spool
 from db.tables import Image, Report
 
+_COPY_PREFIX = ".check-"
+_ABANDONED_AFTER_S = 3600.0
 _RESTORE: Mapping[str, str] = MappingProxyType(
     {
         "image": "Have the image sent again, unchanged: that puts it back. Or restore it from a copy of the spool.",
@@ -169,10 +173,19 @@ def audit_key(database: Database) -> bytes:
 
 @contextmanager
 def _copy_of(database: Database, progress: Progress | None) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix=".check-", dir=database.path.parent) as folder:
+    _remove_abandoned(database.path.parent)
+    with tempfile.TemporaryDirectory(prefix=_COPY_PREFIX, dir=database.path.parent) as folder:
         copy = Path(folder) / database.path.name
         copy_database(database.path, copy, progress=progress)
         yield copy
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove copies that a killed check left: they hold what the database held then."""
+    limit = time.time() - _ABANDONED_AFTER_S
+    for leftover in folder.glob(f"{_COPY_PREFIX}*"):
+        if leftover.stat().st_mtime < limit:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _verify_copy(path: Path, key: bytes, heads: Iterable[Head]) -> ChainReport:

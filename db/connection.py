@@ -72,6 +72,7 @@ def make_engine(path: Path, *, begin: str, query_only: bool = False, foreign_key
         connection.isolation_level = None  # sqlite3 itself begins no transactions
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
+        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
         connection.execute(f"PRAGMA query_only = {int(query_only)}")
 
     def on_begin(connection: Connection) -> None:

@@ -1,29 +1,38 @@
 """Results as lines of JSON, CSV or Parquet.
 
-What names a person stays out unless it is asked for: the patient's ID and the accession number.
-DICOM UIDs are in, so that results can be joined with images; they are pseudonyms, not anonymous.
+Which identifiers are in is the caller's choice (`db.filters.IdentifierForm`); `db.masking` makes pseudonyms.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, TextIO
 
 from cxr.errors import StorageError
+from db.filters import IdentifierForm
 from db.records import ResultRow
 
 if TYPE_CHECKING:
     import pyarrow
 
-IDENTIFYING = frozenset({"patient_id", "accession_number"})
+_UIDS = frozenset({"sop_instance_uid", "study_instance_uid", "series_instance_uid"})
+_PERSONAL = frozenset({"patient_id", "accession_number"})
+_LEFT_OUT: Mapping[IdentifierForm, frozenset[str]] = MappingProxyType(
+    {
+        IdentifierForm.PSEUDONYM: frozenset({"study_date"}),
+        IdentifierForm.NONE: _UIDS | _PERSONAL | {"study_date"},
+        IdentifierForm.UIDS: _PERSONAL,
+        IdentifierForm.FULL: frozenset(),
+    }
+)
 COLUMNS = tuple(field.name for field in fields(ResultRow))
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _ROW_GROUP = 10_000
@@ -31,9 +40,9 @@ _ROW_GROUP = 10_000
 Plain = str | int | float | bool | None
 
 
-def columns(*, identified: bool) -> tuple[str, ...]:
+def columns(form: IdentifierForm) -> tuple[str, ...]:
     """Names of the columns of an export, in order."""
-    return tuple(name for name in COLUMNS if identified or name not in IDENTIFYING)
+    return tuple(name for name in COLUMNS if name not in _LEFT_OUT[form])
 
 
 def as_record(row: ResultRow, names: Iterable[str] = COLUMNS) -> dict[str, Plain]:
@@ -49,7 +58,7 @@ def as_record(row: ResultRow, names: Iterable[str] = COLUMNS) -> dict[str, Plain
     return {name: _plain(getattr(row, name)) for name in names}
 
 
-def write_json(rows: Iterable[ResultRow], stream: TextIO, *, identified: bool) -> int:
+def write_json(rows: Iterable[ResultRow], stream: TextIO, *, form: IdentifierForm) -> int:
     """Write one object per line.
 
     Returns
@@ -57,13 +66,13 @@ def write_json(rows: Iterable[ResultRow], stream: TextIO, *, identified: bool) -
     int
         How many rows.
     """
-    names, count = columns(identified=identified), 0
+    names, count = columns(form), 0
     for count, row in enumerate(rows, start=1):  # noqa: B007 (the count is the result)
         stream.write(json.dumps(as_record(row, names), ensure_ascii=False) + "\n")
     return count
 
 
-def write_csv(rows: Iterable[ResultRow], stream: TextIO, *, identified: bool) -> int:
+def write_csv(rows: Iterable[ResultRow], stream: TextIO, *, form: IdentifierForm) -> int:
     """Write CSV with a header line (RFC 4180).
 
     A text that a spreadsheet would run as a formula gets an apostrophe in front
@@ -74,7 +83,7 @@ def write_csv(rows: Iterable[ResultRow], stream: TextIO, *, identified: bool) ->
     int
         How many rows, the header aside.
     """
-    names, count = columns(identified=identified), 0
+    names, count = columns(form), 0
     writer = csv.writer(stream)
     writer.writerow(names)
     for count, row in enumerate(rows, start=1):  # noqa: B007
@@ -82,7 +91,7 @@ def write_csv(rows: Iterable[ResultRow], stream: TextIO, *, identified: bool) ->
     return count
 
 
-def write_parquet(rows: Iterable[ResultRow], path: Path, *, identified: bool) -> int:
+def write_parquet(rows: Iterable[ResultRow], path: Path, *, form: IdentifierForm) -> int:
     """Write Apache Parquet; times are UTC timestamps.
 
     Returns
@@ -102,7 +111,7 @@ def write_parquet(rows: Iterable[ResultRow], path: Path, *, identified: bool) ->
         raise StorageError(
             "Parquet needs pyarrow, which this installation lacks: install cxr-listener[worker], or use csv or json."
         ) from error
-    names, count = columns(identified=identified), 0
+    names, count = columns(form), 0
     schema = pyarrow.schema([(name, _arrow_type(pyarrow, name)) for name in names])
     with parquet.ParquetWriter(path, schema) as writer:
         for chunk in _chunks(rows, _ROW_GROUP):

@@ -42,3 +42,12 @@ class Format(StrEnum):
     CSV = "csv"
     JSON = "json"  # one object per line
     PARQUET = "parquet"
+
+
+class IdentifierForm(StrEnum):
+    """What an export says of identifiers."""
+
+    PSEUDONYM = "pseudonym"  # keyed: rows of one patient, study or image still meet
+    NONE = "none"  # no such column
+    UIDS = "uids"  # DICOM UIDs as stored, to join with images; neither patient ID nor accession number
+    FULL = "full"  # everything as stored

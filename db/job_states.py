@@ -8,6 +8,8 @@
     not_scored │           ▼
       ▲        └─────── failed
       └───────────────────┘  discarded
+
+A patient who is forgotten takes a job out of any of these: what is not finished becomes ``not_scored``.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ INITIAL_STATES = frozenset({JobState.HELD, JobState.QUEUED, JobState.NOT_SCORED}
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
         JobState.HELD: frozenset({JobState.QUEUED, JobState.NOT_SCORED}),
-        JobState.QUEUED: frozenset({JobState.SCORING}),
-        JobState.SCORING: frozenset({JobState.REPORTED, JobState.QUEUED, JobState.FAILED}),
+        JobState.QUEUED: frozenset({JobState.SCORING, JobState.NOT_SCORED}),
+        JobState.SCORING: frozenset({JobState.REPORTED, JobState.QUEUED, JobState.FAILED, JobState.NOT_SCORED}),
         JobState.FAILED: frozenset({JobState.QUEUED, JobState.NOT_SCORED}),
         JobState.REPORTED: frozenset(),
         JobState.NOT_SCORED: frozenset(),

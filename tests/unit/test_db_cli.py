@@ -174,11 +174,17 @@ def test_audit_show_of_an_unknown_image_is_exit_code_1(site: Any, cxr: Cxr) -> N
     assert "Traceback" not in done.stderr
 
 
-def test_audit_export_leaves_patients_out_unless_asked(site: Any, cxr: Cxr, tmp_path: Path) -> None:
+def test_audit_export_names_nobody_unless_asked(site: Any, cxr: Cxr, tmp_path: Path, uid_of: Any) -> None:
     plain = cxr("audit", "export", "--finding", "covid19")
     rows = list(csv.DictReader(io.StringIO(plain.stdout)))
     assert [row["score"] for row in rows] == ["0.9", "0.2"]
-    assert not {"patient_id", "accession_number"} & set(rows[0])
+    assert not [word for word in ("SYN1", "ACC-ONE", uid_of(1), "20260110") if word in plain.stdout]
+    assert rows[0]["patient_id"] != rows[1]["patient_id"]
+    assert cxr("audit", "export", "--finding", "covid19").stdout == plain.stdout  # the same pseudonyms again
+    uids = cxr("audit", "export", "--finding", "covid19", "--identifiers", "uids")
+    assert uid_of(1) in uids.stdout
+    assert "ACC-ONE" not in uids.stdout
+    assert uid_of(1) not in cxr("audit", "export", "--identifiers", "none").stdout
     out = tmp_path / "out.json"
     done = cxr("audit", "export", "--format", "json", "--identified", "--out", str(out), "--state", "failed")
     assert (done.returncode, done.stdout) == (0, "")

@@ -16,6 +16,7 @@ import pytest
 
 from cxr.domain import JobState, PackageStatus, View
 from db.export import COLUMNS, as_record, columns, write_csv, write_json, write_parquet
+from db.filters import IdentifierForm
 from db.records import ResultRow
 
 ROW = ResultRow(
@@ -54,9 +55,12 @@ DESIGN_NAMES = {
 }  # fmt: skip
 
 
-def as_csv(*rows: ResultRow, identified: bool = True) -> list[dict[str, str]]:
+UIDS = {"sop_instance_uid", "study_instance_uid", "series_instance_uid"}
+
+
+def as_csv(*rows: ResultRow, form: IdentifierForm = IdentifierForm.FULL) -> list[dict[str, str]]:
     stream = io.StringIO(newline="")
-    assert write_csv(rows, stream, identified=identified) == len(rows)
+    assert write_csv(rows, stream, form=form) == len(rows)
     return list(csv.DictReader(io.StringIO(stream.getvalue(), newline="")))
 
 
@@ -66,7 +70,7 @@ def test_the_names_that_are_interface_are_there() -> None:
 
 def test_json_has_one_typed_object_per_line() -> None:
     stream = io.StringIO()
-    assert write_json([ROW, ROW], stream, identified=True) == 2
+    assert write_json([ROW, ROW], stream, form=IdentifierForm.FULL) == 2
     first, second, end = stream.getvalue().split("\n")
     assert (first, end) == (second, "")
     record = json.loads(first)
@@ -76,13 +80,22 @@ def test_json_has_one_typed_object_per_line() -> None:
     assert (record["score"], record["at_or_above"], record["delivered"]) == (0.25, False, None)
 
 
-def test_identifying_columns_stay_out_unless_asked_for() -> None:
-    for identified in (False, True):
-        stream = io.StringIO()
-        write_json([ROW], stream, identified=identified)
-        assert ("SYN1" in stream.getvalue(), "ACC1" in stream.getvalue()) == (identified, identified)
-        assert {"patient_id", "accession_number"} <= set(columns(identified=identified)) or not identified
-        assert ("SYN1" in str(as_csv(ROW, identified=identified))) is identified
+@pytest.mark.parametrize(
+    ("form", "left_out"),
+    [
+        (IdentifierForm.FULL, set()),
+        (IdentifierForm.UIDS, {"patient_id", "accession_number"}),
+        (IdentifierForm.PSEUDONYM, {"study_date"}),
+        (IdentifierForm.NONE, {"patient_id", "accession_number", "study_date", *UIDS}),
+    ],
+)
+def test_what_identifies_is_in_only_if_asked_for(form: IdentifierForm, left_out: set[str]) -> None:
+    assert set(COLUMNS) - set(columns(form)) == left_out
+    stream = io.StringIO()
+    write_json([ROW], stream, form=form)
+    assert set(json.loads(stream.getvalue())) == set(columns(form))
+    (record,) = as_csv(ROW, form=form)
+    assert set(record) == set(columns(form))
 
 
 def test_csv_has_a_header_and_empty_cells_for_what_is_absent() -> None:
@@ -95,8 +108,8 @@ def test_csv_has_a_header_and_empty_cells_for_what_is_absent() -> None:
 
 def test_no_rows_give_a_header_alone() -> None:
     stream = io.StringIO(newline="")
-    assert write_csv([], stream, identified=False) == 0
-    assert stream.getvalue() == ",".join(columns(identified=False)) + "\r\n"
+    assert write_csv([], stream, form=IdentifierForm.UIDS) == 0
+    assert stream.getvalue() == ",".join(columns(IdentifierForm.UIDS)) + "\r\n"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +134,7 @@ def test_a_negative_number_is_a_number() -> None:
 def test_parquet_keeps_types_and_absent_values(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     empty = dataclasses.replace(ROW, image_id=2, finding=None, score=None, scored_at=None, at_or_above=None)
-    assert write_parquet(iter([ROW, empty]), tmp_path / "out.parquet", identified=True) == 2
+    assert write_parquet(iter([ROW, empty]), tmp_path / "out.parquet", form=IdentifierForm.FULL) == 2
     table = parquet.read_table(tmp_path / "out.parquet")
     assert table.column_names == list(COLUMNS)
     types = {
@@ -142,14 +155,16 @@ def test_parquet_keeps_types_and_absent_values(tmp_path: Path) -> None:
 
 def test_parquet_without_identifiers(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    write_parquet([ROW], tmp_path / "out.parquet", identified=False)
+    write_parquet([ROW], tmp_path / "out.parquet", form=IdentifierForm.UIDS)
     assert not {"patient_id", "accession_number"} & set(parquet.read_table(tmp_path / "out.parquet").column_names)
 
 
 def test_many_rows_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("db.export._ROW_GROUP", 10)
-    count = write_parquet((dataclasses.replace(ROW, image_id=n) for n in range(25)), tmp_path / "out", identified=True)
+    count = write_parquet(
+        (dataclasses.replace(ROW, image_id=n) for n in range(25)), tmp_path / "out", form=IdentifierForm.FULL
+    )
     assert count == 25
     assert parquet.read_table(tmp_path / "out").column("image_id").to_pylist() == list(range(25))
     assert parquet.ParquetFile(tmp_path / "out").num_row_groups == 3
@@ -162,9 +177,10 @@ import sys
 sys.modules["pyarrow"] = None
 from pathlib import Path
 from db.export import write_parquet
+from db.filters import IdentifierForm
 from cxr.errors import StorageError
 try:
-    write_parquet([], Path(sys.argv[1]), identified=False)
+    write_parquet([], Path(sys.argv[1]), form=IdentifierForm.UIDS)
 except StorageError as error:
     print(error)
 """

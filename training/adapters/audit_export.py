@@ -28,7 +28,7 @@ def index(
     root: Path,
     *,
     labels: Annotated[str, "The CSV of labels, in the folder: a UID or accession number, and a label."] = "labels.csv",
-    export: Annotated[str, "The CSV of `cxr audit export`, in the folder."] = "export.csv",
+    export: Annotated[str, "The CSV of `cxr audit export --identifiers uids`, in the folder."] = "export.csv",
     column: Annotated[tuple[str, ...], "Our name of a column and the CSV's, e.g. result=diagnosis."] = (),
     word: Annotated[tuple[str, ...], "A class and the CSV's word for it, e.g. covid19=nachgewiesen."] = (),
     positive: Annotated[str, "Class of positive labels."] = "covid19",
