@@ -3,9 +3,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FILMS ?= ../shared/data/images.csv
+RUNS ?= runs/default-model
 DEBIAN_PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java sqlite3
 
-.PHONY: run install test test-long soak check format docs lock peers bench wheel clean
+.PHONY: default-model run install test test-long soak check format docs lock peers bench wheel clean
 
 run: install ## Start the service with its defaults: SQLite, loopback, ./var
 	$(BIN)/cxr serve
@@ -52,6 +54,9 @@ lock: ## Renew locks/ (needs uv); hashes of every file, no index host
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url $$what --output-file locks/$$name.txt || exit 1; \
 	done
+
+default-model: install ## Train the default model from the shared films, FILMS=.../images.csv; goes on where it was stopped
+	BIN=$(BIN) configs/default-model.sh $(FILMS) $(RUNS)
 
 wheel: install ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
