@@ -154,7 +154,7 @@ def check_copy(path: Path, key: bytes, heads: Iterable[Head] = ()) -> tuple[tupl
     """
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            faults = _damage(connection) or [*_dangling(connection), *_schema(connection)]
+            faults = _damage(connection) or [*_dangling(connection), *_schema(connection), *_miscounted(connection)]
     except sqlite3.DatabaseError as error:
         return (Fault(code="damaged_file", message=f"{translate(error)} Restore a backup."),), 0
     if faults:
@@ -240,6 +240,21 @@ def _schema(connection: sqlite3.Connection) -> list[Fault]:
             "Run `cxr db upgrade`.",
         )
     ]
+
+
+def _miscounted(connection: sqlite3.Connection) -> list[Fault]:
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'tally'").fetchone():
+        return []  # of an older schema, which is said by itself
+    kept = set(connection.execute("SELECT subject, state, count FROM tally WHERE count <> 0"))
+    counted = {
+        (subject, *row)
+        for subject in ("job", "delivery")
+        for row in connection.execute(f"SELECT state, count(*) FROM {subject} GROUP BY state")
+    }
+    if kept == counted:
+        return []
+    message = "The counts by state are not those of the rows: they were changed outside the service. Restore a backup."
+    return [Fault(code="changed_row", message=message)]
 
 
 def _broken(chain: ChainReport) -> list[Fault]:

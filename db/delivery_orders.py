@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cxr.domain import DeliveryState
 from cxr.errors import MissingRow
+from db import tally
 from db.audit import EventKind
 from db.delivery_states import known_delivery, move
 from db.records import DeliveryRow
@@ -72,5 +73,4 @@ def list_deliveries(
 
 def count_by_state(session: Session) -> dict[DeliveryState, int]:
     """Return how many deliveries are in each state; states without one are there with 0."""
-    counted = session.execute(select(Delivery.state, func.count()).group_by(Delivery.state))
-    return dict.fromkeys(DeliveryState, 0) | dict(counted.all())
+    return tally.count_by_state(session, "delivery", DeliveryState)

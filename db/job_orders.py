@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cxr.domain import JobState
+from db import tally
 from db.audit import EventKind
 from db.job_states import check_pixels, known_job, move
 from db.records import JobRow
@@ -122,5 +123,4 @@ def list_jobs(session: Session, *, state: JobState | None = None, limit: int | N
 
 def count_by_state(session: Session) -> dict[JobState, int]:
     """Return how many jobs are in each state; states without a job are there with 0."""
-    counted = session.execute(select(Job.state, func.count()).group_by(Job.state))
-    return dict.fromkeys(JobState, 0) | dict(counted.all())
+    return tally.count_by_state(session, "job", JobState)

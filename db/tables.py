@@ -341,6 +341,16 @@ class Custody(Base):
     until: Mapped[datetime]
 
 
+class Tally(Base):
+    """How many rows of a table are in a state; kept by triggers (``db.views``), so that counting reads no history."""
+
+    __tablename__ = "tally"
+
+    subject: Mapped[str] = mapped_column(String(16), primary_key=True)  # job | delivery
+    state: Mapped[str] = mapped_column(String(16), primary_key=True)
+    count: Mapped[int]
+
+
 class Event(Base):
     """One thing that happened; append-only (triggers in ``db.views``) and chained (``db.audit``)."""
 

@@ -196,6 +196,45 @@ WHEN NEW.id IS NOT (SELECT coalesce(max(id), 0) + 1 FROM event)
 BEGIN
     SELECT RAISE(ABORT, 'events are numbered without gaps');
 END""",
+    # Counting by state reads a handful of rows, whatever the history.
+    "job_tally_insert": """
+AFTER INSERT ON job
+BEGIN
+    INSERT INTO tally (subject, state, count) VALUES ('job', NEW.state, 1)
+    ON CONFLICT (subject, state) DO UPDATE SET count = count + 1;
+END""",
+    "job_tally_update": """
+AFTER UPDATE OF state ON job
+WHEN OLD.state IS NOT NEW.state
+BEGIN
+    UPDATE tally SET count = count - 1 WHERE subject = 'job' AND state = OLD.state;
+    INSERT INTO tally (subject, state, count) VALUES ('job', NEW.state, 1)
+    ON CONFLICT (subject, state) DO UPDATE SET count = count + 1;
+END""",
+    "job_tally_delete": """
+AFTER DELETE ON job
+BEGIN
+    UPDATE tally SET count = count - 1 WHERE subject = 'job' AND state = OLD.state;
+END""",
+    "delivery_tally_insert": """
+AFTER INSERT ON delivery
+BEGIN
+    INSERT INTO tally (subject, state, count) VALUES ('delivery', NEW.state, 1)
+    ON CONFLICT (subject, state) DO UPDATE SET count = count + 1;
+END""",
+    "delivery_tally_update": """
+AFTER UPDATE OF state ON delivery
+WHEN OLD.state IS NOT NEW.state
+BEGIN
+    UPDATE tally SET count = count - 1 WHERE subject = 'delivery' AND state = OLD.state;
+    INSERT INTO tally (subject, state, count) VALUES ('delivery', NEW.state, 1)
+    ON CONFLICT (subject, state) DO UPDATE SET count = count + 1;
+END""",
+    "delivery_tally_delete": """
+AFTER DELETE ON delivery
+BEGIN
+    UPDATE tally SET count = count - 1 WHERE subject = 'delivery' AND state = OLD.state;
+END""",
 }
 
 STATEMENTS = (
