@@ -128,10 +128,11 @@ class Scorer:
 
         manifest = self.package.manifest
         pixels = to_model_input(file, manifest.recipe, max_megapixels=self._settings.worker.max_megapixels)
-        output = self._model().score(pixels[None])
-        warnings = self._input_gate().warnings(pixels, output, 0, shape=self._shape_of(file))
+        seen = self._model().see(pixels)
+        output = self._model().score(seen.pixels[None])
+        warnings = self._input_gate().warnings(seen, output, 0, shape=self._shape_of(file))
         if overlay is not None:
-            self._write_overlay(overlay, pixels, output)
+            self._write_overlay(overlay, seen.pixels, output)
         for entry, probability in zip(manifest.classes, output.probabilities[0], strict=True):
             yield FileScore(
                 file=str(file),

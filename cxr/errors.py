@@ -17,6 +17,7 @@ received, what is accepted and what to do, and carry no patient value, path or f
     │  ├─ UnsupportedPixels
     │  ├─ DamagedPixels
     │  ├─ MissingPixels
+    │  ├─ LungsNotFound
     │  └─ MissingObject
     ├─ DecoderError                      the decoder crashed or timed out: retryable
     ├─ DeviceExhausted                   the device's memory does not suffice: retryable
@@ -118,6 +119,12 @@ class MissingPixels(ImageError):
     """The object has no pixel data."""
 
     code = "missing_pixels"
+
+
+class LungsNotFound(ImageError):
+    """The model sees lungs alone, and none were found in the picture."""
+
+    code = "no_lungs"
 
 
 class MissingObject(ImageError):

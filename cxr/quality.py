@@ -22,6 +22,7 @@ ASPECT: Final = "aspect"
 FLAT: Final = "flat"
 OUTLIER: Final = "outlier"
 UNSURE: Final = "unsure"
+ONE_LUNG: Final = "one_lung"
 
 WARNINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -31,9 +32,11 @@ WARNINGS: Final[Mapping[str, str]] = MappingProxyType(
         FLAT: "The picture has hardly any shades of grey.",
         OUTLIER: "The picture is unlike those that the model was trained with (Mahalanobis distance of its features).",
         UNSURE: "The score fits both answers, or neither (split-conformal prediction).",
+        ONE_LUNG: "The model sees lungs alone, and nearly all that was found lies on one side of the picture.",
     }
 )
-"""What each code of a warning says. The first four are of every image, the last two of packages with an input gate."""
+"""What each code of a warning says. The first four are of every image, the next two of packages with an input gate,
+the last of packages with a lung mask."""
 
 _BRIGHTER = 0.05  # of the grey scale
 _MOST_BLACK = 0.5

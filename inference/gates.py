@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxr.domain import PackageStatus
 from cxr.golden import GOLDEN_FILE, GOLDEN_TOLERANCE
+from cxr.lungs import component_of
 from cxr.package import MODEL_FILE, ModelPackage
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ CALIBRATION = "calibration"
 SUBGROUPS = "subgroups"
 BLANKED = "blanked_lungs"
 GOLDEN = "golden_images"
+LUNG_MASK = "lung_mask"
 
 CHANCE = 0.5
 """The area of a model that knows nothing."""
@@ -37,12 +39,17 @@ _ABSENT = "not in the package"
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """What one gate says: what was found, against what bar."""
+    """What one gate says: what was found, against what bar.
+
+    ``is_acceptable`` is whether a package may be promoted past it; it is not where serving would show
+    the model other images than it knows.
+    """
 
     name: str
     is_passed: bool
     figure: str
     bar: str
+    is_acceptable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +123,23 @@ def judge_by_status(package: ModelPackage, active: ModelPackage | None) -> Seque
     -------
     Sequence[GateResult]
         Gate ``trained``: the weights are not random. Gate ``evaluated``, of packages that claim to be:
-        their figures are inside.
+        their figures are inside. Gate ``lung_mask``, of packages that see lungs alone.
     """
     manifest = package.manifest
     is_trained = manifest.status is not PackageStatus.UNTRAINED
     gates = [GateResult(TRAINED, is_trained, "trained" if is_trained else "random weights", "trained weights")]
     if manifest.status is PackageStatus.EVALUATED:
         gates.append(_evaluated(package))
-    return gates
+    return [*gates, *_judge_mask(package)]
+
+
+def _judge_mask(package: ModelPackage) -> Iterator[GateResult]:
+    """Judge whether serving can show the model what training showed it: not a question of figures."""
+    component = component_of(package.manifest)
+    if component is not None:
+        has_model = component.source == "model"
+        figure = "its mask model" if has_model else "trained on drawn masks, without a mask model to find lungs with"
+        yield GateResult(LUNG_MASK, has_model, figure, "the mask model that it was trained with", is_acceptable=False)
 
 
 def _evaluated(package: ModelPackage) -> GateResult:

@@ -33,10 +33,11 @@ def golden_difference(package: ModelPackage) -> float:
         If the graph is not one that is served.
     """
     images = read_golden(package)
+    model = Model.load(package, device=CPU)
     try:
-        batch = np.stack([to_model_input(image.path, package.manifest.recipe) for image in images])
+        batch = np.stack([model.see(to_model_input(image.path, package.manifest.recipe)).pixels for image in images])
     except (ImageError, OSError) as error:
         raise DamagedPackage("A golden image can't be read: export the model again.") from error
-    given = Model.load(package, device=CPU).score(batch).probabilities
+    given = model.score(batch).probabilities
     expected = np.array([image.probabilities for image in images])
     return float(np.abs(given - expected).max())

@@ -69,27 +69,27 @@ def check_graph_file(path: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_members(archive)
+            _check_members(archive, path.name)
             config = json.loads(archive.read("config.json"))
             with archive.open("model.weights.h5") as weights, h5py.File(weights, "r") as file:
                 _check_links(file)
     except (zipfile.BadZipFile, OSError, ValueError, RecursionError, KeyError) as error:
         raise DamagedPackage(
-            "model.keras is not a Keras 3 archive: export the model with Keras 3 in the .keras format."
+            f"{path.name} is not a Keras 3 archive: export the model with Keras 3 in the .keras format."
         ) from error
     if not isinstance(config, dict):
-        raise DamagedPackage("model.keras describes no graph: export the model with Keras 3 in the .keras format.")
+        raise DamagedPackage(f"{path.name} describes no graph: export the model with Keras 3 in the .keras format.")
     # How it was trained is not read: the model is loaded without it.
     config.pop("compile_config", None)
     for name, entry in _objects(config, "model"):
         _check_object(name, entry)
 
 
-def _check_members(archive: zipfile.ZipFile) -> None:
+def _check_members(archive: zipfile.ZipFile, file: str) -> None:
     members = {info.filename: info for info in archive.infolist()}
     if set(members) != MEMBERS or len(members) != len(archive.infolist()):
         raise IncompatiblePackage(
-            f"model.keras may hold {', '.join(sorted(MEMBERS))} and nothing else: export the model without assets."
+            f"{file} may hold {', '.join(sorted(MEMBERS))} and nothing else: export the model without assets."
         )
     if members["config.json"].file_size > MAX_CONFIG_BYTES:
         raise IncompatiblePackage(f"The graph's description is larger than {MAX_CONFIG_BYTES >> 20} MiB.")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cxr.input_gate import FeatureSpace, GateComponent, component_of, is_unsure, read_space
+from cxr.lungs import Seen
 from cxr.package import ModelPackage
-from cxr.quality import OUTLIER, UNSURE, quality_warnings
+from cxr.quality import ONE_LUNG, OUTLIER, UNSURE, quality_warnings
 from inference.batches import ModelOutput
 
 
@@ -43,15 +41,13 @@ class InputGate:
         component = component_of(package.manifest)
         return cls(package, component, None if component is None else read_space(package.folder / component.file))
 
-    def warnings(
-        self, pixels: NDArray[np.float32], output: ModelOutput, row: int, *, shape: tuple[int, int] | None
-    ) -> tuple[str, ...]:
+    def warnings(self, seen: Seen, output: ModelOutput, row: int, *, shape: tuple[int, int] | None) -> tuple[str, ...]:
         """Check one image of a batch.
 
         Parameters
         ----------
-        pixels
-            What the model saw; shape (size, size, 1), in [0, 1].
+        seen
+            What the model saw, and what it was made of: quality is that of the whole film.
         output
             What the model gave for the batch.
         row
@@ -64,7 +60,9 @@ class InputGate:
         tuple[str, ...]
             Codes of ``cxr.quality.WARNINGS``.
         """
-        found = quality_warnings(pixels, shape)
+        found = quality_warnings(seen.plain, shape)
+        if seen.is_one_sided:
+            found += (ONE_LUNG,)
         if self._is_outlier(output, row):
             found += (OUTLIER,)
         if self._is_unsure(output, row):

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from config.logs import get_logger
 from config.native_logs import quiet_tensorflow
 from cxr.errors import DeviceExhausted, IncompatiblePackage
+from cxr.lungs import LungFinder, Seen
 from cxr.manifest import PackageManifest
 from cxr.package import ModelPackage
 from inference.batches import Explainer, HalvingScorer, ModelOutput, Scorer
 from inference.devices import CPU, Choice, choose_device
 from inference.graph_file import check_graph_file
+from inference.lungs import load_finder
 
 __all__ = ["Model", "ModelOutput"]
 
@@ -36,6 +38,8 @@ class Model:
         Whether an error says that the device's memory did not suffice.
     explain_on
         Puts a graph that gives Grad-CAM maps onto a device; None: there are none.
+    finder
+        Finds the lungs, of which alone the graph knows; None: it knows whole films.
 
     Raises
     ------
@@ -51,8 +55,10 @@ class Model:
         choice: Choice,
         is_exhausted: Callable[[Exception], bool],
         explain_on: Callable[[str], Explainer | None] | None = None,
+        finder: LungFinder | None = None,
     ) -> None:
         self._manifest = manifest
+        self._finder = finder
         self._load_on = load_on
         self._choice = choice
         self._is_exhausted = is_exhausted
@@ -84,6 +90,7 @@ class Model:
         """
         check_graph_file(package.model_path)
         quiet_tensorflow(device)
+        finder = load_finder(package)
         # TensorFlow takes seconds to import, and its native log level has to be set before.
         from inference import runtime  # noqa: PLC0415
 
@@ -105,6 +112,7 @@ class Model:
             choice=choice,
             is_exhausted=runtime.is_exhausted,
             explain_on=explain_on,
+            finder=finder,
         )
         size = package.manifest.input_size
         # The first batch would otherwise pay for the compilation, and find out that the graph gives NaN.
@@ -116,13 +124,28 @@ class Model:
         """Where it scores now: ``cpu`` or ``gpu:N``."""
         return self._device
 
+    def see(self, plain: NDArray[np.float32]) -> Seen:
+        """Make of a prepared picture what the graph knows: the lungs alone, where its package masks.
+
+        Parameters
+        ----------
+        plain
+            Shape (size, size, 1), in [0, 1], from ``cxr.pixels.to_model_input``.
+
+        Raises
+        ------
+        LungsNotFound
+            If there are none.
+        """
+        return Seen(plain, plain) if self._finder is None else self._finder.see(plain)
+
     def score(self, batch: NDArray[np.float32]) -> ModelOutput:
         """Score images; a batch that does not fit the device is halved until it does.
 
         Parameters
         ----------
         batch
-            Shape (N, size, size, 1), in [0, 1], as ``cxr.pixels.to_model_input`` makes each image.
+            Shape (N, size, size, 1), in [0, 1]: the ``pixels`` that ``see`` gives of each image.
 
         Raises
         ------

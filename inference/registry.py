@@ -155,7 +155,11 @@ class Registry:
 
     def judge(self, fingerprint: str) -> Sequence[GateResult]:
         """Return what the gates say about a package, were it promoted now."""
-        return self._judge(self.load(fingerprint), self._active_or_none())
+        return self.judge_package(self.load(fingerprint))
+
+    def judge_package(self, package: ModelPackage) -> Sequence[GateResult]:
+        """Return what the gates say about a verified package, in the registry or not, were it promoted now."""
+        return self._judge(package, self._active_or_none())
 
     def promote(
         self,
@@ -191,7 +195,7 @@ class Registry:
         Raises
         ------
         PromotionRefused
-            If a gate fails that is not accepted.
+            If a gate fails that is not accepted, or that nobody may accept.
         DamagedPackage, IncompatiblePackage
             If the package can't be served.
         """
@@ -200,7 +204,7 @@ class Registry:
             standing = {gate.name: gate.reason for gate in package.manifest.accepted_gates}
             accepted = standing | dict(accept or {})
             failed = [gate for gate in self._judge(package, self._active_or_none()) if not gate.is_passed]
-            refused = [gate for gate in failed if not accepted.get(gate.name)]
+            refused = [gate for gate in failed if not (gate.is_acceptable and accepted.get(gate.name))]
             if refused:
                 raise PromotionRefused(_describe(refused))
             added = [gate for gate in failed if gate.name not in standing]
@@ -329,4 +333,7 @@ class Registry:
 
 def _describe(refused: Sequence[GateResult]) -> str:
     faults = "; ".join(f"gate {gate.name}: {gate.figure} (wanted: {gate.bar})" for gate in refused)
-    return f"The package is not promoted. {faults}. Mend it, or accept the gate by name and with a reason."
+    if all(gate.is_acceptable for gate in refused):
+        return f"The package is not promoted. {faults}. Mend it, or accept the gate by name and with a reason."
+    final = ", ".join(gate.name for gate in refused if not gate.is_acceptable)
+    return f"The package is not promoted. {faults}. Mend it: {final} can't be accepted."

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cxr.errors import IncompatiblePackage
 from cxr.input_gate import component_of
+from cxr.lungs import Segment
 from cxr.manifest import PackageManifest
 from inference.batches import ModelOutput, Scorer
 
@@ -104,6 +105,39 @@ def _with_features(graph: Any, layer: str) -> Any:  # noqa: ANN401
     return keras.Model(graph.inputs, [*graph.outputs, keras.layers.GlobalAveragePooling2D()(maps)])
 
 
+def load_segment(path: Path, size: int) -> Segment:
+    """Load a U-Net that finds lungs; it runs on the CPU, one picture at a time, as in training.
+
+    Parameters
+    ----------
+    path
+        The ``.keras`` file, looked into before (``inference.graph_file``).
+    size
+        Rows and columns that it takes.
+
+    Raises
+    ------
+    IncompatiblePackage
+        If Keras does not load the file, or the graph takes or gives something else.
+    """
+    place = place_of("cpu")
+    with tf.device(place):
+        graph = load_graph(path)
+    shapes = [tuple(each.shape) for each in (*graph.inputs, *graph.outputs)]
+    if shapes != [(None, size, size, 1)] * 2:
+        raise IncompatiblePackage(
+            f"The lung mask's graph takes and gives {_shapes(shapes)}; the package says (images, {size}, {size}, 1): "
+            "export the model again."
+        )
+
+    def segment(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        with tf.device(place):
+            chances = graph(tf.constant(picture[None, :, :, None]), training=False)
+        return np.asarray(chances, np.float32)[0, :, :, 0]
+
+    return segment
+
+
 def place_of(device: str) -> str:
     """Return TensorFlow's name of ``cpu`` or ``gpu:N``."""
     return f"/{device.upper()}" if ":" in device else "/CPU:0"
@@ -124,7 +158,7 @@ def load_graph(path: Path) -> Any:  # noqa: ANN401 (a Keras model)
             return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError, UserWarning) as error:
         raise IncompatiblePackage(
-            f"Keras {keras.__version__} does not load model.keras: export it with this version, or install the one "
+            f"Keras {keras.__version__} does not load {path.name}: export it with this version, or install the one "
             "that package.json names."
         ) from error
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from config.settings import DestinationSettings, WorkerSettings
+    from cxr.lungs import Seen
     from cxr.package import ModelPackage
     from db.engine import Database
     from db.spool import Spool
@@ -156,32 +157,32 @@ class Worker:
 
     def _score(self, batch: Sequence[Prepared], gate: InputGate, model: Model) -> None:
         """Score what could be prepared; an image that could not be fails alone."""
-        ready: list[tuple[ClaimedJob, NDArray[np.float32]]] = []
+        ready: list[tuple[ClaimedJob, Seen]] = []
         for prepared in batch:
             with self._failing_alone([prepared.job]):
-                ready.append((prepared.job, prepared.pixels.result()))
+                ready.append((prepared.job, model.see(prepared.pixels.result())))
         if ready:
             with self._failing_alone([job for job, _ in ready]):
-                output = model.score(np.stack([pixels for _, pixels in ready]))
+                output = model.score(np.stack([seen.pixels for _, seen in ready]))
                 self._report_all(ready, output, gate, model)
         self._in_flight.discard(prepared.job.id for prepared in batch)
         self._reported()
 
     def _report_all(
         self,
-        ready: Sequence[tuple[ClaimedJob, NDArray[np.float32]]],
+        ready: Sequence[tuple[ClaimedJob, Seen]],
         output: ModelOutput,
         gate: InputGate,
         model: Model,
     ) -> None:
-        for row, (job, pixels) in enumerate(ready):
+        for row, (job, seen) in enumerate(ready):
             with self._failing_alone([job]):
-                package, warnings = gate.package, gate.warnings(pixels, output, row, shape=self._reporter.shape_of(job))
+                package, warnings = gate.package, gate.warnings(seen, output, row, shape=self._reporter.shape_of(job))
                 scored = scored_image(output.probabilities[row], package, model.device, self._clock(), warnings)
                 evidence = None if output.evidence is None else output.evidence[row]
                 if evidence is None and self._reporter.saliency:
-                    evidence = model.grad_cam(pixels)
-                self._report(job, scored, package, pixels, evidence)
+                    evidence = model.grad_cam(seen.pixels)
+                self._report(job, scored, package, seen.pixels, evidence)
 
     def _report(
         self,

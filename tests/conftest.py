@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -180,6 +181,54 @@ def tiny_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Mode
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def mask_lungs() -> Callable[..., ModelPackage]:
+    """Copy a package with a lung mask of this graph; by default one that calls lung what is dark.
+
+    ``changes`` are of the component.
+    """
+
+    def make(
+        base: ModelPackage,
+        folder: Path,
+        graph: Any = None,
+        *,
+        status: PackageStatus = PackageStatus.EVALUATED,
+        **changes: Any,
+    ) -> ModelPackage:
+        from cxr.lungs import COMPONENT, FILE, MaskSettings
+        from cxr.package import MODEL_CARD_FILE, MODEL_FILE, write_package
+        from training.model_file import save_network
+
+        folder.mkdir(parents=True, exist_ok=True)
+        written = folder / FILE
+        save_network(_dark_places(32) if graph is None else graph, written, now=NOON)
+        component = {
+            "source": "model",
+            "file": FILE,
+            "sha256": hashlib.sha256(written.read_bytes()).hexdigest(),
+            "settings": MaskSettings(size=32).model_dump(mode="json"),
+        }
+        manifest = base.manifest.model_copy(
+            update={"components": {COMPONENT: component | changes}, "status": status, "files": {}}
+        )
+        contents: dict[str, bytes | Path] = {name: base.folder / name for name in (MODEL_FILE, MODEL_CARD_FILE)}
+        return write_package(folder / "package", manifest, contents | {FILE: written})
+
+    return make
+
+
+def _dark_places(size: int) -> Any:
+    """A graph of one convolution that calls lung what is darker than the middle grey."""
+    import keras
+
+    image = keras.Input((size, size, 1))
+    layer = keras.layers.Conv2D(1, 1, activation="sigmoid")
+    graph = keras.Model(image, layer(image))
+    layer.set_weights([np.full((1, 1, 1, 1), -40, np.float32), np.array([20], np.float32)])
+    return graph
 
 
 @pytest.fixture

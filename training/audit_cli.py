@@ -31,6 +31,14 @@ def audit(
     package: Annotated[
         Path | None, typer.Option(help="Also score test images with painted-over lungs.", metavar="PACKAGE")
     ] = None,
+    mask_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of `cxr train masks` that finds the lungs to paint over. Default: the package's own, else "
+            "the manifest's masks, else a box.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(min=20, help="Images that are scored so, at most.")] = 400,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds and samples.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -52,7 +60,7 @@ def audit(
     report = make_report(
         cases,
         hashed=_hashed(cases) if files else None,
-        blanked=_blanked(package, cases, recipe, limit, seed) if package else (),
+        blanked=_blanked(package, cases, recipe, mask_model, limit, seed) if package else (),
         seed=seed,
     )
     report.to_json(folder / AUDIT_FILE)
@@ -76,13 +84,16 @@ def _hashed(cases: pd.DataFrame) -> Hashed:
         return hash_files([Path(path) for path in cases["path"]], watch=watch)
 
 
-def _blanked(package: Path, cases: pd.DataFrame, recipe: str, limit: int, seed: int) -> tuple[BlankedAudit, ...]:
+def _blanked(
+    package: Path, cases: pd.DataFrame, recipe: str, mask_model: Path | None, limit: int, seed: int
+) -> tuple[BlankedAudit, ...]:
     from training.blanked_package import audit_package
     from training.recipe import load_recipe
 
     tested = cases[cases["split"] == "test"] if (cases["split"] == "test").any() else cases
     labels = load_recipe(recipe).task.labels
-    return audit_package(package, tested.reset_index(drop=True), labels=labels, limit=limit, seed=seed)
+    tested = tested.reset_index(drop=True)
+    return audit_package(package, tested, labels=labels, limit=limit, seed=seed, mask_model=mask_model)
 
 
 def _draw(report: AuditReport, cases: pd.DataFrame, folder: Path, recipe: str, seed: int) -> None:

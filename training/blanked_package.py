@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -13,6 +14,8 @@ from cxr.errors import ImageError, ManifestError
 from cxr.package import MODEL_FILE, load_package
 from cxr.pixels import to_model_input
 from training.blanking import BlankedAudit, Images, blanked_audit
+from training.mask_model import lungs_with, masking_in, open_mask_model
+from training.self_audit import lungs_at, lungs_or_box
 from training.splits import groups
 
 BATCH = 32
@@ -25,6 +28,7 @@ def audit_package(
     labels: Mapping[str, Sequence[str]] | None = None,
     limit: int = 400,
     seed: int = 0,
+    mask_model: Path | None = None,
 ) -> tuple[BlankedAudit, ...]:
     """Ask a package about images without lungs.
 
@@ -40,6 +44,9 @@ def audit_package(
         Images that are scored at most, drawn at random.
     seed
         Of the draw.
+    mask_model
+        Folder of the mask model that finds the lungs; None: the package's own does, or else the
+        manifest's masks tell, or else a box is painted over.
 
     Returns
     -------
@@ -57,15 +64,20 @@ def audit_package(
     manifest = loaded.manifest
     labelled = cases[cases["label"] != ""]
     drawn = labelled.sample(min(limit, len(labelled)), random_state=seed).reset_index(drop=True)
-    images, rows = [], []
-    for row, path in enumerate(drawn["path"]):
+    masking = masking_in(loaded)
+    lungs = masking.lungs if mask_model is None else lungs_with(open_mask_model(mask_model))
+    images, masks, rows = [], [], []
+    for row, (path, mask) in enumerate(zip(drawn["path"], drawn["mask_path"], strict=True)):
         try:
-            images.append(to_model_input(Path(path), manifest.recipe))
-            rows.append(row)
+            images.append(masking.apply(to_model_input(Path(path), manifest.recipe), mask, manifest.recipe))
         except (ImageError, OSError):
             continue
+        masks.append(lungs_at(path, mask, manifest.recipe, lungs))
+        rows.append(row)
     if not images:
         raise ManifestError("No labelled image of the manifest can be read; nothing can be scored without lungs.")
+    whole = np.stack(images)
+    inside, count = lungs_or_box(masks, whole), sum(mask is not None for mask in masks)
     network = keras.saving.load_model(loaded.folder / MODEL_FILE, compile=False, safe_mode=True)
     kept = drawn.iloc[rows]
     audits = []
@@ -79,5 +91,6 @@ def audit_package(
             chances = outputs[0] if isinstance(outputs, list | tuple) else outputs
             return np.asarray(chances)[:, place]
 
-        audits.append(blanked_audit(name, np.stack(images), truth, score, patients=groups(kept).to_numpy()))
+        found = blanked_audit(name, whole, truth, score, patients=groups(kept).to_numpy(), masks=inside)
+        audits.append(replace(found, masks=count))
     return tuple(audits)

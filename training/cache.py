@@ -24,10 +24,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.errors import RunError
+from cxr.errors import LungsNotFound, RunError
 from cxr.recipe import PixelRecipe
-from cxr.steps import from_steps
-from training.preparing import Prepared, Preparing, Source
+from cxr.steps import from_steps, to_steps
+from training.masking import WHOLE_FILMS, Lungs, Masking
+from training.preparing import Answer, Prepared, Preparing, Source
 
 IMAGES_FILE: Final = "images.u16"
 INDEX_FILE: Final = "index.jsonl"
@@ -93,7 +94,7 @@ def build_cache(
     *,
     processes: int | None = None,
     progress: Watch | None = None,
-    lung_masks: bool = False,
+    masking: Masking = WHOLE_FILMS,
     timeout_s: float = 120.0,
 ) -> Cache:
     """Prepare what is not yet in the cache.
@@ -110,8 +111,9 @@ def build_cache(
         How many prepare images at once; None: one for each core.
     progress
         Called with a step's name, how many images are done, and of how many.
-    lung_masks
-        Make everything outside the manifest's masks black.
+    masking
+        What makes everything outside the lungs black. A mask model is asked in this process, about one
+        picture after the other, as in serving.
     timeout_s
         How long one image may take.
 
@@ -127,8 +129,8 @@ def build_cache(
             # For people: the folder's name is the recipe's digest.
             (place / RECIPE_FILE).write_text(json.dumps(recipe.to_dict(), indent=1, sort_keys=True), encoding="utf-8")
             with _Writer(place, recipe.size) as writer:
-                sources = _sources(frame, lung_masks)
-                rows, refused = _fill(writer, sources, recipe, processes, progress or _ignore, timeout_s)
+                work = _Work(_sources(frame, masking), recipe, masking.lungs, timeout_s)
+                rows, refused = _fill(writer, work, processes, progress or _ignore)
     except OSError as error:
         raise RunError(f"The cache can't be written ({error.strerror}): free space, or name another folder.") from error
     return Cache(_map(place, recipe.size), rows, refused, recipe)
@@ -138,34 +140,52 @@ def _ignore(step: str, done: int, total: int) -> None:
     pass
 
 
-def _sources(frame: pd.DataFrame, lung_masks: bool) -> list[Source]:
-    masks = frame["mask_path"] if lung_masks else [""] * len(frame)
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a build is asked to do."""
+
+    sources: Sequence[Source]
+    recipe: PixelRecipe
+    lungs: Lungs | None
+    timeout_s: float
+
+
+def _sources(frame: pd.DataFrame, masking: Masking) -> list[Source]:
+    masks = frame["mask_path"] if masking.is_drawn else [""] * len(frame)
+    lungs = None if masking.lungs is None else masking.lungs.fingerprint
     return [
-        Source(str(name), str(path), str(mask) if lung_masks else None)
+        Source(str(name), str(path), str(mask) if masking.is_drawn else None, lungs)
         for name, path, mask in zip(frame["image_id"], frame["path"], masks, strict=True)
     ]
 
 
 def _fill(
-    writer: _Writer,
-    sources: Sequence[Source],
-    recipe: PixelRecipe,
-    processes: int | None,
-    progress: Watch,
-    timeout_s: float,
+    writer: _Writer, work: _Work, processes: int | None, progress: Watch
 ) -> tuple[dict[str, int], tuple[Refused, ...]]:
     """Find or prepare every image, in the manifest's order."""
     rows: dict[str, int] = {}
     refused: list[Refused] = []
     count = processes or len(os.sched_getaffinity(0))
-    with Preparing(recipe, processes=count, timeout_s=timeout_s, known=writer.known) as preparing:
-        for done, (source, answer) in enumerate(_ahead(preparing, sources, 4 * count), start=1):
+    with Preparing(work.recipe, processes=count, timeout_s=work.timeout_s, known=writer.known) as preparing:
+        for done, (source, given) in enumerate(_ahead(preparing, work.sources, 4 * count), start=1):
+            answer = given if work.lungs is None else _with_lungs_alone(given, work.lungs, work.recipe.size)
             if isinstance(answer, Prepared):
                 rows[source.image_id] = writer.row_of(answer)
             else:
                 refused.append(Refused(source.image_id, *answer))
-            progress("Preparing images", done, len(sources))
+            progress("Preparing images", done, len(work.sources))
     return rows, tuple(refused)
+
+
+def _with_lungs_alone(given: Answer, lungs: Lungs, size: int) -> Answer:
+    """Mask what came back; the steps hold exactly what serving masks."""
+    if not isinstance(given, Prepared) or given.steps is None:
+        return given
+    plain = from_steps(np.frombuffer(given.steps, np.uint16).reshape(size, size, 1))
+    try:
+        return Prepared(given.file, given.key, to_steps(lungs.finder.see(plain).pixels).tobytes())
+    except LungsNotFound as error:
+        return error.code, str(error)
 
 
 def _ahead(preparing: Preparing, sources: Sequence[Source], window: int) -> Iterator[tuple[Source, Any]]:

@@ -21,6 +21,7 @@ from training.finish import finish_plain
 from training.fit import Options, prepare
 from training.fitting import predict_logits
 from training.gate import FEATURES, feature_layer
+from training.learnt import note_learnt
 from training.recipe import TrainingRecipe
 from training.run import MODEL_FILE, Run, begin_ensemble, open_run, write_json
 
@@ -50,6 +51,7 @@ def ensemble(members: Sequence[Path], folder: Path, *, now: datetime, options: O
     run = begin_ensemble(folder, runs, now=now)
     if run.is_done:
         return run
+    note_learnt(run, runs)
     cache, sides = prepare(run, options or Options())
     graphs = [keras.saving.load_model(each.folder / MODEL_FILE, compile=False, safe_mode=True) for each in runs]
     ends = [keras.Model(graph.input, graph.get_layer("logit").output) for graph in graphs]

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import pandas as pd
 
 from cxr.errors import RunError
 from training.cache import build_cache
 from training.cases import Cases, select
 from training.finish import predict
 from training.fitting import Side
+from training.learnt import is_known, learnt_by
 from training.manifest import read_manifest, resolve_paths
+from training.mask_model import masking_of
 from training.predictions import Predictions
 from training.run import MODEL_FILE, open_run
 
@@ -26,7 +27,7 @@ class Predicted:
 
     predictions: Predictions
     left_out: dict[str, int]  # reason -> images: other views, no label of the task, not readable
-    seen: int  # images that the run was trained or chosen on, or whose patients were: left out
+    seen: int  # images that the run, or one it starts from, has learnt from, or whose patients: left out
 
 
 def predict_manifest(
@@ -60,12 +61,12 @@ def predict_manifest(
     run = open_run(folder)
     run.fingerprint()  # refuses what is not finished
     chosen = select(resolve_paths(read_manifest(manifest), manifest.parent), run.recipe.task)
-    is_new = ~_is_known(chosen.frame, run.manifest())
+    is_new = ~is_known(chosen.frame, learnt_by(run))
     fresh = chosen.frame[is_new].reset_index(drop=True)
     if fresh.empty:
         raise RunError("The run was trained on every image of this manifest, or on their patients: take another one.")
     prepared = build_cache(
-        fresh, run.recipe.pixels, cache, processes=processes, progress=progress, lung_masks=run.recipe.lung_masks
+        fresh, run.recipe.pixels, cache, processes=processes, progress=progress, masking=masking_of(run)
     )
     is_there = fresh["image_id"].isin(list(prepared.rows_by_id)).to_numpy(dtype=bool)
     if not is_there.any():
@@ -75,17 +76,3 @@ def predict_manifest(
     network = keras.saving.load_model(run.folder / MODEL_FILE, compile=False, safe_mode=True)
     left_out = {**chosen.left_out, "not_prepared": len(prepared.refused)}
     return Predicted(predict(run.recipe, network, prepared, side), left_out, int((~is_new).sum()))
-
-
-def _is_known(frame: pd.DataFrame, trained: pd.DataFrame) -> np.ndarray:
-    """Find images that the run knows by image, file or patient; its own test images are not among them."""
-    learnt = trained[trained["split"].isin(("train", "val"))]
-    # A patient's number is one source's: another hospital's P1 is another person.
-    patients = set(zip(learnt["source"], learnt["patient_id"], strict=True))
-    is_patient = [
-        patient != "" and (source, patient) in patients
-        for source, patient in zip(frame["source"], frame["patient_id"], strict=True)
-    ]
-    return np.asarray(
-        frame["image_id"].isin(learnt["image_id"]) | frame["path"].isin(learnt["path"]) | np.array(is_patient)
-    )

@@ -21,6 +21,8 @@ from training.export import software_versions
 from training.finish import finish
 from training.fitting import Fitting, Material, Side
 from training.freezing import Phase, effective_stages
+from training.learnt import note_learnt
+from training.mask_model import check_mask_model, masking_of
 from training.network import build
 from training.recipe import TrainingRecipe
 from training.run import MODEL_FILE, Run, begin_run, open_run, write_json
@@ -122,8 +124,9 @@ def _check_parent(recipe: TrainingRecipe, parent: Run) -> None:
             f"The run that this one starts from has a {theirs.architecture} ({theirs.scaling} scaling), the recipe a "
             f"{ours.architecture} ({ours.scaling}): give both the same [network]."
         )
-    if parent.recipe.lung_masks != recipe.lung_masks:
-        raise RunError("One of the two runs sees masked lungs and the other does not: give both the same lung_masks.")
+    masks = [(each.lung_masks, each.mask_model and each.mask_model.fingerprint) for each in (parent.recipe, recipe)]
+    if masks[0] != masks[1]:
+        raise RunError("The two runs don't see the same of the lungs: give both the same lung_masks and --mask-model.")
 
 
 def _train(
@@ -143,10 +146,12 @@ def _train(
         architecture=recipe.network.architecture,
     )
     weights = _weights_file(recipe)
+    check_mask_model(recipe, folder)
     environment = {"software": software_versions(), "machine": describe_machine(), "notes": list(notes)}
     run = begin_run(folder, recipe, manifest, phase=phase, parent=parent, environment=environment, now=now)
     if run.is_done:
         return run
+    note_learnt(run, [parent] if parent is not None else [])
     cache, sides = prepare(run, options)
     with computing(recipe.compute, recipe.seed) as strategy:
         with strategy.scope():
@@ -210,7 +215,7 @@ def gather(run: Run, chosen: Cases, options: Options) -> tuple[Cache, dict[str, 
         options.cache or run.folder / "cache",
         processes=options.processes,
         progress=options.progress,
-        lung_masks=run.recipe.lung_masks,
+        masking=masking_of(run),
     )
     is_there = chosen.frame["image_id"].isin(list(cache.rows_by_id)).to_numpy(dtype=bool)
     cases = Cases(chosen.frame[is_there].reset_index(drop=True), chosen.truths[is_there], chosen.left_out)

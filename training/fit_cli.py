@@ -23,6 +23,10 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Another seed than the rec
 Weights = Annotated[
     str | None, typer.Option(help="random, imagenet, or a file of the trunk's weights.", metavar="SOURCE|FILE")
 ]
+MaskModel = Annotated[
+    Path | None,
+    typer.Option(help="A folder of `cxr train masks`, for recipes that see lungs alone.", metavar="FOLDER"),
+]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="The run's folder; one that was killed goes on.", metavar="RUN")
 ]
@@ -38,6 +42,7 @@ def cache(
     output: Annotated[Path, typer.Option("--output", "-o", help="The cache's folder.", metavar="FOLDER")],
     recipe: Recipe = "default-finetune",
     overrides: Overrides = None,
+    mask_model: MaskModel = None,
     processes: Processes = None,
     as_json: Json = False,
 ) -> None:
@@ -48,14 +53,14 @@ def cache(
     _quiet()
     from training.cache import build_cache
     from training.manifest import read_manifest, resolve_paths
+    from training.mask_model import masking_with
     from training.progress import watching
-    from training.recipe import load_recipe
 
-    wanted = load_recipe(recipe, overrides or ())
+    wanted = load(recipe, overrides, None, None, mask_model)
     cases = resolve_paths(read_manifest(manifest), manifest.parent)
     with watching() as progress:
         built = build_cache(
-            cases, wanted.pixels, output, processes=processes, progress=progress, lung_masks=wanted.lung_masks
+            cases, wanted.pixels, output, processes=processes, progress=progress, masking=masking_with(wanted)
         )
     refused = [{"image_id": each.image_id, "code": each.code, "reason": each.reason} for each in built.refused]
     if as_json:
@@ -75,6 +80,7 @@ def pretrain(
     overrides: Overrides = None,
     seed: Seed = None,
     weights: Weights = None,
+    mask_model: MaskModel = None,
     cache_folder: CacheFolder = None,
     processes: Processes = None,
     as_json: Json = False,
@@ -83,7 +89,7 @@ def pretrain(
 
     Example: cxr train pretrain chexpert.csv -o runs/pretrain --weights imagenet
     """
-    loaded = _load(recipe, overrides, seed, weights)
+    loaded = load(recipe, overrides, seed, weights, mask_model)
     from training import fit
     from training.progress import watching
 
@@ -103,6 +109,7 @@ def finetune(
     overrides: Overrides = None,
     seed: Seed = None,
     weights: Weights = None,
+    mask_model: MaskModel = None,
     cache_folder: CacheFolder = None,
     processes: Processes = None,
     as_json: Json = False,
@@ -111,13 +118,14 @@ def finetune(
 
     Example: cxr train finetune institution.csv -o runs/finetune --from runs/pretrain
     """
-    loaded = _load(recipe, overrides, seed, weights)
+    loaded = load(recipe, overrides, seed, weights, mask_model)
     from training import fit
     from training.progress import watching
 
     with watching() as progress:
         options = fit.Options(cache=cache_folder, processes=processes, progress=progress)
         run = fit.finetune(loaded, manifest, output, start=start, now=datetime.now(UTC), options=options)
+    _warn_of_known(run)
     _report(run, as_json=as_json)
 
 
@@ -185,13 +193,20 @@ def package(
         typer.echo(f"{made.folder}: {made.manifest.name} {made.manifest.version}, fingerprint {made.fingerprint}")
 
 
-def _load(recipe: str, overrides: list[str] | None, seed: int | None, weights: str | None) -> TrainingRecipe:
+def load(
+    recipe: str, overrides: list[str] | None, seed: int | None, weights: str | None, mask_model: Path | None
+) -> TrainingRecipe:
+    """Read a recipe with what the command says beside it."""
     _quiet()
     from training.recipe import load_recipe
     from training.weights import weights_overrides
 
     changes = [] if seed is None else [f"seed={seed}"]
     changes += [] if weights is None else weights_overrides(weights)
+    if mask_model is not None:
+        from training.mask_model import mask_overrides
+
+        changes += mask_overrides(mask_model)
     return load_recipe(recipe, [*(overrides or ()), *changes])
 
 
@@ -199,6 +214,17 @@ def _quiet() -> None:
     from config.native_logs import quiet_tensorflow
 
     quiet_tensorflow("auto")
+
+
+def _warn_of_known(run: Run) -> None:
+    from training.learnt import count_known
+
+    if (known := count_known(run)["test"]) > 0:
+        typer.echo(
+            f"{known} test images are of patients that the run it starts from has learnt from: their figures are no "
+            "test. Divide the cases once (cxr train split), and give both runs the same sides.",
+            err=True,
+        )
 
 
 def _report(run: Run, *, as_json: bool) -> None:

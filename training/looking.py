@@ -12,12 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import RunError
+from cxr.lungs import COMPONENT as LUNG_MASK
+from cxr.lungs import FILE as LUNG_MASK_FILE
+from cxr.lungs import LungMaskComponent
 from training.blanking import BlankedAudit
 from training.cache import Cache
 from training.cases import Cases, select
 from training.fit import Options, gather
 from training.fitting import Side
 from training.golden import golden_contents
+from training.mask_model import keep_mask_model, masking_of
 from training.predictions import read_predictions
 from training.run import MODEL_FILE, Run
 from training.self_audit import audit_lungs
@@ -39,12 +43,20 @@ class Looked:
     blanked
         What the model makes of test images without lungs.
     components
-        Parts that serving applies: the input gate.
+        Parts that serving applies: the input gate, and the lung mask of a model that sees lungs alone.
     files
-        The package's further files: the gate's, and golden images.
+        The package's further files: the gate's, the mask model, and golden images.
     """
 
     blanked: tuple[BlankedAudit, ...]
+    components: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Mask:
+    """What a package has to say and to carry for serving to see what training saw."""
+
     components: Mapping[str, Any]
     files: Mapping[str, bytes]
 
@@ -64,11 +76,24 @@ def look_at_images(run: Run, options: Options) -> Looked:
             "over, input gate, golden images). Put them back where the run's manifest says."
         )
     network = keras.saving.load_model(run.folder / MODEL_FILE, compile=False, safe_mode=True)
-    blanked = audit_lungs(run.recipe, network, cache, sides["test"], progress=options.progress)
+    blanked = audit_lungs(
+        run.recipe, network, cache, sides["test"], lungs=masking_of(run).lungs, progress=options.progress
+    )
     components, files = set_gate(network, cache, sides, read_predictions(run.folder / "predictions_val.csv"))
-    # Of masked lungs, the service would need the masks as well.
-    golden = {} if run.recipe.lung_masks else _golden(run, cache, sides["test"])
-    return Looked(blanked, components, {**files, **golden})
+    mask = _mask(run)
+    # Of drawn masks, the service would need them as well.
+    golden = {} if run.recipe.lung_masks == "manifest" else _golden(run, cache, sides["test"])
+    return Looked(blanked, {**components, **mask.components}, {**files, **mask.files, **golden})
+
+
+def _mask(run: Run) -> _Mask:
+    """Take the run's mask model along; or say that it masked with what serving has not."""
+    if not run.recipe.lung_masks:
+        return _Mask({}, {})
+    model = keep_mask_model(run)
+    said = LungMaskComponent(source="manifest") if model is None else model.component
+    files = {} if model is None else {LUNG_MASK_FILE: model.path.read_bytes()}
+    return _Mask({LUNG_MASK: said.model_dump(mode="json", exclude_none=True)}, files)
 
 
 def _draw(chosen: Cases, seed: int) -> Cases:

@@ -19,12 +19,13 @@ from training.evaluate import evaluate, write_evaluation
 from training.evaluated_card import CardFacts, evaluated_card
 from training.figures import Evaluation
 from training.fit import Options
+from training.learnt import count_known
 from training.looking import look_at_images
 from training.manifest import SPLITS, read_manifest
 from training.operating_points import OPERATING_POINT_FILE, OperatingPoints, read_operating_points
 from training.package_figures import package_figures
 from training.predictions import read_predictions
-from training.rivals import MASK_COMPONENT, Rival, compare_with_rival
+from training.rivals import Rival, compare_with_rival
 from training.run import CALIBRATION_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, RUN_FILE, Run, open_run
 from training.self_audit import case_figures, lung_figures
 
@@ -123,7 +124,7 @@ def _manifest(
         ),
         recipe=recipe.pixels,
         outputs=Outputs(probabilities="prob", evidence="evidence" if recipe.network.head == "evidence" else None),
-        components={**components, **({MASK_COMPONENT: {"source": "manifest"}} if recipe.lung_masks else {})},
+        components=dict(components),
         evaluation=figures,
         provenance=Provenance(
             training_data=_describe_data(run),
@@ -147,7 +148,9 @@ def _describe_split(run: Run) -> str:
     counts = ", ".join(f"{side} {int((cases['split'] == side).sum())}" for side in SPLITS)
     if (cases["image_wise"] == "yes").all():
         return f"{counts} images, divided image by image: not for claims."
-    return f"{counts} images; no patient is on two sides."
+    known = count_known(run)["test"]
+    earlier = f" {known} test images are of patients that an earlier run learnt from: not for claims." if known else ""
+    return f"{counts} images; no patient is on two sides.{earlier}"
 
 
 def _describe_training(run: Run) -> str:

@@ -31,11 +31,15 @@ from cxr.steps import from_steps, to_steps
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An image of a manifest; ``mask`` is a lung mask's path, "" if it has none, None if none is used."""
+    """An image of a manifest; ``mask`` is a lung mask's path, "" if it has none, None if none is used.
+
+    ``lungs`` names the mask model that the parent applies to what comes back; None: none.
+    """
 
     image_id: str
     path: str
     mask: str | None = None
+    lungs: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Prepared:
     """One image; ``steps`` is None if the cache already knew its content."""
 
     file: str  # path, size and time of the file (and mask): the same again is not read again
-    key: str  # SHA-256 of the content (and of the mask's)
+    key: str  # SHA-256 of the content (and of the mask's, or of the content and the mask model's name)
     steps: bytes | None
 
 
@@ -126,6 +130,8 @@ def prepare(source: Source, file: str, recipe: PixelRecipe) -> Answer:
         if source.mask is not None:
             key = hashlib.sha256(f"{key} masked by {_digest(source.mask)}".encode()).hexdigest()
             grey = grey * read_mask(Path(source.mask), recipe)
+        elif source.lungs is not None:
+            key = hashlib.sha256(f"{key} lungs by {source.lungs}".encode()).hexdigest()
         steps = to_steps(grey)
         if not np.array_equal(from_steps(steps), grey):
             return "not_quantised", "The pixel recipe's grey does not fit 16 bits: set pixels.quantised = true."
@@ -160,6 +166,8 @@ def _file_of(source: Source) -> str:
         if path is not None:
             state = os.stat(path)  # noqa: PTH116 (a hundred thousand of them)
             parts.append(f"{path}|{state.st_size}|{state.st_mtime_ns}")
+    if source.lungs is not None:
+        parts.append(f"lungs by {source.lungs}")
     return "|".join(parts)
 
 

@@ -203,6 +203,13 @@ class Stage(_Part):
         return self
 
 
+class MaskModelName(_Part):
+    """The mask model whose masks a run sees; see ``training.mask_model``."""
+
+    path: str
+    fingerprint: Sha256
+
+
 class Loss(_Part):
     """Cross-entropy of the activation, plain or focal."""
 
@@ -234,7 +241,8 @@ class TrainingRecipe(_Part):
     task: Task
     split: Split = Split()
     pixels: Annotated[PixelRecipe, BeforeValidator(_read_pixels), PlainSerializer(_write_pixels)] = TRAINING_RECIPE
-    lung_masks: bool = False  # everything outside the manifest's lung masks is black
+    lung_masks: Literal[False, "model", "manifest"] = False  # outside the lungs all is black; see training.mask_model
+    mask_model: MaskModelName | None = None  # with lung_masks = model; --mask-model fills it in
     network: Network = Network()
     weights: Weights = Weights()
     augment: Augment = Augment()
@@ -254,6 +262,10 @@ class TrainingRecipe(_Part):
             raise ValueError("weights: nobody publishes any for tiny; accepted are random and run")
         if self.pixels.size < 32:
             raise ValueError("pixels: size is at least 32")
+        if self.lung_masks == "manifest" and (self.pixels.borders, self.pixels.contrast) != ("keep", "keep"):
+            raise ValueError("lung_masks: a drawn mask knows nothing of pixels.borders or contrast; both are keep")
+        if self.mask_model is not None and self.lung_masks != "model":
+            raise ValueError('mask_model: accepted with lung_masks = "model" only')
         return self
 
     def to_document(self) -> dict[str, Any]:

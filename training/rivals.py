@@ -17,14 +17,13 @@ from cxr.package import MANIFEST_FILE, load_package
 from cxr.pixels import to_model_input
 from cxr.recipe import PixelRecipe
 from training.cache import Watch
+from training.mask_model import masking_in, masking_of
+from training.masking import Masking
 from training.metrics.auc import compare_auc
 from training.predictions import Predictions
-from training.preparing import read_mask
 from training.run import MODEL_FILE, open_run, sha256_of
 
 BATCH: Final = 32
-MASK_COMPONENT: Final = "lung-mask"
-"""What a package of masked lungs says that serving has to apply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,8 @@ class Rival:
         How pixels become its input.
     classes
         Its outputs, in order.
-    is_masked
-        Whether it sees lungs alone.
+    masking
+        What shows it lungs alone, if it sees no more.
     """
 
     name: str
@@ -53,7 +52,7 @@ class Rival:
     output: str
     recipe: PixelRecipe
     classes: tuple[str, ...]
-    is_masked: bool
+    masking: Masking
 
     @classmethod
     def of(cls, folder: Path) -> Rival:
@@ -74,12 +73,12 @@ class Rival:
                 said.outputs.probabilities,
                 said.recipe,
                 said.findings,
-                MASK_COMPONENT in said.components,
+                masking_in(package),
             )
         run = open_run(folder)
         task, pixels = run.recipe.task, run.recipe.pixels
         file = run.folder / MODEL_FILE
-        return cls(run.recipe.name, run.fingerprint(), file, "prob", pixels, task.classes, run.recipe.lung_masks)
+        return cls(run.recipe.name, run.fingerprint(), file, "prob", pixels, task.classes, masking_of(run))
 
 
 def compare_with_rival(
@@ -161,7 +160,6 @@ def _images(rival: Rival, cases: pd.DataFrame) -> Iterator[tuple[int, NDArray[np
     columns: Mapping[str, Any] = {name: cases[name].tolist() for name in ("path", "mask_path")}
     for row, (path, mask) in enumerate(zip(columns["path"], columns["mask_path"], strict=True)):
         try:
-            image = to_model_input(Path(path), rival.recipe)
-            yield row, image * read_mask(Path(mask), rival.recipe) if rival.is_masked else image
+            yield row, rival.masking.apply(to_model_input(Path(path), rival.recipe), mask, rival.recipe)
         except (ImageError, OSError):
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.errors import ImageError, SplitError
+from cxr.lungs import Inside
+from cxr.pixels import to_model_input
 from cxr.recipe import PixelRecipe
 from training.audit import audit
 from training.audit_report import AUDIT_FILE, read_audit
@@ -19,10 +21,11 @@ from training.blanking import BlankedAudit, Images, blank_lungs, box, keep_borde
 from training.cache import Cache, Watch
 from training.finish import truth_column
 from training.fitting import Side
+from training.learnt import count_known
+from training.masking import Lungs, drawn_lungs
 from training.metrics.auc import roc_auc_with_interval
 from training.metrics.interval import Estimate
 from training.predictions import Predictions, tabulate
-from training.preparing import read_mask
 from training.recipe import TrainingRecipe
 from training.run import Run
 from training.splits import assert_disjoint
@@ -38,6 +41,7 @@ def audit_lungs(
     cache: Cache,
     side: Side,
     *,
+    lungs: Lungs | None = None,
     progress: Watch,
 ) -> tuple[BlankedAudit, ...]:
     """Score images with the lungs painted over, with nothing but the border, and as they are.
@@ -51,8 +55,10 @@ def audit_lungs(
     cache
         The images.
     side
-        Which of them; best those of the test. Lungs are where the case's mask says, and else in
-        the box of ``training.blanking``.
+        Which of them; best those of the test.
+    lungs
+        The mask model whose lungs alone the network sees. Lungs are where it finds them, or without
+        one where the case's mask says, and else in the box of ``training.blanking``.
     progress
         Called with a step's name, how many images are done, and of how many.
 
@@ -61,7 +67,8 @@ def audit_lungs(
     tuple[BlankedAudit, ...]
         One for each class.
     """
-    masks = [_mask_of(path, cache.recipe) for path in side.cases.frame["mask_path"]]
+    frame = side.cases.frame
+    masks = [lungs_at(*paths, cache.recipe, lungs) for paths in zip(frame["path"], frame["mask_path"], strict=True)]
     outputs = keras.Model(network.input, [network.get_layer(name).output for name in ("calibrate", "prob")])
 
     def predict(step: str, change: Change) -> Predictions:
@@ -69,7 +76,7 @@ def audit_lungs(
         for start in range(0, len(side.places), BATCH):
             places = side.places[start : start + BATCH]
             images = np.stack([cache.image(int(place)) for place in places])
-            inside = _inside(masks[start : start + BATCH], images)
+            inside = lungs_or_box(masks[start : start + BATCH], images)
             found.append([np.asarray(each, np.float64) for each in outputs.predict_on_batch(change(images, inside))])
             progress(step, start + len(places), len(side.places))
         logits, chances = (np.concatenate(each) for each in zip(*found, strict=True))
@@ -106,6 +113,9 @@ def lung_figures(audits: tuple[BlankedAudit, ...]) -> dict[str, dict[str, float 
 def case_figures(run: Run) -> dict[str, Any]:
     """Return what the run's cases say: whether patients are apart, and what tells the labels without an image.
 
+    Apart are patients of the test from those of training and validation, here and in every run that
+    this one starts from.
+
     The audit is the run's ``audit.json``; without one it is made, but for copies of files, and
     written there.
     """
@@ -115,7 +125,7 @@ def case_figures(run: Run) -> dict[str, Any]:
     tested = cases[cases["split"] == "test"]
     report = read_audit(run.folder / AUDIT_FILE)
     return {
-        "patients_disjoint": _is_disjoint(cases),
+        "patients_disjoint": _is_disjoint(cases) and count_known(run)["test"] == 0,
         "labels": {each["label"]: _baselines(each) for each in report["label_audits"]},
     } | ({"is_image_wise": True} if (tested["image_wise"] == "yes").any() else {})
 
@@ -135,14 +145,33 @@ def _baselines(label: Mapping[str, Any]) -> dict[str, float | None]:
     }
 
 
-def _mask_of(path: str, recipe: PixelRecipe) -> NDArray[np.bool_] | None:
+def lungs_at(path: str, mask_path: str, recipe: PixelRecipe, lungs: Lungs | None) -> Inside | None:
+    """Say where an image's lungs are.
+
+    Parameters
+    ----------
+    path, mask_path
+        Of the manifest; no mask path: no mask is drawn.
+    recipe
+        In whose geometry.
+    lungs
+        A mask model, which is asked rather than the manifest; None: there is none.
+
+    Returns
+    -------
+    Inside | None
+        Shape (size, size); None: nobody knows.
+    """
     try:
-        return read_mask(Path(path), recipe)[..., 0] > 0.5 if path else None
+        if lungs is not None:
+            return lungs.finder.find(to_model_input(Path(path), recipe))
+        return drawn_lungs(mask_path, recipe) if mask_path else None
     except (ImageError, OSError):
         return None
 
 
-def _inside(masks: list[NDArray[np.bool_] | None], images: Images) -> NDArray[np.bool_]:
+def lungs_or_box(masks: Sequence[Inside | None], images: Images) -> NDArray[np.bool_]:
+    """Give (N, S, S): the masks, and the box of ``training.blanking`` where there is none."""
     inside = box(images)
     for row, mask in enumerate(masks):
         if mask is not None:

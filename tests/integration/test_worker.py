@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from blake3 import blake3
@@ -19,11 +20,12 @@ from pydicom.dataset import Dataset
 
 from app.metrics import serve_metrics
 from config.settings import DestinationSettings, WorkerSettings
-from cxr.domain import JobState
+from cxr.domain import JobState, PackageStatus
 from cxr.errors import SettingsError
 from cxr.header import open_dataset, read_header
 from cxr.manifest import Outputs
 from cxr.package import ModelPackage, write_package
+from cxr.pixels import to_model_input
 from cxr.projection import decide_view
 from db import images, jobs
 from db.engine import Database
@@ -250,6 +252,30 @@ def test_what_is_odd_about_an_image_stands_in_its_row_and_its_report(
     written = [pydicom.dcmread(bench.spool.path(name)) for name in bench.spool.names() if name.startswith("reports/")]
     told = ["quality_warnings=aspect" in report.to_json() for report in written if report.Modality == "SR"]
     assert sorted(told) == [False, True]
+
+
+def test_an_image_without_lungs_fails_alone_under_a_model_that_sees_lungs_alone(
+    bench: Bench, running: Any, tiny_package: Any, mask_lungs: Any, synthetic_xray: Any, wait_for: Any, tmp_path: Path
+) -> None:
+    package = mask_lungs(tiny_package(), tmp_path / "masking", status=PackageStatus.UNTRAINED)
+    bench.promote(package)
+    pixels = np.full((64, 64), 4000, np.uint16)
+    pixels[0, 0] = 0  # the darkest: too small to be a lung
+    without = bench.receive(synthetic_xray(rows=64, columns=64, seed=1, PixelData=pixels.tobytes()))
+    pixels[12:52, 6:26] = pixels[12:52, 38:58] = 400
+    film = synthetic_xray(rows=64, columns=64, seed=2, PixelData=pixels.tobytes())
+    chest = bench.receive(film)
+    running()
+    wait_for(lambda: bench.states()[chest][0] == "reported" and bench.states()[without][0] == "failed", "both", 120)
+    assert bench.states() == {without: ("failed", "no_lungs"), chest: ("reported", None)}
+    # The worker's score is that of the lungs alone, as `cxr score` gives it.
+    with bench.database.read() as session:
+        (scored,) = (row for row in list_results(session, ResultFilter()) if row.score is not None)
+    model = Model.load(package, device="cpu")
+    plain = to_model_input(film, package.manifest.recipe)
+    seen = model.see(plain)
+    assert scored.score == pytest.approx(float(model.score(seen.pixels[None]).probabilities[0, 0]), abs=1e-6)
+    assert scored.score != pytest.approx(float(model.score(plain[None]).probabilities[0, 0]), abs=1e-6)
 
 
 def test_a_spool_that_is_not_mounted_fails_nothing(

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from app.cli import app
 from cxr.errors import DamagedPackage, IncompatiblePackage
 from cxr.input_gate import Conformal, FeatureSpace, Oddness, component_of, is_unsure, read_space
+from cxr.lungs import Seen
 from cxr.package import ModelPackage, write_package
 from inference.input_gate import InputGate
 from inference.model import Model
@@ -77,7 +78,10 @@ def test_images_of_another_kind_are_outliers(gated: Gated) -> None:
 
     def outliers(batch: Batch) -> int:
         output = model.score(batch)
-        return sum("outlier" in gate.warnings(batch[row], output, row, shape=None) for row in range(len(batch)))
+        return sum(
+            "outlier" in gate.warnings(Seen(batch[row], batch[row]), output, row, shape=None)
+            for row in range(len(batch))
+        )
 
     assert outliers(strange(3)) == 3
     assert outliers(smooth(100, seed=3)) <= 5  # set to warn of 1 in 200
@@ -87,7 +91,11 @@ def test_a_package_without_a_gate_is_checked_for_quality_alone(tiny_package: Cal
     batch = np.zeros((1, 64, 64, 1), np.float32)
     output = Model.load(tiny_package(), device="cpu").score(batch)
     assert output.features is None
-    assert InputGate.of(tiny_package()).warnings(batch[0], output, 0, shape=(100, 300)) == ("clipped", "aspect", "flat")
+    assert InputGate.of(tiny_package()).warnings(Seen(batch[0], batch[0]), output, 0, shape=(100, 300)) == (
+        "clipped",
+        "aspect",
+        "flat",
+    )
 
 
 def test_cxr_score_says_it(gated: Gated, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from cxr.pixels import to_model_input
 from cxr.recipe import DEFAULT_RECIPE, MIDRC_EMORY_RECIPE, TRAINING_RECIPE, PixelRecipe
 from training.cache import IMAGES_FILE, INDEX_FILE, Cache, build_cache
 from training.manifest import read_manifest, resolve_paths
+from training.masking import Masking
 
 SMALL = PixelRecipe(size=32, quantised=True)
 
@@ -168,14 +169,14 @@ def test_lungs_are_masked_and_another_mask_is_another_image(cases: pd.DataFrame,
     inside[20:60, 20:50] = 255
     cv2.imwrite(str(mask), inside)
     masked = cases.assign(mask_path=str(mask))
-    cache = build_cache(masked, SMALL, tmp_path / "cache", processes=1, lung_masks=True)
+    cache = build_cache(masked, SMALL, tmp_path / "cache", processes=1, masking=Masking(is_drawn=True))
     image = cache.image(int(cache.rows(["drawn:0"])[0]))[:, :, 0]
     plain = to_model_input(Path(cases["path"][0]), SMALL)[:, :, 0]
     assert image[:7].max() == 0
     np.testing.assert_array_equal(image[10:22, 12:20], plain[10:22, 12:20])
     both = build_cache(masked, SMALL, tmp_path / "cache", processes=1)
     assert both.rows_by_id["drawn:0"] != cache.rows_by_id["drawn:0"]
-    without = build_cache(cases, SMALL, tmp_path / "cache", processes=1, lung_masks=True)
+    without = build_cache(cases, SMALL, tmp_path / "cache", processes=1, masking=Masking(is_drawn=True))
     assert {each.code for each in without.refused} == {"absent_file"}
 
 

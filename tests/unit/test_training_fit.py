@@ -175,7 +175,11 @@ def test_a_finished_run_is_given_back_and_a_folder_holds_one_run(
 
 @pytest.mark.parametrize(
     ("override", "said"),
-    [("pixels.fit=stretch", "pixel recipe"), ("network.scaling=unit", "network"), ("lung_masks=true", "lung_masks")],
+    [
+        ("pixels.fit=stretch", "pixel recipe"),
+        ("network.scaling=unit", "network"),
+        ("lung_masks=manifest", "lung_masks"),
+    ],
 )
 def test_a_run_does_not_go_on_with_another_kind_of_input(
     override: str, said: str, pretrained: Run, drawn: Path, tmp_path: Path

@@ -120,7 +120,13 @@ def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any], said: str) -
 def test_overrides_reach_every_key() -> None:
     changed = load_recipe(
         "default-pretrain",
-        ["seed=3", "network.architecture=resnet18", "stages.1.epochs=1", "augment.gamma=[1.0, 1.0]", "lung_masks=model"],
+        [
+            "seed=3",
+            "network.architecture=resnet18",
+            "stages.1.epochs=1",
+            "augment.gamma=[1.0, 1.0]",
+            "lung_masks=model",
+        ],
     )
     assert (changed.seed, changed.network.architecture, changed.stages[1].epochs) == (3, "resnet18", 1)
     assert changed.augment.gamma == (1, 1)
