@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,10 +19,11 @@ from typing import TYPE_CHECKING
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.cron import CronTrigger
 
+from app.clock import ClockWatch, Daily, Every
 from config.logs import get_logger
 from cxr.errors import CxrError
+from db import clock as planned
 from db import jobs, leases, retention
 from db.backup import backup
 from db.checking import check_and_record
@@ -28,6 +31,7 @@ from db.heads import export_head, read_heads
 from db.snapshot import refresh_snapshot
 
 if TYPE_CHECKING:
+    from app.rebuild.timer import RebuildTimer
     from config.settings import Settings
     from db.engine import Database
     from db.spool import Spool
@@ -39,6 +43,9 @@ LEASE = "maintenance"
 LEASE_TTL_S = 30.0
 DELIVER_EVERY_S = 1.0
 ORPHAN_AGE = timedelta(hours=1)
+LOOK_AT_CLOCK_S = 1.0
+DISTRUST_S = 3600.0
+"""How long a clock that jumped ahead has to go on before anything is removed because of its age."""
 
 
 class Timers:
@@ -58,6 +65,8 @@ class Timers:
         The time, as an aware datetime.
     lease_ttl_s
         A holder that is silent for this long loses the lease.
+    rebuild
+        Starts rebuilds of the model; None: nothing does.
     """
 
     def __init__(
@@ -70,7 +79,9 @@ class Timers:
         holder: str,
         clock: Callable[[], datetime],
         lease_ttl_s: float = LEASE_TTL_S,
+        rebuild: RebuildTimer | None = None,
     ) -> None:
+        self._rebuild = rebuild
         self._lease_ttl_s = lease_ttl_s
         self._settings = settings
         self._database = database
@@ -80,6 +91,12 @@ class Timers:
         self._clock = clock
         self._started_at = clock()
         self._is_holder = threading.Event()
+        self._is_stopping = threading.Event()
+        self._watch = ClockWatch(clock)
+        self._looking = threading.Lock()
+        self._is_unsettled = threading.Event()  # the clock was set back, now or before our start
+        self._is_unsettled.set()
+        self._jump, self._jumped_at = timedelta(0), float("-inf")  # ahead, and when by time.monotonic()
         # A tick that finds the one before still at work is skipped by design, and is no warning.
         logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(
@@ -102,15 +119,19 @@ class Timers:
         self._every(3600, self._check_integrity, name="integrity")
         self._every(3600, self._sweep, name="sweep")
         self._every(86400, self._export_head, name="head")
-        hour, _, minute = self._settings.audit.backup_at.partition(":")
-        self._scheduler.add_job(
-            self._guarded(self._back_up, "backup", always=False), CronTrigger(hour=hour, minute=minute), id="backup"
-        )
+        if self._rebuild is not None:
+            self._every(60, self._rebuild.tick, name="rebuild")
+        daily = Daily(self._settings.audit.backup_at, self._scheduler.timezone)
+        self._scheduler.add_job(self._guarded(self._back_up, "backup", always=False), daily, id="backup")
         self._scheduler.start()
+        threading.Thread(target=self._watch_clock, name="clock", daemon=True).start()
 
     def stop(self) -> None:
         """End the timers, after what they are doing now, and give the lease back."""
+        self._is_stopping.set()
         self._scheduler.shutdown(wait=True)
+        if self._rebuild is not None:
+            self._rebuild.stop()
         for sender in self._senders.values():
             sender.close()
         with self._database.begin() as session:
@@ -140,19 +161,13 @@ class Timers:
 
     def _every(self, seconds: float, task: Callable[[], object], *, name: str, always: bool = False) -> None:
         executor = "delivery" if name.startswith(("deliver:", "verify:")) else "default"
-        self._scheduler.add_job(
-            self._guarded(task, name, always=always),
-            "interval",
-            seconds=seconds,
-            id=name,
-            executor=executor,
-            next_run_time=self._clock() + timedelta(seconds=min(seconds, 5)),
-        )
+        self._scheduler.add_job(self._guarded(task, name, always=always), Every(seconds), id=name, executor=executor)
 
     def _guarded(self, task: Callable[[], object], name: str, *, always: bool) -> Callable[[], None]:
         def run() -> None:
             if not always and not self._is_holder.is_set():
                 return
+            self._look_at_clock()  # before anything is done that goes by it
             try:
                 task()
             except CxrError as error:
@@ -161,6 +176,28 @@ class Timers:
                 log.exception("timer_failed", timer=name)
 
         return run
+
+    def _watch_clock(self) -> None:
+        """Look at the clock in a thread, since the scheduler itself waits for the clock."""
+        while not self._is_stopping.wait(LOOK_AT_CLOCK_S):
+            self._look_at_clock()
+
+    def _look_at_clock(self) -> None:
+        with self._looking:
+            step = self._watch.step()
+            if step > timedelta(0):  # what is due now, the scheduler does by itself
+                self._jump, self._jumped_at = step, time.monotonic()
+            elif step < timedelta(0):
+                self._is_unsettled.set()
+                self._plan_anew()
+        if step:
+            log.warning("clock_stepped", seconds=step.total_seconds())
+
+    def _plan_anew(self) -> None:
+        """Let no timer wait until the time comes round again that it was planned for."""
+        for job in self._scheduler.get_jobs():
+            with suppress(JobLookupError):  # stopping
+                job.modify(next_run_time=job.trigger.get_next_fire_time(None, self._clock()))
 
     def _hold(self) -> None:
         is_held = False
@@ -184,16 +221,35 @@ class Timers:
         sender.verify_due(self._clock())
 
     def _release_expired(self) -> None:
+        if self._is_unsettled.is_set():
+            self._settle()
+        if time.monotonic() - self._jumped_at < self._settings.worker.lease_s:
+            return  # whoever lives renews its lease first
         with self._database.begin() as session:
             released = jobs.release_expired(session, max_attempts=self._settings.worker.max_attempts, now=self._clock())
         if released:
             log.warning("leases_expired", count=released)
 
+    def _settle(self) -> None:
+        with self._database.begin() as session:
+            settled = planned.settle(
+                session,
+                now=self._clock(),
+                job_lease_s=self._settings.worker.lease_s,
+                delivery_lease_s=self._settings.delivery.lease_s,
+            )
+        self._is_unsettled.clear()
+        if settled:
+            log.warning("plans_brought_forward", count=settled)
+
     def _snapshot(self) -> None:
         refresh_snapshot(self._database, self._settings.snapshot_path)
 
     def _retain(self) -> None:
-        retention.enforce(self._database, self._spool, self._settings.retention, now=self._clock())
+        # A clock that has just jumped ahead may be wrong, and what is removed does not come back.
+        is_distrusted = time.monotonic() - self._jumped_at < DISTRUST_S
+        now = self._clock() - (self._jump if is_distrusted else timedelta(0))
+        retention.enforce(self._database, self._spool, self._settings.retention, now=now)
 
     def _check_integrity(self) -> None:
         heads = read_heads(self._settings.audit_heads_path)

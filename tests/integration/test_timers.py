@@ -60,7 +60,7 @@ def start(settings: Settings, database: Database, spool: Spool) -> Iterator[Call
     """Start the timers of one worker process, by its name; they stop with the test."""
     started: dict[str, Timers] = {}
 
-    def make(holder: str) -> Timers:
+    def make(holder: str, clock: Callable[[], datetime] = now) -> Timers:
         senders = [
             Sender(
                 destination,
@@ -68,7 +68,7 @@ def start(settings: Settings, database: Database, spool: Spool) -> Iterator[Call
                 spool=spool,
                 settings=settings.delivery,
                 calling_ae_title="CXR",
-                clock=now,
+                clock=clock,
             )
             for destination in settings.destinations
         ]
@@ -78,7 +78,7 @@ def start(settings: Settings, database: Database, spool: Spool) -> Iterator[Call
             spool=spool,
             senders=senders,
             holder=holder,
-            clock=now,
+            clock=clock,
             lease_ttl_s=1.5,
         )
         started[holder].start()
@@ -169,3 +169,101 @@ def test_snapshot_backup_check_and_head_are_made(
         return EventKind.INTEGRITY_CHECKED.value in kinds
 
     wait_for(checked, "the integrity check's event", 30)
+
+
+class SettableClock:
+    """The clock of the process, which can be set; APScheduler reads it too."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def __call__(self) -> datetime:
+        return now() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SettableClock:
+    made = SettableClock()
+
+    class Shifted(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + made.ahead
+
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", Shifted)
+    return made
+
+
+@pytest.mark.parametrize("step", [timedelta(hours=-1), timedelta(days=-9000), timedelta(hours=1), timedelta(days=9000)])
+def test_a_clock_that_is_set_stops_no_timer(
+    start: Callable[..., Timers],
+    settings: Settings,
+    database: Database,
+    clock: SettableClock,
+    make_receipt: Any,
+    wait_for: Any,
+    step: timedelta,
+) -> None:
+    timers = start("a", clock)
+    with database.begin() as session:
+        images.receive(session, make_receipt(received_at=clock()), now=clock())
+        assert jobs.claim(session, worker_id="killed", limit=1, now=clock(), lease_s=settings.worker.lease_s)
+
+    def in_snapshot() -> int:
+        with closing(sqlite3.connect(settings.snapshot_path)) as connection:
+            return int(connection.execute("SELECT count(*) FROM images").fetchone()[0])
+
+    wait_for(lambda: settings.snapshot_path.exists() and in_snapshot() == 1, "the timers run", 30)
+    clock.ahead = step
+    with database.begin() as session:
+        images.receive(session, make_receipt(1, received_at=clock()), now=clock())
+    wait_for(lambda: in_snapshot() == 2, "the timers go on", 30)
+    wait_for(lambda: timers.is_holder, "this process holds the lease", 30)
+    if step < timedelta(0):
+        longest = clock() + timedelta(seconds=settings.worker.lease_s)
+        with closing(sqlite3.connect(settings.database_path)) as connection:
+            query = "SELECT lease_until FROM job WHERE worker_id = 'killed'"
+
+            def ends() -> datetime:
+                return datetime.fromisoformat(connection.execute(query).fetchone()[0]).replace(tzinfo=UTC)
+
+            wait_for(lambda: ends() <= longest + timedelta(seconds=30), "the lease of the dead worker ends", 30)
+
+
+def test_a_clock_that_jumps_ahead_takes_no_job_from_a_living_worker(
+    start: Callable[..., Timers], settings: Settings, database: Database, clock: SettableClock, make_receipt: Any
+) -> None:
+    timers = start("a", clock)
+    with database.begin() as session:
+        images.receive(session, make_receipt(received_at=clock()), now=clock())
+        (job,) = jobs.claim(session, worker_id="w", limit=1, now=clock(), lease_s=settings.worker.lease_s)
+    clock.ahead = timedelta(days=40)
+    assert not timers._is_stopping.wait(3)  # the step is noticed
+    timers._release_expired()
+    with database.begin() as session:
+        assert jobs.renew(session, [job.id], worker_id="w", now=clock(), lease_s=60) == {job.id}
+
+
+def test_a_clock_that_jumps_ahead_removes_no_pixels_for_an_hour(
+    start: Callable[..., Timers],
+    settings: Settings,
+    database: Database,
+    spool: Spool,
+    clock: SettableClock,
+    make_receipt: Any,
+    wait_for: Any,
+) -> None:
+    from cxr.domain import JobState
+
+    name = spool.write(b"pixels", suffix=".dcm")
+    timers = start("a", clock)
+    with database.begin() as session:
+        receipt = make_receipt(received_at=clock(), spool_name=name, initial_state=JobState.NOT_SCORED)
+        images.receive(session, receipt, now=clock())
+    clock.ahead = timedelta(days=4000)
+    assert not timers._is_stopping.wait(3)
+    timers._retain()
+    assert spool.path(name).exists()
+    timers._jumped_at -= 3601
+    timers._retain()
+    assert not spool.path(name).exists()
