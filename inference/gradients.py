@@ -1,11 +1,6 @@
 """Grad-CAM, for graphs without an evidence map of their own: an approximation, and named as one.
 
 Loads TensorFlow, as ``inference.runtime`` does: backend-neutral Keras has no gradients.
-
-References
-----------
-Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based
-localization"
 """
 
 from __future__ import annotations
@@ -18,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from cxr.grad_cam import grad_cam
 from cxr.manifest import PackageManifest
 from inference.batches import Explainer
 from inference.runtime import load_graph, place_of
@@ -31,6 +27,7 @@ _NO_FEATURES = (
     keras.layers.MaxPooling2D,
     keras.layers.GlobalAveragePooling2D,
     keras.layers.GlobalMaxPooling2D,
+    keras.layers.Cropping2D,
     keras.layers.Reshape,
     keras.layers.Dropout,
 )
@@ -76,16 +73,11 @@ def load_explainer(path: Path, manifest: PackageManifest, device: str) -> Explai
                 tape.watch(seen)
                 logits = to_logits(seen, training=False)
                 targets = [logits[:, number] for number in range(count)]
-            maps = [_weigh(seen, tape.gradient(target, seen)) for target in targets]
-        return np.stack([np.asarray(each, np.float32) for each in maps], axis=-1)
+            gradients = [np.asarray(tape.gradient(target, seen), np.float32) for target in targets]
+        maps = np.asarray(seen, np.float32)
+        return np.stack([grad_cam(maps, each) for each in gradients], axis=-1)
 
     return explain
-
-
-def _weigh(features: Any, gradient: Any) -> Any:  # noqa: ANN401 (tensors)
-    """Weigh each channel by its mean gradient, and keep what speaks for the class (equations 1 and 2)."""
-    weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
-    return tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))
 
 
 def _last_features(graph: Any) -> Any:  # noqa: ANN401 (a Keras model; a symbolic tensor)

@@ -1,6 +1,7 @@
 """The input pipeline: cached images to batches, on all cores, in an order that nothing disturbs.
 
-One of two modules that know TensorFlow; ``tf.data`` feeds Keras on any backend.
+One of three modules that know TensorFlow (with ``devices`` and ``gradients``); ``tf.data`` feeds Keras on any
+backend.
 """
 
 from __future__ import annotations

@@ -41,7 +41,11 @@ def evaluate(
     replicates: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     gallery: Annotated[
-        bool, typer.Option("--gallery", help="Of a run: also draw its evidence over images; this needs its model.")
+        bool,
+        typer.Option(
+            "--gallery",
+            help="Of a run: also draw evidence maps or, of other heads, Grad-CAM over images; this needs its model.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -140,7 +144,7 @@ def _draw(figures: Evaluation, table: Predictions, folder: Path, history: Path) 
     plot_confusion(figures, folder / "confusion.png")
     if history.exists():
         plot_history(history, folder / "history.png")
-    write_suspects(find_suspects(table), folder / SUSPECTS_FILE)
+    write_suspects(find_suspects(table, basis=figures.dataset), folder / SUSPECTS_FILE)
 
 
 def _draw_gallery(run: Path, table: Predictions, folder: Path) -> None:
@@ -152,8 +156,9 @@ def _draw_gallery(run: Path, table: Predictions, folder: Path) -> None:
 
     opened = open_run(run)
     cases = opened.manifest()
+    kind = "evidence" if opened.recipe.network.head == "evidence" else "grad_cam"
     for name in table.classes:
-        plot_gallery(run / MODEL_FILE, opened.recipe.pixels, cases, table, name, folder / f"evidence_{name}.png")
+        plot_gallery(run / MODEL_FILE, opened.recipe.pixels, cases, table, name, folder / f"{kind}_{name}.png")
 
 
 def _print(figures: Evaluation, folder: Path) -> None:

@@ -1,4 +1,8 @@
-"""A gallery of evidence maps over the images: where the surest hits, false alarms and misses come from."""
+"""A gallery of maps over the images: where the surest hits, false alarms and misses come from.
+
+A network with the evidence head gives its exact map; others (this project's predecessors' heads) get
+Grad-CAM, an approximation, and the picture says which.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,14 @@ from numpy.typing import NDArray
 from cxr.errors import ImageError, PredictionsError
 from cxr.pixels import to_model_input
 from cxr.recipe import PixelRecipe
+from training.gradients import grad_cam_maps
 from training.predictions import Predictions
 from training.sheets import plot_overlays
 
 EACH = 6
 """Images of each kind."""
+
+BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +36,12 @@ class _Chosen:
 def plot_gallery(
     model_file: Path, recipe: PixelRecipe, cases: pd.DataFrame, predictions: Predictions, name: str, path: Path
 ) -> None:
-    """Draw the evidence for one class over the surest hits, the surest false alarms and the worst misses.
+    """Draw what speaks for one class over the surest hits, the surest false alarms and the worst misses.
 
     Parameters
     ----------
     model_file
-        A ``.keras`` file whose second output is the evidence, (N, h, w, C).
+        A ``.keras`` file of a run; with the evidence head, its second output is the map, (N, h, w, C).
     recipe
         How pixels become its input.
     cases
@@ -64,8 +71,15 @@ def plot_gallery(
             captions.append(each.caption)
     if not images:
         raise PredictionsError("None of the predicted images can be read; name the manifest that they are in.")
-    evidence = _evidence(model_file, np.stack(images), predictions.classes.index(name))
-    plot_overlays(images, evidence, captions, path, f"evidence for {name} (red) and against it (blue), in logits")
+    network = keras.saving.load_model(model_file, compile=False, safe_mode=True)
+    batch, place = np.stack(images), predictions.classes.index(name)
+    if len(network.outputs) > 1:
+        maps = np.asarray(network.predict(batch, batch_size=BATCH, verbose=0)[1])[..., place]
+        plot_overlays(images, maps, captions, path, f"evidence for {name} (red) and against it (blue), in logits")
+        return
+    maps = _each_to_one(grad_cam_maps(network, batch, place))
+    title = f"Grad-CAM for {name}: an approximation; the scale is each image's own"
+    plot_overlays(images, maps, captions, path, title, unit="share of the image's largest value")
 
 
 def _choose(predictions: Predictions, name: str) -> list[_Chosen]:
@@ -79,8 +93,7 @@ def _choose(predictions: Predictions, name: str) -> list[_Chosen]:
     return chosen
 
 
-def _evidence(model_file: Path, images: NDArray[np.float32], place: int) -> NDArray[np.float32]:
-    network = keras.saving.load_model(model_file, compile=False, safe_mode=True)
-    if len(network.outputs) < 2:
-        raise PredictionsError("This network has no evidence output; only the head `evidence` gives exact maps.")
-    return np.asarray(network.predict(images, batch_size=16, verbose=0)[1])[..., place]
+def _each_to_one(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Divide each map by its largest value: Grad-CAM's values can't be compared between images."""
+    largest = maps.max(axis=(1, 2), keepdims=True)
+    return maps / np.where(largest > 0, largest, 1)

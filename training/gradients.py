@@ -37,7 +37,7 @@ def grad_cam_maps(network: Any, images: NDArray[np.float32], place: int) -> NDAr
         If the network has no layer of features.
     """
     features = network.get_layer(feature_layer(network)).output
-    seen = keras.Model(network.inputs, features)(images, training=False)
+    seen = keras.Model(network.input, features)(images, training=False)
     to_logits = keras.Model(features, network.get_layer("logit").output)
     with tf.GradientTape() as tape:
         tape.watch(seen)

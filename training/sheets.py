@@ -49,7 +49,14 @@ def plot_sheet(images: list[np.ndarray], captions: list[str], path: Path, title:
 
 
 def plot_overlays(
-    images: list[np.ndarray], maps: np.ndarray, captions: list[str], path: Path, title: str, *, columns: int = 6
+    images: list[np.ndarray],
+    maps: np.ndarray,
+    captions: list[str],
+    path: Path,
+    title: str,
+    *,
+    columns: int = 6,
+    unit: str = "logits",
 ) -> None:
     """Draw maps, (N, h, w), over their images in one scale around 0: red above, blue below, pale near it."""
     columns = min(columns, max(1, len(images)))
@@ -73,5 +80,7 @@ def plot_overlays(
         )
         panel.set_title(caption, fontsize=7)
     scale = ScalarMappable(Normalize(-most, most), cmap="bwr")
-    figure.colorbar(scale, ax=list(panels), shrink=0.6, label="logits")
+    bar = figure.colorbar(scale, ax=list(panels), shrink=0.6, label=unit)
+    if float(maps.min()) >= 0:
+        bar.ax.set_ylim(0, most)  # nothing speaks against
     save_figure(figure, path, title)

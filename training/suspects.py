@@ -15,11 +15,22 @@ from numpy.typing import NDArray
 
 from training.predictions import Predictions
 
-COLUMNS = ("image_id", "patient_id", "source", "label", "class", "given", "suggested", "given_probability", "doubt")
+COLUMNS = (
+    "image_id",
+    "patient_id",
+    "source",
+    "label",
+    "class",
+    "given",
+    "suggested",
+    "given_probability",
+    "doubt",
+    "basis",
+)
 SUSPECTS_FILE = "suspects.csv"
 
 
-def find_suspects(predictions: Predictions) -> pd.DataFrame:
+def find_suspects(predictions: Predictions, *, basis: str) -> pd.DataFrame:
     """List images that look like another class than their label says.
 
     Parameters
@@ -27,6 +38,8 @@ def find_suspects(predictions: Predictions) -> pd.DataFrame:
     predictions
         Of images that the model was not trained on (validation, test, or out of fold): a network
         believes every label that it has learnt.
+    basis
+        Which predictions these are, in words; it stands in every line.
 
     Returns
     -------
@@ -38,7 +51,7 @@ def find_suspects(predictions: Predictions) -> pd.DataFrame:
     if predictions.kind == "multiclass":
         chances = np.column_stack([predictions.probability(name) for name in predictions.classes])
         label = predictions.frame["y"].to_numpy(dtype=np.int64)
-        return _ordered([_doubted(predictions.frame, label, chances, predictions.classes, "")])
+        return _ordered([_doubted(predictions.frame, label, chances, predictions.classes, "")], basis)
     tables = []
     for name in predictions.classes:
         known = predictions.known(name)
@@ -46,7 +59,7 @@ def find_suspects(predictions: Predictions) -> pd.DataFrame:
         label = predictions.truth(name)[known].astype(np.int64)
         frame = predictions.frame[known].reset_index(drop=True)
         tables.append(_doubted(frame, label, np.column_stack([1 - chance, chance]), (f"not {name}", name), name))
-    return _ordered(tables)
+    return _ordered(tables, basis)
 
 
 def write_suspects(suspects: pd.DataFrame, path: Path) -> None:
@@ -83,6 +96,6 @@ def _doubted(
     return pd.DataFrame(table[is_doubted])
 
 
-def _ordered(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    whole = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
+def _ordered(tables: list[pd.DataFrame], basis: str) -> pd.DataFrame:
+    whole = pd.concat(tables, ignore_index=True).assign(basis=basis)[list(COLUMNS)]
     return whole.sort_values(["doubt", "image_id"], ascending=[False, True], ignore_index=True)

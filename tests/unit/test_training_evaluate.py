@@ -332,10 +332,11 @@ class TestSuspects:
         wrong = np.flatnonzero(np.abs(made.score("covid19")) > 6)[:12]
         frame = made.frame.copy()
         frame.loc[wrong, "y"] = 1 - frame.loc[wrong, "y"]
-        found = find_suspects(check(frame))
+        found = find_suspects(check(frame), basis="test")
         assert set(found["image_id"][:12]) == set(frame.loc[wrong, "image_id"])
         assert (found["doubt"].diff().dropna() <= 0).all()
         assert found["doubt"].between(0, 1).all()
+        assert set(found["basis"]) == {"test"}
         write_suspects(found, tmp_path / "suspects.csv")
         assert stat.S_IMODE((tmp_path / "suspects.csv").stat().st_mode) == 0o600
         assert len(pd.read_csv(tmp_path / "suspects.csv")) == len(found)
@@ -344,11 +345,11 @@ class TestSuspects:
         frame = several().frame.copy()
         row = int(np.argmax(frame["prob_covid19"]))
         frame.loc[row, "y"] = 0
-        found = find_suspects(check(frame))
+        found = find_suspects(check(frame), basis="test")
         assert found.loc[0, ["image_id", "given", "suggested"]].tolist() == [f"made:{row}", "normal", "covid19"]
 
     def test_of_one_class_there_are_none(self):
-        assert find_suspects(check(binary(10).frame.assign(y=1))).empty
+        assert find_suspects(check(binary(10).frame.assign(y=1)), basis="test").empty
 
 
 class TestCard:

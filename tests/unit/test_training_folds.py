@@ -1,0 +1,104 @@
+"""Out-of-fold predictions: every image once, by a network that has not seen its patient; and what a run starts from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from cxr.errors import RunError
+from training.cli import app
+from training.external import predict_manifest
+from training.fit import Options, finetune, pretrain
+from training.folds import OUT_OF_FOLD_FILE, deal_folds, predict_out_of_fold
+from training.learnt import count_known, learnt_by
+from training.manifest import read_manifest
+from training.packaging import package_run
+from training.predictions import read_predictions
+from training.recipe import load_recipe
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+TINY = ("network.architecture=tiny", "pixels.size=32", "stages.0.batch_size=8", "stages.1.batch_size=8",
+        "stages.0.epochs=1", "stages.1.epochs=4", "stages.1.learning_rate=0.01")  # fmt: skip
+PRETRAIN = (*TINY, "weights.source=random", 'task.classes=["covid19"]', "augment.cut_out=0.0")
+FINETUNE = (*TINY, "split.strategy=patient", "split.fractions=[0.5,0.25,0.25]")
+COUNT = 48
+WRONG = [7, 20, 33]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory, draw_cases: Callable[..., Path]) -> Path:
+    """Draw images of 24 patients with two each; the labels of three are wrong."""
+    labels = ["covid19" if row % 2 == 1 else "normal" for row in range(COUNT)]
+    for row in WRONG:
+        labels[row] = "normal" if row % 2 == 1 else "covid19"
+    patients = [f"p{row // 2}" for row in range(COUNT)]
+    return draw_cases(tmp_path_factory.mktemp("drawn"), COUNT, label=labels, patient_id=patients)
+
+
+def test_the_verb_lists_the_wrong_labels_of_a_whole_manifest(manifest: Path, tmp_path: Path) -> None:
+    sets = [word for override in PRETRAIN for word in ("--set", override)]
+    command = ["suspects", str(manifest), "-o", str(tmp_path), "--folds", "3", "--processes", "1", "--json", *sets]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output.splitlines()[-1])["images"] == COUNT
+    whole = read_predictions(tmp_path / OUT_OF_FOLD_FILE)
+    assert sorted(whole.frame["image_id"]) == sorted(read_manifest(manifest)["image_id"])
+    for fold in range(3):
+        learnt = pd.read_csv(tmp_path / f"fold{fold}" / "manifest.csv", dtype=str, keep_default_na=False)
+        predicted = read_predictions(tmp_path / f"fold{fold}" / "predictions_test.csv").frame
+        assert not set(predicted["patient_id"]) & set(learnt.loc[learnt["split"] != "test", "patient_id"])
+    found = pd.read_csv(tmp_path / "suspects.csv")
+    assert set(found["basis"]) == {"out of fold"}
+    assert len(set(found["image_id"].head(6)) & {f"drawn:{row}" for row in WRONG}) >= 2
+    again = CliRunner().invoke(app, command)  # every run is done: they are taken as they are
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "suspects.csv").read_text() == found.to_csv(index=False, float_format="%.4f")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=60), st.integers(3, 6))
+def test_no_patient_is_in_two_folds(cases: list[tuple[int, bool]], folds: int) -> None:
+    frame = pd.DataFrame({"image_id": [str(row) for row in range(len(cases))],
+                          "patient_id": [f"p{patient}" if patient else "" for patient, _ in cases],
+                          "label": ["a" if label else "b" for _, label in cases]})  # fmt: skip
+    number = deal_folds(frame, folds, seed=0)
+    assert ((number >= 0) & (number < folds)).all()
+    known = frame["patient_id"] != ""
+    assert (frame[known].groupby(number[known])["patient_id"].unique().explode().value_counts() <= 1).all()
+
+
+def test_two_folds_are_too_few(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="3 folds"):
+        predict_out_of_fold(load_recipe("default-pretrain", PRETRAIN), manifest, tmp_path, folds=2, now=NOW)
+
+
+def test_what_a_run_starts_from_counts_as_learnt(manifest: Path, tmp_path: Path) -> None:
+    options = Options(cache=tmp_path / "cache", processes=1)
+    short = "stages.1.epochs=1"
+    halves = (*PRETRAIN, short, "split.fractions=[0.5,0.25,0.25]")
+    first = pretrain(load_recipe("default-pretrain", halves), manifest, tmp_path / "one", now=NOW, options=options)
+    same = load_recipe("default-finetune", (*FINETUNE, short))
+    second = finetune(same, manifest, tmp_path / "two", start=first.folder, now=NOW, options=options)
+    assert count_known(second) == {"val": 0, "test": 0}  # the same sides
+    other = load_recipe("default-finetune", (*FINETUNE, short, "split.seed=1"))
+    third = finetune(other, manifest, tmp_path / "three", start=second.folder, now=NOW, options=options)
+    known = count_known(third)["test"]
+    assert known > 0
+    assert len(learnt_by(third)) == len(set(learnt_by(third)["image_id"]))
+    package = package_run(third.folder, tmp_path / "package", replicates=100, options=options)
+    assert package.manifest.evaluation["patients_disjoint"] is False
+    assert f"{known} test images" in (package.folder / "MODEL_CARD.md").read_text()
+    # Predicting the third run's own manifest leaves out what the first has learnt, two runs before.
+    found = predict_manifest(third.folder, manifest, tmp_path / "cache", processes=1)
+    assert not np.isin(found.predictions.frame["image_id"], learnt_by(first)["image_id"]).any()
+    with pytest.raises(RunError, match=r"learnt from \d+ of these images"):
+        predict_out_of_fold(other, manifest, tmp_path / "folds", folds=3, start=first.folder, now=NOW, options=options)
