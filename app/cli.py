@@ -27,6 +27,7 @@ VERBS = {
     "jobs": "db.cli:jobs_app",
     "train": "training.cli",
     "model": "app.model_cli",
+    "rebuild": "app.rebuild.cli",
     "db": "db.cli:db_app",
     "config": "config.cli",
 }

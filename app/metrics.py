@@ -10,8 +10,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from config.metrics import serve
-from cxr.domain import DeliveryState, JobState
-from db import deliveries, jobs
+from cxr.domain import DeliveryState, JobState, RebuildState
+from db import deliveries, jobs, rebuilds
 
 if TYPE_CHECKING:
     from db.engine import Database
@@ -36,6 +36,7 @@ class QueueCollector(Collector):
         with self._database.read() as session:
             by_job = jobs.count_by_state(session)
             by_delivery = deliveries.count_by_state(session)
+            by_rebuild = rebuilds.count_by_state(session)
         images = GaugeMetricFamily("cxr_jobs", "Images by the state of their job.", labels=["state"])
         for state in JobState:
             images.add_metric([state.value], by_job[state])
@@ -44,17 +45,32 @@ class QueueCollector(Collector):
         for delivery_state in DeliveryState:
             sendings.add_metric([delivery_state.value], by_delivery[delivery_state])
         yield sendings
+        of_model = GaugeMetricFamily("cxr_rebuilds", "Rebuilds of the model by state.", labels=["state"])
+        for rebuild_state in RebuildState:
+            of_model.add_metric([rebuild_state.value], by_rebuild[rebuild_state])
+        yield of_model
         yield GaugeMetricFamily("cxr_spool_free_mib", "Free space of the spool's disk, MiB.", self._spool.free_mib())
 
 
-def serve_metrics(database: Database, spool: Spool, port: int) -> Callable[[], None]:
+def serve_metrics(
+    database: Database, spool: Spool, port: int, registry: CollectorRegistry | None = None
+) -> Callable[[], None]:
     """Serve the metrics on loopback; the answer stops it.
+
+    Parameters
+    ----------
+    database, spool
+        What is counted.
+    port
+        Where.
+    registry
+        What the process counts itself; None: nothing.
 
     Raises
     ------
     SettingsError
         If the port is in use.
     """
-    registry = CollectorRegistry()
+    registry = registry or CollectorRegistry()
     registry.register(QueueCollector(database, spool))
     return serve(registry, port, setting="metrics.worker_port")

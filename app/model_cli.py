@@ -14,10 +14,12 @@ from rich.console import Console
 from config.context import CommandContext
 from cxr.package import ModelPackage
 from db.durable import make_folder
+from inference.candidate_cli import app as candidate_app
 from inference.cli import app as inference_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Model packages: make, list, verify, promote.")
 app.add_typer(inference_app)
+app.add_typer(candidate_app)
 
 
 @app.command("build-untrained")

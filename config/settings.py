@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from pydantic_settings.exceptions import SettingsError as UnreadableValue
 
 from config.faults import describe, without
+from config.rebuild import RebuildSettings
 from config.sections import (
     AuditSettings,
     DeliverySettings,
@@ -46,6 +47,7 @@ __all__ = [
     "LogSettings",
     "MetricsSettings",
     "PeerSettings",
+    "RebuildSettings",
     "ReportSettings",
     "RetentionSettings",
     "Section",
@@ -83,13 +85,14 @@ class Settings(BaseSettings):
     report: ReportSettings = ReportSettings()
     delivery: DeliverySettings = DeliverySettings()
     retention: RetentionSettings = RetentionSettings()
+    rebuild: RebuildSettings = RebuildSettings()
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Settings:
-        faults = [*self._faults_of_peers(), *self._faults_of_ports()]
+        faults = [*self._faults_of_peers(), *self._faults_of_ports(), *self._faults_of_rebuild()]
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -120,6 +123,13 @@ class Settings(BaseSettings):
             users = [name for name, used in ports.items() if used == port]
             if len(users) > 1:
                 yield f"{' and '.join(users)} are the same port, {port}"
+
+    def _faults_of_rebuild(self) -> Iterator[str]:
+        if self.rebuild.cron and self.rebuild.labels and self.audit.identifiers != "full":
+            yield (
+                'rebuild.labels are joined by the UIDs that audit.identifiers = "full" keeps; with '
+                f"{self.audit.identifiers!r} name a rebuild.manifest"
+            )
 
     @classmethod
     def settings_customise_sources(
@@ -152,6 +162,11 @@ class Settings(BaseSettings):
     def models_dir(self) -> Path:
         """Model packages."""
         return self.data_dir / "models"
+
+    @property
+    def runs_dir(self) -> Path:
+        """Training runs of scheduled rebuilds."""
+        return self.rebuild.runs_dir or self.data_dir / "runs"
 
     @property
     def backup_dir(self) -> Path:

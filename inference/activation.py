@@ -1,4 +1,4 @@
-"""Put model packages into service, with a row in the audit database for each time.
+"""Put model packages into service or beside it, with a row in the audit database for each time.
 
 The registry comes first: what is in service is what its link says. Killed between the two,
 ``note_active`` finds at the next start that the database does not know it, and writes it down.
@@ -11,10 +11,14 @@ import pwd
 from collections.abc import Mapping
 from datetime import datetime
 
+from cxr.errors import PackageError, PromotionRefused
 from cxr.package import ModelPackage
+from db import shadows
 from db.engine import Database
 from db.packages import list_activations, record_activation
 from db.records import Activation
+from inference.gates import judge_by_status
+from inference.graph_file import check_graph_file
 from inference.promotions import Promotion
 from inference.registry import Registry
 
@@ -48,6 +52,56 @@ def promote(
 def rollback(registry: Registry, database: Database, *, now: datetime, actor: str, reason: str) -> ModelPackage:
     """Go back to the package before and record it; parameters and errors are ``Registry.rollback``'s."""
     return _record(registry, database, registry.rollback(now=now, actor=actor, reason=reason))
+
+
+def set_shadow(
+    registry: Registry, database: Database, fingerprint: str, *, now: datetime, actor: str, reason: str
+) -> ModelPackage:
+    """Have a package scored beside the one in service; a running worker takes it up between two batches.
+
+    Its files are verified and its graph looked into, as for a promotion. Its figures are not judged:
+    only a gate that nobody may accept, since serving would show the model other images than it knows,
+    stops it. Where it is written stands in ``db.shadows``.
+
+    Parameters
+    ----------
+    registry, database
+        Where the package is, and where the change is recorded.
+    fingerprint
+        In full.
+    now, actor, reason
+        When, who and why.
+
+    Raises
+    ------
+    PackageError
+        If it is the package in service.
+    DamagedPackage, IncompatiblePackage
+        If it can't be served.
+    PromotionRefused
+        If it needs what serving can't give it.
+    """
+    package = registry.load(fingerprint)
+    check_graph_file(package.model_path)
+    if fingerprint == registry.active_fingerprint():
+        raise PackageError("This package is in service: a shadow is another one, beside it.")
+    final = [gate for gate in judge_by_status(package, None) if not (gate.is_passed or gate.is_acceptable)]
+    if final:
+        faults = "; ".join(f"gate {gate.name}: {gate.figure} (wanted: {gate.bar})" for gate in final)
+        raise PromotionRefused(f"The package can't be served, as a shadow neither. {faults}.")
+    manifest = package.manifest
+    shadow = shadows.ShadowPackage(
+        fingerprint=package.fingerprint, name=manifest.name, version=manifest.version, status=manifest.status
+    )
+    with database.begin() as session:
+        shadows.change(session, shadow, actor=actor, reason=reason, now=now)
+    return package
+
+
+def end_shadow(database: Database, *, now: datetime, actor: str, reason: str) -> None:
+    """Have nothing scored beside the package in service."""
+    with database.begin() as session:
+        shadows.change(session, None, actor=actor, reason=reason, now=now)
 
 
 def note_active(package: ModelPackage, database: Database, *, now: datetime) -> bool:

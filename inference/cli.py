@@ -38,7 +38,7 @@ def list_packages(ctx: typer.Context, as_json: Json = False) -> None:
 
     Example: cxr model list --json
     """
-    entries = _registry(ctx).list()
+    entries = open_registry(ctx).list()
     if as_json:
         for entry in entries:
             typer.echo(json.dumps(_summary(entry)))
@@ -66,7 +66,7 @@ def show(ctx: typer.Context, package: Package = "current", as_json: Json = False
 
     Example: cxr model show current
     """
-    found = _find(_registry(ctx), package)
+    found = find_package(open_registry(ctx), package)
     if as_json:
         typer.echo(json.dumps({"fingerprint": found.fingerprint, **found.manifest.model_dump(mode="json")}))
         return
@@ -86,11 +86,11 @@ def verify(
 
     Example: cxr model verify
     """
-    registry = _registry(ctx)
+    registry = open_registry(ctx)
     faulty = 0
     for name in packages or [entry.fingerprint for entry in registry.list()]:
         try:
-            typer.echo(f"{_find(registry, name).fingerprint[:12]}  intact")
+            typer.echo(f"{find_package(registry, name).fingerprint[:12]}  intact")
         except CxrError as error:
             faulty += 1
             typer.echo(f"{name[:12]}  {error.code}: {error}")
@@ -121,8 +121,8 @@ def promote(
 
     context: CommandContext = ctx.obj
     settings = context.settings()
-    registry = _registry(ctx, judged=True)
-    source = _find(registry, package)
+    registry = open_registry(ctx, judged=True)
+    source = find_package(registry, package)
     fingerprint = registry.add(source.folder).fingerprint
     database = open_database(settings.database_path, settings.audit_key_path, create=True)
     try:
@@ -154,7 +154,7 @@ def rollback(ctx: typer.Context, reason: Reason, as_json: Json = False) -> None:
     database = open_database(settings.database_path, settings.audit_key_path, create=True)
     try:
         package = activation.rollback(
-            _registry(ctx), database, now=datetime.now(UTC), actor=activation.account_name(), reason=reason
+            open_registry(ctx), database, now=datetime.now(UTC), actor=activation.account_name(), reason=reason
         )
     finally:
         database.dispose()
@@ -181,7 +181,7 @@ def export(
 
         if form not in FORMATS:
             raise typer.BadParameter(f"formats are {', '.join(FORMATS)}; got {form!r}")
-        found = _find(_registry(ctx), package)
+        found = find_package(open_registry(ctx), package)
         difference = export_package(found, to, form)
     if as_json:
         typer.echo(json.dumps({"fingerprint": found.fingerprint, "format": form, "largest_difference": difference}))
@@ -189,7 +189,7 @@ def export(
     typer.echo(f"Exported {found.fingerprint[:12]} as {form}; scores agree to {difference:.1g}. {NOTICE}")
 
 
-def _registry(ctx: typer.Context, *, judged: bool = False) -> Registry:
+def open_registry(ctx: typer.Context, *, judged: bool = False) -> Registry:
     """Open the registry; judged, with the gates that a promotion has to pass."""
     from inference.registry import Registry
 
@@ -203,7 +203,7 @@ def _registry(ctx: typer.Context, *, judged: bool = False) -> Registry:
     return Registry(settings.models_dir, judge=Gates(settings.gates, golden_difference))
 
 
-def _find(registry: Registry, package: str) -> ModelPackage:
+def find_package(registry: Registry, package: str) -> ModelPackage:
     """Verify the package of a folder, or of a fingerprint's start."""
     from cxr.package import load_package
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from inference.model import Model, ModelOutput
     from inference.registry import Registry
     from inference.reporter import Reporter
+    from inference.shadow import Shadow
 
 log = get_logger(__name__)
 
@@ -71,6 +72,8 @@ class Worker:
         The time, as an aware datetime.
     reported
         Called after reports were written, so that delivery need not wait for its timer.
+    shadow
+        Scores what was reported once more; None: nothing does.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Worker:
         worker_id: str,
         clock: Callable[[], datetime],
         reported: Callable[[], None] = lambda: None,
+        shadow: Shadow | None = None,
     ) -> None:
         self._database = database
         self._spool = spool
@@ -97,6 +101,7 @@ class Worker:
         self._worker_id = worker_id
         self._clock = clock
         self._reported = reported
+        self._shadow = shadow
         self._in_flight = InFlight()
 
     def run(self, stop: threading.Event) -> None:
@@ -114,6 +119,8 @@ class Worker:
             while not stop.is_set():
                 self._serve_one_package(stop)
         finally:
+            if self._shadow is not None:
+                self._shadow.close()
             with self._database.begin() as session:
                 jobs.give_back(session, worker_id=self._worker_id, now=self._clock())
             ended.set()
@@ -133,10 +140,14 @@ class Worker:
         ) as preparer:
             ahead: list[Prepared] = []
             while not stop.is_set():
+                if self._shadow is not None:
+                    self._shadow.follow(package.fingerprint)
                 is_current = self._registry.active_fingerprint() == package.fingerprint
                 batch, ahead = ahead, self._claim(preparer) if is_current else []
                 if batch:
-                    self._score(batch, gate, model)
+                    reported = self._score(batch, gate, model)
+                    if self._shadow is not None:
+                        self._shadow.score(reported, package.manifest.recipe.digest, stop)
                 elif not is_current:
                     return
                 elif not ahead:
@@ -155,18 +166,22 @@ class Worker:
         self._in_flight.add(job.id for job in claimed)
         return [Prepared(job, preparer.submit(self._spool.path(job.spool_name))) for job in claimed]
 
-    def _score(self, batch: Sequence[Prepared], gate: InputGate, model: Model) -> None:
-        """Score what could be prepared; an image that could not be fails alone."""
+    def _score(
+        self, batch: Sequence[Prepared], gate: InputGate, model: Model
+    ) -> list[tuple[ClaimedJob, NDArray[np.float32]]]:
+        """Score what could be prepared, and return what was reported; an image that could not be fails alone."""
         ready: list[tuple[ClaimedJob, Seen]] = []
+        reported: set[int] = set()
         for prepared in batch:
             with self._failing_alone([prepared.job]):
                 ready.append((prepared.job, model.see(prepared.pixels.result())))
         if ready:
             with self._failing_alone([job for job, _ in ready]):
                 output = model.score(np.stack([seen.pixels for _, seen in ready]))
-                self._report_all(ready, output, gate, model)
+                reported = self._report_all(ready, output, gate, model)
         self._in_flight.discard(prepared.job.id for prepared in batch)
         self._reported()
+        return [(prepared.job, prepared.pixels.result()) for prepared in batch if prepared.job.id in reported]
 
     def _report_all(
         self,
@@ -174,7 +189,9 @@ class Worker:
         output: ModelOutput,
         gate: InputGate,
         model: Model,
-    ) -> None:
+    ) -> set[int]:
+        """Report each image, and return the jobs of those that were."""
+        reported: set[int] = set()
         for row, (job, seen) in enumerate(ready):
             with self._failing_alone([job]):
                 package, warnings = gate.package, gate.warnings(seen, output, row, shape=self._reporter.shape_of(job))
@@ -183,6 +200,8 @@ class Worker:
                 if evidence is None and self._reporter.saliency:
                     evidence = model.grad_cam(seen.pixels)
                 self._report(job, scored, package, seen.pixels, evidence)
+                reported.add(job.id)
+        return reported
 
     def _report(
         self,

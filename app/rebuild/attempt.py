@@ -1,0 +1,133 @@
+"""One attempt at a rebuild: takes the lock, takes up what is under way or begins, and writes down what came of it.
+
+A lock on the folder of runs is held for as long as this process lives, so that two attempts never
+work at once, whoever started them and whatever the database says.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from app.rebuild.data import MANIFEST_FILE
+from app.rebuild.report import REPORT_FILE, write_failure
+from app.rebuild.steps import Rebuild
+from config.logs import get_logger
+from cxr.domain import RebuildState
+from cxr.errors import CxrError
+from db import durable, rebuilds
+from db.engine import Database, open_database
+from db.rebuilds import Outcome, RebuildRow
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+log = get_logger(__name__)
+
+LOCK_FILE: Final = ".rebuild.lock"
+KILLED: Final = "rebuild_killed"
+
+
+def attempt(settings: Settings, *, due_at: datetime | None, clock: Callable[[], datetime]) -> Outcome | None:
+    """Go on with the rebuild that is under way, or begin one.
+
+    Parameters
+    ----------
+    settings
+        All settings.
+    due_at
+        The time of the schedule that a new one is for; None: now, it was asked for by hand.
+    clock
+        The time, as an aware datetime.
+
+    Returns
+    -------
+    Outcome | None
+        What came of it; None: another process is at work on one.
+
+    Raises
+    ------
+    StorageError
+        If the database can't be used.
+    """
+    durable.make_folder(settings.runs_dir)
+    with _only_one(settings.runs_dir) as is_ours:
+        if not is_ours:
+            return None
+        database = open_database(settings.database_path, settings.audit_key_path, create=False)
+        try:
+            row = _take_up(database, due_at or clock(), clock())
+            outcome = _outcome(settings, database, row, clock)
+            with database.begin() as session:
+                rebuilds.end(session, row.id, outcome, now=clock())
+        finally:
+            database.dispose()
+    if outcome.state is RebuildState.FAILED:
+        log.error("rebuild_failed", code=outcome.error_code)
+    else:
+        log.info("rebuild_ended", state=outcome.state.value, code=outcome.error_code, images=outcome.images,
+                 fingerprint=outcome.fingerprint)  # fmt: skip
+    return outcome
+
+
+@contextmanager
+def _only_one(runs_dir: Path) -> Iterator[bool]:
+    descriptor = os.open(runs_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.FILE_MODE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _take_up(database: Database, due_at: datetime, now: datetime) -> RebuildRow:
+    with database.begin() as session:
+        row = rebuilds.running(session)
+        if row is None:
+            row = rebuilds.begin(session, due_at=due_at, run_name=f"rebuild-{due_at:%Y%m%dT%H%M%SZ}", now=now)
+        rebuilds.count_attempt(session, row.id)
+    log.info("rebuild_started", attempt=row.attempts + 1)
+    return row
+
+
+def _outcome(settings: Settings, database: Database, row: RebuildRow, clock: Callable[[], datetime]) -> Outcome:
+    folder = settings.runs_dir / row.run_name
+    durable.make_folder(folder)
+    if row.attempts >= settings.rebuild.max_attempts:
+        return _failed(folder, row, KILLED, "It was killed as often as rebuild.max_attempts allows: is memory short?")
+    work = Rebuild(settings, database, folder, row.due_at, _known(settings, database), clock)
+    try:
+        outcome = work.run()
+    except CxrError as error:
+        return _failed(folder, row, error.code, str(error))
+    except Exception:  # a process loop: whatever it is, it is written down, and the next one starts anew
+        log.exception("unexpected")
+        return _failed(folder, row, CxrError.code, "A fault that nobody foresaw; the log says where.")
+    if outcome.error_code is not None:
+        write_failure(
+            folder / REPORT_FILE, row.due_at, outcome.error_code, f"{outcome.new_images} new labelled images."
+        )
+    return outcome
+
+
+def _failed(folder: Path, row: RebuildRow, code: str, message: str) -> Outcome:
+    write_failure(folder / REPORT_FILE, row.due_at, code, message)
+    return Outcome(state=RebuildState.FAILED, error_code=code)
+
+
+def _known(settings: Settings, database: Database) -> list[Path]:
+    """Manifests of the run that it starts from, and of the latest rebuild that came to a package."""
+    with database.read() as session:
+        done = rebuilds.latest(session, state=RebuildState.DONE)
+    folders = [settings.rebuild.start, None if done is None else settings.runs_dir / done.run_name]
+    files = [folder / MANIFEST_FILE for folder in folders if folder is not None]
+    return [file for file in files if file.exists()]

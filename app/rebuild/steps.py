@@ -1,0 +1,153 @@
+"""The steps of a rebuild, each of which finds what an earlier attempt has done: data, fine-tune, package, gates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from app.rebuild.data import MANIFEST_FILE, Counts, prepare
+from app.rebuild.report import REPORT_FILE, Report, write_report
+from cxr.domain import PackageStatus, RebuildState
+from cxr.errors import PackageError
+from cxr.package import ModelPackage, load_package
+from db.rebuilds import Outcome
+from inference.gates import GateResult, Gates
+from inference.golden import golden_difference
+from inference.registry import Registry
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from db.engine import Database
+    from training.fit import Options
+    from training.recipe import TrainingRecipe
+    from training.run import Run
+
+RUN: Final = "run"
+PACKAGE: Final = "package"
+TOO_FEW: Final = "too_few_images"
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """One rebuild: where it works, and what it may look at.
+
+    Parameters
+    ----------
+    settings
+        All settings.
+    database
+        Whose images it exports.
+    folder
+        Its own.
+    due_at
+        The time of the schedule that it is for.
+    known
+        Manifests of the run it starts from and of the rebuild before.
+    clock
+        The time, as an aware datetime.
+    """
+
+    settings: Settings
+    database: Database
+    folder: Path
+    due_at: datetime
+    known: Sequence[Path]
+    clock: Callable[[], datetime]
+
+    def run(self) -> Outcome:
+        """Do what is not done yet, and write the report; nothing is promoted.
+
+        Returns
+        -------
+        Outcome
+            ``DONE``, or ``SKIPPED`` with ``too_few_images``.
+
+        Raises
+        ------
+        CxrError
+            If a step fails; what was done before it stays.
+        """
+        recipe = self._recipe()
+        wanted = self.settings.rebuild
+        counts = prepare(wanted, self.database, self.settings.spool_dir, self.folder, recipe, self.known)
+        if counts.new_images < wanted.min_new_images:
+            return Outcome(
+                state=RebuildState.SKIPPED,
+                error_code=TOO_FEW,
+                images=counts.images,
+                new_images=counts.new_images,
+            )
+        run = self._finetune(recipe)
+        package = self._package(run)
+        gates = self._registry().judge_package(package)
+        self._report(counts, run, package, gates)
+        return Outcome(
+            state=RebuildState.DONE,
+            images=counts.images,
+            new_images=counts.new_images,
+            fingerprint=package.fingerprint,
+            failed_gates=[gate.name for gate in gates if not gate.is_passed],
+        )
+
+    def _recipe(self) -> TrainingRecipe:
+        from training.recipe import load_recipe
+
+        return load_recipe(self.settings.rebuild.recipe, self.settings.rebuild.overrides)
+
+    def _finetune(self, recipe: TrainingRecipe) -> Run:
+        from training import fit
+
+        return fit.finetune(
+            recipe,
+            self.folder / MANIFEST_FILE,
+            self.folder / RUN,
+            start=self.settings.rebuild.start,
+            now=self.clock(),
+            options=self._options(),
+        )
+
+    def _options(self) -> Options:
+        from training.fit import Options
+
+        return Options(processes=self.settings.rebuild.processes)
+
+    def _package(self, run: Run) -> ModelPackage:
+        from training.packaging import package_run
+
+        target = self.folder / PACKAGE
+        if target.exists():
+            return load_package(target)
+        return package_run(run.folder, target, compare_with=self._rivals(run), options=self._options())
+
+    def _rivals(self, run: Run) -> list[Path]:
+        active = self._active()
+        if active is None or not self.settings.rebuild.compare_with_active:
+            return []
+        is_comparable = active.manifest.status is not PackageStatus.UNTRAINED
+        shared = set(active.manifest.findings) & set(run.recipe.task.classes)
+        return [active.folder] if is_comparable and shared else []
+
+    def _active(self) -> ModelPackage | None:
+        try:
+            return self._registry().active()
+        except PackageError:
+            return None
+
+    def _registry(self) -> Registry:
+        return Registry(self.settings.models_dir, judge=Gates(self.settings.gates, golden_difference))
+
+    def _report(self, counts: Counts, run: Run, package: ModelPackage, gates: Sequence[GateResult]) -> None:
+        report = Report(
+            due_at=self.due_at,
+            ended_at=self.clock(),
+            counts=counts,
+            run=run,
+            start=self.settings.rebuild.start,
+            package=package,
+            active=self._active(),
+            gates=tuple(gates),
+        )
+        write_report(report, self.folder / REPORT_FILE)

@@ -1,0 +1,93 @@
+"""The rebuild's timer: starts the child process when it is due, and after a kill once more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from app.rebuild.schedule import Schedule, Start, decide
+from config.logs import get_logger
+from cxr.errors import CxrError
+from db import rebuilds
+
+if TYPE_CHECKING:
+    from config.rebuild import RebuildSettings
+    from db.engine import Database
+
+log = get_logger(__name__)
+
+PATIENCE_S: Final = 10.0
+
+
+class RebuildTimer:
+    """Looks every minute whether a rebuild is due, or was left unfinished.
+
+    Parameters
+    ----------
+    settings
+        The ``rebuild`` table.
+    database
+        Which knows what was done.
+    arguments
+        Global options that give the child the same settings.
+    clock
+        The time, as an aware datetime.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: RebuildSettings,
+        database: Database,
+        arguments: Sequence[str],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._schedule = None if settings.cron is None else Schedule(settings.cron, settings.time_zone)
+        self._database = database
+        self._arguments = arguments
+        self._clock = clock
+        self._started_at = clock()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def tick(self) -> None:
+        """Start a child if one is due."""
+        is_alive = self._child is not None and self._child.poll() is None
+        with self._database.read() as session:
+            under_way, latest = rebuilds.running(session), rebuilds.latest(session)
+        decision = decide(
+            self._schedule,
+            under_way=under_way,
+            latest=latest,
+            is_child_alive=is_alive,
+            service_started=self._started_at,
+            now=self._clock(),
+        )
+        if isinstance(decision, Start):
+            self._start("--due", decision.due_at.strftime("%Y-%m-%dT%H:%M:%S"))
+        elif decision == "resume":
+            self._start()
+
+    def stop(self) -> None:
+        """End the child; the service's next start goes on with what it was doing, and this costs no attempt."""
+        if self._child is None or self._child.poll() is not None:
+            return
+        self._child.terminate()
+        try:
+            self._child.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        with suppress(CxrError), self._database.begin() as session:
+            under_way = rebuilds.running(session)
+            if under_way is not None and under_way.attempts:
+                rebuilds.count_attempt(session, under_way.id, by=-1)
+
+    def _start(self, *options: str) -> None:
+        command = [sys.executable, "-P", "-m", "app", *self._arguments, "rebuild", *options, "--with-parent"]
+        # Its standard input is a pipe that ends when we do, however that comes.
+        self._child = subprocess.Popen(command, stdin=subprocess.PIPE)
+        log.info("child_started", role="rebuild", pid=self._child.pid)
