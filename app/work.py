@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from prometheus_client import CollectorRegistry
 
 from app.stopping import stop_event
 from app.timers import Timers
@@ -23,10 +22,10 @@ from config.settings import Settings
 from cxr.errors import PackageError
 
 if TYPE_CHECKING:
+    from cxr.package import ModelPackage
     from db.engine import Database
     from db.spool import Spool
     from inference.delivery.sender import Sender
-    from inference.metrics import ShadowMetrics
     from inference.registry import Registry
     from inference.worker import Worker
 
@@ -55,20 +54,11 @@ def work(
     settings = context.settings()
     configure(settings.log)
     check_start(settings)
-    run_worker(settings, stop_event(with_parent=with_parent), context.as_arguments())
+    run_worker(settings, stop_event(with_parent=with_parent))
 
 
-def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[str] = ()) -> None:
+def run_worker(settings: Settings, stop: threading.Event) -> None:
     """Put a worker together and run it until ``stop`` is set.
-
-    Parameters
-    ----------
-    settings
-        All settings.
-    stop
-        Set by a signal.
-    arguments
-        Global options that give another process the same settings.
 
     Raises
     ------
@@ -79,10 +69,8 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
     """
     from app.default_model import ensure_active_package
     from app.metrics import serve_metrics
-    from app.rebuild.timer import RebuildTimer
     from db.engine import open_database
     from db.spool import Spool
-    from inference.metrics import ShadowMetrics
     from inference.registry import Registry
 
     quiet_tensorflow(settings.worker.device)
@@ -92,24 +80,14 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
         running.callback(database.dispose)
         spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
         spool.prepare()
-        counted = CollectorRegistry()
         if settings.metrics.worker_port is not None:
-            running.callback(serve_metrics(database, spool, settings.metrics.worker_port, counted))
+            running.callback(serve_metrics(database, spool, settings.metrics.worker_port))
         senders = _make_senders(settings, database, spool)
-        timers = Timers(
-            settings=settings,
-            database=database,
-            spool=spool,
-            senders=senders,
-            holder=worker_id,
-            clock=now,
-            rebuild=RebuildTimer(settings=settings.rebuild, database=database, arguments=arguments, clock=now),
-        )
+        timers = Timers(settings=settings, database=database, spool=spool, senders=senders, holder=worker_id, clock=now)
         timers.start()
         running.callback(timers.stop)
         registry = Registry(settings.models_dir)
-        shadow_metrics = ShadowMetrics(counted)
-        worker = _make_worker(settings, database, spool, registry, worker_id, timers.wake_delivery, shadow_metrics)
+        worker = _make_worker(settings, database, spool, registry, worker_id, timers.wake_delivery)
         while not stop.is_set():
             try:
                 ensure_active_package(registry, database, now())
@@ -148,13 +126,12 @@ def _make_worker(
     registry: Registry,
     worker_id: str,
     reported: Callable[[], None],
-    shadow_metrics: ShadowMetrics,
 ) -> Worker:
     """Make the worker, and load what its first report would otherwise wait for."""
     from inference.model import Model
     from inference.report import ReportOptions, warm_up
     from inference.reporter import Reporter
-    from inference.shadow import Shadow
+    from inference.view_check import ViewCheck
     from inference.worker import Worker
 
     warm_up()
@@ -166,15 +143,10 @@ def _make_worker(
         saliency=settings.report.saliency,
         deliver_untrained=settings.report.deliver_untrained,
     )
-    shadow = Shadow(
-        database=database,
-        models_dir=settings.models_dir,
-        settings=settings.worker,
-        path_of=spool.path,
-        shape_of=reporter.shape_of,
-        clock=now,
-        metrics=shadow_metrics,
-    )
+
+    def load(package: ModelPackage) -> Model:
+        return Model.load(package, device=settings.worker.device)
+
     return Worker(
         database=database,
         spool=spool,
@@ -182,9 +154,9 @@ def _make_worker(
         settings=settings.worker,
         destinations=settings.destinations,
         reporter=reporter,
-        load_model=lambda package: Model.load(package, device=settings.worker.device),
+        load_model=load,
         worker_id=worker_id,
         clock=now,
         reported=reported,
-        shadow=shadow,
+        load_view=lambda: ViewCheck.load(settings.view, load),
     )

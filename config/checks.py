@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
-from config.settings import DestinationSettings, Settings
-from cxr.errors import SettingsError
+from config.settings import DestinationSettings, Settings, ViewSettings
+from cxr.domain import PixelView, UnknownView
+from cxr.errors import PackageError, SettingsError
+from cxr.package import read_manifest
+from cxr.shipped import view_folder
+from cxr.view_model import ENOUGH_LATERALS, component_of
+
+_NEEDS_VIEW_MODEL: Final[tuple[tuple[str, Callable[[ViewSettings], bool]], ...]] = (
+    ("view.unknown = model", lambda view: view.unknown is UnknownView.MODEL),
+    ("view.pixels = hold", lambda view: view.pixels is PixelView.HOLD),
+)
 
 
 def check_start(settings: Settings) -> None:
@@ -55,6 +65,30 @@ def _faults(settings: Settings) -> Iterator[str]:
         yield "audit.key_file: we can't make its folder or write to it; make one of our own first, or name another"
     for destination in settings.destinations:
         yield from _destination_faults(destination)
+    yield from _view_faults(settings.view)
+
+
+def _view_faults(view: ViewSettings) -> Iterator[str]:
+    """Say what the view model can't be used for; whether its files are whole, the worker checks."""
+    folder = view_folder(view.model)
+    needs = [name for name, is_so in _NEEDS_VIEW_MODEL if is_so(view)]
+    if folder is None:
+        yield from (
+            f"{name} needs a view model, and none comes with this installation: set view.model" for name in needs
+        )
+        return
+    try:
+        component = component_of(read_manifest(folder)[0])
+    except PackageError:
+        if view.model is not None or needs:
+            yield "view.model: this is no view model that we can use; accepted is a folder that `cxr train view` made"
+        return
+    if view.unknown is UnknownView.MODEL and not component.may_decide:
+        yield (
+            f"view.unknown = model: the view model was trained on {component.laterals} laterals; accepted is one that "
+            f"was trained on {ENOUGH_LATERALS} or more: train one (`cxr train view`) and set view.model, or set "
+            "view.unknown to hold, score or reject"
+        )
 
 
 def _destination_faults(destination: DestinationSettings) -> Iterator[str]:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from cxr.domain import UnknownView
+from cxr.domain import PixelView, UnknownView
 
 
 def _ae_title(value: str) -> str:
@@ -221,7 +221,16 @@ class ViewSettings(Section):
 
     unknown: UnknownView = Field(
         UnknownView.HOLD,
-        description="An image whose header does not tell the view: hold (until `cxr jobs release`), score, or reject.",
+        description="An image whose header does not tell the view: hold (until `cxr jobs release`), score, reject, or "
+        "model (the view model decides; it must have been trained on 200 laterals or more).",
+    )
+    pixels: PixelView = Field(
+        PixelView.FLAG,
+        description="An image whose pixels look like a lateral or no chest radiograph to the view model: flag (a "
+        "warning beside its scores), hold (until `cxr jobs release`), or off.",
+    )
+    model: Path | None = Field(
+        None, description="Folder of a view model (`cxr train view`); absent: the one that comes with the project."
     )
 
 

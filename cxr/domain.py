@@ -26,6 +26,15 @@ class UnknownView(StrEnum):
     HOLD = "hold"
     SCORE = "score"
     REJECT = "reject"
+    MODEL = "model"  # the view model decides, in the worker
+
+
+class PixelView(StrEnum):
+    """What is done with an image that doesn't look like a frontal chest radiograph (setting ``view.pixels``)."""
+
+    OFF = "off"
+    FLAG = "flag"
+    HOLD = "hold"
 
 
 class JobState(StrEnum):

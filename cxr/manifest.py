@@ -33,7 +33,7 @@ from cxr.recipe import PixelRecipe
 FORMAT_VERSION: Final = 1
 """The format that this version writes, and the only one it reads."""
 
-KNOWN_COMPONENTS: frozenset[str] = frozenset({"input-gate", "lung-mask"})
+KNOWN_COMPONENTS: frozenset[str] = frozenset({"input-gate", "lung-mask", "view"})
 """Components that this version can serve, beyond the graph and the recipe."""
 
 DEVICE_TOLERANCE = 1e-3

@@ -13,7 +13,7 @@ the only contract.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +33,7 @@ from cxr.steps import from_steps, to_steps
 from cxr.stored import StoredPixels, decode
 from cxr.tones import Counts, Tones, grey_table
 
-__all__ = ["DEFAULT_MAX_MEGAPIXELS", "DEFAULT_RECIPE", "PixelRecipe", "read_image", "to_model_input"]
+__all__ = ["DEFAULT_MAX_MEGAPIXELS", "DEFAULT_RECIPE", "PixelRecipe", "read_image", "to_model_input", "to_model_inputs"]
 
 Grey = NDArray[np.float32]
 
@@ -81,15 +81,27 @@ def to_model_input(
     pydicom's and Pillow's warnings quote what they warn of; they are kept back here, for the whole
     process (``warnings.catch_warnings``), so call from one thread at a time.
     """
+    (prepared,) = to_model_inputs(source, (recipe,), max_megapixels=max_megapixels)
+    return prepared
+
+
+def to_model_inputs(
+    source: Dataset | Path | NDArray[Any],
+    recipes: Sequence[PixelRecipe],
+    *,
+    max_megapixels: int = DEFAULT_MAX_MEGAPIXELS,
+) -> tuple[Grey, ...]:
+    """Prepare one image for several models; it is decoded once.
+
+    What is accepted is what the first recipe accepts. Otherwise as ``to_model_input``, recipe by recipe.
+    """
     with _without_warnings():
         if isinstance(source, Path):
-            source = _read(source, recipe, max_megapixels)
+            source = _read(source, recipes[0], max_megapixels)
         if isinstance(source, Dataset):
-            grey = _paint(decode(source, recipe, max_megapixels=max_megapixels), recipe)
-        else:
-            grey = _from_array(source, recipe)
-    square = np.clip(_normalise(grey, recipe), 0.0, 1.0)
-    return (from_steps(to_steps(square)) if recipe.quantised else square)[:, :, np.newaxis]
+            stored = decode(source, recipes[0], max_megapixels=max_megapixels)
+            return tuple(_finish(_paint(stored, recipe), recipe) for recipe in recipes)
+        return tuple(_finish(_from_array(source, recipe), recipe) for recipe in recipes)
 
 
 def read_image(path: Path, *, max_megapixels: int = DEFAULT_MAX_MEGAPIXELS) -> Dataset | NDArray[Any]:
@@ -200,6 +212,11 @@ def _blocks(containers: NDArray[Any]) -> Iterator[slice]:
     rows, columns = containers.shape
     step = max(1, _BLOCK_PIXELS // columns)
     return (slice(first, first + step) for first in range(0, rows, step))
+
+
+def _finish(grey: Grey, recipe: PixelRecipe) -> Grey:
+    square = np.clip(_normalise(grey, recipe), 0.0, 1.0)
+    return (from_steps(to_steps(square)) if recipe.quantised else square)[:, :, np.newaxis]
 
 
 def _normalise(grey: Grey, recipe: PixelRecipe) -> Grey:

@@ -62,10 +62,19 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "view_unknown": "Nothing in the header tells the projection.",
     }
 )
-"""Every reason code of a decision, with what it means."""
+"""Every reason code of a decision upon the header, with what it means."""
+
+PIXEL_REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "pixels_lateral": "The view model sees a lateral chest radiograph.",
+        "pixels_not_a_chest": "The view model sees no chest radiograph.",
+        "pixels_unsure": "The header does not tell the view, and the view model does not know it either.",
+    }
+)
+"""Every reason code of what the worker sets aside upon the pixels."""
 
 NEVER_ASSUMED = frozenset({"anatomy_contradictory", "view_contradictory"})
-"""Unknown views that the setting ``view.unknown = score`` does not send to the model: a person releases them."""
+"""Unknown views that ``view.unknown`` never sends to the model, whatever it says: a person releases them."""
 
 _OTHER_MODALITIES = frozenset(
     {
@@ -114,7 +123,8 @@ def initial_state(decision: ViewDecision, unknown: UnknownView) -> JobState:
     decision
         Of ``decide_view``.
     unknown
-        The setting ``view.unknown``. Contradictory headers are held even where it says score.
+        The setting ``view.unknown``. Contradictory headers are held even where it says score, or
+        model: then the worker looks at the pixels of the others before it scores them.
 
     Returns
     -------
@@ -125,7 +135,7 @@ def initial_state(decision: ViewDecision, unknown: UnknownView) -> JobState:
         return JobState.QUEUED
     if decision.view is not View.UNKNOWN or decision.is_chest is False or unknown is UnknownView.REJECT:
         return JobState.NOT_SCORED
-    if unknown is UnknownView.SCORE and decision.reason not in NEVER_ASSUMED:
+    if unknown in (UnknownView.SCORE, UnknownView.MODEL) and decision.reason not in NEVER_ASSUMED:
         return JobState.QUEUED
     return JobState.HELD
 

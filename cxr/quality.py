@@ -23,6 +23,9 @@ FLAT: Final = "flat"
 OUTLIER: Final = "outlier"
 UNSURE: Final = "unsure"
 ONE_LUNG: Final = "one_lung"
+LOOKS_LATERAL: Final = "looks_lateral"
+LOOKS_NOT_A_CHEST: Final = "looks_not_a_chest"
+VIEW_FROM_PIXELS: Final = "view_from_pixels"
 
 WARNINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -33,6 +36,9 @@ WARNINGS: Final[Mapping[str, str]] = MappingProxyType(
         OUTLIER: "The picture is unlike those that the model was trained with (Mahalanobis distance of its features).",
         UNSURE: "The score fits both answers, or neither (split-conformal prediction).",
         ONE_LUNG: "The model sees lungs alone, and nearly all that was found lies on one side of the picture.",
+        LOOKS_LATERAL: "The picture looks like a lateral chest radiograph (view model).",
+        LOOKS_NOT_A_CHEST: "The picture does not look like a chest radiograph (view model).",
+        VIEW_FROM_PIXELS: "The header does not tell the view; the view model takes the picture for frontal.",
     }
 )
 """What each code of a warning says. The first four are of every image, the next two of packages with an input gate,

@@ -134,6 +134,13 @@ def shipped_folder() -> Path | None:
     return found[0] if found else None
 
 
+def view_folder(named: Path | None) -> Path | None:
+    """Find the view model: the folder that the settings name, else the shipped one; None: there is none."""
+    folder = shipped_folder()
+    shipped = None if folder is None else folder / VIEW
+    return named or (shipped if shipped is not None and shipped.is_dir() else None)
+
+
 def shipped_models() -> Shipped | None:
     """Open the shipped models; None: this installation has none.
 

@@ -5,8 +5,9 @@
     held ──▶ queued ──▶ scoring ──▶ reported
       │        ▲           │
       ▼        ├───────────┤ attempt failed, lease expired, given back
-    not_scored │           ▼
-      ▲        └─────── failed
+    not_scored │           ├──▶ held, not_scored: set aside for what its pixels show
+      ▲        │           ▼
+      │        └─────── failed
       └───────────────────┘  discarded
 
 A patient who is forgotten takes a job out of any of these: what is not finished becomes ``not_scored``.
@@ -33,7 +34,9 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
         JobState.HELD: frozenset({JobState.QUEUED, JobState.NOT_SCORED}),
         JobState.QUEUED: frozenset({JobState.SCORING, JobState.NOT_SCORED}),
-        JobState.SCORING: frozenset({JobState.REPORTED, JobState.QUEUED, JobState.FAILED, JobState.NOT_SCORED}),
+        JobState.SCORING: frozenset(
+            {JobState.REPORTED, JobState.QUEUED, JobState.FAILED, JobState.HELD, JobState.NOT_SCORED}
+        ),
         JobState.FAILED: frozenset({JobState.QUEUED, JobState.NOT_SCORED}),
         JobState.REPORTED: frozenset(),
         JobState.NOT_SCORED: frozenset(),

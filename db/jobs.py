@@ -7,10 +7,10 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from cxr.domain import JobState, ScoredImage
@@ -19,7 +19,7 @@ from db.audit import EventKind, append_event
 from db.job_orders import count_by_state, discard, list_jobs, release, requeue
 from db.job_states import INITIAL_STATES, TRANSITIONS, CurrentJob, move, own_job, select_jobs
 from db.records import ClaimedJob, FactValue, ReportRecord
-from db.tables import Image, Job
+from db.tables import Decision, Event, Image, Job
 
 __all__ = [
     "INITIAL_STATES",
@@ -35,10 +35,13 @@ __all__ = [
     "release_expired",
     "renew",
     "requeue",
+    "set_aside",
 ]
 
 LEASE_EXPIRED = "lease_expired"
 MISSING_OBJECT = "missing_object"
+
+_IS_RELEASED = exists().where(Event.image_id == Job.image_id, Event.kind == EventKind.JOB_RELEASED).correlate(Job)
 
 
 def claim(session: Session, *, worker_id: str, limit: int, now: datetime, lease_s: float) -> list[ClaimedJob]:
@@ -227,6 +230,54 @@ def fail(
     return _end_attempt(session, job, code=code, is_last=is_last, not_before=not_before, now=now)
 
 
+def set_aside(
+    session: Session,
+    job_id: int,
+    *,
+    worker_id: str,
+    to: JobState,
+    reason: str,
+    facts: Mapping[str, FactValue],
+    now: datetime,
+) -> None:
+    """Write down that an image is not scored for what its pixels show: held for a person, or not scored.
+
+    Parameters
+    ----------
+    session
+        A write transaction.
+    job_id, worker_id
+        Which job, and who claimed it. This costs no attempt.
+    to
+        ``HELD`` or ``NOT_SCORED``.
+    reason
+        A code of ``cxr.projection.PIXEL_REASONS``, stored as the image's reason.
+    facts
+        Figures for the event.
+    now
+        The time.
+
+    Raises
+    ------
+    LeaseLost
+        If the job is no longer this worker's.
+    MissingRow
+        If there is no such job.
+    """
+    job = own_job(session, job_id, worker_id)
+    move(
+        session,
+        job,
+        to,
+        EventKind.JOB_SET_ASIDE,
+        now=now,
+        facts={"reason": reason, **facts},
+        reason=reason,
+        not_before=None,
+        error_code=None,
+    )
+
+
 def give_back(session: Session, *, worker_id: str, now: datetime) -> int:
     """Put what a stopping worker did not finish back into the queue; this costs no attempt.
 
@@ -271,8 +322,11 @@ def _claimed(session: Session, job_ids: Sequence[int]) -> list[ClaimedJob]:
             Image.identity_digest,
             Image.peer_ae_title,
             Image.received_at,
+            Decision.view,
+            _IS_RELEASED.label("is_released"),
         )
         .join(Image, Image.id == Job.image_id)
+        .join(Decision, Decision.image_id == Job.image_id)
         .where(Job.id.in_(job_ids), Image.spool_name.is_not(None))
         .order_by(Job.id)
     ).mappings()

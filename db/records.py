@@ -78,6 +78,8 @@ class ClaimedJob:
     identity_digest: str
     peer_ae_title: str
     received_at: datetime
+    view: View = View.FRONTAL  # that the header tells
+    is_released: bool = False  # a person has looked at it and sent it to the model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Decode and prepare images in processes of their own.
 
-The decoders are C code over bytes that anybody may have sent. One that crashes or hangs takes its
-process with it; the image fails with ``DecoderError`` and the worker goes on.
+The decoders are C code over bytes that anybody may have sent. One that crashes, hangs or asks for
+more memory than any image needs fails its image, with ``DecoderError`` where its process goes with it;
+the worker goes on.
 
 pebble keeps the processes, starts new ones and enforces the timeout. It gives its pool up, though,
 when a process is killed that had nothing to do, and can be left waiting when one is killed while it
@@ -30,7 +31,8 @@ from cxr.pixel_header import DEFAULT_MAX_MEGAPIXELS
 from cxr.recipe import PixelRecipe
 from inference.decoding_process import Refusal, prepare, start
 
-Pixels = NDArray[np.float32]
+Prepared = tuple[NDArray[np.float32], ...]
+"""One picture for each recipe."""
 
 _WATCH_S: Final = 0.5
 # Beyond two timeouts, what the slowest machine needs to start a process.
@@ -55,8 +57,8 @@ class Preparer:
 
     Parameters
     ----------
-    recipe
-        How pixels become the model's input.
+    recipes
+        How pixels become each model's input; the first says which images are accepted.
     processes
         How many images are prepared at once.
     timeout_s
@@ -66,15 +68,15 @@ class Preparer:
     """
 
     def __init__(
-        self, recipe: PixelRecipe, *, processes: int, timeout_s: float, max_megapixels: int = DEFAULT_MAX_MEGAPIXELS
+        self, *recipes: PixelRecipe, processes: int, timeout_s: float, max_megapixels: int = DEFAULT_MAX_MEGAPIXELS
     ) -> None:
-        self._recipe = recipe
+        self._recipes = recipes
         self._processes = processes
         self._timeout_s = timeout_s
         self._max_megapixels = max_megapixels
         self._lock = threading.Lock()
         self._pool = self._new_pool()
-        self._outstanding: dict[Future[Pixels], _Pool] = {}
+        self._outstanding: dict[Future[Prepared], _Pool] = {}
         self._last_progress = time.monotonic()
         self._closing = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="preparer-watch", daemon=True)
@@ -96,7 +98,7 @@ class Preparer:
         self._pool.dispose()
         self._fail(self._pool, "The worker was stopped before the image was prepared; it is retried.")
 
-    def submit(self, path: Path) -> Future[Pixels]:
+    def submit(self, path: Path) -> Future[Prepared]:
         """Hand over one image file.
 
         Parameters
@@ -107,17 +109,17 @@ class Preparer:
         Returns
         -------
         Future
-            Of float32 (size, size, 1) in [0, 1]. Its exception is one of ``ImageError`` (as
-            ``cxr.pixels.to_model_input`` raises it), or ``DecoderError`` if the process crashed,
-            ran out of time or could not do its work.
+            Of one float32 (size, size, 1) in [0, 1] for each recipe. Its exception is one of
+            ``ImageError`` (as ``cxr.pixels.to_model_input`` raises it), or ``DecoderError`` if the
+            process crashed, ran out of time or could not do its work.
         """
         if self._closing.is_set():
             raise DecoderError("The preparer is closed; open a new one.")
-        outer: Future[Pixels] = Future()
+        outer: Future[Prepared] = Future()
         pool = self._register(outer)
         try:
             inner = pool.processes.schedule(
-                prepare, args=(str(path), self._recipe, self._max_megapixels), timeout=self._timeout_s
+                prepare, args=(str(path), self._recipes, self._max_megapixels), timeout=self._timeout_s
             )
         except RuntimeError:  # the pool has given up; this image is the first to notice
             self._replace(pool)
@@ -129,18 +131,23 @@ class Preparer:
         context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads' locks
         is_stopping = context.RawValue(c_bool, False)
         return _Pool(
-            ProcessPool(max_workers=self._processes, initializer=start, initargs=(is_stopping,), context=context),
+            ProcessPool(
+                max_workers=self._processes,
+                initializer=start,
+                initargs=(is_stopping, self._max_megapixels),
+                context=context,
+            ),
             is_stopping,
         )
 
-    def _register(self, outer: Future[Pixels]) -> _Pool:
+    def _register(self, outer: Future[Prepared]) -> _Pool:
         with self._lock:
             if not self._outstanding:
                 self._last_progress = time.monotonic()
             self._outstanding[outer] = self._pool
             return self._pool
 
-    def _settle(self, outer: Future[Pixels], inner: Future[Pixels | Refusal]) -> None:
+    def _settle(self, outer: Future[Prepared], inner: Future[Prepared | Refusal]) -> None:
         """Pass the outcome of pebble's future on, in the project's own errors."""
         try:
             outcome = inner.result()
@@ -156,7 +163,7 @@ class Preparer:
     def _failure(what: str) -> Refusal:
         return Refusal(DecoderError, f"{what}; it is retried.")
 
-    def _finish(self, outer: Future[Pixels], outcome: Pixels | Refusal) -> None:
+    def _finish(self, outer: Future[Prepared], outcome: Prepared | Refusal) -> None:
         with self._lock:
             self._last_progress = time.monotonic()
             if self._outstanding.pop(outer, None) is None:

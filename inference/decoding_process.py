@@ -12,6 +12,7 @@ import resource
 import signal
 import threading
 import warnings
+from collections.abc import Sequence
 from ctypes import c_bool
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from cxr.decoders import register_decoders
 from cxr.errors import CxrError, DecoderError, MissingObject
-from cxr.pixels import to_model_input
+from cxr.pixels import to_model_inputs
 from cxr.recipe import PixelRecipe
 
 
@@ -38,7 +39,11 @@ class Refusal:
     message: str
 
 
-def start(is_stopping: c_bool) -> None:
+_SPARE_BYTES = 512 * 1024 * 1024  # the header, a deflated dataset, the other code
+_BYTES_PER_PIXEL = 16  # some 9 were seen, over all transfer syntaxes
+
+
+def start(is_stopping: c_bool, max_megapixels: int) -> None:
     """Set up a new process.
 
     Parameters
@@ -47,6 +52,9 @@ def start(is_stopping: c_bool) -> None:
         Shared with the parent, which sets it before it ends its processes in order. Until then a
         SIGTERM or SIGINT was meant for the whole group (a service manager, Ctrl-C): it is the
         parent's to stop, after the image in hand.
+    max_megapixels
+        The largest image that is decoded: what it may need is all the memory that the process gets.
+        A decoder that asks for more fails its image.
     """
 
     def on_terminate(_signal: int, _frame: FrameType | None) -> None:
@@ -61,12 +69,25 @@ def start(is_stopping: c_bool) -> None:
     warnings.simplefilter("ignore")
     cv2.setNumThreads(1)  # there is a process for every core that may be used
     register_decoders()
+    _bound_memory(_SPARE_BYTES + max_megapixels * 1_000_000 * _BYTES_PER_PIXEL)
 
 
-def prepare(path: str, recipe: PixelRecipe, max_megapixels: int) -> NDArray[np.float32] | Refusal:
-    """Prepare one image; no exception leaves the process."""
+def _bound_memory(more_bytes: int) -> None:
+    """Allow so much more than what there is now: code and stacks of threads are more where there are more cores."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    used = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = used + more_bytes
+    bound = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
+
+
+def prepare(
+    path: str, recipes: Sequence[PixelRecipe], max_megapixels: int
+) -> tuple[NDArray[np.float32], ...] | Refusal:
+    """Prepare one image, once for each recipe; no exception leaves the process."""
     try:
-        return to_model_input(Path(path), recipe, max_megapixels=max_megapixels)
+        return to_model_inputs(Path(path), recipes, max_megapixels=max_megapixels)
     except CxrError as error:
         return Refusal(type(error), str(error))
     except FileNotFoundError:

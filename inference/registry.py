@@ -27,6 +27,7 @@ from cxr.domain import PackageStatus
 from cxr.errors import DamagedPackage, IncompatiblePackage, NoActivePackage, PackageError, PromotionRefused
 from cxr.manifest import PackageManifest
 from cxr.package import ModelPackage, load_package, read_manifest, sync_folder
+from cxr.view_model import is_view_model
 from inference.demonstration import demonstrate
 from inference.gates import GateResult, judge_by_status
 from inference.promotions import Action, Promotion, PromotionLog, in_service
@@ -145,6 +146,10 @@ class Registry:
             If the disk refuses.
         """
         source = load_package(folder)
+        if is_view_model(source.manifest):
+            raise IncompatiblePackage(
+                "This package tells the view and no finding, so it can't serve: name it with the setting view.model."
+            )
         with self._locked():
             if not self._folder(source.fingerprint).exists():
                 try:

@@ -8,7 +8,7 @@ is idempotent, and ``db.jobs.finish`` refuses a worker that has lost its lease.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +26,7 @@ from inference.decoding import Preparer
 from inference.delivery.routes import destinations_for
 from inference.in_flight import InFlight
 from inference.input_gate import InputGate
+from inference.view_check import SCORED
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from inference.model import Model, ModelOutput
     from inference.registry import Registry
     from inference.reporter import Reporter
-    from inference.shadow import Shadow
+    from inference.view_check import Verdict, ViewCheck
 
 log = get_logger(__name__)
 
@@ -48,7 +49,11 @@ class Prepared:
     """One claimed job and its pixels, on their way through a child process."""
 
     job: ClaimedJob
-    pixels: Future[NDArray[np.float32]]
+    pictures: Future[tuple[NDArray[np.float32], ...]]  # as the model takes it, and as the view model does
+
+    def pixels(self) -> NDArray[np.float32]:
+        """What the model is given; waits for it, and raises what went wrong."""
+        return self.pictures.result()[0]
 
 
 class Worker:
@@ -72,8 +77,8 @@ class Worker:
         The time, as an aware datetime.
     reported
         Called after reports were written, so that delivery need not wait for its timer.
-    shadow
-        Scores what was reported once more; None: nothing does.
+    load_view
+        Loads what judges an image's view by its pixels, with the package; None: nothing does.
     """
 
     def __init__(
@@ -89,7 +94,7 @@ class Worker:
         worker_id: str,
         clock: Callable[[], datetime],
         reported: Callable[[], None] = lambda: None,
-        shadow: Shadow | None = None,
+        load_view: Callable[[], ViewCheck | None] = lambda: None,
     ) -> None:
         self._database = database
         self._spool = spool
@@ -101,7 +106,8 @@ class Worker:
         self._worker_id = worker_id
         self._clock = clock
         self._reported = reported
-        self._shadow = shadow
+        self._load_view = load_view
+        self._view: ViewCheck | None = None
         self._in_flight = InFlight()
 
     def run(self, stop: threading.Event) -> None:
@@ -119,8 +125,6 @@ class Worker:
             while not stop.is_set():
                 self._serve_one_package(stop)
         finally:
-            if self._shadow is not None:
-                self._shadow.close()
             with self._database.begin() as session:
                 jobs.give_back(session, worker_id=self._worker_id, now=self._clock())
             ended.set()
@@ -131,23 +135,21 @@ class Worker:
         package = self._registry.active()
         model = self._load_model(package)
         gate = InputGate.of(package)
+        self._view = self._load_view()
         log.info("model_loaded", model=package.manifest.name, fingerprint=package.fingerprint, device=model.device)
         with Preparer(
             package.manifest.recipe,
+            *(() if self._view is None else (self._view.recipe,)),
             processes=self._settings.decode_processes,
             timeout_s=self._settings.decode_timeout_s,
             max_megapixels=self._settings.max_megapixels,
         ) as preparer:
             ahead: list[Prepared] = []
             while not stop.is_set():
-                if self._shadow is not None:
-                    self._shadow.follow(package.fingerprint)
                 is_current = self._registry.active_fingerprint() == package.fingerprint
                 batch, ahead = ahead, self._claim(preparer) if is_current else []
                 if batch:
-                    reported = self._score(batch, gate, model)
-                    if self._shadow is not None:
-                        self._shadow.score(reported, package.manifest.recipe.digest, stop)
+                    self._score(batch, gate, model)
                 elif not is_current:
                     return
                 elif not ahead:
@@ -166,22 +168,24 @@ class Worker:
         self._in_flight.add(job.id for job in claimed)
         return [Prepared(job, preparer.submit(self._spool.path(job.spool_name))) for job in claimed]
 
-    def _score(
-        self, batch: Sequence[Prepared], gate: InputGate, model: Model
-    ) -> list[tuple[ClaimedJob, NDArray[np.float32]]]:
-        """Score what could be prepared, and return what was reported; an image that could not be fails alone."""
+    def _score(self, batch: Sequence[Prepared], gate: InputGate, model: Model) -> None:
+        """Score what could be prepared; an image that could not be fails alone."""
         ready: list[tuple[ClaimedJob, Seen]] = []
-        reported: set[int] = set()
+        flags: dict[int, tuple[str, ...]] = {}
         for prepared in batch:
             with self._failing_alone([prepared.job]):
-                ready.append((prepared.job, model.see(prepared.pixels.result())))
+                verdict = self._judge_view(prepared)
+                if verdict.state is not None:
+                    self._set_aside(prepared.job, verdict)
+                    continue
+                flags[prepared.job.id] = verdict.warnings
+                ready.append((prepared.job, model.see(prepared.pixels())))
         if ready:
             with self._failing_alone([job for job, _ in ready]):
                 output = model.score(np.stack([seen.pixels for _, seen in ready]))
-                reported = self._report_all(ready, output, gate, model)
+                self._report_all(ready, output, gate, model, flags)
         self._in_flight.discard(prepared.job.id for prepared in batch)
         self._reported()
-        return [(prepared.job, prepared.pixels.result()) for prepared in batch if prepared.job.id in reported]
 
     def _report_all(
         self,
@@ -189,19 +193,40 @@ class Worker:
         output: ModelOutput,
         gate: InputGate,
         model: Model,
-    ) -> set[int]:
-        """Report each image, and return the jobs of those that were."""
-        reported: set[int] = set()
+        flags: Mapping[int, tuple[str, ...]],
+    ) -> None:
         for row, (job, seen) in enumerate(ready):
             with self._failing_alone([job]):
-                package, warnings = gate.package, gate.warnings(seen, output, row, shape=self._reporter.shape_of(job))
+                package, shape = gate.package, self._reporter.shape_of(job)
+                warnings = gate.warnings(seen, output, row, shape=shape) + flags[job.id]
                 scored = scored_image(output.probabilities[row], package, model.device, self._clock(), warnings)
                 evidence = None if output.evidence is None else output.evidence[row]
                 if evidence is None and self._reporter.saliency:
                     evidence = model.grad_cam(seen.pixels)
                 self._report(job, scored, package, seen.pixels, evidence)
-                reported.add(job.id)
-        return reported
+
+    def _judge_view(self, prepared: Prepared) -> Verdict:
+        """Ask the view model about one image, where there is one."""
+        if self._view is None:
+            return SCORED
+        job = prepared.job
+        return self._view.judge(prepared.pictures.result()[1], view=job.view, is_released=job.is_released)
+
+    def _set_aside(self, job: ClaimedJob, verdict: Verdict) -> None:
+        """Hold an image, or don't score it, for what its pixels show."""
+        if verdict.state is None:
+            return
+        with self._database.begin() as session:
+            jobs.set_aside(
+                session,
+                job.id,
+                worker_id=self._worker_id,
+                to=verdict.state,
+                reason=verdict.reason,
+                facts=verdict.facts,
+                now=self._clock(),
+            )
+        log.info("set_aside", job=job.id, image=job.image_id, state=verdict.state.value, reason=verdict.reason)
 
     def _report(
         self,

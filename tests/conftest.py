@@ -231,6 +231,43 @@ def _dark_places(size: int) -> Any:
     return graph
 
 
+@pytest.fixture(scope="session")
+def view_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ModelPackage]:
+    """Make a view model that sees the same in every picture."""
+    made: dict[tuple[object, ...], ModelPackage] = {}
+
+    def make(seen: str, *, laterals: int = 18) -> ModelPackage:
+        if (seen, laterals) not in made:
+            from cxr.package import write_package
+            from cxr.view_model import CLASSES, ViewComponent
+            from training.model_file import save_network
+            from training.view import CODES
+            from training.view_network import RECIPE, build
+
+            folder = tmp_path_factory.mktemp("view")
+            network = build()
+            layer = network.get_layer("logit")
+            bias = [9.0 if name == seen else 0.0 for name in CLASSES]
+            layer.set_weights([np.zeros_like(layer.get_weights()[0]), np.array(bias)])
+            save_network(network, folder / "model.keras", now=NOON)
+            component = ViewComponent(laterals=laterals, frontals=1, not_a_chest=1)
+            manifest = PackageManifest(
+                name="view",
+                version="1.0.0",
+                status=PackageStatus.EVALUATED,
+                classes=tuple(PackageClass(finding=name, code=code) for name, code in zip(CLASSES, CODES, strict=True)),
+                activation="softmax",
+                recipe=RECIPE,
+                components={"view": component.model_dump(mode="json")},
+                provenance=Provenance(training_data="none", architecture="view", created=NOON),
+            )
+            contents = {"model.keras": folder / "model.keras", "MODEL_CARD.md": b"# view\n"}
+            made[(seen, laterals)] = write_package(folder / "package", manifest, contents)
+        return made[(seen, laterals)]
+
+    return make
+
+
 @pytest.fixture
 def model_manifest() -> Callable[..., PackageManifest]:
     """Make a model package's manifest with these findings, without files."""

@@ -9,9 +9,12 @@ from training.card_cli import card
 from training.evaluate_cli import compare, evaluate
 from training.fit_cli import cache, ensemble, finetune, package, pretrain
 from training.index_cli import index_app
+from training.masks_cli import masks
 from training.predict_cli import predict
 from training.ship_cli import quantise, ship
 from training.split_cli import split
+from training.suspects_cli import suspects
+from training.view_cli import view
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Index data sets, split, train, evaluate: all from the shell."
@@ -27,6 +30,9 @@ app.command()(pretrain)
 app.command()(finetune)
 app.command()(ensemble)
 app.command()(package)
+app.command()(masks)
 app.command()(predict)
+app.command()(suspects)
 app.command()(quantise)
 app.command()(ship)
+app.command()(view)

@@ -16,7 +16,7 @@ import typer.main
 
 from app.cli import app
 from cxr import errors
-from cxr.projection import REASONS
+from cxr.projection import PIXEL_REASONS, REASONS
 from db.jobs import MISSING_OBJECT
 from db.retention import PURGED
 from listener.admission import Rejection
@@ -47,7 +47,7 @@ def test_every_error_code_is_explained(operations: Any) -> None:
 
 
 def test_every_reason_is_explained(operations: Any) -> None:
-    assert set(operations.column("Reasons")) == {*REASONS, PURGED, "not_dicom"}
+    assert set(operations.column("Reasons")) == {*REASONS, *PIXEL_REASONS, PURGED, "not_dicom"}
 
 
 def test_every_fault_of_the_check_is_explained(operations: Any, root: Path) -> None:

@@ -306,6 +306,7 @@ MOVES: dict[str, set[tuple[str | None, str]]] = {
     "job_retried": {("scoring", "queued")},
     "job_failed": {("scoring", "failed")},
     "job_given_back": {("scoring", "queued")},
+    "job_set_aside": {("scoring", "held"), ("scoring", "not_scored")},
     "job_released": {("held", "queued")},
     "job_requeued": {("failed", "queued")},
     "job_discarded": {("held", "not_scored"), ("failed", "not_scored")},
@@ -418,6 +419,12 @@ class Life(RuleBasedStateMachine):
             retry_s=30,
             now=self.now,
         )
+
+    @rule(pick=st.integers(0, 9), to=st.sampled_from([JobState.HELD, JobState.NOT_SCORED]))
+    def set_aside(self, pick: int, to: JobState) -> None:
+        job_id, worker = self._in_hand(pick)
+        facts = {"seen_lateral": 0.9}
+        self._try(jobs.set_aside, job_id, worker_id=worker, to=to, reason="pixels_lateral", facts=facts, now=self.now)
 
     @rule(job_id=st.integers(1, 6), order=st.sampled_from([jobs.release, jobs.requeue]))
     def order(self, job_id: int, order: Callable[..., None]) -> None:

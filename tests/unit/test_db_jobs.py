@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, select, text, update
 
-from cxr.domain import JobState, ScoredImage
+from cxr.domain import JobState, ScoredImage, View
 from cxr.errors import LeaseLost, MissingRow, StorageError
 from db import images, jobs
 from db.audit import EventKind
@@ -338,6 +339,8 @@ LEGAL = {
     ("scoring", "reported"),
     ("scoring", "queued"),
     ("scoring", "failed"),
+    ("scoring", "held"),
+    ("scoring", "not_scored"),
     ("failed", "queued"),
     ("failed", "not_scored"),
 }
@@ -447,3 +450,38 @@ def test_processes_claim_each_job_once(
     with audit_database.read() as session:
         assert jobs.count_by_state(session)[JobState.SCORING] == 60
         assert differing_rows(session) == []
+
+
+@pytest.mark.parametrize("to", [JobState.HELD, JobState.NOT_SCORED])
+def test_an_image_is_set_aside_for_what_its_pixels_show(
+    audit_database: Database, receive: Callable[..., int], noon: datetime, to: JobState
+) -> None:
+    job_id = receive()
+    facts = {"seen_lateral": 0.97}
+    with audit_database.begin() as session:
+        (claimed,) = _claim(session, noon)
+        assert (claimed.view, claimed.is_released) == (View.FRONTAL, False)
+        with pytest.raises(LeaseLost):
+            jobs.set_aside(session, job_id, worker_id="w2", to=to, reason="pixels_lateral", facts=facts, now=noon)
+        jobs.set_aside(session, job_id, worker_id="w1", to=to, reason="pixels_lateral", facts=facts, now=noon)
+    with audit_database.read() as session:
+        job = _only(session)
+        assert (job.state, job.reason, job.attempts) == (to, "pixels_lateral", 0)
+        assert _kinds(session) == ["received", "job_claimed", "job_set_aside"]
+        written = session.scalar(select(Event.facts).where(Event.kind == "job_set_aside"))
+        assert json.loads(written or "") == {"state": to, "reason": "pixels_lateral", **facts}
+        assert differing_rows(session) == []
+
+
+def test_what_a_person_released_says_so_when_it_is_claimed(
+    audit_database: Database, receive: Callable[..., int], noon: datetime
+) -> None:
+    job_id = receive()
+    with audit_database.begin() as session:
+        _claim(session, noon)
+        jobs.set_aside(session, job_id, worker_id="w1", to=JobState.HELD, reason="pixels_lateral", facts={}, now=noon)
+        jobs.release(session, job_id, noon)
+    other = receive(2)
+    with audit_database.begin() as session:
+        claimed = {job.id: job.is_released for job in _claim(session, noon)}
+    assert claimed == {job_id: True, other: False}

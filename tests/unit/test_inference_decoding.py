@@ -59,7 +59,7 @@ def children() -> Callable[[], set[int]]:
 
 
 def test_children_prepare_the_same_pixels_as_the_function(preparer: Preparer, image: Path) -> None:
-    pixels = preparer.submit(image).result(WAIT_S)
+    (pixels,) = preparer.submit(image).result(WAIT_S)
     assert pixels.dtype == np.float32
     np.testing.assert_array_equal(pixels, to_model_input(image))
 
@@ -99,7 +99,7 @@ def test_errors_and_refusals_survive_pickling(kind: type[DecoderError]) -> None:
 
 
 def test_prepare_never_raises(tmp_path: Path) -> None:
-    assert prepare(str(tmp_path), DEFAULT_RECIPE, 1) == Refusal(
+    assert prepare(str(tmp_path), (DEFAULT_RECIPE,), 1) == Refusal(
         DecoderError, "Preparing the image failed unexpectedly (IsADirectoryError); it is retried."
     )
 
@@ -110,7 +110,7 @@ def test_a_hanging_decoder_fails_its_image_alone(image: Path, hanging: Path) -> 
         hung, next_one = preparer.submit(hanging), preparer.submit(image)
         with pytest.raises(DecoderError, match="took longer than 1 s"):
             hung.result(WAIT_S)
-        assert next_one.result(WAIT_S).shape == (224, 224, 1)
+        assert next_one.result(WAIT_S)[0].shape == (224, 224, 1)
 
 
 @pytest.mark.parametrize("killed_by", [signal.SIGKILL, signal.SIGSEGV])
@@ -129,7 +129,7 @@ def test_a_crash_fails_the_image_in_hand_and_the_next_one_is_prepared(
         os.kill(pid, killed_by)
         with pytest.raises(DecoderError, match=f"code -{killed_by.value}"):
             crashed.result(WAIT_S)
-        assert preparer.submit(image).result(WAIT_S).shape == (224, 224, 1)
+        assert preparer.submit(image).result(WAIT_S)[0].shape == (224, 224, 1)
 
 
 def test_killing_every_idle_child_is_survived(
@@ -178,7 +178,7 @@ def test_signals_to_the_group_leave_the_image_in_hand_alone(
         wait_for(lambda: (is_waiting_for_writer(hanging), in_hand.done())[1], "the child comes to the end")
         assert isinstance(in_hand.exception(WAIT_S), ImageError | DecoderError)
         assert children() == {pid}
-        assert preparer.submit(image).result(WAIT_S).shape == (224, 224, 1)
+        assert preparer.submit(image).result(WAIT_S)[0].shape == (224, 224, 1)
 
 
 def test_closing_ends_the_children_and_fails_what_is_not_done(

@@ -1,0 +1,145 @@
+"""What the pixels say about the view, and what follows from it; the view model itself is ``cxr.view_model``'s.
+
+It flags, or has an image held for a person. Only where the header does not tell the view, the setting
+``view.unknown`` says ``model`` and the view model was trained on enough laterals, it decides. What a
+person released is scored, whatever it looks like; then the flag alone says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.domain import JobState, PixelView, UnknownView, View
+from cxr.package import load_package
+from cxr.quality import LOOKS_LATERAL, LOOKS_NOT_A_CHEST, VIEW_FROM_PIXELS
+from cxr.recipe import PixelRecipe
+from cxr.shipped import view_folder
+from cxr.view_model import CLASSES, Seen, ViewComponent, component_of
+
+if TYPE_CHECKING:
+    from config.settings import ViewSettings
+    from cxr.package import ModelPackage
+    from inference.model import Model
+
+_FLAGS: Final[Mapping[Seen, str]] = {Seen.LATERAL: LOOKS_LATERAL, Seen.NOT_A_CHEST: LOOKS_NOT_A_CHEST}
+_REASONS: Final[Mapping[Seen, str]] = {
+    Seen.LATERAL: "pixels_lateral",
+    Seen.NOT_A_CHEST: "pixels_not_a_chest",
+    Seen.UNSURE: "pixels_unsure",
+}
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is done with an image upon its pixels.
+
+    Parameters
+    ----------
+    state
+        ``HELD`` or ``NOT_SCORED``; None: it is scored.
+    reason
+        Why it is not scored: a code of ``cxr.projection.PIXEL_REASONS``.
+    warnings
+        What stands beside its scores: codes of ``cxr.quality.WARNINGS``.
+    facts
+        Probabilities, for the audit log.
+    """
+
+    state: JobState | None = None
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+SCORED: Final = Verdict()
+
+
+@dataclass(frozen=True, slots=True)
+class ViewCheck:
+    """Judges images by their pixels; ``ViewCheck.load`` makes it.
+
+    Parameters
+    ----------
+    package
+        The view model.
+    component
+        What it says about itself.
+    model
+        Ready to score.
+    settings
+        What follows from what it sees.
+    """
+
+    package: ModelPackage
+    component: ViewComponent
+    model: Model
+    settings: ViewSettings
+
+    @classmethod
+    def load(cls, settings: ViewSettings, load_model: Callable[[ModelPackage], Model]) -> ViewCheck | None:
+        """Load the view model that the settings name, or the one that comes with the project.
+
+        Returns
+        -------
+        ViewCheck | None
+            None: it is not wanted, or there is none.
+
+        Raises
+        ------
+        PackageError
+            If it can't be used.
+        """
+        folder = view_folder(settings.model)
+        is_wanted = settings.pixels is not PixelView.OFF or settings.unknown is UnknownView.MODEL
+        return None if folder is None or not is_wanted else cls.of(folder, settings, load_model)
+
+    @classmethod
+    def of(cls, folder: Path, settings: ViewSettings, load_model: Callable[[ModelPackage], Model]) -> ViewCheck:
+        """Load a view model from its folder."""
+        package = load_package(folder)
+        return cls(package, component_of(package.manifest), load_model(package), settings)
+
+    @property
+    def recipe(self) -> PixelRecipe:
+        """How pixels become what ``judge`` takes."""
+        return self.package.manifest.recipe
+
+    def judge(self, picture: Floats, *, view: View, is_released: bool = False) -> Verdict:
+        """Say what is done with an image.
+
+        Parameters
+        ----------
+        picture
+            Prepared with ``recipe``; shape (size, size, 1), in [0, 1].
+        view
+            What its header tells.
+        is_released
+            Whether a person has sent it to the model.
+        """
+        chances = self.model.score(picture[None]).probabilities[0]
+        seen = self.component.judge(chances.tolist())
+        facts = {f"seen_{name}": round(float(chance), 4) for name, chance in zip(CLASSES, chances, strict=True)}
+        flags = (_FLAGS[seen],) if seen in _FLAGS else ()
+        if is_released:
+            return Verdict(warnings=flags, facts=facts)
+        if view is View.UNKNOWN and self.settings.unknown is UnknownView.MODEL:
+            return self._decide(seen, facts)
+        if flags and self.settings.pixels is PixelView.HOLD:
+            return Verdict(JobState.HELD, _REASONS[seen], facts=facts)
+        return Verdict(warnings=flags if self.settings.pixels is not PixelView.OFF else (), facts=facts)
+
+    def _decide(self, seen: Seen, facts: Mapping[str, float]) -> Verdict:
+        """Decide about an image whose header does not tell the view."""
+        if seen is Seen.FRONTAL and self.component.may_decide:
+            return Verdict(warnings=(VIEW_FROM_PIXELS,), facts=facts)
+        if seen is Seen.UNSURE or not self.component.may_decide:
+            return Verdict(JobState.HELD, "pixels_unsure", facts=facts)
+        return Verdict(JobState.NOT_SCORED, _REASONS[seen], facts=facts)
