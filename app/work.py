@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from prometheus_client import CollectorRegistry
 
 from app.stopping import stop_event
 from app.timers import Timers
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from db.engine import Database
     from db.spool import Spool
     from inference.delivery.sender import Sender
+    from inference.metrics import ShadowMetrics
     from inference.registry import Registry
     from inference.worker import Worker
 
@@ -54,11 +56,20 @@ def work(
     settings = context.settings()
     configure(settings.log)
     check_start(settings)
-    run_worker(settings, stop_event(with_parent=with_parent))
+    run_worker(settings, stop_event(with_parent=with_parent), context.as_arguments())
 
 
-def run_worker(settings: Settings, stop: threading.Event) -> None:
+def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[str] = ()) -> None:
     """Put a worker together and run it until ``stop`` is set.
+
+    Parameters
+    ----------
+    settings
+        All settings.
+    stop
+        Set by a signal.
+    arguments
+        Global options that give another process the same settings.
 
     Raises
     ------
@@ -69,8 +80,10 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
     """
     from app.default_model import ensure_active_package
     from app.metrics import serve_metrics
+    from app.rebuild.timer import RebuildTimer
     from db.engine import open_database
     from db.spool import Spool
+    from inference.metrics import ShadowMetrics
     from inference.registry import Registry
 
     quiet_tensorflow(settings.worker.device)
@@ -80,14 +93,24 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
         running.callback(database.dispose)
         spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
         spool.prepare()
+        counted = CollectorRegistry()
         if settings.metrics.worker_port is not None:
-            running.callback(serve_metrics(database, spool, settings.metrics.worker_port))
+            running.callback(serve_metrics(database, spool, settings.metrics.worker_port, counted))
         senders = _make_senders(settings, database, spool)
-        timers = Timers(settings=settings, database=database, spool=spool, senders=senders, holder=worker_id, clock=now)
+        timers = Timers(
+            settings=settings,
+            database=database,
+            spool=spool,
+            senders=senders,
+            holder=worker_id,
+            clock=now,
+            rebuild=RebuildTimer(settings=settings.rebuild, database=database, arguments=arguments, clock=now),
+        )
         timers.start()
         running.callback(timers.stop)
         registry = Registry(settings.models_dir)
-        worker = _make_worker(settings, database, spool, registry, worker_id, timers.wake_delivery)
+        shadow_metrics = ShadowMetrics(counted)
+        worker = _make_worker(settings, database, spool, registry, worker_id, timers.wake_delivery, shadow_metrics)
         while not stop.is_set():
             try:
                 ensure_active_package(registry, database, now())
@@ -126,11 +149,13 @@ def _make_worker(
     registry: Registry,
     worker_id: str,
     reported: Callable[[], None],
+    shadow_metrics: ShadowMetrics,
 ) -> Worker:
     """Make the worker, and load what its first report would otherwise wait for."""
     from inference.model import Model
     from inference.report import ReportOptions, warm_up
     from inference.reporter import Reporter
+    from inference.shadow import Shadow
     from inference.view_check import ViewCheck
     from inference.worker import Worker
 
@@ -142,6 +167,15 @@ def _make_worker(
         max_inflated_bytes=settings.listener.max_object_mib * MIB,
         saliency=settings.report.saliency,
         deliver_untrained=settings.report.deliver_untrained,
+    )
+    shadow = Shadow(
+        database=database,
+        models_dir=settings.models_dir,
+        settings=settings.worker,
+        path_of=spool.path,
+        shape_of=reporter.shape_of,
+        clock=now,
+        metrics=shadow_metrics,
     )
 
     def load(package: ModelPackage) -> Model:
@@ -158,5 +192,6 @@ def _make_worker(
         worker_id=worker_id,
         clock=now,
         reported=reported,
+        shadow=shadow,
         load_view=lambda: ViewCheck.load(settings.view, load),
     )

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from inference.model import Model, ModelOutput
     from inference.registry import Registry
     from inference.reporter import Reporter
+    from inference.shadow import Shadow
     from inference.view_check import Verdict, ViewCheck
 
 log = get_logger(__name__)
@@ -77,6 +78,8 @@ class Worker:
         The time, as an aware datetime.
     reported
         Called after reports were written, so that delivery need not wait for its timer.
+    shadow
+        Scores what was reported once more; None: nothing does.
     load_view
         Loads what judges an image's view by its pixels, with the package; None: nothing does.
     """
@@ -94,6 +97,7 @@ class Worker:
         worker_id: str,
         clock: Callable[[], datetime],
         reported: Callable[[], None] = lambda: None,
+        shadow: Shadow | None = None,
         load_view: Callable[[], ViewCheck | None] = lambda: None,
     ) -> None:
         self._database = database
@@ -106,6 +110,7 @@ class Worker:
         self._worker_id = worker_id
         self._clock = clock
         self._reported = reported
+        self._shadow = shadow
         self._load_view = load_view
         self._view: ViewCheck | None = None
         self._in_flight = InFlight()
@@ -125,6 +130,8 @@ class Worker:
             while not stop.is_set():
                 self._serve_one_package(stop)
         finally:
+            if self._shadow is not None:
+                self._shadow.close()
             with self._database.begin() as session:
                 jobs.give_back(session, worker_id=self._worker_id, now=self._clock())
             ended.set()
@@ -146,10 +153,14 @@ class Worker:
         ) as preparer:
             ahead: list[Prepared] = []
             while not stop.is_set():
+                if self._shadow is not None:
+                    self._shadow.follow(package.fingerprint)
                 is_current = self._registry.active_fingerprint() == package.fingerprint
                 batch, ahead = ahead, self._claim(preparer) if is_current else []
                 if batch:
-                    self._score(batch, gate, model)
+                    reported = self._score(batch, gate, model)
+                    if self._shadow is not None:
+                        self._shadow.score(reported, package.manifest.recipe.digest, stop)
                 elif not is_current:
                     return
                 elif not ahead:
@@ -168,9 +179,12 @@ class Worker:
         self._in_flight.add(job.id for job in claimed)
         return [Prepared(job, preparer.submit(self._spool.path(job.spool_name))) for job in claimed]
 
-    def _score(self, batch: Sequence[Prepared], gate: InputGate, model: Model) -> None:
-        """Score what could be prepared; an image that could not be fails alone."""
+    def _score(
+        self, batch: Sequence[Prepared], gate: InputGate, model: Model
+    ) -> list[tuple[ClaimedJob, NDArray[np.float32]]]:
+        """Score what could be prepared, and return what was reported; an image that could not be fails alone."""
         ready: list[tuple[ClaimedJob, Seen]] = []
+        reported: set[int] = set()
         flags: dict[int, tuple[str, ...]] = {}
         for prepared in batch:
             with self._failing_alone([prepared.job]):
@@ -183,9 +197,10 @@ class Worker:
         if ready:
             with self._failing_alone([job for job, _ in ready]):
                 output = model.score(np.stack([seen.pixels for _, seen in ready]))
-                self._report_all(ready, output, gate, model, flags)
+                reported = self._report_all(ready, output, gate, model, flags)
         self._in_flight.discard(prepared.job.id for prepared in batch)
         self._reported()
+        return [(prepared.job, prepared.pixels()) for prepared in batch if prepared.job.id in reported]
 
     def _report_all(
         self,
@@ -194,7 +209,9 @@ class Worker:
         gate: InputGate,
         model: Model,
         flags: Mapping[int, tuple[str, ...]],
-    ) -> None:
+    ) -> set[int]:
+        """Report each image, and return the jobs of those that were."""
+        reported: set[int] = set()
         for row, (job, seen) in enumerate(ready):
             with self._failing_alone([job]):
                 package, shape = gate.package, self._reporter.shape_of(job)
@@ -204,6 +221,8 @@ class Worker:
                 if evidence is None and self._reporter.saliency:
                     evidence = model.grad_cam(seen.pixels)
                 self._report(job, scored, package, seen.pixels, evidence)
+                reported.add(job.id)
+        return reported
 
     def _judge_view(self, prepared: Prepared) -> Verdict:
         """Ask the view model about one image, where there is one."""
