@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
 
 from cxr.errors import SettingsError
 
 CPU = "cpu"
+Engine = Literal["tensorflow", "openvino"]
+"""What runs a graph."""
+
 _GPU = re.compile(r"gpu:(\d+)")
 
 
@@ -30,7 +35,7 @@ class Choice:
     warning: str | None = None
 
 
-def choose_device(requested: str, visible_gpus: int) -> Choice:
+def choose_device(requested: str, visible_gpus: int, *, engine: Engine = "tensorflow") -> Choice:
     """Choose the device.
 
     Parameters
@@ -39,12 +44,17 @@ def choose_device(requested: str, visible_gpus: int) -> Choice:
         The setting ``worker.device``: ``auto``, ``cpu`` or ``gpu:N``.
     visible_gpus
         How many GPUs TensorFlow sees.
+    engine
+        What is to run there.
 
     Raises
     ------
     SettingsError
-        If the request has another form, or names a GPU that is not there: only ``auto`` falls back.
+        If the request has another form, or names a GPU that is not there: only ``auto`` falls back. If
+        the engine is not installed, or has no such device.
     """
+    if engine == "openvino":
+        return _choose_for_openvino(requested)
     if requested == CPU:
         return Choice(CPU)
     if requested == "auto":
@@ -60,3 +70,17 @@ def choose_device(requested: str, visible_gpus: int) -> Choice:
             "one, or auto, or install the gpu extra (cxr-listener[gpu]) and check the driver with nvidia-smi."
         )
     return Choice(f"gpu:{int(match[1])}")
+
+
+def _choose_for_openvino(requested: str) -> Choice:
+    if requested not in (CPU, "auto"):
+        raise SettingsError(
+            f"worker.runtime is openvino, which scores on the CPU, and worker.device is {requested}: set it to cpu, or "
+            "worker.runtime to tensorflow."
+        )
+    if find_spec("openvino") is None:
+        raise SettingsError(
+            "worker.runtime is openvino, which is not installed: install the openvino extra (cxr-listener[openvino]), "
+            "or set worker.runtime to tensorflow."
+        )
+    return Choice(CPU)

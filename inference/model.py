@@ -14,7 +14,7 @@ from cxr.lungs import LungFinder, Seen
 from cxr.manifest import PackageManifest
 from cxr.package import ModelPackage
 from inference.batches import Explainer, HalvingScorer, ModelOutput, Scorer
-from inference.devices import CPU, Choice, choose_device
+from inference.devices import CPU, Choice, Engine, choose_device
 from inference.graph_file import check_graph_file
 from inference.lungs import load_finder
 
@@ -40,6 +40,8 @@ class Model:
         Puts a graph that gives Grad-CAM maps onto a device; None: there are none.
     finder
         Finds the lungs, of which alone the graph knows; None: it knows whole films.
+    engine
+        What runs the graph there; for the record.
 
     Raises
     ------
@@ -56,7 +58,9 @@ class Model:
         is_exhausted: Callable[[Exception], bool],
         explain_on: Callable[[str], Explainer | None] | None = None,
         finder: LungFinder | None = None,
+        engine: Engine = "tensorflow",
     ) -> None:
+        self._engine = engine
         self._manifest = manifest
         self._finder = finder
         self._load_on = load_on
@@ -68,7 +72,7 @@ class Model:
         self._scorer = self._place()
 
     @classmethod
-    def load(cls, package: ModelPackage, *, device: str = "auto") -> Model:
+    def load(cls, package: ModelPackage, *, device: str = "auto", engine: Engine = "tensorflow") -> Model:
         """Load a verified package onto a device and score a grey image with it once.
 
         Parameters
@@ -78,11 +82,13 @@ class Model:
         device
             The setting ``worker.device``: ``auto``, ``cpu`` or ``gpu:N``. Only ``auto`` goes to the
             CPU where there is no GPU, or none whose memory holds the model and one image.
+        engine
+            The setting ``worker.runtime``. OpenVINO runs on the CPU alone.
 
         Raises
         ------
         SettingsError
-            If the device is not there.
+            If the device is not there, or not one of the engine's, or the engine is not installed.
         IncompatiblePackage
             If the graph is not one that is served, or not what its manifest says.
         DeviceExhausted
@@ -94,11 +100,15 @@ class Model:
         # TensorFlow takes seconds to import, and its native log level has to be set before.
         from inference import runtime  # noqa: PLC0415
 
-        choice = choose_device(device, runtime.prepare_devices())
+        choice = choose_device(device, runtime.prepare_devices(), engine=engine)
         if choice.warning is not None:
             log.warning(choice.warning)
 
         def load_on(place: str) -> Scorer:
+            if engine == "openvino":
+                from inference import openvino_runtime  # noqa: PLC0415 (an extra that need not be installed)
+
+                return openvino_runtime.load_scorer(package.model_path, package.manifest)
             return runtime.load_scorer(package.model_path, package.manifest, place)
 
         def explain_on(place: str) -> Explainer | None:
@@ -113,6 +123,7 @@ class Model:
             is_exhausted=runtime.is_exhausted,
             explain_on=explain_on,
             finder=finder,
+            engine=engine,
         )
         size = package.manifest.input_size
         # The first batch would otherwise pay for the compilation, and find out that the graph gives NaN.
@@ -121,8 +132,8 @@ class Model:
 
     @property
     def device(self) -> str:
-        """Where it scores now: ``cpu`` or ``gpu:N``."""
-        return self._device
+        """Where it scores now: ``cpu``, ``gpu:N``, or ``cpu (openvino)``."""
+        return self._device if self._engine == "tensorflow" else f"{self._device} ({self._engine})"
 
     def see(self, plain: NDArray[np.float32]) -> Seen:
         """Make of a prepared picture what the graph knows: the lungs alone, where its package masks.

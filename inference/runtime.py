@@ -6,6 +6,8 @@ Loading it takes seconds, so only ``inference.model`` imports it, when a model i
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,45 @@ def is_exhausted(error: Exception) -> bool:
     return isinstance(error, tf.errors.InternalError | tf.errors.UnknownError) and "memory" in str(error).lower()
 
 
+@dataclass(frozen=True, slots=True)
+class ServedGraph:
+    """A package's graph, compiled once, for any batch size: a new size is no new trace.
+
+    Parameters
+    ----------
+    run
+        A ``tf.function``: from a batch to the outputs that are served.
+    has_evidence, has_features
+        Whether, after the probabilities, evidence and features are among them.
+    place
+        TensorFlow's name of the device.
+    """
+
+    run: Any
+    has_evidence: bool
+    has_features: bool
+    place: str
+
+    def output(self, outputs: Sequence[NDArray[np.float32]]) -> ModelOutput:
+        """Name what ``run`` gave, by whatever runtime."""
+        return ModelOutput(
+            probabilities=outputs[0],
+            evidence=outputs[1] if self.has_evidence else None,
+            features=outputs[-1] if self.has_features else None,
+        )
+
+    def score(self, batch: NDArray[np.float32]) -> ModelOutput:
+        """Score a batch with TensorFlow."""
+        with tf.device(self.place):
+            return self.output([np.asarray(output, dtype=np.float32) for output in self.run(tf.constant(batch))])
+
+
 def load_scorer(path: Path, manifest: PackageManifest, device: str) -> Scorer:
+    """Load a graph onto a device; as ``load_served``, ready to score."""
+    return load_served(path, manifest, device).score
+
+
+def load_served(path: Path, manifest: PackageManifest, device: str) -> ServedGraph:
     """Load a graph onto a device.
 
     Parameters
@@ -54,11 +94,6 @@ def load_scorer(path: Path, manifest: PackageManifest, device: str) -> Scorer:
         What the graph has to fit.
     device
         ``cpu`` or ``gpu:N``.
-
-    Returns
-    -------
-    Scorer
-        Compiled once, for any batch size: a new size is no new trace.
 
     Raises
     ------
@@ -83,16 +118,7 @@ def load_scorer(path: Path, manifest: PackageManifest, device: str) -> Scorer:
         outputs = tf.nest.flatten(graph(batch, training=False))
         return [outputs[position] for position in positions]
 
-    def score(batch: NDArray[np.float32]) -> ModelOutput:
-        with tf.device(place):
-            outputs = [np.asarray(output, dtype=np.float32) for output in run(tf.constant(batch))]
-        return ModelOutput(
-            probabilities=outputs[0],
-            evidence=outputs[1] if has_evidence else None,
-            features=outputs[-1] if gate is not None else None,
-        )
-
-    return score
+    return ServedGraph(run, has_evidence, gate is not None, place)
 
 
 def _with_features(graph: Any, layer: str) -> Any:  # noqa: ANN401

@@ -53,7 +53,7 @@ class TreeCheck:
 
 def check(image: SourceImage, content: Dataset) -> Dataset:
     """Let highdicom check a tree and make a document of it, which is returned."""
-    return Comprehensive3DSR(
+    document: Dataset = Comprehensive3DSR(
         evidence=[shim(image)],
         content=content,
         series_instance_uid="2.25.1",
@@ -62,6 +62,7 @@ def check(image: SourceImage, content: Dataset) -> Dataset:
         instance_number=1,
         manufacturer=marks.MANUFACTURER,
     )
+    return document
 
 
 def shape_of(item: Dataset) -> tuple[Any, ...]:

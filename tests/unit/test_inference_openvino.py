@@ -1,0 +1,90 @@
+"""OpenVINO gives what TensorFlow gives, of every output, and tells nobody that it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import openvino_telemetry
+import pytest
+from numpy.typing import NDArray
+
+from cxr.errors import IncompatiblePackage, SettingsError
+from cxr.package import ModelPackage
+from inference import openvino_runtime
+from inference.batches import ModelOutput
+from inference.devices import choose_device
+from inference.model import Model
+
+
+def images(count: int, size: int) -> NDArray[np.float32]:
+    return np.random.default_rng(count).random((count, size, size, 1), dtype=np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tell(*_: Any, **__: Any) -> None:
+        pytest.fail("OpenVINO reports its use")
+
+    monkeypatch.setattr(openvino_telemetry.Telemetry, "send_event", tell)
+    monkeypatch.setattr(openvino_telemetry.Telemetry, "start_session", tell)
+
+
+@pytest.mark.parametrize("findings", [("covid19",), ("normal", "covid19", "lung_opacity")])
+def test_outputs_are_those_of_tensorflow(tiny_package: Callable[..., ModelPackage], findings: tuple[str, ...]) -> None:
+    package = tiny_package(*findings, activation="sigmoid" if len(findings) == 1 else "softmax")
+    plain = Model.load(package, device="cpu")
+    fast = Model.load(package, device="auto", engine="openvino")
+    assert (plain.device, fast.device) == ("cpu", "cpu (openvino)")
+    for count in (1, 5, 2):
+        batch = images(count, package.manifest.input_size)
+        expected, given = plain.score(batch), fast.score(batch)
+        assert given.probabilities.shape == (count, len(findings))
+        np.testing.assert_allclose(given.probabilities, expected.probabilities, rtol=0, atol=1e-4)
+        assert (given.evidence is None) == (expected.evidence is None)
+        if expected.evidence is not None:
+            np.testing.assert_allclose(given.evidence, expected.evidence, rtol=1e-3, atol=1e-3)
+
+
+def test_resnet50_too(tmp_path: Path, noon: Any) -> None:
+    from training.export import build_untrained
+
+    package = build_untrained(tmp_path / "untrained", now=noon)
+    batch = images(2, package.manifest.input_size)
+    expected = Model.load(package, device="cpu").score(batch)
+    given = Model.load(package, device="cpu", engine="openvino").score(batch)
+    np.testing.assert_allclose(given.probabilities, expected.probabilities, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(given.evidence, expected.evidence, rtol=0, atol=1e-3)
+
+
+def test_an_output_stays_what_it_was_after_the_next_call(tiny_package: Callable[..., ModelPackage]) -> None:
+    model = Model.load(tiny_package(), device="cpu", engine="openvino")
+    first = model.score(images(2, 64))
+    before = first.probabilities.copy()
+    model.score(1 - images(2, 64))
+    np.testing.assert_array_equal(first.probabilities, before)
+
+
+def test_other_scores_are_refused(tiny_package: Callable[..., ModelPackage], monkeypatch: pytest.MonkeyPatch) -> None:
+    served = openvino_runtime.load_served
+
+    def shifted(path: Path, manifest: Any, device: str) -> Any:
+        graph = served(path, manifest, device)
+
+        def score(batch: NDArray[np.float32]) -> ModelOutput:
+            given = graph.score(batch)
+            return ModelOutput(given.probabilities + 0.01, given.evidence)
+
+        return SimpleNamespace(run=graph.run, output=graph.output, score=score)
+
+    monkeypatch.setattr(openvino_runtime, "load_served", shifted)
+    with pytest.raises(IncompatiblePackage, match=r"away from TensorFlow's.*worker.runtime"):
+        Model.load(tiny_package(), device="cpu", engine="openvino")
+
+
+def test_gpu_is_refused() -> None:
+    with pytest.raises(SettingsError, match="scores on the CPU"):
+        choose_device("gpu:0", 1, engine="openvino")
