@@ -18,7 +18,7 @@ from pydicom.errors import InvalidDicomError
 from cxr.errors import ObjectTooLarge
 
 _CHUNK_BYTES = 64 * 1024
-_MAX_HEADER_BYTES = 32 * 1024 * 1024
+MAX_HEADER_BYTES = 32 * 1024 * 1024
 # An element or item takes one to three; a radiograph has some hundreds, nested ones included. What is read
 # takes up to 700 bytes of memory for 8 of the file.
 _MAX_PIECES = 128 * 1024
@@ -44,11 +44,13 @@ class Metered:
     ----------
     source
         What is read from, at its place.
+    max_bytes
+        How much is read of it, in bytes.
     """
 
-    def __init__(self, source: _Source) -> None:
+    def __init__(self, source: _Source, max_bytes: int = MAX_HEADER_BYTES) -> None:
         self._source = source
-        self._bytes_left = _MAX_HEADER_BYTES
+        self._bytes_left = max_bytes
         self._pieces_left = _MAX_PIECES
         self.seek = source.seek
         self.tell = source.tell
@@ -62,7 +64,7 @@ class Metered:
         InvalidDicomError
             If it is one too many, or everything is asked for at once.
         ObjectTooLarge
-            If it goes beyond the bytes that a header may have.
+            If it goes beyond the bytes that may be read.
         """
         self._pieces_left -= 1
         if size < 0 or self._pieces_left < 0:
@@ -71,7 +73,7 @@ class Metered:
         self._bytes_left -= len(piece)
         if self._bytes_left < 0:
             raise ObjectTooLarge(
-                f"The dataset has more than {_MAX_HEADER_BYTES // 1024**2} MiB in front of its pixels, which no "
+                f"The dataset has more than {MAX_HEADER_BYTES // 1024**2} MiB in front of its pixels, which no "
                 "radiograph has: have the sender leave out private elements."
             )
         return piece

@@ -11,6 +11,7 @@ DICOM PS3.10 Section 7.1 (file meta information), PS3.5 Section A.5 (deflated tr
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -142,8 +143,9 @@ def _read_whole(stream: BinaryIO, max_inflated_bytes: int) -> FileDataset:
     meta = _read_meta(stream)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         stream.seek(0)
-        return dcmread(stream, force=True)
-    inflated = cast("BinaryIO", Inflated(stream, max_inflated_bytes))
+        # As many elements as a header may have, wherever they stand; pixels of any length.
+        return dcmread(cast("BinaryIO", Metered(stream, sys.maxsize - 1)), force=True)
+    inflated = cast("BinaryIO", Metered(Inflated(stream, max_inflated_bytes), sys.maxsize - 1))
     read = read_dataset(inflated, is_implicit_VR=False, is_little_endian=True)
     dataset = FileDataset(BytesIO(), read, preamble, meta, is_implicit_VR=False, is_little_endian=True)
     dataset.set_original_encoding(False, True, read.original_character_set)

@@ -221,8 +221,9 @@ class Streams:
         ]
         opening = [self.good_request(), 0.05] if chance.random() < 0.7 else []
         chosen = chance.sample(others, chance.randint(1, 3))
-        is_asking = bool(opening) or not chosen[0].startswith(b"\x07")  # an A-ABORT is the end of it
-        return Talk("wrong_state", [*opening, *chosen], is_silent=not is_asking or any(c[0] == 7 for c in chosen))
+        # Nothing is to be said to an A-ABORT, nor to an association without a request.
+        is_silent = any(each[0] == 7 for each in chosen) or [*opening, *chosen] == [self.good_request()]
+        return Talk("wrong_state", [*opening, *chosen], is_silent=is_silent)
 
     def stops_within_a_message(self, chance: random.Random) -> Talk:
         messages = list(self._store(chance, size=3000))

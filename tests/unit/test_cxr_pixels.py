@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 import subprocess
 import sys
 import warnings
@@ -400,6 +401,17 @@ def test_a_deflated_file_is_read_and_bounded(film: Make, tmp_path: Path) -> None
     assert path.stat().st_size < 1_000_000
     with pytest.raises(UnsupportedPixels, match="swells"):
         to_model_input(path, max_megapixels=1)
+
+
+def test_very_many_items_behind_the_pixels_are_refused(film: Make, tmp_path: Path) -> None:
+    path = tmp_path / "trailing.dcm"
+    film(ramp()).save_as(path, enforce_file_format=True)
+    sequence = struct.pack("<HH2sHL", 0x7FE1, 0x1010, b"SQ", 0, 0xFFFFFFFF)
+    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 140_000 + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    with path.open("ab") as file:
+        file.write(sequence + items)
+    with pytest.raises(DamagedPixels):
+        to_model_input(path)
 
 
 def test_a_bare_dataset_without_preamble_is_implicit_little_endian(film: Make, tmp_path: Path) -> None:

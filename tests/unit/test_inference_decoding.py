@@ -240,3 +240,20 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_decoder_gets_no_more_memory_than_the_largest_image_may_need() -> None:
+    """512 MiB and 16 bytes a pixel, beyond what the code itself takes."""
+    code = """
+        import ctypes, numpy as np
+        from inference.decoding_process import start
+        start(ctypes.c_bool(False), 4)
+        np.ones(400 << 20, np.uint8)
+        try:
+            np.ones(700 << 20, np.uint8)
+        except MemoryError:
+            print("bounded")
+        np.ones(400 << 20, np.uint8)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert done.stdout == "bounded\n"
