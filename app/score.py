@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from cxr.package import ModelPackage
     from inference.input_gate import InputGate
     from inference.model import Model, ModelOutput
+    from inference.view_check import Verdict, ViewCheck
 
 app = typer.Typer(add_completion=False)
 
@@ -85,20 +87,36 @@ class Scorer:
     settings
         All settings.
     package
-        Folder of a model package; None: the package in service.
+        Folder of a model package; None: the package in service, or where there is none the default.
     any_view
         Whether to score what the header says is not a frontal chest image.
     """
 
     def __init__(self, settings: Settings, package: Path | None, *, any_view: bool) -> None:
         from cxr.package import load_package
-        from inference.registry import Registry
+        from cxr.view_model import is_view_model
 
-        self.package: ModelPackage = load_package(package) if package else Registry(settings.models_dir).active()
+        self._folder: TemporaryDirectory[str] | None = None  # of an expanded default, until the process ends
+        self.package: ModelPackage = load_package(package) if package else self._served(settings)
+        if is_view_model(self.package.manifest):
+            raise SettingsError("This package tells the view and no finding: name it with the setting view.model.")
         self._settings = settings
         self._any_view = any_view
         self._loaded: Model | None = None
         self._gate: InputGate | None = None
+        self._views: list[ViewCheck | None] = []  # once it was looked for
+
+    def _served(self, settings: Settings) -> ModelPackage:
+        """Find the package in service; where none is, expand the default that comes with the project."""
+        from cxr.shipped import shipped_models
+        from inference.registry import Registry
+
+        registry, wanted, shipped = Registry(settings.models_dir), settings.worker.default_model, shipped_models()
+        is_there = shipped is not None and wanted in shipped.fingerprints
+        if shipped is None or not is_there or registry.active_fingerprint() is not None:
+            return registry.active()
+        self._folder = TemporaryDirectory(prefix="cxr-model-")
+        return shipped.expand(wanted, Path(self._folder.name) / wanted)
 
     def score(self, file: Path, overlay: Path | None) -> list[FileScore]:
         """Return one row per finding, or one row that says why there is none."""
@@ -127,6 +145,10 @@ class Scorer:
         from cxr.pixels import to_model_input
 
         manifest = self.package.manifest
+        verdict = self._judge_view(file, view)
+        if verdict.state is not None:
+            yield FileScore(file=str(file), view=view, reason=verdict.reason)
+            return
         pixels = to_model_input(file, manifest.recipe, max_megapixels=self._settings.worker.max_megapixels)
         seen = self._model().see(pixels)
         output = self._model().score(seen.pixels[None])
@@ -144,8 +166,23 @@ class Scorer:
                 model=f"{manifest.name} {manifest.version}",
                 fingerprint=self.package.fingerprint,
                 model_status=manifest.status.value,
-                warnings=warnings,
+                warnings=warnings + verdict.warnings,
             )
+
+    def _judge_view(self, file: Path, view: str) -> Verdict:
+        """Ask the view model, as the worker does; with --any-view it flags and nothing more."""
+        from cxr.pixels import to_model_input
+        from inference.model import Model
+        from inference.view_check import SCORED, ViewCheck
+
+        if not self._views:
+            device = self._settings.worker.device
+            self._views.append(ViewCheck.load(self._settings.view, lambda each: Model.load(each, device=device)))
+        check = self._views[0]
+        if check is None:
+            return SCORED
+        picture = to_model_input(file, check.recipe, max_megapixels=self._settings.worker.max_megapixels)
+        return check.judge(picture, view=View(view), is_released=self._any_view)
 
     def _shape_of(self, file: Path) -> tuple[int, int] | None:
         """Rows and columns as the file's header says them."""
@@ -163,7 +200,9 @@ class Scorer:
         from inference.model import Model
 
         if self._loaded is None:
-            self._loaded = Model.load(self.package, device=self._settings.worker.device)
+            self._loaded = Model.load(
+                self.package, device=self._settings.worker.device, engine=self._settings.worker.runtime
+            )
         return self._loaded
 
     def _input_gate(self) -> InputGate:

@@ -113,7 +113,7 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
         worker = _make_worker(settings, database, spool, registry, worker_id, timers.wake_delivery, shadow_metrics)
         while not stop.is_set():
             try:
-                ensure_active_package(registry, database, now())
+                ensure_active_package(registry, database, now(), wanted=settings.worker.default_model)
                 worker.run(stop)
             except PackageError as error:
                 # Delivery and retention go on; `cxr model promote` or `rollback` heals it without a restart.
@@ -179,7 +179,7 @@ def _make_worker(
     )
 
     def load(package: ModelPackage) -> Model:
-        return Model.load(package, device=settings.worker.device)
+        return Model.load(package, device=settings.worker.device, engine=settings.worker.runtime)
 
     return Worker(
         database=database,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -57,6 +57,8 @@ AETitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[str, AfterValidator(_network)]
 TimeOfDay = Annotated[str, AfterValidator(_time_of_day)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+UNTRAINED_DEFAULT: Final = "untrained"
+DefaultModel = Literal["covid19", "four-class", "untrained"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
@@ -238,6 +240,14 @@ class WorkerSettings(Section):
     """Scoring."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|gpu:\d+)$", description="auto, cpu, or gpu:N.")
+    runtime: Literal["tensorflow", "openvino"] = Field(
+        "tensorflow", description="What runs the model: tensorflow, or openvino (an extra; the CPU alone, and faster)."
+    )
+    default_model: DefaultModel = Field(
+        "covid19",
+        description="What serves until a package is promoted: covid19 or four-class, the research defaults that come with "
+        "the project (DEMONSTRATION MODEL), or untrained, random weights.",
+    )
     batch_size: int = Field(8, ge=1, le=256, description="Images that are scored at once, at most.")
     decode_processes: int = Field(2, ge=1, le=64, description="Processes that decode pixels.")
     decode_timeout_s: float = Field(60.0, gt=0, description="How long one image may take to decode.")
