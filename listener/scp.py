@@ -39,6 +39,8 @@ _SILENT_PER_ASSOCIATION = 4  # connections without an association, for each asso
 _FILES_PER_ASSOCIATION = 8  # its socket, what wakes its thread, the file it receives, and the silent ones
 _OTHER_FILES = 128
 _DRAIN_POLL_S = 0.02
+# A signal that another thread was given does not end a wait of the main thread, which alone can handle it.
+_LOOK_FOR_SIGNALS_S = 0.5
 _CUT_WAIT_S = 2.0
 
 log = get_logger(__name__)
@@ -232,7 +234,8 @@ def _run(settings: ListenerSettings, listener: Listener, database: Database, sto
     log.info(
         "listening", bind=settings.bind, port=settings.port, tls_port=settings.tls.port, ae_title=settings.ae_title
     )
-    stop.wait()
+    while not stop.wait(_LOOK_FOR_SIGNALS_S):
+        continue
     log.info("stopping", open=listener.associations)
     listener.stop()
     _record(database, EventKind.SERVICE_STOPPED)

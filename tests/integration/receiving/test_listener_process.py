@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
@@ -63,6 +64,15 @@ def test_sigterm_ends_it_cleanly(serving: Any, scu: Any, synthetic_xray: Xray) -
     kinds = [row["kind"] for row in running.query("SELECT kind FROM event ORDER BY id")]
     assert kinds[-1] == "service_stopped"
     assert len(running.kept()) == 1
+
+
+def test_sigterm_that_another_thread_gets_ends_it_too(serving: Any) -> None:
+    """The kernel chooses the thread; Python handles signals in the main one, which does not wake up for it."""
+    running = serving()
+    pid = running.process.pid
+    other = next(int(each.name) for each in Path(f"/proc/{pid}/task").iterdir() if int(each.name) != pid)
+    assert ctypes.CDLL(None, use_errno=True).tgkill(pid, other, signal.SIGTERM) == 0
+    assert running.process.wait(timeout=20) == 0
 
 
 def test_metrics_are_served_on_loopback(
