@@ -38,6 +38,7 @@ received, what is accepted and what to do, and carry no patient value, path or f
     │  └─ ReportUnreadable                 final
     ├─ StorageError
     │  ├─ SchemaMismatch                   start-up
+    │  ├─ DatabaseUnavailable              0xA700, retryable
     │  ├─ LeaseLost
     │  └─ MissingRow
     └─ TrainingError                     what was asked of `cxr train` can't be done
@@ -264,6 +265,13 @@ class SchemaMismatch(StorageError):
     """The database's schema is not the one this version works with."""
 
     code = "schema_mismatch"
+
+
+class DatabaseUnavailable(StorageError):
+    """The audit database can't be written or read now: locked for long, or its disk fails or is read-only."""
+
+    code = "database_unavailable"
+    retryable = True
 
 
 class LeaseLost(StorageError):

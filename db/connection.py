@@ -11,9 +11,12 @@ from typing import NamedTuple
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
-from cxr.errors import SpoolFull, StorageError
+from cxr.errors import DatabaseUnavailable, SpoolFull, StorageError
 
 BUSY_TIMEOUT_S = 30.0
+
+# The database may be sound, and the same may be tried again: another process holds it, or its disk refuses.
+_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
 
 
 class Journal(NamedTuple):
@@ -122,6 +125,8 @@ def translated() -> Iterator[None]:
     ------
     SpoolFull
         If the disk is full.
+    DatabaseUnavailable
+        If the database is locked for longer than the busy timeout, or its disk fails or is read-only.
     StorageError
         For any other refusal of SQLite or SQLAlchemy.
     """
@@ -131,6 +136,11 @@ def translated() -> Iterator[None]:
         name = getattr(getattr(error, "orig", None), "sqlite_errorname", type(error).__name__)
         if name == "SQLITE_FULL":
             raise SpoolFull("The disk of the audit database is full: free space on it.") from error
+        if name.startswith(_PASSING):
+            raise DatabaseUnavailable(
+                f"The audit database can't be used now ({name}): another process holds it for long, or its disk "
+                "fails or is read-only; nothing of the transaction was kept, and it may be tried again."
+            ) from error
         raise StorageError(
             f"The audit database refused the transaction ({name}): nothing of it was kept; "
             "`cxr db check` tells whether the file is sound."

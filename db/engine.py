@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from cxr.errors import StorageError
+from cxr.errors import DatabaseUnavailable, StorageError
 from db import durable, schema
 from db.audit import AUDIT_KEY, EventKind, append_event, is_own_key
 from db.connection import BUSY_TIMEOUT_S, Journal, choose_journal, journal_mode, make_engine, translated
@@ -74,11 +74,15 @@ class Database:
         ------
         SpoolFull
             If the disk is full.
+        DatabaseUnavailable
+            If another process or thread writes for longer than the busy timeout, or the disk fails.
         StorageError
-            If SQLite refuses, or another process writes for longer than the busy timeout.
+            If SQLite refuses for another reason.
         """
         if not self._one_writer.acquire(timeout=BUSY_TIMEOUT_S):
-            raise StorageError(f"The audit database was busy for {BUSY_TIMEOUT_S:.0f} s: another thread is writing.")
+            raise DatabaseUnavailable(
+                f"The audit database was busy for {BUSY_TIMEOUT_S:.0f} s: another thread is writing."
+            )
         try:
             with translated(), Session(self._writing, info=dict(self._info)) as session, session.begin():
                 session.connection()  # takes the lock now, also if the block starts with something else

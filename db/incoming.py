@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -110,10 +111,14 @@ class IncomingFile:
         self._close()
 
     def discard(self) -> None:
-        """Close and remove the file; after `Spool.keep`, or twice, it does nothing."""
+        """Close and remove the file; after `Spool.keep`, or twice, it does nothing.
+
+        A disk that has become read-only keeps it until the next sweep.
+        """
         self._pending.clear()
         if self._close():
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> IncomingFile:
         return self

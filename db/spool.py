@@ -20,6 +20,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -273,7 +274,8 @@ class Spool:
         except BaseException:
             incoming.discard()
             for leftover in (incoming.path, target):
-                leftover.unlink(missing_ok=True)
+                with suppress(OSError):  # a disk that has become read-only: the sweep finds it
+                    leftover.unlink(missing_ok=True)
             raise
         return name
 

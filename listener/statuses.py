@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from cxr.errors import IdentityMismatch, ObjectTooLarge, SpoolFull, UnparsableObject
+from cxr.errors import DatabaseUnavailable, IdentityMismatch, ObjectTooLarge, SpoolFull, UnparsableObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ SUCCESS = Status(
 OUT_OF_RESOURCES = Status(
     0xA700,
     "Refused: Out of Resources",
-    "The disk is full or below `listener.min_free_mib`: try again later. Or the object is larger than "
-    "`listener.max_object_mib`: it will not be accepted.",
+    "The disk is full or below `listener.min_free_mib`, read-only or failing, or the audit database is locked: try "
+    "again later. Or the object is larger than `listener.max_object_mib`: it will not be accepted.",
 )
 IDENTITY_MISMATCH = Status(
     0xA900,
@@ -50,6 +50,7 @@ UNRECOGNIZED_OPERATION = Status(
 BY_ERROR: Mapping[type[Exception], Status] = MappingProxyType(
     {
         SpoolFull: OUT_OF_RESOURCES,
+        DatabaseUnavailable: OUT_OF_RESOURCES,
         ObjectTooLarge: OUT_OF_RESOURCES,
         IdentityMismatch: IDENTITY_MISMATCH,
         UnparsableObject: UNPARSABLE,

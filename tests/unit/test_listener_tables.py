@@ -34,6 +34,7 @@ PRIVATE = "1.3.46.670589.2.5.1.1"
         (errors.IdentityMismatch(), 0xA900),
         (errors.UnparsableObject(), 0xC210),
         (errors.StorageError(), 0xC211),
+        (errors.DatabaseUnavailable(), 0xA700),
         (ValueError(), 0xC211),
         (OSError(), 0xC211),
     ],
