@@ -1,41 +1,84 @@
-"""What a first start serves with: until a trained default exists, a package that says UNTRAINED."""
+"""What a first start serves with: the research default that comes with the project, a DEMONSTRATION MODEL.
+
+The setting ``worker.default_model`` says which. What was put into service here may be replaced here,
+when the setting or, with an upgrade, the default changes; what a person promoted stays.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from config.logs import get_logger
 from config.native_logs import quiet_tensorflow
-from cxr.errors import NoActivePackage
+from config.sections import UNTRAINED_DEFAULT
+from cxr.domain import PackageStatus
+from cxr.shipped import shipped_models
 from inference.activation import account_name, note_active, promote
 from inference.gates import TRAINED
 
 if TYPE_CHECKING:
+    from cxr.shipped import Shipped
     from db.engine import Database
     from inference.registry import Registry
 
 log = get_logger(__name__)
 
-REASON = "first start: no model package was in service"
+FIRST_START: Final = "first start: no model package was in service"
+FOLLOWED: Final = "the default model is another one now (worker.default_model, or an upgrade)"
 
 
-def ensure_active_package(registry: Registry, database: Database, now: datetime) -> None:
+def ensure_active_package(registry: Registry, database: Database, now: datetime, *, wanted: str) -> None:
     """Make sure that a package is in service and that the audit database knows it.
 
-    Where there is none, an untrained one is built, in seconds, and put into service.
+    Where there is none, the wanted default is expanded and put into service; an installation that
+    lacks it builds an untrained one, in seconds, and says so.
+
+    Parameters
+    ----------
+    registry, database
+        Where the package goes, and where it is recorded.
+    now
+        The time.
+    wanted
+        The setting ``worker.default_model``.
 
     Raises
     ------
     PackageError
-        If the package in service is damaged or of another version's format.
+        If the package in service, or the default, is damaged or of another version's format.
     """
-    try:
+    shipped = None if wanted == UNTRAINED_DEFAULT else shipped_models()
+    fingerprint = None if shipped is None else shipped.fingerprints.get(wanted)
+    if registry.active_fingerprint() is not None and not _is_outdated(registry, fingerprint):
         note_active(registry.active(), database, now=now)
-    except NoActivePackage:
+    elif shipped is not None and fingerprint is not None:
+        _serve_shipped(registry, database, now, shipped, wanted)
+    else:
+        if wanted != UNTRAINED_DEFAULT:
+            log.warning("no_shipped_model")
         _serve_untrained(registry, database, now)
+
+
+def _is_outdated(registry: Registry, fingerprint: str | None) -> bool:
+    """Whether a default is in service, by nobody's choice, that is no longer the wanted one."""
+    active = registry.active_fingerprint()
+    promotions = registry.promotions()
+    if active == fingerprint or not promotions or promotions[-1].reason not in (FIRST_START, FOLLOWED):
+        return False
+    if promotions[-1].fingerprint != active:
+        return False
+    return fingerprint is not None or registry.active().manifest.status is not PackageStatus.UNTRAINED
+
+
+def _serve_shipped(registry: Registry, database: Database, now: datetime, shipped: Shipped, wanted: str) -> None:
+    before = registry.active_fingerprint()
+    with shipped.expanded(wanted) as package:
+        fingerprint = registry.add(package.folder).fingerprint
+    log.info("serving_default_model", model=wanted, fingerprint=fingerprint)
+    _promote(registry, database, now, fingerprint, before, accept={})
 
 
 def _serve_untrained(registry: Registry, database: Database, now: datetime) -> None:
@@ -44,18 +87,18 @@ def _serve_untrained(registry: Registry, database: Database, now: datetime) -> N
     from training.export import build_untrained
 
     log.warning("building_untrained_model")
+    before = registry.active_fingerprint()
     with tempfile.TemporaryDirectory() as folder:
         built = build_untrained(Path(folder) / "untrained", now=now)
         fingerprint = registry.add(built.folder).fingerprint
-    if registry.active_fingerprint() is not None:
+    _promote(registry, database, now, fingerprint, before, accept={TRAINED: FIRST_START})
+
+
+def _promote(
+    registry: Registry, database: Database, now: datetime, fingerprint: str, before: str | None, accept: dict[str, str]
+) -> None:
+    if registry.active_fingerprint() != before:
         # Another worker's first start was quicker.
         return
-    promote(
-        registry,
-        database,
-        fingerprint,
-        now=now,
-        actor=account_name(),
-        reason=REASON,
-        accept={TRAINED: REASON},
-    )
+    reason = FIRST_START if before is None else FOLLOWED
+    promote(registry, database, fingerprint, now=now, actor=account_name(), reason=reason, accept=accept)

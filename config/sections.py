@@ -245,8 +245,8 @@ class WorkerSettings(Section):
     )
     default_model: DefaultModel = Field(
         "covid19",
-        description="What serves until a package is promoted: covid19 or four-class, the research defaults that come with "
-        "the project (DEMONSTRATION MODEL), or untrained, random weights.",
+        description="What serves until a package is promoted: covid19 or four-class, the research defaults that come "
+        "with the project (DEMONSTRATION MODEL), or untrained, random weights.",
     )
     batch_size: int = Field(8, ge=1, le=256, description="Images that are scored at once, at most.")
     decode_processes: int = Field(2, ge=1, le=64, description="Processes that decode pixels.")

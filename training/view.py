@@ -32,6 +32,7 @@ from training.recipe import Compute
 from training.splits import groups
 from training.view_card import view_card
 from training.view_cases import SYNTHETIC, ViewCases, choose, folds, shares
+from training.view_closeups import close_ups
 from training.view_figures import figures
 from training.view_network import RECIPE, SIZE, Effort, fit, predict
 from training.view_synthetic import draw
@@ -88,12 +89,14 @@ class _Material:
     drawn: Sequence[Floats]
 
     @classmethod
-    def of(cls, cases: ViewCases, cache: Cache, seed: int) -> _Material:
-        """Find every image, and draw what is drawn."""
+    def of(cls, cases: ViewCases, cache: Cache, close_ups: Sequence[Floats], seed: int) -> _Material:
+        """Find every image, and draw what is drawn: every other one is a close-up, as far as there are some."""
         is_drawn = (cases.frame["source"] == SYNTHETIC).to_numpy(dtype=bool)
         rows = np.full(len(is_drawn), -1, np.int64)
         rows[~is_drawn] = cache.rows(cases.frame["image_id"][~is_drawn])
-        return cls(cases, cache, rows, [draw(SIZE, seed=seed, number=number)[1] for number in range(is_drawn.sum())])
+        drawn = [draw(SIZE, seed=seed, number=number)[1] for number in range(int(is_drawn.sum()))]
+        drawn[1 : 2 * len(close_ups) : 2] = close_ups
+        return cls(cases, cache, rows, drawn)
 
     def image(self, place: int) -> Floats:
         """Give one image, float32 (96, 96, 1)."""
@@ -133,11 +136,10 @@ def train_view(manifest: Path, folder: Path, *, now: datetime, options: ViewOpti
         raise RunError("The folder holds a view model already: name another folder.")
     rows = resolve_paths(read_manifest(manifest), manifest.absolute().parent)
     _check_patients(rows)
-    cache = build_cache(
-        rows, RECIPE, wanted.cache or folder / "cache", processes=wanted.processes, progress=wanted.progress
-    )
+    cache_folder = wanted.cache or folder / "cache"
+    cache = build_cache(rows, RECIPE, cache_folder, processes=wanted.processes, progress=wanted.progress)
     cases = choose(rows[rows["image_id"].isin(list(cache.rows_by_id))], synthetic=wanted.synthetic)
-    material = _Material.of(cases, cache, wanted.seed)
+    material = _Material.of(cases, cache, _close_ups(rows, cases, cache_folder, wanted), wanted.seed)
     with computing(Compute(devices="cpu"), wanted.seed) as strategy, strategy.scope():
         left_out, fold, count = _cross_validate(material, wanted)
         network = _fit(material, ~cases.is_test, wanted, "Fitting the view model")
@@ -147,6 +149,21 @@ def train_view(manifest: Path, folder: Path, *, now: datetime, options: ViewOpti
     folder.mkdir(parents=True, exist_ok=True)
     predictions.to_csv(folder / PREDICTIONS, index=False, lineterminator="\n", float_format="%.6f")
     return _package(network, cases, predictions, count, folder, wanted, now)
+
+
+def _close_ups(rows: pd.DataFrame, cases: ViewCases, folder: Path, wanted: ViewOptions) -> list[Floats]:
+    """Cut close-ups out of frontal films: those for training out of films that are trained on, and no other."""
+    frontals = cases.frame[cases.truths == CLASSES.index(FRONTAL)]
+    found: list[Floats] = []
+    for number, side in enumerate((frontals["split"] != "test", frontals["split"] == "test")):
+        is_wanted = rows["image_id"].isin(frontals["image_id"][side])
+        count = wanted.synthetic // (2 + 2 * number)
+        films = rows[is_wanted]
+        if len(films):
+            found += close_ups(
+                films, count, folder, seed=wanted.seed + number, processes=wanted.processes, progress=wanted.progress
+            )
+    return found
 
 
 def _check_patients(rows: pd.DataFrame) -> None:

@@ -37,8 +37,9 @@ def view_card(manifest: PackageManifest, component: ViewComponent, licences: Map
         "film that lies on its side or is a negative from one that does not.",
         "## Training images",
         f"{component.frontals} frontal, {component.laterals} lateral, {component.not_a_chest} that are no chest "
-        f"radiograph, and {component.synthetic} drawn pictures (noise, pages of text, patterns, limbs, hands, slices). "
-        "Sources that have laterals give as many frontal draws as lateral ones, so that a source does not tell the "
+        f"radiograph, and {component.synthetic} made pictures: drawn ones (noise, pages of text, patterns, limbs, "
+        "hands, slices), and close-ups cut out of the frontal films. Sources that have laterals give as many frontal "
+        "draws as lateral ones, so that a source does not tell the "
         f"view. {manifest.provenance.training_data}",
         note,
         f"| Licence | Images |\n|---|---|\n{licence_rows}",

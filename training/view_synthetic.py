@@ -114,7 +114,7 @@ def _limb(size: int, random: Random) -> Grey:
         _rod(film, size, aside, length, thick * 0.45, 0.6)
     if random.random() < 0.3:  # a hip or a shoulder, where the limb ends in the trunk
         _ball(film, size, random.uniform(-0.3, 0.3) * size, 0.5 * size, random.uniform(0.3, 0.5) * size, 0.7)
-    return _shuttered(_turned(_tissue(film, random), random.uniform(0, 360), random), random)
+    return shuttered(_turned(_tissue(film, random), random.uniform(0, 360), random), random)
 
 
 def _hand(size: int, random: Random) -> Grey:
@@ -131,7 +131,7 @@ def _hand(size: int, random: Random) -> Grey:
         for begin, end in ((0.02, 0.38), (0.42, 0.68), (0.71, 0.86), (0.88, 0.98)):
             bone = _ends(root + begin * (tip - root), root + end * (tip - root))
             cv2.line(film, *bone, 0.8, int(random.uniform(0.025, 0.038) * size), cv2.LINE_AA)
-    return _shuttered(_turned(_tissue(film, random), random.uniform(0, 360), random), random)
+    return shuttered(_turned(_tissue(film, random), random.uniform(0, 360), random), random)
 
 
 def _slice(size: int, random: Random) -> Grey:
@@ -219,8 +219,16 @@ def _tissue(film: Grey, random: Random) -> Grey:
     return uneven.astype(np.float32)
 
 
-def _shuttered(film: Grey, random: Random) -> Grey:
-    """Cover margins with an even grey, as a collimator's shutters are shown: most often black or white."""
+def shuttered(film: Grey, random: Random) -> Grey:
+    """Cover margins with an even grey, as a collimator's shutters are shown: most often black or white.
+
+    Parameters
+    ----------
+    film
+        float32 (size, size).
+    random
+        What it is drawn from.
+    """
     size = len(film)
     for side in range(4):
         if random.random() < 0.3:

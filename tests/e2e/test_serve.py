@@ -148,10 +148,12 @@ def test_overlay_is_a_picture(films: tuple[Any, list[str]]) -> None:
     installation.run("score", "pa.dcm", "film.png", "--overlay", "evidence.png", code=2)
 
 
-def test_first_start_serves_an_untrained_resnet50(
+def test_a_first_start_that_wants_it_serves_an_untrained_resnet50(
     service: Callable[..., Any], synthetic_xray: Callable[..., Dataset]
 ) -> None:
     installation = service(model=False)
+    settings = installation.folder / "cxr.toml"
+    settings.write_text(settings.read_text().replace("[worker]", '[worker]\ndefault_model = "untrained"'))
     installation.start("serve")
     assert installation.send(synthetic_xray()) == [0]
     (row,) = installation.wait_until_finished(1, 240)

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from app.default_model import ensure_active_package
+from app.default_model import FIRST_START, FOLLOWED, ensure_active_package
 from cxr.domain import PackageStatus
-from cxr.package import ModelPackage
+from cxr.errors import DamagedPackage
+from cxr.package import AcceptedGate, ModelPackage, write_package
+from cxr.shipped import shipped_folder
 from db.engine import Database, open_database
 from db.packages import list_activations
 from inference.activation import account_name, note_active, promote
 from inference.registry import Registry
+from training.shipping import ship
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -52,19 +55,115 @@ def test_a_start_with_a_package_in_service_builds_nothing(
     promoted = promote(
         registry, database, fingerprint, now=NOW, actor=account_name(), reason="try", accept={"trained": "try"}
     )
-    ensure_active_package(registry, database, NOW)
+    ensure_active_package(registry, database, NOW, wanted="covid19")
     assert registry.active() == promoted
     assert recorded(database) == [(fingerprint, "try")]
     assert len(registry.list()) == 1
 
 
-def test_the_first_start_serves_an_untrained_resnet50_and_says_why(database: Database, registry: Registry) -> None:
-    ensure_active_package(registry, database, NOW)
+@pytest.fixture
+def shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_package: Callable[..., ModelPackage]
+) -> Callable[..., dict[str, str]]:
+    """Ship two demonstration packages; a version gives them other fingerprints."""
+
+    def make(version: str = "1.0.0") -> dict[str, str]:
+        folder = tmp_path / "installed" / version / "models"
+        packages = {}
+        for name, findings in (("covid19", ("covid19",)), ("four-class", ("covid19", "normal"))):
+            tiny = tiny_package(*findings, activation="sigmoid" if len(findings) == 1 else "softmax")
+            gate = AcceptedGate(name="auc", figure="0.5", reason="a default", accepted_at=NOW)
+            changes = {
+                "status": PackageStatus.DEMONSTRATION,
+                "accepted_gates": (gate,),
+                "version": version,
+                "files": {},
+            }
+            contents: dict[str, bytes | Path] = {"model.keras": tiny.model_path, "MODEL_CARD.md": b"# card\n"}
+            made = write_package(tmp_path / f"{name}-{version}", tiny.manifest.model_copy(update=changes), contents)
+            packages[name] = made.folder
+        fingerprints = ship(packages, folder)
+        monkeypatch.setattr("cxr.shipped.INSTALLED", folder)
+        return fingerprints
+
+    return make
+
+
+@pytest.mark.parametrize("wanted", ["covid19", "four-class"])
+def test_the_first_start_serves_the_default_that_the_setting_names(
+    database: Database, registry: Registry, shipped: Callable[..., dict[str, str]], wanted: str
+) -> None:
+    fingerprints = shipped()
+    ensure_active_package(registry, database, NOW, wanted=wanted)
+    package = registry.active()
+    assert package.fingerprint == fingerprints[wanted]
+    assert package.manifest.status is PackageStatus.DEMONSTRATION
+    assert recorded(database) == [(package.fingerprint, FIRST_START)]
+    ensure_active_package(registry, database, NOW, wanted=wanted)
+    assert len(recorded(database)) == len(registry.promotions()) == 1
+
+
+def test_another_default_takes_over_where_nobody_has_chosen(
+    database: Database, registry: Registry, shipped: Callable[..., dict[str, str]]
+) -> None:
+    first = shipped()
+    ensure_active_package(registry, database, NOW, wanted="covid19")
+    ensure_active_package(registry, database, NOW, wanted="four-class")
+    assert registry.active_fingerprint() == first["four-class"]
+    second = shipped("2.0.0")  # an upgrade
+    ensure_active_package(registry, database, NOW, wanted="four-class")
+    assert registry.active_fingerprint() == second["four-class"]
+    assert [reason for _, reason in recorded(database)] == [FOLLOWED, FOLLOWED, FIRST_START]
+
+
+def test_what_a_person_chose_stays(
+    database: Database, registry: Registry, shipped: Callable[..., dict[str, str]],
+    tiny_package: Callable[..., ModelPackage],
+) -> None:  # fmt: skip
+    fingerprints = shipped()
+    ensure_active_package(registry, database, NOW, wanted="covid19")
+    own = registry.add(tiny_package().folder).fingerprint
+    promote(registry, database, own, now=NOW, actor="x", reason="ours", accept={"trained": "x"})
+    ensure_active_package(registry, database, NOW, wanted="four-class")
+    assert registry.active_fingerprint() == own
+    promote(registry, database, fingerprints["covid19"], now=NOW, actor="x", reason="back")
+    ensure_active_package(registry, database, NOW, wanted="four-class")
+    assert registry.active_fingerprint() == fingerprints["covid19"]
+
+
+def test_an_untrained_default_of_an_earlier_version_makes_room(
+    database: Database, registry: Registry, shipped: Callable[..., dict[str, str]],
+    tiny_package: Callable[..., ModelPackage],
+) -> None:  # fmt: skip
+    fingerprints = shipped()
+    untrained = registry.add(tiny_package().folder).fingerprint
+    promote(registry, database, untrained, now=NOW, actor="x", reason=FIRST_START, accept={"trained": FIRST_START})
+    ensure_active_package(registry, database, NOW, wanted="covid19")
+    assert registry.active_fingerprint() == fingerprints["covid19"]
+
+
+def test_a_damaged_default_is_said_and_not_replaced_by_random_weights(
+    database: Database, registry: Registry, shipped: Callable[..., dict[str, str]]
+) -> None:
+    shipped()
+    folder = shipped_folder()
+    assert folder is not None
+    (folder / "weights.zip").write_bytes(b"")
+    with pytest.raises(DamagedPackage, match="install"):
+        ensure_active_package(registry, database, NOW, wanted="covid19")
+    assert registry.active_fingerprint() is None
+
+
+def test_without_a_default_the_first_start_serves_an_untrained_resnet50_and_says_why(
+    database: Database, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("cxr.shipped.INSTALLED", tmp_path / "none" / "models")
+    ensure_active_package(registry, database, NOW, wanted="covid19")
     package = registry.active()
     assert package.manifest.status is PackageStatus.UNTRAINED
     assert package.manifest.provenance.architecture == "resnet50"
     assert package.manifest.findings == ("covid19",)
-    assert recorded(database) == [(package.fingerprint, "first start: no model package was in service")]
-    assert [each.accepted for each in registry.promotions()] == [
-        {"trained": "first start: no model package was in service"}
-    ]
+    assert recorded(database) == [(package.fingerprint, FIRST_START)]
+    assert [each.accepted for each in registry.promotions()] == [{"trained": FIRST_START}]
+    ensure_active_package(registry, database, NOW, wanted="untrained")  # what is there is what is wanted
+    assert len(registry.promotions()) == 1
