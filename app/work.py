@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from inference.delivery.sender import Sender
     from inference.metrics import ShadowMetrics
     from inference.registry import Registry
+    from inference.stages import Stages
     from inference.worker import Worker
 
 app = typer.Typer(add_completion=False)
@@ -47,19 +48,22 @@ def now() -> datetime:
 def work(
     ctx: typer.Context,
     with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="At the end, say where the time went.")] = False,
 ) -> None:
     """Score the images that the listener kept, write reports and deliver them.
 
-    Example: cxr --config site.toml work
+    Example: cxr --config site.toml work --profile
     """
     context: CommandContext = ctx.obj
     settings = context.settings()
     configure(settings.log)
     check_start(settings)
-    run_worker(settings, stop_event(with_parent=with_parent), context.as_arguments())
+    stages = run_worker(settings, stop_event(with_parent=with_parent), context.as_arguments())
+    if profile:
+        typer.echo(stages.table(), err=True)
 
 
-def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[str] = ()) -> None:
+def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[str] = ()) -> Stages:
     """Put a worker together and run it until ``stop`` is set.
 
     Parameters
@@ -70,6 +74,11 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
         Set by a signal.
     arguments
         Global options that give another process the same settings.
+
+    Returns
+    -------
+    Stages
+        Where its time went.
 
     Raises
     ------
@@ -85,6 +94,7 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
     from db.spool import Spool
     from inference.metrics import ShadowMetrics
     from inference.registry import Registry
+    from inference.stages import Stages
 
     quiet_tensorflow(settings.worker.device)
     worker_id = f"{socket.gethostname()}:{os.getpid()}"
@@ -109,8 +119,9 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
         timers.start()
         running.callback(timers.stop)
         registry = Registry(settings.models_dir)
-        shadow_metrics = ShadowMetrics(counted)
-        worker = _make_worker(settings, database, spool, registry, worker_id, timers.wake_delivery, shadow_metrics)
+        stages = Stages(counted)
+        metrics = ShadowMetrics(counted)
+        worker = _make_worker(settings, database, spool, registry, worker_id, timers.wake_delivery, metrics, stages)
         while not stop.is_set():
             try:
                 ensure_active_package(registry, database, now(), wanted=settings.worker.default_model)
@@ -119,6 +130,7 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
                 # Delivery and retention go on; `cxr model promote` or `rollback` heals it without a restart.
                 log.exception("package_not_served", code=error.code)
                 stop.wait(PACKAGE_RETRY_S)
+    return stages
 
 
 def _make_senders(settings: Settings, database: Database, spool: Spool) -> list[Sender]:
@@ -150,6 +162,7 @@ def _make_worker(
     worker_id: str,
     reported: Callable[[], None],
     shadow_metrics: ShadowMetrics,
+    stages: Stages,
 ) -> Worker:
     """Make the worker, and load what its first report would otherwise wait for."""
     from inference.model import Model
@@ -194,4 +207,5 @@ def _make_worker(
         reported=reported,
         shadow=shadow,
         load_view=lambda: ViewCheck.load(settings.view, load),
+        stages=stages,
     )

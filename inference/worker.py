@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from config.logs import get_logger
 from cxr.domain import PackageStatus, Score, ScoredImage
-from cxr.errors import CxrError, LeaseLost, MissingObject, SpoolFull
+from cxr.errors import CxrError, DatabaseUnavailable, LeaseLost, MissingObject, SpoolFull
 from db import jobs
 from db.records import ClaimedJob
 from inference.decoding import Preparer
 from inference.delivery.routes import destinations_for
 from inference.in_flight import InFlight
 from inference.input_gate import InputGate
+from inference.stages import Stages
 from inference.view_check import SCORED
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from inference.view_check import Verdict, ViewCheck
 
 log = get_logger(__name__)
+
+STORAGE_RETRY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class Worker:
         Scores what was reported once more; None: nothing does.
     load_view
         Loads what judges an image's view by its pixels, with the package; None: nothing does.
+    stages
+        Where the time goes; None: nobody looks.
     """
 
     def __init__(
@@ -99,6 +104,7 @@ class Worker:
         reported: Callable[[], None] = lambda: None,
         shadow: Shadow | None = None,
         load_view: Callable[[], ViewCheck | None] = lambda: None,
+        stages: Stages | None = None,
     ) -> None:
         self._database = database
         self._spool = spool
@@ -113,6 +119,7 @@ class Worker:
         self._shadow = shadow
         self._load_view = load_view
         self._view: ViewCheck | None = None
+        self._stages = stages or Stages()
         self._in_flight = InFlight()
 
     def run(self, stop: threading.Event) -> None:
@@ -128,7 +135,11 @@ class Worker:
         heartbeat.start()
         try:
             while not stop.is_set():
-                self._serve_one_package(stop)
+                try:
+                    self._serve_one_package(stop)
+                except (DatabaseUnavailable, SpoolFull) as error:
+                    log.warning("storage_refused", code=error.code)
+                    self._wait_for_storage(stop)
         finally:
             if self._shadow is not None:
                 self._shadow.close()
@@ -136,6 +147,14 @@ class Worker:
                 jobs.give_back(session, worker_id=self._worker_id, now=self._clock())
             ended.set()
             heartbeat.join()
+
+    def _wait_for_storage(self, stop: threading.Event) -> None:
+        """Wait until the database can be written again, and give back what was claimed: that costs no attempt."""
+        while not stop.wait(STORAGE_RETRY_S):
+            with suppress(DatabaseUnavailable, SpoolFull), self._database.begin() as session:
+                jobs.give_back(session, worker_id=self._worker_id, now=self._clock())
+                self._in_flight.clear()
+                return
 
     def _serve_one_package(self, stop: threading.Event) -> None:
         """Work with the active package until another one is promoted."""
@@ -160,15 +179,17 @@ class Worker:
                 if batch:
                     reported = self._score(batch, gate, model)
                     if self._shadow is not None:
-                        self._shadow.score(reported, package.manifest.recipe.digest, stop)
+                        with self._stages.timing("shadow", len(reported)):
+                            self._shadow.score(reported, package.manifest.recipe.digest, stop)
                 elif not is_current:
                     return
                 elif not ahead:
-                    stop.wait(self._settings.poll_s)
+                    with self._stages.timing("idle"):
+                        stop.wait(self._settings.poll_s)
 
     def _claim(self, preparer: Preparer) -> list[Prepared]:
         """Claim a batch and hand its files to the processes that decode."""
-        with self._database.begin() as session:
+        with self._stages.timing("claim"), self._database.begin() as session:
             claimed = jobs.claim(
                 session,
                 worker_id=self._worker_id,
@@ -193,10 +214,12 @@ class Worker:
                     self._set_aside(prepared.job, verdict)
                     continue
                 flags[prepared.job.id] = verdict.warnings
-                ready.append((prepared.job, model.see(prepared.pixels())))
+                with self._stages.timing("decode", 1):
+                    ready.append((prepared.job, model.see(prepared.pixels())))
         if ready:
             with self._failing_alone([job for job, _ in ready]):
-                output = model.score(np.stack([seen.pixels for _, seen in ready]))
+                with self._stages.timing("score", len(ready)):
+                    output = model.score(np.stack([seen.pixels for _, seen in ready]))
                 reported = self._report_all(ready, output, gate, model, flags)
         self._in_flight.discard(prepared.job.id for prepared in batch)
         self._reported()
@@ -229,7 +252,10 @@ class Worker:
         if self._view is None:
             return SCORED
         job = prepared.job
-        return self._view.judge(prepared.pictures.result()[1], view=job.view, is_released=job.is_released)
+        with self._stages.timing("decode"):
+            picture = prepared.pictures.result()[1]
+        with self._stages.timing("view", 1):
+            return self._view.judge(picture, view=job.view, is_released=job.is_released)
 
     def _set_aside(self, job: ClaimedJob, verdict: Verdict) -> None:
         """Hold an image, or don't score it, for what its pixels show."""
@@ -256,11 +282,12 @@ class Worker:
         evidence: NDArray[np.float32] | None,
     ) -> None:
         """Write the report into the spool, then the result into the database: one transaction."""
-        reports = self._reporter.write(job, scored, package.manifest, pixels, evidence)
+        with self._stages.timing("report", 1):
+            reports = self._reporter.write(job, scored, package.manifest, pixels, evidence)
         is_held_back = package.manifest.status is PackageStatus.UNTRAINED and not self._reporter.deliver_untrained
         destinations = () if is_held_back else destinations_for(job.peer_ae_title, self._destinations)
         try:
-            with self._database.begin() as session:
+            with self._stages.timing("commit", 1), self._database.begin() as session:
                 unneeded = jobs.finish(
                     session,
                     job.id,
