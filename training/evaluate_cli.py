@@ -152,13 +152,15 @@ def _draw_gallery(run: Path, table: Predictions, folder: Path) -> None:
 
     quiet_tensorflow("auto")
     from training.gallery import plot_gallery
+    from training.mask_model import masking_of
     from training.run import MODEL_FILE, open_run
 
     opened = open_run(run)
     cases = opened.manifest()
     kind = "evidence" if opened.recipe.network.head == "evidence" else "grad_cam"
     for name in table.classes:
-        plot_gallery(run / MODEL_FILE, opened.recipe.pixels, cases, table, name, folder / f"{kind}_{name}.png")
+        picture = folder / f"{kind}_{name}.png"
+        plot_gallery(run / MODEL_FILE, opened.recipe.pixels, cases, table, name, picture, masking=masking_of(opened))
 
 
 def _print(figures: Evaluation, folder: Path) -> None:

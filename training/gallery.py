@@ -18,6 +18,7 @@ from cxr.errors import ImageError, PredictionsError
 from cxr.pixels import to_model_input
 from cxr.recipe import PixelRecipe
 from training.gradients import grad_cam_maps
+from training.masking import WHOLE_FILMS, Masking
 from training.predictions import Predictions
 from training.sheets import plot_overlays
 
@@ -34,7 +35,14 @@ class _Chosen:
 
 
 def plot_gallery(
-    model_file: Path, recipe: PixelRecipe, cases: pd.DataFrame, predictions: Predictions, name: str, path: Path
+    model_file: Path,
+    recipe: PixelRecipe,
+    cases: pd.DataFrame,
+    predictions: Predictions,
+    name: str,
+    path: Path,
+    *,
+    masking: Masking = WHOLE_FILMS,
 ) -> None:
     """Draw what speaks for one class over the surest hits, the surest false alarms and the worst misses.
 
@@ -52,18 +60,21 @@ def plot_gallery(
         The class.
     path
         The PNG to write.
+    masking
+        What the model sees of each film.
 
     Raises
     ------
     PredictionsError
-        If the model has no evidence output, or no predicted image can be read.
+        If no predicted image can be read.
     """
-    files = dict(zip(cases["image_id"], cases["path"], strict=True))
+    masks = cases["mask_path"] if "mask_path" in cases else [""] * len(cases)
+    files = dict(zip(cases["image_id"], zip(cases["path"], masks, strict=True), strict=True))
     images, captions = [], []
     for each in _choose(predictions, name):
         file = files.get(predictions.frame["image_id"][each.row])
         try:
-            image = to_model_input(Path(file), recipe) if file else None
+            image = masking.apply(to_model_input(Path(file[0]), recipe), file[1], recipe) if file else None
         except (ImageError, OSError):
             image = None
         if image is not None:
@@ -96,4 +107,4 @@ def _choose(predictions: Predictions, name: str) -> list[_Chosen]:
 def _each_to_one(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     """Divide each map by its largest value: Grad-CAM's values can't be compared between images."""
     largest = maps.max(axis=(1, 2), keepdims=True)
-    return maps / np.where(largest > 0, largest, 1)
+    return maps / np.where(largest > 0, largest, np.float32(1))
