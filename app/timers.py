@@ -29,6 +29,7 @@ from db.backup import backup
 from db.checking import check_and_record
 from db.heads import export_head, read_heads
 from db.snapshot import refresh_snapshot
+from inference.delivery.commitment_reports import CommitmentReports
 
 if TYPE_CHECKING:
     from app.rebuild.timer import RebuildTimer
@@ -87,6 +88,7 @@ class Timers:
         self._database = database
         self._spool = spool
         self._senders = {sender.name: sender for sender in senders}
+        self._commitment_reports = CommitmentReports(settings, database=database, spool=spool)
         self._holder = holder
         self._clock = clock
         self._started_at = clock()
@@ -113,6 +115,7 @@ class Timers:
             self._every(DELIVER_EVERY_S, partial(self._deliver, sender), name=f"deliver:{name}")
             # Apart, since a peer may take its time over Storage Commitment while reports wait to be sent.
             self._every(DELIVER_EVERY_S, partial(self._verify, sender), name=f"verify:{name}")
+        self._every(DELIVER_EVERY_S, self._report_commitments, name="commitments")
         self._every(60, self._release_expired, name="release_expired")
         self._every(self._settings.audit.snapshot_every_s, self._snapshot, name="snapshot")
         self._every(600, self._retain, name="retention")
@@ -219,6 +222,9 @@ class Timers:
 
     def _verify(self, sender: Sender) -> None:
         sender.verify_due(self._clock())
+
+    def _report_commitments(self) -> None:
+        self._commitment_reports.report_due(self._clock())
 
     def _release_expired(self) -> None:
         if self._is_unsettled.is_set():

@@ -91,6 +91,7 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
     from app.metrics import serve_metrics
     from app.rebuild.timer import RebuildTimer
     from db.engine import open_database
+    from db.identifiers import load_identifiers
     from db.spool import Spool
     from inference.metrics import ShadowMetrics
     from inference.registry import Registry
@@ -99,7 +100,10 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
     quiet_tensorflow(settings.worker.device)
     worker_id = f"{socket.gethostname()}:{os.getpid()}"
     with ExitStack() as running:
-        database = open_database(settings.database_path, settings.audit_key_path, create=True)
+        identifiers = load_identifiers(
+            settings.audit.identifiers, settings.pseudonym_key_path, create=settings.audit.identifiers != "full"
+        )
+        database = open_database(settings.database_path, settings.audit_key_path, create=True, identifiers=identifiers)
         running.callback(database.dispose)
         spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
         spool.prepare()

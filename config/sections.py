@@ -87,6 +87,20 @@ class TlsSettings(Section):
         return self
 
 
+class CommitmentSettings(Section):
+    """Storage Commitment for peers that ask the listener for it."""
+
+    enabled: bool = Field(True, description="Answer requests; off: the presentation context is rejected.")
+    keep_days: float = Field(
+        30.0, gt=0, description="How long the service keeps a file after it said that it does, short space or not."
+    )
+    report_on: Literal["same", "new"] = Field(
+        "same",
+        description="Where the report goes: the peer's own association, or a new one where that has ended; or always "
+        "a new one.",
+    )
+
+
 class ListenerSettings(Section):
     """The Storage SCP."""
 
@@ -121,6 +135,14 @@ class ListenerSettings(Section):
     idle_timeout_s: float = Field(60.0, gt=0, description="How long an association may be silent.")
     drain_timeout_s: float = Field(20.0, gt=0, description="How long a stop waits for objects in flight.")
     tls: TlsSettings = TlsSettings()
+    commitment: CommitmentSettings = CommitmentSettings()
+
+
+def _host_and_port(address: str, name: str) -> tuple[str, int]:
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdigit() and 1 <= int(port) <= 65535):
+        raise ValueError(f'{name} is written "host:port"')
+    return host.strip("[]"), int(port)
 
 
 class PeerSettings(Section):
@@ -128,6 +150,35 @@ class PeerSettings(Section):
 
     ae_title: AETitle = Field(description="Calling AE title.")
     network: Network = Field(description="Network it calls from, in CIDR notation.")
+    commitment_reports_to: str | None = Field(
+        None,
+        description='"host:port" where it takes Storage Commitment reports on an association of ours; absent: that of '
+        "the dicom destination with its AE title, if there is one.",
+    )
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> PeerSettings:
+        self.report_address()
+        return self
+
+    def report_address(self) -> tuple[str, int] | None:
+        """Split ``commitment_reports_to``.
+
+        Returns
+        -------
+        tuple[str, int] | None
+            Host and port; None: there is none.
+
+        Raises
+        ------
+        ValueError
+            If it has another form.
+        """
+        return (
+            None
+            if self.commitment_reports_to is None
+            else _host_and_port(self.commitment_reports_to, "commitment_reports_to")
+        )
 
 
 class DestinationSettings(Section):
@@ -191,12 +242,7 @@ class DestinationSettings(Section):
         ValueError
             If it has another form.
         """
-        if self.commitment_listen is None:
-            return None
-        host, colon, port = self.commitment_listen.rpartition(":")
-        if not (colon and host and port.isdigit() and 1 <= int(port) <= 65535):
-            raise ValueError('commitment_listen is written "host:port"')
-        return host.strip("[]"), int(port)
+        return None if self.commitment_listen is None else _host_and_port(self.commitment_listen, "commitment_listen")
 
     def dicom_address(self) -> tuple[str, str, int]:
         """Split ``AET@host:port``.

@@ -19,7 +19,7 @@ from db import jobs
 from db.audit import EventKind, append_event
 from db.engine import Database, Session
 from db.spool import Spool, Swept
-from db.tables import Delivery, Image, Job, Report
+from db.tables import Custody, Delivery, Image, Job, Report
 
 FINISHED = (JobState.REPORTED, JobState.NOT_SCORED)
 PURGED = "purged"  # the reason of an image that an operator gave up
@@ -60,10 +60,10 @@ def enforce(database: Database, spool: Spool, settings: RetentionSettings, *, no
     """
     pixels_until = now - timedelta(days=settings.pixels_days)
     pixels = 0
-    while batch := _remove_pixels(database, spool, _finished(before=pixels_until), now=now, why="age"):
+    while batch := _remove_pixels(database, spool, _finished(now, before=pixels_until), now=now, why="age"):
         pixels += batch
     while spool.free_mib() < settings.low_space_mib:
-        batch = _remove_pixels(database, spool, _finished(), now=now, why="low_space")
+        batch = _remove_pixels(database, spool, _finished(now), now=now, why="low_space")
         if batch == 0:
             break
         pixels += batch
@@ -150,14 +150,16 @@ def _with_pixels(states: Sequence[JobState]) -> Select[Image, int]:
     return (
         select(Image, Job.id)
         .join(Job, Job.image_id == Image.id)
+        .outerjoin(Custody, Custody.image_id == Image.id)
         .where(Image.spool_name.is_not(None), Job.state.in_(states))
         .order_by(Image.received_at, Image.id)
         .limit(_BATCH)
     )
 
 
-def _finished(before: datetime | None = None) -> Select[Image, int]:
-    finished = _with_pixels(FINISHED)
+def _finished(now: datetime, before: datetime | None = None) -> Select[Image, int]:
+    """Images whose work is done, without those that a peer was told are kept until later."""
+    finished = _with_pixels(FINISHED).where(or_(Custody.until.is_(None), Custody.until <= now))
     return finished if before is None else finished.where(Job.updated_at <= before)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
@@ -28,7 +28,7 @@ from inference.delivery.dicom import STORED_SOP_CLASSES, TRANSFER_SYNTAXES
 from inference.delivery.find import FIND_SOP_CLASS
 from inference.fallback import FALLBACK_SOP_CLASSES
 from inference.report import codes, copying
-from listener import contexts, statuses
+from listener import commitment, contexts, statuses
 from listener.admission import Rejection
 from listener.metrics import Metrics
 
@@ -82,10 +82,19 @@ def scp_classes() -> str:
             else:
                 how = ("`listener.secondary_capture`", "frontal chest images are kept and scored")
             yield (uid.name, f"`{uid}`", *how)
+        how = ("`listener.commitment.enabled`", "not stored: N-ACTION and N-EVENT-REPORT, see 4.2.1.7")
+        yield (UID(commitment.SOP_CLASS).name, f"`{commitment.SOP_CLASS}`", *how)
         every_other = f"Success; recorded as `not_scored` (`{contexts.NOT_ACCEPTED_REASON}`), not kept"
         yield "every other storage class, private ones included", "", "`listener.accept_all_storage`", every_other
 
     return _table(("SOP class", "UID", "Accepted", "What becomes of an object"), rows())
+
+
+def commitment_statuses() -> str:
+    """What an N-ACTION request is answered with."""
+    rows = ((f"`0x{each.code:04X}`", each.name, each.meaning) for each in commitment.STATUSES[1:])
+    taken = ("`0x0000`", commitment.SUCCESS.name, "The request is written down; a report follows.")
+    return _table(("Status", "Name", "When"), chain([taken], rows))
 
 
 def scu_classes() -> str:
@@ -267,6 +276,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "transfer_syntaxes": transfer_syntaxes,
     "verification_syntaxes": verification_syntaxes,
     "statuses": store_statuses,
+    "commitment_statuses": commitment_statuses,
     "rejections": rejections,
     "reasons": reasons,
     "private_codes": private_codes,

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 C_STORE_RQ = 0x0001
 C_ECHO_RQ = 0x0030
+N_EVENT_REPORT_RSP = 0x8100
+N_ACTION_RQ = 0x0130
 C_CANCEL_RQ = 0x0FFF
 RESPONSE = 0x8000  # this bit of Command Field
 
@@ -29,8 +31,12 @@ _AFFECTED_SOP_CLASS_UID = 0x0002
 _REQUESTED_SOP_CLASS_UID = 0x0003
 _COMMAND_FIELD = 0x0100
 _MESSAGE_ID = 0x0110
+_MESSAGE_ID_RESPONDED_TO = 0x0120
 _COMMAND_DATA_SET_TYPE = 0x0800
+_STATUS = 0x0900
 _AFFECTED_SOP_INSTANCE_UID = 0x1000
+_REQUESTED_SOP_INSTANCE_UID = 0x1001
+_ACTION_TYPE_ID = 0x1008
 _NO_DATA_SET = 0x0101
 _UID = re.compile(r"[0-9.]{1,64}")
 
@@ -57,7 +63,10 @@ class Command:
     message_id: int
     has_data_set: bool
     sop_class_uid: str  # affected or requested; empty: absent or malformed
-    sop_instance_uid: str  # affected; empty: absent or malformed
+    sop_instance_uid: str  # affected or requested; empty: absent or malformed
+    action_type: int | None = None  # of an N-ACTION
+    status: int | None = None  # of a response
+    responds_to: int | None = None  # the Message ID of a response's request
 
 
 def read_fragments(body: memoryview) -> Iterator[Fragment]:
@@ -108,12 +117,16 @@ def read_command(encoded: bytes) -> Command:
     if field is None:
         raise ProtocolViolation("Received a command set without a Command Field.")
     sop_class = elements.get(_AFFECTED_SOP_CLASS_UID) or elements.get(_REQUESTED_SOP_CLASS_UID) or b""
+    sop_instance = elements.get(_AFFECTED_SOP_INSTANCE_UID) or elements.get(_REQUESTED_SOP_INSTANCE_UID) or b""
     return Command(
         field=field,
         message_id=_number(elements, _MESSAGE_ID) or 0,
         has_data_set=_number(elements, _COMMAND_DATA_SET_TYPE) != _NO_DATA_SET,
         sop_class_uid=_uid(sop_class),
-        sop_instance_uid=_uid(elements.get(_AFFECTED_SOP_INSTANCE_UID, b"")),
+        sop_instance_uid=_uid(sop_instance),
+        action_type=_number(elements, _ACTION_TYPE_ID),
+        status=_number(elements, _STATUS),
+        responds_to=_number(elements, _MESSAGE_ID_RESPONDED_TO),
     )
 
 

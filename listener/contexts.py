@@ -39,6 +39,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification
 
 from config.settings import ListenerSettings
+from listener import commitment
 
 TRANSFER_SYNTAXES: tuple[UID, ...] = (
     ExplicitVRLittleEndian,
@@ -98,6 +99,7 @@ class Contexts:
         self._supported = [
             build_context(Verification, [ImplicitVRLittleEndian, ExplicitVRLittleEndian]),
             *(build_context(uid, list(TRANSFER_SYNTAXES)) for uid in storage_classes(settings)),
+            *([_commitment()] if settings.commitment.enabled else []),
         ]
         # What is not kept needs no decoder, so any syntax will do.
         self._other_syntaxes = [*TRANSFER_SYNTAXES, *(u for u in ALL_TRANSFER_SYNTAXES if u not in TRANSFER_SYNTAXES)]
@@ -130,3 +132,10 @@ class Contexts:
     def _storage_among(self, classes: Iterable[UID]) -> list[UID]:
         # A public UID that the library knows as something else (query, print, ...) is no storage class.
         return [uid for uid in classes if uid in self._known_storage or uid.is_private or not uid.keyword]
+
+
+def _commitment() -> PresentationContext:
+    """Make the context of Storage Commitment; peers ask, and don't report to us here."""
+    context = build_context(commitment.SOP_CLASS, list(commitment.SYNTAXES))
+    context.scu_role, context.scp_role = True, False
+    return context

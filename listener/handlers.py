@@ -11,6 +11,7 @@ from cxr.errors import CxrError, IntakeError
 from db.spool import Spool
 from listener.admission import Admission, Rejection
 from listener.commands import Command
+from listener.commitment import Commitments
 from listener.contexts import Contexts
 from listener.intake import Intake, Taken, header_of
 from listener.metrics import Metrics
@@ -36,6 +37,8 @@ class Handlers:
         What takes complete ones in.
     metrics
         What is counted.
+    commitments
+        What answers Storage Commitment.
     max_object_bytes
         Size of the largest data set that is accepted.
     """
@@ -47,6 +50,7 @@ class Handlers:
         spool: Spool,
         intake: Intake,
         metrics: Metrics,
+        commitments: Commitments,
         *,
         max_object_bytes: int,
     ) -> None:
@@ -55,6 +59,7 @@ class Handlers:
         self._spool = spool
         self._intake = intake
         self._metrics = metrics
+        self.commitments = commitments
         self._max_object_bytes = max_object_bytes
 
     def enter(self, calling_ae_title: str, called_ae_title: str, address: str) -> Rejection | None:

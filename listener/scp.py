@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pydicom.uid import UID
 from pynetdicom import AE
@@ -24,6 +24,7 @@ from db.audit import EventKind, append_event
 from db.engine import Database
 from db.spool import Spool
 from listener.admission import Admission, Peers, SilentConnections
+from listener.commitment import Commitments
 from listener.contexts import Contexts
 from listener.handlers import Handlers
 from listener.intake import Intake
@@ -180,7 +181,11 @@ def build(settings: Settings, database: Database, spool: Spool, metrics: Metrics
         max_inflated_bytes=listening.max_object_mib * _MIB,
         clock=_now,
     )
-    handlers = Handlers(admission, contexts, spool, intake, metrics, max_object_bytes=listening.max_object_mib * _MIB)
+    keep = timedelta(days=listening.commitment.keep_days)
+    commitments = Commitments(database, spool, keep=keep, on_same=listening.commitment.report_on == "same", clock=_now)
+    handlers = Handlers(
+        admission, contexts, spool, intake, metrics, commitments, max_object_bytes=listening.max_object_mib * _MIB
+    )
     listener = Listener(listening, handlers, admission)
     metrics.watch(
         associations=lambda: listener.associations,

@@ -10,6 +10,7 @@ from pynetdicom.presentation import PresentationContext
 
 from listener.admission import Rejection
 from listener.commands import Command
+from listener.commitment import Commitments
 from listener.reception import Reception
 from listener.statuses import Status
 
@@ -53,6 +54,10 @@ class Service(Protocol):
 
     def store(self, request: StoreRequest) -> Status:
         """Take in a complete object; what goes wrong becomes a status."""
+
+    @property
+    def commitments(self) -> Commitments:
+        """What answers Storage Commitment."""
 
     def refused(self, reason: str) -> None:
         """Count a connection or an association that was refused."""

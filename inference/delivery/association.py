@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import build_context
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from cxr.errors import (
@@ -56,7 +57,10 @@ def context(abstract_syntax: str, transfer_syntaxes: Iterable[str]) -> Presentat
 
 
 def open_association(
-    address: Address, contexts: Sequence[PresentationContext], handlers: Sequence[Any] = ()
+    address: Address,
+    contexts: Sequence[PresentationContext],
+    handlers: Sequence[Any] = (),
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Association:
     """Open an association.
 
@@ -68,6 +72,8 @@ def open_association(
         What to propose; at most 128.
     handlers
         pynetdicom event handlers, for requests that the peer makes on this association.
+    roles
+        Where we are to be the SCP.
 
     Returns
     -------
@@ -102,6 +108,7 @@ def open_association(
             max_pdu=MAX_PDU_BYTES,
             tls_args=(address.tls, address.host) if address.tls else None,
             evt_handlers=list(handlers),
+            ext_neg=list(roles),
         )
     except OSError as error:
         raise PeerUnreachable("The destination's host name has no address: check the name server.") from error

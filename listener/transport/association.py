@@ -16,16 +16,18 @@ from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import _MESSAGE_TYPES, _MSG_TO_PRIMITVE
-from pynetdicom.dimse_primitives import C_ECHO, C_STORE, DIMSEPrimitive
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_ACTION, DIMSEPrimitive
 
 from config.logs import get_logger
 from listener import commands
 from listener.admission import Rejection
 from listener.commands import Command, ProtocolViolation
+from listener.commitment import Body
 from listener.service import StoreRequest
 from listener.statuses import SUCCESS, UNRECOGNIZED_OPERATION, Status
 from listener.transport.connection import Connection
 from listener.transport.messages import Messages, Request
+from listener.transport.reporting import Reporting
 from listener.transport.upper_layer import TICK_S, UpperLayer
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class ListenerAssociation(Association):
         self.dul = UpperLayer(self, server.ae.maximum_pdu_size)
         self.dimse = Messages(self)
         self.acse_timeout = self.timeouts.acse_s
+        self._reporting = Reporting(self, server.service.commitments)
         self.set_socket(Connection(self, connection))
 
     @property
@@ -117,7 +120,7 @@ class ListenerAssociation(Association):
         reception = None
         if command.field == commands.C_STORE_RQ:
             reception = self._server.service.receive(command, str(context.transfer_syntax[0]))
-        return Request(context_id, command, reception)
+        return Request(context_id, command, reception, Body() if command.field == commands.N_ACTION_RQ else None)
 
     def run_reactor(self) -> None:
         """Run the association's thread from its start to its end."""
@@ -136,6 +139,8 @@ class ListenerAssociation(Association):
                 self._serve(request)
             elif self._has_ended():
                 self.kill()
+            elif self._reporting.is_due:
+                self._reporting.send_next()
 
     def _has_ended(self) -> bool:
         if self.is_established and self.acse.is_release_requested():
@@ -155,6 +160,11 @@ class ListenerAssociation(Association):
     def _status_of(self, request: Request) -> Status | None:
         """Do what is asked; None: nothing is to be answered (a response, or a C-CANCEL)."""
         command = request.command
+        if command.field == commands.N_ACTION_RQ:
+            context = self._accepted_cx[request.context_id]
+            return self._reporting.take(request, str(context.transfer_syntax[0]), self.requestor.ae_title.strip())
+        if command.field == commands.N_EVENT_REPORT_RSP:
+            self._reporting.answered(command)
         if request.reception is not None:
             context = self._accepted_cx[request.context_id]
             try:
@@ -177,9 +187,9 @@ class ListenerAssociation(Association):
         response = _response_to(request.command)
         response.MessageIDBeingRespondedTo = request.command.message_id
         response.Status = status.code
-        if isinstance(response, C_STORE | C_ECHO):
+        if isinstance(response, C_STORE | C_ECHO | N_ACTION):
             response.AffectedSOPClassUID = _conformant(request.command.sop_class_uid)
-        if isinstance(response, C_STORE):
+        if isinstance(response, C_STORE | N_ACTION):
             response.AffectedSOPInstanceUID = _conformant(request.command.sop_instance_uid)
         self.dimse.send_msg(response, request.context_id)
 
@@ -190,6 +200,7 @@ class ListenerAssociation(Association):
         if self.dul.is_alive():
             self.dul.join(TICK_S)
         self.dimse.discard()
+        self._reporting.leave()
         self.dul.free()
         self._server.shutdown_request(self._connection)
         self._server.silent.remove(self._connection)

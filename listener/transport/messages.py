@@ -17,6 +17,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 
 from listener import commands
 from listener.commands import Command, Fragment, ProtocolViolation
+from listener.commitment import Body
 from listener.reception import PeerOverran, Reception
 from listener.transport.upper_layer import Fragments
 
@@ -34,6 +35,7 @@ class Request:
     context_id: int
     command: Command
     reception: Reception | None  # of a C-STORE
+    body: Body | None = None  # of an N-ACTION
 
 
 class Messages(DIMSEServiceProvider):
@@ -101,8 +103,9 @@ class Messages(DIMSEServiceProvider):
         elif self._request is None or fragment.context_id != self._request.context_id:
             raise ProtocolViolation("Received a fragment of a data set that no command announced.")
         else:
-            if self._request.reception is not None:
-                self._request.reception.write(fragment.data)
+            taker = self._request.reception or self._request.body
+            if taker is not None:
+                taker.write(fragment.data)
             if fragment.is_last:
                 self._finish(self._request)
 

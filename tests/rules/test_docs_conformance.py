@@ -25,6 +25,7 @@ from cxr.header import COPIED_KEYWORDS, read_header
 from cxr.labels import FINDINGS
 from cxr.projection import REASONS
 from cxr.syntaxes import DECODABLE_SYNTAXES
+from db import commitments
 from inference import explain
 from inference.delivery import statuses as delivery_statuses
 from inference.delivery.commitment import COMMITMENT_SOP_CLASS
@@ -34,7 +35,7 @@ from inference.part10 import encode
 from inference.report import SourceDigests, build_report, codes
 from inference.report.copying import COPIED
 from inference.report.source import REFERENCED
-from listener import statuses
+from listener import commitment, statuses
 from listener.admission import Rejection
 from listener.contexts import Contexts
 
@@ -76,14 +77,17 @@ def tags(rows: list[list[str]]) -> set[int]:
 
 def test_sop_classes_received(statement: Any) -> None:
     rows = statement.tables["1.1 SOP classes received (SCP)"]
+    asked_for = {uid for row in rows if row[2] == "`listener.commitment.enabled`" for uid in UID.findall(row[1])}
     always = {uid for row in rows if row[2] == "always" for uid in UID.findall(row[1])}
     optional = {uid for row in rows if row[2] == "`listener.secondary_capture`" for uid in UID.findall(row[1])}
 
-    def accepted(**settings: bool) -> set[str]:
+    def accepted(**settings: Any) -> set[str]:
+        settings = {"commitment": {"enabled": False}} | settings
         return {str(each.abstract_syntax) for each in Contexts(ListenerSettings(**settings)).supported_for([])}
 
     assert always == accepted()
     assert optional == accepted(secondary_capture=True) - accepted()
+    assert asked_for == accepted(commitment={}) - accepted() == {COMMITMENT_SOP_CLASS}
     assert [row[0] for row in rows if "accept_all_storage" in row[2]] == [
         "every other storage class, private ones included"
     ]
@@ -95,7 +99,9 @@ def test_transfer_syntaxes_received(statement: Any) -> None:
     storage = [row for row in statement.tables["1.3 Transfer syntaxes received"] if len(row) == 3]
     verification = [row for row in statement.tables["1.3 Transfer syntaxes received"] if len(row) == 2]
     supported = Contexts(ListenerSettings(secondary_capture=True)).supported_for([])
-    for context in supported:
+    asking = [context for context in supported if context.abstract_syntax == COMMITMENT_SOP_CLASS]
+    assert [context.transfer_syntax for context in asking] == [list(TRANSFER_SYNTAXES)]
+    for context in (context for context in supported if context not in asking):
         rows = verification if str(context.abstract_syntax) == "1.2.840.10008.1.1" else storage
         assert [uid for row in rows for uid in UID.findall(row[1])] == [str(uid) for uid in context.transfer_syntax]
     decoded = {uid for row in storage for uid in UID.findall(row[1])}
@@ -115,6 +121,18 @@ def test_sop_classes_sent(statement: Any) -> None:
 def test_statuses(statement: Any) -> None:
     rows = statement.tables["4.2.1.5 Storage: statuses"]
     assert [(int(row[0].strip("`"), 16), row[1]) for row in rows] == [(each.code, each.name) for each in statuses.ALL]
+
+
+def test_storage_commitment(statement: Any) -> None:
+    answers, reasons = (
+        [row for row in statement.tables["4.2.1.7 Storage Commitment (SCP)"] if len(row) == width] for width in (3, 2)
+    )
+    said = [(int(row[0].strip("`"), 16), row[1]) for row in answers]
+    assert said == [(each.code, each.name) for each in commitment.STATUSES]
+    codes_ = [int(row[0].split()[0].strip("`"), 16) for row in reasons]
+    assert codes_ == [commitments.NO_SUCH_INSTANCE, commitments.CLASS_CONFLICT]
+    days = f"`listener.commitment.keep_days` ({ListenerSettings().commitment.keep_days:.0f})"
+    assert days in statement.text.replace("\n", " ")
 
 
 def test_rejections(statement: Any) -> None:

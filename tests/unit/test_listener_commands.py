@@ -63,6 +63,20 @@ def test_a_store_request_of_pynetdicom_is_read() -> None:
     )
 
 
+def test_a_commitment_request_and_the_response_to_a_report_are_read() -> None:
+    instance = b"1.2.840.10008.1.20.1.1"
+    action = read_command(
+        _element(0x0003, b"1.2.840.10008.1.20.1") + _element(0x0100, b"\x30\x01") + _element(0x1001, instance)
+        + _element(0x1008, b"\x01\x00")
+    )  # fmt: skip
+    assert (action.field, action.action_type) == (commands.N_ACTION_RQ, 1)
+    assert (action.sop_class_uid, action.sop_instance_uid) == ("1.2.840.10008.1.20.1", instance.decode())
+    response = read_command(
+        _element(0x0100, b"\x00\x81") + _element(0x0120, b"\x05\x00") + _element(0x0900, b"\x00\x00")
+    )
+    assert (response.field, response.responds_to, response.status) == (commands.N_EVENT_REPORT_RSP, 5, 0)
+
+
 def test_an_echo_request_has_no_data_set() -> None:
     request = C_ECHO()
     request.MessageID, request.AffectedSOPClassUID = 1, "1.2.840.10008.1.1"

@@ -15,6 +15,7 @@ from cxr.errors import IntakeError, SettingsError
 from cxr.projection import REASONS
 from cxr.syntaxes import DECODABLE_SYNTAXES
 from listener import statuses
+from listener.commitment import SOP_CLASS as COMMITMENT
 from listener.contexts import NOT_ACCEPTED_REASON, TRANSFER_SYNTAXES, Contexts, storage_classes
 from listener.reception import file_header
 from listener.statuses import status_of
@@ -63,14 +64,15 @@ def test_few_classes_by_default() -> None:
     assert [str(context.abstract_syntax) for context in supported] == [
         "1.2.840.10008.1.1",
         *storage_classes(ListenerSettings()),
+        COMMITMENT,
     ]
-    assert len(supported) == 4
+    assert len(supported) == 5
 
 
 def test_every_other_storage_class_where_the_setting_says_so() -> None:
     contexts = Contexts(ListenerSettings(accept_all_storage=True))
     proposed = [build_context(uid) for uid in (CT, PRIVATE, FIND, "1.2.840.10008.1.1")]
-    added = {str(context.abstract_syntax) for context in contexts.supported_for(proposed)[4:]}
+    added = {str(context.abstract_syntax) for context in contexts.supported_for(proposed)[5:]}
     assert added == {CT, PRIVATE}
     assert not contexts.is_accepted(CT)
     assert NOT_ACCEPTED_REASON in REASONS

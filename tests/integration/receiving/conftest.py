@@ -143,7 +143,10 @@ def serving(
 
 
 def _start_command(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
-    options = [f"listener.{name}={value}" for name, value in settings.listener.model_dump(exclude={"tls"}).items()]
+    options = [
+        f"listener.{name}={value}"
+        for name, value in settings.listener.model_dump(exclude={"tls", "commitment"}).items()
+    ]
     options.append(f"data_dir={settings.data_dir}")
     if settings.metrics.listener_port is not None:
         options.append(f"metrics.listener_port={settings.metrics.listener_port}")
