@@ -180,8 +180,7 @@ class Shadow:
     def _start(self, fingerprint: str) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads' locks
         ours, theirs = context.Pipe()
-        settings = self._settings
-        arguments = (theirs, self._models_dir, fingerprint, settings.device, settings.max_megapixels)
+        arguments = (theirs, self._models_dir, fingerprint, self._settings)
         process = context.Process(target=serve, args=arguments, name="shadow", daemon=True)
         process.start()
         theirs.close()

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from config.settings import WorkerSettings
 from cxr.decoders import register_decoders
 from cxr.domain import ScoredImage
 from cxr.errors import CxrError, ImageError
@@ -109,7 +110,7 @@ class _Shadow:
             return None
 
 
-def serve(connection: Connection, models_dir: Path, fingerprint: str, device: str, max_megapixels: int) -> None:
+def serve(connection: Connection, models_dir: Path, fingerprint: str, settings: WorkerSettings) -> None:
     """Load the shadow, say so, and answer each batch until the pipe is closed.
 
     Parameters
@@ -120,14 +121,12 @@ def serve(connection: Connection, models_dir: Path, fingerprint: str, device: st
         Of the registry.
     fingerprint
         The package's.
-    device
-        The setting ``worker.device``.
-    max_megapixels
-        Larger images are not prepared.
+    settings
+        The ``worker`` table: device, runtime, and how large an image may be.
     """
     _settle()
     try:
-        shadow = _load(models_dir, fingerprint, device)
+        shadow = _load(models_dir, fingerprint, settings)
     except Exception as error:  # noqa: BLE001 (a process loop; whatever it is, the worker hears of it and goes on)
         connection.send(_refused(error))
         return
@@ -138,15 +137,15 @@ def serve(connection: Connection, models_dir: Path, fingerprint: str, device: st
         except (EOFError, OSError):  # the worker closed the pipe, or is gone
             return
         try:
-            answer: list[ScoredImage | None] | Refused = shadow.score(batch, max_megapixels)
+            answer: list[ScoredImage | None] | Refused = shadow.score(batch, settings.max_megapixels)
         except Exception as error:  # noqa: BLE001 (the same)
             answer = _refused(error)
         connection.send(answer)
 
 
-def _load(models_dir: Path, fingerprint: str, device: str) -> _Shadow:
+def _load(models_dir: Path, fingerprint: str, settings: WorkerSettings) -> _Shadow:
     package = Registry(models_dir).load(fingerprint)
-    return _Shadow(package, Model.load(package, device=device), InputGate.of(package))
+    return _Shadow(package, Model.load(package, device=settings.device, engine=settings.runtime), InputGate.of(package))
 
 
 def _refused(error: Exception) -> Refused:

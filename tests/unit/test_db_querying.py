@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cxr.domain import DeliveryState, JobState, View
+from db import shadows
 from db.snapshot import refresh_snapshot
 from db.views import VIEWS
 
@@ -26,7 +27,7 @@ def examples(page: str) -> dict[int, str]:
 
 
 @pytest.fixture
-def snapshot(audit_site: Any) -> Path:
+def snapshot(audit_site: Any, make_scored: Any) -> Path:
     audit_site.receive(1)
     audit_site.receive(1, content=b"first of two")
     audit_site.later(seconds=2)
@@ -40,6 +41,9 @@ def snapshot(audit_site: Any) -> Path:
     audit_site.receive(4)
     audit_site.fail()
     audit_site.receive(5, state=JobState.HELD, view=View.UNKNOWN, reason="view_unknown")
+    with audit_site.database.begin() as session:
+        shadows.write_scores(session, 1, make_scored(covid19=0.7, normal=0.1), now=audit_site.now)
+        shadows.write_scores(session, 3, make_scored(covid19=0.6, normal=0.8), now=audit_site.now)
     refresh_snapshot(audit_site.database, audit_site.settings.snapshot_path)
     path: Path = audit_site.settings.snapshot_path
     return path
@@ -57,11 +61,12 @@ EXPECTED: dict[int, tuple[int, dict[str, Any]]] = {
     8: (1, {"destination": "pacs", "state": "dead", "error_code": "peer_refused", "reports": 1}),
     9: (1, {"destination": "pacs", "reports": 2, "mean_s": 2.0, "longest_s": 2.0}),
     10: (7, {"kind": "changed_resend"}),
+    11: (2, {"finding": "covid19", "images": 2, "agreement": 0.5, "mean_difference": 0.1, "mean_distance": 0.3}),
 }
 
 
-def test_there_are_ten(examples: dict[int, str]) -> None:
-    assert sorted(examples) == list(range(1, 11)) == sorted(EXPECTED)
+def test_there_are_eleven(examples: dict[int, str]) -> None:
+    assert sorted(examples) == list(range(1, 12)) == sorted(EXPECTED)
 
 
 @pytest.mark.parametrize("number", EXPECTED)
