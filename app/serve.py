@@ -62,7 +62,9 @@ def prepare(settings: Settings) -> None:
 
 
 def _banner(settings: Settings) -> str:
-    where = f"{settings.listener.ae_title}@{settings.listener.bind}:{settings.listener.port}"
+    listening = settings.listener
+    port = listening.tls.port if listening.tls.required else listening.port
+    where = f"{listening.ae_title}@{listening.bind}:{port}"
     destinations = ", ".join(destination.name for destination in settings.destinations) or "none (results stay here)"
     return (
         f"cxr-listener: {NOTICE}\n"

@@ -54,11 +54,11 @@ def _faults(settings: Settings) -> Iterator[str]:
     if tls.port is not None:
         yield from _file_faults("listener.tls.certificate", tls.certificate)
         yield from _file_faults("listener.tls.ca", tls.ca)
-        yield from _key_faults("listener.tls.key", tls.key)
+        yield from key_faults("listener.tls.key", tls.key)
     if settings.audit.key_file is not None and settings.audit.key_file.exists():
-        yield from _key_faults("audit.key_file", settings.audit.key_file)
+        yield from key_faults("audit.key_file", settings.audit.key_file)
     if settings.audit.pseudonym_key_file is not None and settings.audit.pseudonym_key_file.exists():
-        yield from _key_faults("audit.pseudonym_key_file", settings.audit.pseudonym_key_file)
+        yield from key_faults("audit.pseudonym_key_file", settings.audit.pseudonym_key_file)
     if not _can_be_made(settings.data_dir):
         yield "data_dir: this is not a folder that we can make or write to; accepted is one of our own"
     if not os.access(settings.audit_key_path, os.F_OK) and not _can_be_made(settings.audit_key_path.parent):
@@ -95,7 +95,7 @@ def _destination_faults(destination: DestinationSettings) -> Iterator[str]:
     where = f"destinations ({destination.name})"
     yield from _file_faults(f"{where}.tls_ca", destination.tls_ca)
     yield from _file_faults(f"{where}.tls_certificate", destination.tls_certificate)
-    yield from _key_faults(f"{where}.tls_key", destination.tls_key)
+    yield from key_faults(f"{where}.tls_key", destination.tls_key)
     folder = Path(destination.address)
     if destination.kind == "folder" and not (folder.is_dir() and os.access(folder, os.W_OK)):
         yield f"{where}.address: there is no such folder, or we can't write to it; make it first"
@@ -113,7 +113,21 @@ def _file_faults(setting: str, path: Path | None) -> Iterator[str]:
         yield f"{setting}: there is no such file, or we can't read it"
 
 
-def _key_faults(setting: str, path: Path | None) -> Iterator[str]:
+def key_faults(setting: str, path: Path | None) -> Iterator[str]:
+    """List what is wrong with the file of a private key.
+
+    Parameters
+    ----------
+    setting
+        What names it.
+    path
+        The file; None: there is none, and nothing is wrong.
+
+    Yields
+    ------
+    str
+        That it is not there, or that others may read or write it.
+    """
     yield from _file_faults(setting, path)
     if path is None or not path.is_file():
         return

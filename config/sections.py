@@ -78,10 +78,13 @@ class TlsSettings(Section):
         None,
         description="PEM file of the authorities that peers' certificates come from; absent: peers need none.",
     )
+    required: bool = Field(False, description="Open no other port: listener.port is not listened on.")
     handshake_timeout_s: float = Field(10.0, gt=0, description="How long a peer may take over the handshake.")
 
     @model_validator(mode="after")
     def _complete(self) -> TlsSettings:
+        if self.required and self.port is None:
+            raise ValueError("listener.tls.required needs listener.tls.port")
         if self.port is not None and (self.certificate is None or self.key is None):
             raise ValueError("TLS needs listener.tls.certificate and listener.tls.key")
         return self
@@ -150,6 +153,15 @@ class PeerSettings(Section):
 
     ae_title: AETitle = Field(description="Calling AE title.")
     network: Network = Field(description="Network it calls from, in CIDR notation.")
+    max_associations: int | None = Field(
+        None,
+        ge=1,
+        description="Associations at the same time from this entry, of each listening process; absent: "
+        "listener.max_associations.",
+    )
+    max_object_mib: int | None = Field(
+        None, ge=1, description="Largest object that is accepted from this entry; absent: listener.max_object_mib."
+    )
     commitment_reports_to: str | None = Field(
         None,
         description='"host:port" where it takes Storage Commitment reports on an association of ours; absent: that of '

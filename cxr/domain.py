@@ -85,10 +85,12 @@ class Code:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Who may send: a calling AE title, from a network."""
+    """Who may send: a calling AE title, from a network; and how much."""
 
     ae_title: str
     network: str  # CIDR notation
+    max_associations: int | None = None  # at once; None: as many as all peers together
+    max_object_bytes: int | None = None  # None: as large as anybody's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,7 @@ _REJECTIONS: Mapping[Rejection, str] = {
     Rejection.SPOOL_FULL: "Less space is free than `listener.min_free_mib`.",
     Rejection.STOPPING: "The service is stopping.",
     Rejection.TOO_MANY: "`listener.max_associations` associations are open.",
+    Rejection.TOO_MANY_OF_PEER: "`max_associations` of the peer's `[[peers]]` entry are open.",
 }
 
 _PIXEL_MODULES = ("cxr/pixel_header.py", "cxr/stored.py", "cxr/luts.py")

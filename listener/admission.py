@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import Enum
@@ -28,6 +29,7 @@ class Rejection(Enum):
     SPOOL_FULL = ("spool_full", _TRANSIENT, _BY_PRESENTATION, 1)  # temporary congestion
     STOPPING = ("stopping", _TRANSIENT, _BY_PRESENTATION, 1)  # temporary congestion
     TOO_MANY = ("too_many", _TRANSIENT, _BY_PRESENTATION, 2)  # local limit exceeded
+    TOO_MANY_OF_PEER = ("too_many_of_peer", _TRANSIENT, _BY_PRESENTATION, 2)  # local limit exceeded
 
     @property
     def code(self) -> str:
@@ -40,6 +42,9 @@ class Rejection(Enum):
         return self.value[1:]
 
 
+_ANYBODY = Peer(ae_title="", network="127.0.0.0/8")
+
+
 class Peers:
     """Who may send: calling AE titles, each from its network; if there are none, anyone on loopback.
 
@@ -50,10 +55,10 @@ class Peers:
     """
 
     def __init__(self, peers: Iterable[Peer]) -> None:
-        self._allowed = [(peer.ae_title, ipaddress.ip_network(peer.network)) for peer in peers]
+        self._allowed = [(peer, ipaddress.ip_network(peer.network)) for peer in peers]
 
-    def allows(self, calling_ae_title: str, address: str) -> bool:
-        """Whether this peer may open an association.
+    def find(self, calling_ae_title: str, address: str) -> Peer | None:
+        """Find the first entry that lets this peer open an association.
 
         Parameters
         ----------
@@ -61,12 +66,17 @@ class Peers:
             As it calls itself; leading and trailing spaces don't count.
         address
             Where it calls from: IPv4 or IPv6, an IPv4 address in IPv6 form counts as IPv4.
+
+        Returns
+        -------
+        Peer or None
+            Without entries one that lets in everybody on loopback. None: it may not.
         """
         where = _plain_address(address)
         if not self._allowed:
-            return where.is_loopback
+            return _ANYBODY if where.is_loopback else None
         name = calling_ae_title.strip()
-        return any(name == title and where in network for title, network in self._allowed)
+        return next((peer for peer, network in self._allowed if name == peer.ae_title and where in network), None)
 
 
 def _plain_address(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -96,20 +106,20 @@ class Admission:
         self._limit = limit
         self._is_full = is_full
         self._lock = threading.Lock()
-        self._open = 0
+        self._open: Counter[Peer] = Counter()
         self._is_stopping = False
 
     @property
     def open(self) -> int:
         """Associations that were admitted and have not ended."""
-        return self._open
+        return self._open.total()
 
     def stop(self) -> None:
         """Admit none from now on."""
         self._is_stopping = True
 
-    def enter(self, calling_ae_title: str, called_ae_title: str, address: str) -> Rejection | None:
-        """Admit one association, or say why not; `leave` must follow an admission.
+    def enter(self, calling_ae_title: str, called_ae_title: str, address: str) -> Peer | Rejection:
+        """Admit one association, or say why not; `leave` with the peer must follow an admission.
 
         Parameters
         ----------
@@ -118,7 +128,8 @@ class Admission:
         address
             Where it came from.
         """
-        if not self._peers.allows(calling_ae_title, address):
+        peer = self._peers.find(calling_ae_title, address)
+        if peer is None:
             return Rejection.CALLING_AE_TITLE
         if self._called_ae_title not in (None, called_ae_title.strip()):
             return Rejection.CALLED_AE_TITLE
@@ -127,15 +138,17 @@ class Admission:
         if self._is_full():
             return Rejection.SPOOL_FULL
         with self._lock:
-            if self._open >= self._limit:
+            if self._open.total() >= self._limit:
                 return Rejection.TOO_MANY
-            self._open += 1
-        return None
+            if peer.max_associations is not None and self._open[peer] >= peer.max_associations:
+                return Rejection.TOO_MANY_OF_PEER
+            self._open[peer] += 1
+        return peer
 
-    def leave(self) -> None:
-        """Count one association out."""
+    def leave(self, peer: Peer) -> None:
+        """Count one association of a peer out."""
         with self._lock:
-            self._open -= 1
+            self._open[peer] -= 1
 
 
 class SilentConnections:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pynetdicom.presentation import PresentationContext
 
 from config.logs import get_logger
+from cxr.domain import Peer
 from cxr.errors import CxrError, IntakeError
 from db.spool import Spool
 from listener.admission import Admission, Rejection
@@ -62,21 +63,22 @@ class Handlers:
         self.commitments = commitments
         self._max_object_bytes = max_object_bytes
 
-    def enter(self, calling_ae_title: str, called_ae_title: str, address: str) -> Rejection | None:
-        """Admit an association, or say why not."""
+    def enter(self, calling_ae_title: str, called_ae_title: str, address: str) -> Peer | Rejection:
+        """Admit an association of a peer, or say why not."""
         return self._admission.enter(calling_ae_title, called_ae_title, address)
 
-    def leave(self) -> None:
+    def leave(self, peer: Peer) -> None:
         """Count an admitted association out."""
-        self._admission.leave()
+        self._admission.leave(peer)
 
     def supported_contexts(self, proposed: Sequence[PresentationContext]) -> list[PresentationContext]:
         """List what is supported of a proposal."""
         return self._contexts.supported_for(proposed)
 
-    def receive(self, command: Command, transfer_syntax_uid: str) -> Reception:
+    def receive(self, command: Command, transfer_syntax_uid: str, peer: Peer) -> Reception:
         """Open what a C-STORE's data set goes into."""
-        return Reception(self._spool, header_of(command, transfer_syntax_uid), self._max_object_bytes)
+        limit = min(self._max_object_bytes, peer.max_object_bytes or self._max_object_bytes)
+        return Reception(self._spool, header_of(command, transfer_syntax_uid), limit)
 
     def store(self, request: StoreRequest) -> Status:
         """Take in a complete object; one bad object never ends the association."""

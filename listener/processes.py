@@ -22,7 +22,8 @@ def prepare(settings: Settings) -> None:
     StorageError
         If the database is another version's, or the spool is not the one that was here before.
     """
-    _check_port(settings.listener.bind, settings.listener.port, "listener.port")
+    if not settings.listener.tls.required:
+        _check_port(settings.listener.bind, settings.listener.port, "listener.port")
     if settings.listener.tls.port is not None:
         _check_port(settings.listener.bind, settings.listener.tls.port, "listener.tls.port")
     database, _ = open_storage(settings, clear_up=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import resource
-import ssl
 import threading
 import time
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ from pydicom.uid import UID
 from pynetdicom import AE
 
 from config.logs import get_logger
-from config.settings import ListenerSettings, Settings
+from config.settings import ListenerSettings, PeerSettings, Settings
 from cxr import marks
 from cxr.domain import Peer
 from db.audit import EventKind, append_event
@@ -32,7 +31,7 @@ from listener.metrics import Metrics
 from listener.processes import port_in_use
 from listener.service import Service, Timeouts
 from listener.storage import open_storage
-from listener.tls import server_context
+from listener.tls import Certificates
 from listener.transport import ListenerServer, check_version
 
 _MIB = 1024 * 1024
@@ -102,9 +101,11 @@ class Listener:
 
     def _bind(self, service: Service) -> list[ListenerServer]:
         settings = self._settings
-        ports: list[tuple[str, int, ssl.SSLContext | None]] = [("listener.port", settings.port, None)]
+        ports: list[tuple[str, int, Certificates | None]] = []
+        if not settings.tls.required:
+            ports.append(("listener.port", settings.port, None))
         if settings.tls.port is not None:
-            ports.append(("listener.tls.port", settings.tls.port, server_context(settings.tls)))
+            ports.append(("listener.tls.port", settings.tls.port, Certificates(settings.tls)))
         with ExitStack() as bound:
             servers = []
             for setting, port, tls in ports:
@@ -114,7 +115,7 @@ class Listener:
             bound.pop_all()
         return servers
 
-    def _bind_one(self, setting: str, port: int, service: Service, tls: ssl.SSLContext | None) -> ListenerServer:
+    def _bind_one(self, setting: str, port: int, service: Service, tls: Certificates | None) -> ListenerServer:
         settings = self._settings
         timeouts = Timeouts(
             handshake_s=settings.tls.handshake_timeout_s,
@@ -148,6 +149,16 @@ def _entity(settings: ListenerSettings) -> AE:
     return entity
 
 
+def _peer(settings: PeerSettings) -> Peer:
+    limit_mib = settings.max_object_mib
+    return Peer(
+        ae_title=settings.ae_title,
+        network=settings.network,
+        max_associations=settings.max_associations,
+        max_object_bytes=None if limit_mib is None else limit_mib * _MIB,
+    )
+
+
 def build(settings: Settings, database: Database, spool: Spool, metrics: Metrics) -> Listener:
     """Put a listener together and open its ports; it accepts nothing before it is started.
 
@@ -168,7 +179,7 @@ def build(settings: Settings, database: Database, spool: Spool, metrics: Metrics
     listening = settings.listener
     contexts = Contexts(listening)
     admission = Admission(
-        Peers(Peer(ae_title=peer.ae_title, network=peer.network) for peer in settings.peers),
+        Peers(map(_peer, settings.peers)),
         listening.ae_title if listening.check_called_ae_title else None,
         listening.max_associations,
         spool.is_full,
@@ -237,7 +248,11 @@ def _run(settings: ListenerSettings, listener: Listener, database: Database, sto
     gc.collect()
     gc.freeze()
     log.info(
-        "listening", bind=settings.bind, port=settings.port, tls_port=settings.tls.port, ae_title=settings.ae_title
+        "listening",
+        bind=settings.bind,
+        port=None if settings.tls.required else settings.port,
+        tls_port=settings.tls.port,
+        ae_title=settings.ae_title,
     )
     while not stop.wait(_LOOK_FOR_SIGNALS_S):
         continue

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pynetdicom.presentation import PresentationContext
 
+from cxr.domain import Peer
 from listener.admission import Rejection
 from listener.commands import Command
 from listener.commitment import Commitments
@@ -40,16 +41,16 @@ class StoreRequest:
 class Service(Protocol):
     """What decides about associations and takes objects in; many threads call it at once."""
 
-    def enter(self, calling_ae_title: str, called_ae_title: str, address: str) -> Rejection | None:
-        """Admit an association, or say why not."""
+    def enter(self, calling_ae_title: str, called_ae_title: str, address: str) -> Peer | Rejection:
+        """Admit an association of a peer, or say why not."""
 
-    def leave(self) -> None:
+    def leave(self, peer: Peer) -> None:
         """Count an admitted association out."""
 
     def supported_contexts(self, proposed: Sequence[PresentationContext]) -> list[PresentationContext]:
         """List what is supported of a proposal; the list's contexts are shared and stay as they are."""
 
-    def receive(self, command: Command, transfer_syntax_uid: str) -> Reception:
+    def receive(self, command: Command, transfer_syntax_uid: str, peer: Peer) -> Reception:
         """Open what a C-STORE's data set goes into; a fault is kept there, not raised."""
 
     def store(self, request: StoreRequest) -> Status:

@@ -19,6 +19,7 @@ from pynetdicom.dimse_messages import _MESSAGE_TYPES, _MSG_TO_PRIMITVE
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_ACTION, DIMSEPrimitive
 
 from config.logs import get_logger
+from cxr.domain import Peer
 from listener import commands
 from listener.admission import Rejection
 from listener.commands import Command, ProtocolViolation
@@ -63,7 +64,7 @@ class ListenerAssociation(Association):
         self._server = server
         self.timeouts = server.timeouts
         self._connection = connection
-        self._was_admitted = False
+        self._peer: Peer | None = None  # once it was admitted
         self.acse = _Acse(self)
         self.dul = UpperLayer(self, server.ae.maximum_pdu_size)
         self.dimse = Messages(self)
@@ -80,13 +81,11 @@ class ListenerAssociation(Association):
         """Ask the service whether this peer may open an association now."""
         self._server.silent.remove(self._connection)
         request = self.requestor.primitive
-        rejection: Rejection | None = self._server.service.enter(
-            request.calling_ae_title, request.called_ae_title, self.requestor.address
-        )
-        if rejection is not None:
-            self._server.service.refused(rejection.code)
-            return rejection
-        self._was_admitted = True
+        admitted = self._server.service.enter(request.calling_ae_title, request.called_ae_title, self.requestor.address)
+        if isinstance(admitted, Rejection):
+            self._server.service.refused(admitted.code)
+            return admitted
+        self._peer = admitted
         self.dul.socket.pdu_timeout_s = self.timeouts.dimse_s
         self.acceptor.supported_contexts = self._server.service.supported_contexts(
             request.presentation_context_definition_list
@@ -118,8 +117,8 @@ class ListenerAssociation(Association):
         if context is None or command.field not in _MESSAGE_TYPES:
             raise ProtocolViolation("Received an unknown command, or one under a context that was not accepted.")
         reception = None
-        if command.field == commands.C_STORE_RQ:
-            reception = self._server.service.receive(command, str(context.transfer_syntax[0]))
+        if command.field == commands.C_STORE_RQ and self._peer is not None:
+            reception = self._server.service.receive(command, str(context.transfer_syntax[0]), self._peer)
         return Request(context_id, command, reception, Body() if command.field == commands.N_ACTION_RQ else None)
 
     def run_reactor(self) -> None:
@@ -205,8 +204,8 @@ class ListenerAssociation(Association):
         self._server.shutdown_request(self._connection)
         self._server.silent.remove(self._connection)
         self._server.associations.discard(self)
-        if self._was_admitted:
-            self._server.service.leave()
+        if self._peer is not None:
+            self._server.service.leave(self._peer)
 
     def _bind_defaults(self) -> None:
         """Bind what pynetdicom needs, and none of its handlers that log what peers send."""

@@ -16,6 +16,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from config.logs import get_logger
 from listener.admission import SilentConnections
 from listener.service import Service, Timeouts
+from listener.tls import Certificates
 from listener.transport.association import ListenerAssociation
 
 log = get_logger(__name__)
@@ -97,7 +98,7 @@ class ListenerServer(ThreadedAssociationServer):
         service: Service,
         timeouts: Timeouts,
         silent: SilentConnections,
-        tls: ssl.SSLContext | None = None,
+        tls: Certificates | None = None,
         *,
         shares_port: bool = False,
     ) -> None:
@@ -108,7 +109,8 @@ class ListenerServer(ThreadedAssociationServer):
         self.associations: set[ListenerAssociation] = set()
         self._shares_port = shares_port
         # Contexts are set per association, from the service.
-        super().__init__(ae, address, ae.ae_title, [], ssl_context=tls, request_handler=_Newcomer)
+        self._certificates = tls
+        super().__init__(ae, address, ae.ae_title, [], request_handler=_Newcomer)
 
     def server_bind(self) -> None:
         """Bind, alone or beside other processes."""
@@ -146,8 +148,9 @@ class ListenerServer(ThreadedAssociationServer):
             raise
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if self.ssl_context is not None:
-            connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        if self._certificates is not None:
+            context = self._certificates.context()
+            connection = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
 
     def service_actions(self) -> None:

@@ -29,7 +29,7 @@ SITE = Peers([Peer(ae_title="PACS", network="10.1.0.0/16"), Peer(ae_title="CT", 
     ],
 )
 def test_a_peer_is_a_title_from_a_network(title: str, address: str, allowed: bool) -> None:
-    assert SITE.allows(title, address) is allowed
+    assert (SITE.find(title, address) is not None) is allowed
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_peer_is_a_title_from_a_network(title: str, address: str, allowed: boo
     [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False)],
 )
 def test_without_peers_loopback_is_let_in(address: str, allowed: bool) -> None:
-    assert Peers([]).allows("ANYBODY", address) is allowed
+    assert (Peers([]).find("ANYBODY", address) is not None) is allowed
 
 
 def _admission(*, limit: int = 2, is_full: bool = False) -> Admission:
@@ -46,10 +46,25 @@ def _admission(*, limit: int = 2, is_full: bool = False) -> Admission:
 
 def test_admissions_are_counted_in_and_out() -> None:
     admission = _admission()
-    assert [admission.enter("A", "CXR", "127.0.0.1") for _ in range(3)] == [None, None, Rejection.TOO_MANY]
-    admission.leave()
+    peer = admission.enter("A", "CXR", "127.0.0.1")
+    assert isinstance(peer, Peer)
+    assert [admission.enter("A", "CXR", "127.0.0.1") for _ in range(2)] == [peer, Rejection.TOO_MANY]
+    admission.leave(peer)
     assert admission.open == 1
-    assert admission.enter("A", "CXR ", "127.0.0.1") is None
+    assert admission.enter("A", "CXR ", "127.0.0.1") is peer
+
+
+def test_a_peer_has_a_limit_of_its_own_and_leaves_room_for_others() -> None:
+    busy = Peer(ae_title="CT", network="10.1.0.0/16", max_associations=2)
+    other = Peer(ae_title="PACS", network="10.1.0.0/16")
+    admission = Admission(Peers([busy, other]), None, 4, lambda: False)
+    entered = [admission.enter("CT", "CXR", "10.1.2.3") for _ in range(3)]
+    assert entered == [busy, busy, Rejection.TOO_MANY_OF_PEER]
+    assert [admission.enter("PACS", "CXR", "10.1.2.3") for _ in range(3)] == [other, other, Rejection.TOO_MANY]
+    admission.leave(other)
+    assert admission.enter("CT", "CXR", "10.1.2.3") is Rejection.TOO_MANY_OF_PEER
+    admission.leave(busy)
+    assert admission.enter("CT", "CXR", "10.1.2.3") is busy
 
 
 def test_the_reason_that_lasts_is_said_first() -> None:
@@ -74,6 +89,7 @@ def test_answers_are_those_of_the_standard() -> None:
         "spool_full": (2, 3, 1),
         "stopping": (2, 3, 1),
         "too_many": (2, 3, 2),
+        "too_many_of_peer": (2, 3, 2),
     }
 
 

@@ -124,26 +124,6 @@ def test_setting_up_an_association_is_quick(listening: Any, scu: Any) -> None:
     assert statistics.median(times) < 0.1
 
 
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory, require_peer: Callable[[str], str]) -> Path:
-    """An authority, a certificate of the service and one of a peer."""
-    folder = tmp_path_factory.mktemp("certificates")
-    openssl = require_peer("openssl")
-
-    def run(*arguments: str) -> None:
-        subprocess.run([openssl, *arguments], cwd=folder, check=True, capture_output=True)
-
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test CA")
-    for name in ("server", "peer"):
-        run("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", *subject)
-        run(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
-            *("-copy_extensions", "copy", "-out", f"{name}.pem"),
-        )
-    return folder
-
-
 def _tls(folder: Path, port: int, **more: Any) -> dict[str, Any]:
     return {"port": port, "certificate": folder / "server.pem", "key": folder / "server.key"} | more
 
