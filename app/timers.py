@@ -108,8 +108,8 @@ class Timers:
         )
 
     def start(self) -> None:
-        """Take the lease if it is free and start all timers."""
-        self._hold()
+        """Take the lease if it is free and start all timers; a database that refuses now is asked again."""
+        self._guarded(self._hold, "hold", always=True)()
         self._every(self._lease_ttl_s / 3, self._hold, name="hold", always=True)
         for name, sender in self._senders.items():
             self._every(DELIVER_EVERY_S, partial(self._deliver, sender), name=f"deliver:{name}")
@@ -137,7 +137,7 @@ class Timers:
             self._rebuild.stop()
         for sender in self._senders.values():
             sender.close()
-        with self._database.begin() as session:
+        with suppress(CxrError), self._database.begin() as session:  # if it refuses, the lease runs out
             leases.release_hold(session, name=LEASE, holder=self._holder)
 
     @property

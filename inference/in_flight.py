@@ -23,6 +23,11 @@ class InFlight:
         with self._lock:
             self._ids.difference_update(ids)
 
+    def clear(self) -> None:
+        """All were given back."""
+        with self._lock:
+            self._ids.clear()
+
     def snapshot(self) -> frozenset[int]:
         """The jobs that are held at this moment."""
         with self._lock:

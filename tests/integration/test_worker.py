@@ -294,6 +294,64 @@ def test_a_spool_that_is_not_mounted_fails_nothing(
     wait_for(lambda: bench.states()[job][0] == "reported", "reported when the disk is back", 120)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The databases that are opened after this wait less long for a lock."""
+    monkeypatch.setattr("db.connection.BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("inference.worker.STORAGE_RETRY_S", 0.2)
+
+
+class _Locking:
+    """A reporter after whose first report something happens."""
+
+    def __init__(self, reporter: Reporter, then: Callable[[], None]) -> None:
+        self._reporter = reporter
+        self._then: Callable[[], None] | None = then
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reporter, name)
+
+    def write(self, *arguments: Any) -> Any:
+        written = self._reporter.write(*arguments)
+        then, self._then = self._then, None
+        if then is not None:
+            then()
+        return written
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("moment", ["claim", "finish"])
+def test_a_locked_database_costs_no_attempt_and_ends_no_worker(
+    moment: str, bench: Bench, tiny_package: Any, synthetic_xray: Any, wait_for: Any
+) -> None:
+    bench.promote(tiny_package())
+    worker = bench.worker(max_attempts=1)
+    is_locked, asked = threading.Event(), threading.Event()
+    with closing(sqlite3.connect(bench.database.path, isolation_level=None, check_same_thread=False)) as other:
+
+        def lock() -> None:
+            is_locked.set()
+            other.execute("BEGIN EXCLUSIVE")
+
+        worker._reporter = _Locking(worker._reporter, lock) if moment == "finish" else worker._reporter
+        job = bench.receive(synthetic_xray())
+        if moment == "claim":
+            lock()
+        thread = threading.Thread(target=worker.run, args=(bench.stop,))
+        thread.start()
+        try:
+            wait_for(is_locked.is_set, "the database is locked", 120)
+            wait_for(lambda: bench.loaded, "the model is loaded", 120)
+            asked.wait(2)  # ten times as long as anybody waits for the lock
+            other.execute("ROLLBACK")
+            wait_for(lambda: bench.states()[job][0] == "reported", "reported when the lock is gone", 120)
+        finally:
+            bench.stop.set()
+            thread.join(60)
+        (attempts,) = other.execute("SELECT attempts FROM job").fetchone()
+    assert attempts == 1
+
+
 def test_promoted_package_is_taken_up_between_two_batches(
     bench: Bench, running: Any, tiny_package: Any, synthetic_xray: Any, wait_for: Any
 ) -> None:
