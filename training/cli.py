@@ -9,6 +9,7 @@ from training.card_cli import card
 from training.evaluate_cli import compare, evaluate
 from training.fit_cli import cache, ensemble, finetune, package, pretrain
 from training.index_cli import index_app
+from training.masks_cli import masks
 from training.predict_cli import predict
 from training.ship_cli import quantise, ship
 from training.split_cli import split
@@ -29,6 +30,7 @@ app.command()(pretrain)
 app.command()(finetune)
 app.command()(ensemble)
 app.command()(package)
+app.command()(masks)
 app.command()(predict)
 app.command()(suspects)
 app.command()(quantise)

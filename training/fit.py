@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from cxr.errors import RunError
+from training.brisque_filter import summarise, unnatural
 from training.cache import Cache, Watch, build_cache
 from training.cases import Cases, select
 from training.devices import computing, describe_machine
@@ -196,7 +197,13 @@ def prepare(run: Run, options: Options) -> tuple[Cache, dict[str, Side]]:
     cache, sides = gather(run, chosen, options)
     codes = sorted({refused.code for refused in cache.refused})
     refused = {code: [each.image_id for each in cache.refused if each.code == code] for code in codes}
-    write_json(run.folder / LEFT_OUT_FILE, {"not_selected": chosen.left_out, "not_prepared": refused})
+    left_out = unnatural(
+        run, cache, [name for name in chosen.frame["image_id"] if name in cache.rows_by_id], options.progress
+    )
+    write_json(
+        run.folder / LEFT_OUT_FILE,
+        {"not_selected": chosen.left_out, "not_prepared": refused, **summarise(run, left_out)},
+    )
     for name in ("train", "val"):
         truths = sides[name].cases.truths
         if not len(truths) or not (truths > 0.5).any() or (truths[:, 0] > 0.5).all():
@@ -218,6 +225,8 @@ def gather(run: Run, chosen: Cases, options: Options) -> tuple[Cache, dict[str, 
         masking=masking_of(run),
     )
     is_there = chosen.frame["image_id"].isin(list(cache.rows_by_id)).to_numpy(dtype=bool)
+    beyond = unnatural(run, cache, chosen.frame["image_id"][is_there].tolist(), options.progress)
+    is_there = is_there & ~chosen.frame["image_id"].isin(list(beyond)).to_numpy(dtype=bool)
     cases = Cases(chosen.frame[is_there].reset_index(drop=True), chosen.truths[is_there], chosen.left_out)
     return cache, {name: _side(cases.side(name), cache) for name in ("train", "val", "test")}
 

@@ -228,6 +228,10 @@ def _warn_of_known(run: Run) -> None:
 
 
 def _report(run: Run, *, as_json: bool) -> None:
+    from training.brisque_filter import left_out_words
+
+    if words := left_out_words(run):
+        typer.echo(words, err=True)
     if as_json:
         typer.echo(json.dumps({"run": str(run.folder), "fingerprint": run.fingerprint()}))
     else:

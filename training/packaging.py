@@ -15,6 +15,7 @@ from cxr.manifest import OperatingPoint, Outputs, PackageClass, PackageManifest,
 from cxr.package import MODEL_CARD_FILE, MODEL_FILE, ModelPackage, write_package
 from training.audit_report import AUDIT_FILE, lung_cautions, lung_words, read_summary
 from training.blanking import BlankedAudit
+from training.brisque_filter import left_out_words
 from training.evaluate import evaluate, write_evaluation
 from training.evaluated_card import CardFacts, evaluated_card
 from training.figures import Evaluation
@@ -22,6 +23,7 @@ from training.fit import Options
 from training.learnt import count_known
 from training.looking import look_at_images
 from training.manifest import SPLITS, read_manifest
+from training.mask_model import keep_mask_model
 from training.operating_points import OPERATING_POINT_FILE, OperatingPoints, read_operating_points
 from training.package_figures import package_figures
 from training.predictions import read_predictions
@@ -83,7 +85,7 @@ def package_run(
     ]
     figures = package_figures(evaluation, case_figures(run) | {
         "blanked_lungs": lung_figures(looked.blanked), "comparisons": rivals,
-    })  # fmt: skip
+    } | _mask_figures(run))  # fmt: skip
     manifest = _manifest(run, points, version or f"1.0.0+{fingerprint[:12]}", figures, looked.components)
     card = evaluated_card(manifest, _facts(run, evaluation, looked.blanked)).encode()
     return write_package(target, manifest, {MODEL_FILE: folder / MODEL_FILE, MODEL_CARD_FILE: card, **looked.files})
@@ -100,6 +102,18 @@ def _facts(run: Run, evaluation: Evaluation, blanked: Sequence[BlankedAudit]) ->
         training=_describe_training(run),
         reproduce="cxr train evaluate RUN",
     )
+
+
+def _mask_model(run: Run) -> str | None:
+    return None if run.recipe.mask_model is None else run.recipe.mask_model.fingerprint
+
+
+def _mask_figures(run: Run) -> dict[str, Any]:
+    """Return what is known of the mask model that shows the model its lungs; nothing if there is none."""
+    model = keep_mask_model(run)
+    if model is None:
+        return {}
+    return {"lung_mask": {"fingerprint": model.description.fingerprint, **model.description.figures}}
 
 
 def _manifest(
@@ -132,7 +146,7 @@ def _manifest(
             created=datetime.fromisoformat(recorded["created"]),
             seed=recipe.seed,
             software=_read(run, ENVIRONMENT_FILE)["software"],
-            parents=tuple(each for each in (run.parent, recipe.digest, recorded["manifest"]) if each),
+            parents=tuple(each for each in (run.parent, recipe.digest, recorded["manifest"], _mask_model(run)) if each),
         ),
     )
 
@@ -140,7 +154,7 @@ def _manifest(
 def _describe_data(run: Run) -> str:
     cases = read_manifest(run.folder / MANIFEST_FILE)
     sources = ", ".join(f"{name or 'unnamed'} ({count})" for name, count in cases["source"].value_counts().items())
-    return f"{len(cases)} images: {sources}."
+    return " ".join(filter(None, (f"{len(cases)} images: {sources}.", left_out_words(run))))
 
 
 def _describe_split(run: Run) -> str:
@@ -157,7 +171,17 @@ def _describe_training(run: Run) -> str:
     recipe = run.recipe
     start = f"run {run.parent[:12]}" if run.parent else recipe.weights.source
     stages = "; ".join(f"{each.name}: {each.train}, {each.optimizer} {each.learning_rate:g}" for each in recipe.stages)
-    return f"{recipe.network.architecture} from {start} weights, seed {recipe.seed}, recipe {recipe.name} ({stages})."
+    said = f"{recipe.network.architecture} from {start} weights, seed {recipe.seed}, recipe {recipe.name} ({stages})."
+    if recipe.lung_masks == "manifest":
+        return f"{said} It sees the lungs alone, as people drew them: it can't be put into service."
+    model = keep_mask_model(run)
+    if model is None:
+        return said
+    test: Any = model.description.figures["test"]
+    return (
+        f"{said} It sees the lungs alone, as the mask model {model.description.fingerprint[:12]} finds them (Dice "
+        f"{test['dice']:.3f} on {test['images']} drawn test masks); where that is wrong, disease may be hidden from it."
+    )
 
 
 def _read(run: Run, name: str) -> dict[str, Any]:

@@ -152,11 +152,17 @@ def read_mask(path: Path, recipe: PixelRecipe) -> NDArray[np.float32]:
     DamagedPixels
         If it is no picture, or nothing is inside.
     """
-    nearest = dataclasses.replace(recipe, resample="nearest", raster="full", colour="luminance", grey_levels=None)
-    inside: NDArray[Any] = to_model_input(path, nearest) >= 0.5
+    inside: NDArray[Any] = to_model_input(path, mask_recipe(recipe)) >= 0.5
     if not inside.any():
         raise DamagedPixels("The lung mask is empty: draw it again, or leave the image out.")
     return inside.astype(np.float32)
+
+
+def mask_recipe(recipe: PixelRecipe) -> PixelRecipe:
+    """Give the recipe that brings a drawn mask into the geometry of a recipe's pictures."""
+    return dataclasses.replace(
+        recipe, resample="nearest", raster="full", colour="luminance", grey_levels=None, contrast="keep"
+    )
 
 
 def _file_of(source: Source) -> str:

@@ -243,6 +243,7 @@ class TrainingRecipe(_Part):
     pixels: Annotated[PixelRecipe, BeforeValidator(_read_pixels), PlainSerializer(_write_pixels)] = TRAINING_RECIPE
     lung_masks: Literal[False, "model", "manifest"] = False  # outside the lungs all is black; see training.mask_model
     mask_model: MaskModelName | None = None  # with lung_masks = model; --mask-model fills it in
+    brisque_below: Positive | None = None  # pictures of this BRISQUE or more take no part; see training.brisque
     network: Network = Network()
     weights: Weights = Weights()
     augment: Augment = Augment()

@@ -60,6 +60,6 @@ def build_unet(size: int, width: int = 16) -> Any:  # noqa: ANN401 (a Keras mode
 def _twice(features: Tensor, maps: int, name: str) -> Tensor:
     for place in (1, 2):
         convolution = keras.layers.Conv2D(maps, 3, padding="same", use_bias=False, name=f"{name}_conv{place}")
-        features = keras.layers.BatchNormalization(name=f"{name}_norm{place}")(convolution(features))
+        features = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm{place}")(convolution(features))
         features = keras.layers.Activation("relu", name=f"{name}_relu{place}")(features)
     return features
