@@ -7,7 +7,7 @@ FILMS ?= ../shared/data/images.csv
 RUNS ?= runs/default-model
 DEBIAN_PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java sqlite3
 
-.PHONY: default-model run install test test-long soak check format docs lock peers bench wheel clean
+.PHONY: default-model train-demo run install test test-long soak check format docs lock peers bench wheel clean
 
 run: install ## Start the service with its defaults: SQLite, loopback, ./var
 	$(BIN)/cxr serve
@@ -29,6 +29,9 @@ test: install peers ## The whole default suite, real peers included
 
 test-long: install peers ## Slow checks: peers x all files, PixelMed
 	$(BIN)/pytest -m "long and not soak"
+
+train-demo: install ## The whole path of training on real public films, at small size; DEMO_DATA names their folder
+	docs/example/train-demo.sh
 
 soak: install peers ## The longest checks: kills and broken input by the thousand; bounded, loopback only, not in CI
 	$(BIN)/pytest -m soak
