@@ -121,7 +121,7 @@ class Timers:
         self._every(600, self._retain, name="retention")
         self._every(3600, self._check_integrity, name="integrity")
         self._every(3600, self._sweep, name="sweep")
-        self._every(86400, self._export_head, name="head")
+        self._every(60, self._export_head, name="head")
         if self._rebuild is not None:
             self._every(60, self._rebuild.tick, name="rebuild")
         daily = Daily(self._settings.audit.backup_at, self._scheduler.timezone)
@@ -137,6 +137,7 @@ class Timers:
             self._rebuild.stop()
         for sender in self._senders.values():
             sender.close()
+        self._guarded(self._export_head, "head", always=False)()  # a stopped service's tail is the easiest to cut
         with suppress(CxrError), self._database.begin() as session:  # if it refuses, the lease runs out
             leases.release_hold(session, name=LEASE, holder=self._holder)
 

@@ -2,7 +2,7 @@
 
 Every event carries an HMAC-SHA256 over itself and the event before it. An edit, a deletion or an
 insertion breaks the chain at that row. A cut tail leaves a chain that is whole, so the last event's
-hash is exported once a day (`export_head`), and the check compares.
+hash is exported every minute (`export_head`), and the check compares.
 
 Events carry our integers, codes and figures, never an identifier.
 """
@@ -13,17 +13,19 @@ import hashlib
 import hmac
 import json
 import re
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import RowMapping, insert, select, text
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from cxr.errors import StorageError
 from db import tables
+from db.copying import translate
 from db.records import ChainReport, FactValue, Head
 
 AUDIT_KEY = "audit_key"  # where a session's info carries the key of the chain
@@ -150,17 +152,30 @@ def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
 
 
-def _hash(session: Session, columns: Mapping[str, Any] | RowMapping, previous: str) -> str:
+def _hash(session: Session, columns: Mapping[str, Any], previous: str) -> str:
     key: bytes = session.info[AUDIT_KEY]
     message = _canonical({name: columns[name] for name in _COLUMNS} | {"previous": previous})
     return hmac.new(key, message.encode("ascii"), hashlib.sha256).hexdigest()
 
 
-def _stored(session: Session, limit: int = -1) -> Iterator[RowMapping]:
-    """Read events as they are stored: a tampered value may not even be of its column's type."""
-    columns = ", ".join((*_COLUMNS, "hash"))
-    query = text(f"SELECT {columns} FROM event ORDER BY id LIMIT :limit")
-    yield from session.execute(query, {"limit": limit}, execution_options={"yield_per": 1000}).mappings()
+def _stored(session: Session, limit: int = -1) -> Iterator[Mapping[str, Any]]:
+    """Read events as they are stored: a tampered value may not be of its column's type, nor text that can be read."""
+    connection = session.connection().connection.driver_connection
+    if not isinstance(connection, sqlite3.Connection):
+        raise TypeError("The audit database is SQLite.")
+    names = (*_COLUMNS, "hash")
+    connection.text_factory = _as_stored
+    try:
+        for values in connection.execute(f"SELECT {', '.join(names)} FROM event ORDER BY id LIMIT ?", (limit,)):
+            yield dict(zip(names, values, strict=True))
+    except sqlite3.Error as error:
+        raise translate(error) from error
+    finally:
+        connection.text_factory = str
+
+
+def _as_stored(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
 
 
 def verify_chain(session: Session, heads: Iterable[Head] = ()) -> ChainReport:
@@ -186,7 +201,7 @@ def verify_chain(session: Session, heads: Iterable[Head] = ()) -> ChainReport:
             return ChainReport(ok=False, events=count, first_broken_id=count + 1, head=last)
         count, previous = number, stored
         last = Head(id=number, hash=stored, at=datetime.strptime(row["at"], _TIME).replace(tzinfo=UTC))
-    is_cut = max(expected, default=0) > count
+    is_cut = count == 0 or max(expected, default=0) > count  # a database begins with an event
     return ChainReport(ok=not is_cut, events=count, first_broken_id=count + 1 if is_cut else None, head=last)
 
 
@@ -201,3 +216,8 @@ def read_head(session: Session) -> Head | None:
         select(tables.Event.id, tables.Event.hash, tables.Event.at).order_by(tables.Event.id.desc()).limit(1)
     ).first()
     return Head(id=row.id, hash=row.hash, at=row.at) if row else None
+
+
+def has_event(session: Session, head: Head) -> bool:
+    """Whether the log has this very event."""
+    return session.scalar(select(tables.Event.hash).where(tables.Event.id == head.id)) == head.hash

@@ -1,22 +1,24 @@
-"""The exported heads of the event chain: a file kept apart from the database, one line a day."""
+"""The exported heads of the event chain: a file kept apart from the database, the last one of each day."""
 
 from __future__ import annotations
 
 import json
 import secrets
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cxr.errors import StorageError
 from db import durable
-from db.audit import read_head
+from db.audit import has_event, read_head
 from db.engine import Database
 from db.records import Head
 
 
 def export_head(database: Database, path: Path, *, now: datetime) -> Head | None:
-    """Add the last event's number, hash and time to the file.
+    """Add the last event's number, hash and time to the file; it takes the place of an earlier one of the day.
+
+    An earlier one that is not in the log any more stays: it tells of a cut.
 
     Parameters
     ----------
@@ -39,12 +41,15 @@ def export_head(database: Database, path: Path, *, now: datetime) -> Head | None
     SpoolFull
         If the disk refuses the write.
     """
+    known = read_heads(path)
     with database.read() as session:
         head = read_head(session)
-    known = read_heads(path)
+        is_there = bool(known) and has_event(session, known[-1])
     if head is None or (known and known[-1].id == head.id):
         return None
     head = replace(head, at=now)
+    if is_there and known[-1].at.astimezone(UTC).date() == now.astimezone(UTC).date():
+        known = known[:-1]
     lines = [json.dumps({"id": each.id, "hash": each.hash, "at": each.at.isoformat()}) for each in (*known, head)]
     with durable.refusals():
         durable.make_folder(path.parent)
