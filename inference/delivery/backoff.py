@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from config.settings import DeliverySettings
 
+FEWEST_FAILURES = 5
+"""However late it is, nothing is given up before: a clock may have jumped, or the service been off for long."""
+
 _LARGEST_EXPONENT = 32  # 2**32 times any first wait is beyond any longest wait; keeps floats finite
 
 
@@ -88,6 +91,7 @@ class Backoff:
             None: given up. The last attempt is made at the limit, not before it.
         """
         limit = since + self.give_up_after
-        if now >= limit:
-            return None
-        return min(now + self.wait(failures, draw=draw, is_slow=is_slow), limit)
+        planned = now + self.wait(failures, draw=draw, is_slow=is_slow)
+        if now < limit:
+            return min(planned, limit)
+        return planned if failures < FEWEST_FAILURES else None

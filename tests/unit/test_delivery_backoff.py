@@ -31,6 +31,15 @@ def test_tries_outlast_a_week_end_and_end_at_the_limit() -> None:
     assert POLICY.next_attempt(200, since=NOON, now=NOON + timedelta(days=7), draw=0.0) is None
 
 
+def test_a_clock_that_jumps_ahead_does_not_use_up_the_tries() -> None:
+    """Nor does a service that was off for a fortnight: the destination is asked a few times before it is given up."""
+    late = NOON + timedelta(days=4000)
+    for failures in range(1, 5):
+        planned = POLICY.next_attempt(failures, since=NOON, now=late, draw=0.0)
+        assert planned == late + POLICY.wait(failures, draw=0.0)
+    assert POLICY.next_attempt(5, since=NOON, now=late, draw=0.0) is None
+
+
 @given(failures=st.integers(0, 10**9), draw=st.floats(0, 1, exclude_max=True), is_slow=st.booleans())
 def test_jitter_never_lengthens_and_takes_half_at_most(failures: int, draw: float, is_slow: bool) -> None:
     full = POLICY.wait(failures, draw=0.0, is_slow=is_slow)
