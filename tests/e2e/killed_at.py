@@ -1,31 +1,36 @@
 """Run ``cxr`` as ever, except that it kills itself with SIGKILL at one step of the design's table.
 
-    python killed_at.py STEP VERB [ARGUMENT...]
+    python killed_at.py STEP[@COUNT] VERB [ARGUMENT...]
 
-The steps wrap functions from outside: the product has no branch for its tests.
+It dies the COUNT-th time that it comes there, the first time unless told otherwise. The steps wrap
+functions from outside: the product has no branch for its tests.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
-
-def die(*_: object, **__: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+STEP, _, COUNT = sys.argv[1].partition("@")
 
 
 def wrap(owner: Any, name: str, *, before: bool) -> None:
     """Replace a function by one that dies before, or after, its work."""
     wrapped: Callable[..., Any] = getattr(owner, name)
+    times = itertools.count(1)
 
     def dying(*args: Any, **kwargs: Any) -> Any:
-        if not before:
-            wrapped(*args, **kwargs)
-        die()
+        is_time = next(times) >= int(COUNT or 1)
+        if before and is_time:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done = wrapped(*args, **kwargs)
+        if is_time:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
 
     setattr(owner, name, dying)
 
@@ -91,8 +96,8 @@ def delivery_is_committed() -> None:
 
 
 def main() -> None:
-    step, sys.argv[1:] = sys.argv[1], sys.argv[2:]
-    globals()[step]()
+    del sys.argv[1]
+    globals()[STEP]()
     from app.cli import main as run
 
     run()
