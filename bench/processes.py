@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,27 @@ def our_listener(folder: Path, port: int, **settings: str) -> Iterator[subproces
     with running(command, folder) as process:
         wait_for_port(port, process)
         yield process
+
+
+def wait_until_all_listen(parent: subprocess.Popen, processes: int, timeout_s: float = 60) -> None:
+    """Wait until every process of a listener has its share of the port."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < timeout_s:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        if sum(_listens(int(child)) for child in children) == processes:
+            return
+        time.sleep(0.02)
+    raise RuntimeError("not every process listened in time")
+
+
+def _listens(pid: int) -> bool:
+    listening = {
+        line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"
+    }
+    with suppress(FileNotFoundError):
+        links = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+        return bool({f"socket:[{inode}]" for inode in listening} & links)
+    return False
 
 
 @contextmanager

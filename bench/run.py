@@ -15,11 +15,26 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import decode
+import history
 import latency
 import receive
+import report
+import scoring
 import startup
+import throughput
+from figures import Figure, summary
 
-PARTS = {"startup": startup.measure, "receive": receive.measure, "latency": latency.measure}
+PARTS = {
+    "startup": startup.measure,
+    "receive": receive.measure,
+    "decode": decode.measure,
+    "scoring": scoring.measure,
+    "report": report.measure,
+    "latency": latency.measure,
+    "throughput": throughput.measure,
+    "history": history.measure,
+}
 
 
 def main() -> None:
@@ -28,9 +43,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the objects: to see that it works")
     arguments = parser.parse_args()
     print(f"Measured {datetime.datetime.now(datetime.UTC):%Y-%m-%d} on {machine()}.\n")
+    figures: list[Figure] = []
     for name in arguments.parts or PARTS:
         with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
-            print(PARTS[name](Path(folder), quick=arguments.quick), flush=True)
+            part = PARTS[name](Path(folder), quick=arguments.quick)
+        print(part.text, flush=True)
+        figures += part.figures
+    print(summary(figures))
 
 
 def machine() -> str:

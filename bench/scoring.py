@@ -1,0 +1,64 @@
+"""Scoring on the CPU: Keras as it comes, the compiled TensorFlow of the service, and OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import keras
+import numpy as np
+from figures import Figure, Part
+from timing import wall_s
+
+from inference.model import Model
+from training.export import build_untrained
+
+SIZES = (1, 16)
+FASTER = 1.7
+CLOSE = 1e-4
+
+
+def measure(folder: Path, *, quick: bool) -> Part:
+    package = build_untrained(folder / "untrained", now=datetime.now(UTC))
+    plain = Model.load(package, device="cpu")
+    openvino = Model.load(package, device="cpu", engine="openvino")
+    graph = keras.saving.load_model(package.model_path, compile=False)
+    scorers: dict[str, Callable[[np.ndarray], object]] = {
+        "Keras predict_on_batch": graph.predict_on_batch,
+        "runtime = tensorflow": plain.score,
+        "runtime = openvino": openvino.score,
+    }
+    size = package.manifest.input_size
+    films = np.random.default_rng(0).random((max(SIZES), size, size, 1), dtype=np.float32)
+    rates = {
+        name: [
+            count
+            / wall_s(lambda score=score, count=count: score(films[:count]), repeats=3 if quick else 15 // count + 4)
+            for count in SIZES
+        ]
+        for name, score in scorers.items()
+    }
+    keras_rates = rates["Keras predict_on_batch"]
+    lines = [
+        f"| {name} | "
+        + " | ".join(f"{rate:.1f} ({rate / base:.2f})" for rate, base in zip(found, keras_rates, strict=True))
+        + " |"
+        for name, found in rates.items()
+    ]
+    difference = float(np.abs(plain.score(films).probabilities - openvino.score(films).probabilities).max())
+    ratio = rates["runtime = openvino"][0] / keras_rates[0]
+    return Part(
+        "## Scoring on the CPU\n\n`python bench/run.py scoring` · ResNet50 at 224, float32; images/s, in brackets the "
+        "ratio to Keras\n\n| what | "
+        + " | ".join(f"batch {count}" for count in SIZES)
+        + " |\n|---|"
+        + "---|" * len(SIZES)
+        + "\n"
+        + "\n".join(lines)
+        + f"\n\nLargest difference of OpenVINO's scores from TensorFlow's: {difference:.1g}.\n",
+        [
+            Figure("OpenVINO ÷ Keras predict, batch 1", f"≥ {FASTER}", f"{ratio:.2f}", ratio >= FASTER),
+            Figure("OpenVINO's scores", f"within {CLOSE:g}", f"{difference:.1g}", difference <= CLOSE),
+        ],
+    )
