@@ -48,7 +48,7 @@ folds() {
   for pair in hannover-nih cxnet-kermany hannover-kermany cxnet-nih; do
     local known=trunk-nih
     [[ $pair == *-nih ]] && known=trunk-kermany
-    train finetune "fold-$1-$pair" "fold-$pair" covid --from "$runs/$known" --set pixels.size=112 "${@:2}"
+    train finetune "fold-$1-$pair" "fold-$pair" "$1" --from "$runs/$known" --set pixels.size=112
     "$bin/cxr" train evaluate "$runs/fold-$1-$pair" > "$runs/fold-$1-$pair/figures.txt"
   done
 }
@@ -95,7 +95,7 @@ lane=a
 export TF_NUM_INTRAOP_THREADS=2
 train finetune covid covid covid --from "$runs/trunk-224"
 settle covid
-train finetune four four four --from "$runs/covid"
+train finetune four four four --from "$runs/trunk-224"
 settle four
 say "the external test"
 for each in covid four; do

@@ -23,9 +23,11 @@ from training.cases import UNKNOWN, Cases, epoch_order, kept_rows, sample_weight
 from training.checkpoint import State, assign, load_state, load_weights, save_state, save_weights, write_whole
 from training.data import plain_batches, training_batches
 from training.freezing import set_trainable
+from training.gate import features_of
 from training.losses import make_loss
 from training.metrics.auc import roc_auc
 from training.recipe import Stage
+from training.regression import fit_head
 from training.run import HISTORY_FILE, Run
 
 Floats = NDArray[np.float32]
@@ -111,6 +113,9 @@ class Fitting:
 
     def _fit_stage(self, state: State, optimizer_arrays: list[NDArray[Any]] | None) -> None:
         stage = self._stages[state.stage]
+        if stage.optimizer == "regression":
+            self._regress(stage, state)
+            return
         optimizer = self._compile(stage)
         if optimizer_arrays is not None:
             assign(optimizer.variables, optimizer_arrays)
@@ -120,9 +125,31 @@ class Fitting:
             is_over = self._fit_epoch(stage, state, optimizer)
         if stage.keep == "best" and state.best_file is not None:
             assign(self._network.variables, load_weights(self._run.checkpoints / state.best_file))
+        self._end_stage(state)
+
+    def _end_stage(self, state: State) -> None:
         state.stage, state.epoch, state.progress, state.best_file = state.stage + 1, 0, type(state.progress)(), None
         save_state(self._run.checkpoints, state, self._network.variables, [])
         self._forget_but(None)
+
+    def _regress(self, stage: Stage, state: State) -> None:
+        """Fit the head at once, on the training images as they are."""
+        train, rows = self._material.train, self._rows
+        truths = train.cases.truths[rows]
+        images = plain_batches(self._material.cache, train.places[rows], truths, batch_size=stage.batch_size)
+        features = features_of(self._network, images)
+        kernel, bias = fit_head(features, truths, self._weights[rows], stage.strength or 1.0)
+        self._network.get_layer("evidence").set_weights([kernel, bias])
+        loss = keras.ops.convert_to_numpy(self._loss(truths, (features @ kernel[0, 0] + bias).astype(np.float32)))
+        figures = {"loss": float(np.mean(loss)), **self._validate(stage)}
+        state.history.append({"stage": stage.name, "epoch": state.total_epochs, "learning_rate": 0.0, **figures})
+        state.total_epochs += 1
+        self._write_history(state)
+        self._end_stage(state)
+
+    def _write_history(self, state: State) -> None:
+        text = pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
+        write_whole(self._run.folder / HISTORY_FILE, text)
 
     def _compile(self, stage: Stage) -> Any:  # noqa: ANN401
         set_trainable(self._network, self._recipe.network.architecture, stage)
@@ -177,9 +204,7 @@ class Fitting:
         state.epoch, state.total_epochs = state.epoch + 1, state.total_epochs + 1
         save_state(self._run.checkpoints, state, self._network.variables, optimizer.variables)
         self._forget_but(state.best_file)
-        write_whole(
-            self._run.folder / HISTORY_FILE, pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
-        )
+        self._write_history(state)
         return verdict.stops or state.epoch >= stage.epochs
 
     def _forget_but(self, best: str | None) -> None:

@@ -179,8 +179,9 @@ class Stage(_Part):
         "auto"  # auto: frozen where the trunk starts from trained weights
     )
     batch_norm_momentum: Annotated[float, Field(ge=0, lt=1)] | None = None  # of its statistics; None: as built, 0.99
-    optimizer: Literal["adam", "adamw"] = "adam"
-    learning_rate: Positive
+    optimizer: Literal["adam", "adamw", "regression"] = "adam"  # regression: a head, at once (training.regression)
+    learning_rate: Positive = 1e-3
+    strength: Positive | None = None  # regression: inverse of the penalty on squares
     weight_decay: Share = 0.0  # adamw
     clip_norm: Positive | None = None
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
@@ -200,6 +201,10 @@ class Stage(_Part):
             raise ValueError("weight_decay: needs optimizer = adamw")
         if bool(self.decay) != (self.schedule == "inverse_time"):
             raise ValueError("decay: needed with schedule = inverse_time, and only there")
+        if (self.strength is not None) != (self.optimizer == "regression"):
+            raise ValueError("strength: needed with optimizer = regression, and only there")
+        if self.optimizer == "regression" and (self.train, self.epochs) != ("head", 1):
+            raise ValueError("optimizer: a regression trains the head alone, in one epoch")
         return self
 
 
@@ -263,6 +268,9 @@ class TrainingRecipe(_Part):
             raise ValueError("weights: nobody publishes any for tiny; accepted are random and run")
         if self.pixels.size < 32:
             raise ValueError("pixels: size is at least 32")
+        is_regression = any(stage.optimizer == "regression" for stage in self.stages)
+        if is_regression and (self.network.head != "evidence" or self.task.from_columns):
+            raise ValueError("optimizer: a regression needs network.head = evidence, and one label per image")
         if self.lung_masks == "manifest" and (self.pixels.borders, self.pixels.contrast) != ("keep", "keep"):
             raise ValueError("lung_masks: a drawn mask knows nothing of pixels.borders or contrast; both are keep")
         if self.mask_model is not None and self.lung_masks != "model":

@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.errors import RunError
+from cxr.errors import RecipeError, RunError
 from training.default_model import FOLDS, manifests, read_films
 from training.fit import Options, finetune, pretrain
 from training.freezing import head_layers, set_trainable
 from training.manifest import write_manifest
+from training.metrics.auc import roc_auc
 from training.network import build
 from training.recipe import load_recipe
+from training.regression import fit_head
 from training.run import Run
 from training.splits import assert_disjoint
 
@@ -139,8 +141,8 @@ def test_the_recipes_run_one_after_the_other(made: dict[str, pd.DataFrame], tmp_
     trunk = go_on("trunk-224", "trunk.csv", trunk)
     with pytest.raises(RunError, match="pixel recipe"):
         go_on("covid", "covid.csv", trunk, "pixels.margin=0.1")
-    covid = go_on("covid", "covid.csv", trunk, "stages.0.images_per_epoch=16")
-    four = go_on("four", "four.csv", covid, "stages.0.images_per_epoch=16")
+    covid = go_on("covid", "covid.csv", trunk)
+    four = go_on("four", "four.csv", covid)
     first, second = (keras.saving.load_model(run.folder / "model.keras", compile=False) for run in (covid, four))
     for layer in first.layers:
         if layer.name not in head_layers(first):  # one trunk, byte for byte
@@ -155,5 +157,27 @@ def test_the_statistics_of_batch_norm_follow_as_fast_as_a_stage_says() -> None:
     stage = load_recipe("default-model-trunk-224").stages[0]
     set_trainable(network, "resnet18", stage)
     assert {layer.momentum for layer in norms} == {stage.batch_norm_momentum} == {0.9}
-    set_trainable(network, "resnet18", load_recipe("default-model-covid").stages[0])
+    set_trainable(network, "resnet18", load_recipe("default-model-conv5").stages[0])
     assert not any(layer.trainable for layer in norms)
+
+
+def test_a_head_by_regression_is_the_layer_that_gives_its_logits() -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(3, [1, 0.1, 5, 2], (200, 4)).astype(np.float32)
+    truths = (features[:, [1]] > 3).astype(np.float32)
+    kernel, bias = fit_head(features, truths, np.ones(200, np.float32), 1.0)
+    assert kernel.shape == (1, 1, 4, 1) and bias.shape == (1,) and kernel.dtype == np.float32
+    logits = features @ kernel[0, 0] + bias
+    assert roc_auc(truths[:, 0] > 0.5, logits[:, 0]) > 0.98
+    weak, _ = fit_head(features, truths, np.ones(200, np.float32), 1e-4)
+    assert np.abs(weak).max() < 0.1 * np.abs(kernel).max()
+    three = np.eye(3, dtype=np.float32)[np.digitize(features[:, 0], (2.5, 3.5))]
+    kernel, bias = fit_head(features, three, np.ones(200, np.float32), 100.0)
+    assert kernel.shape == (1, 1, 4, 3)
+    assert ((features @ kernel[0, 0] + bias).argmax(axis=1) == three.argmax(axis=1)).mean() > 0.95
+
+
+def test_a_regression_is_of_a_head_alone() -> None:
+    for wrong in ("stages.0.train=conv5", "stages.0.epochs=2", "stages.0.optimizer=adam", "network.head=dense"):
+        with pytest.raises(RecipeError):
+            load_recipe("default-model-covid", [wrong])

@@ -16,6 +16,7 @@ from training.toml_file import dump_toml
 
 NAMES = (
     "default-finetune",
+    "default-model-conv5",
     "default-model-covid",
     "default-model-four",
     "default-model-trunk",
