@@ -307,10 +307,12 @@ class WorkerSettings(Section):
         "with the project (DEMONSTRATION MODEL), or untrained, random weights.",
     )
     batch_size: int = Field(8, ge=1, le=256, description="Images that are scored at once, at most.")
-    decode_processes: int = Field(2, ge=1, le=64, description="Processes that decode pixels.")
+    decode_processes: int = Field(
+        0, ge=0, le=64, description="Processes that decode pixels; 0: one for each core that may be used, at most 8."
+    )
     decode_timeout_s: float = Field(60.0, gt=0, description="How long one image may take to decode.")
     max_megapixels: int = Field(64, ge=1, le=1024, description="Largest image, Rows x Columns, that is decoded.")
-    poll_s: float = Field(0.5, gt=0, description="How often an idle worker looks for work.")
+    poll_s: float = Field(0.1, gt=0, description="How often an idle worker looks for work.")
     lease_s: float = Field(120.0, ge=5, description="A worker that is silent for this long loses its jobs.")
     max_attempts: int = Field(3, ge=1, description="Attempts before a job is failed.")
     retry_s: float = Field(30.0, ge=0, description="Wait before the second attempt; doubles with each.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import Select, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from cxr.domain import JobState, ScoredImage
@@ -30,6 +30,7 @@ __all__ = [
     "fail",
     "finish",
     "give_back",
+    "is_any_due",
     "list_jobs",
     "release",
     "release_expired",
@@ -66,12 +67,7 @@ def claim(session: Session, *, worker_id: str, limit: int, now: datetime, lease_
         Oldest first; nobody else gets them while the lease lasts. A job whose object is no longer in
         the spool is failed with ``missing_object`` instead.
     """
-    oldest = (
-        select(Job.id)
-        .where(Job.state == JobState.QUEUED, or_(Job.not_before.is_(None), Job.not_before <= now))
-        .order_by(Job.id)
-        .limit(limit)
-    )
+    oldest = _due(now).order_by(Job.id).limit(limit)
     taken = session.scalars(
         update(Job)
         .where(Job.id.in_(oldest), Job.state == JobState.QUEUED)
@@ -92,6 +88,15 @@ def claim(session: Session, *, worker_id: str, limit: int, now: datetime, lease_
         if job.id not in readable:
             _end_attempt(session, job, code=MISSING_OBJECT, is_last=True, not_before=None, now=now)
     return claimed
+
+
+def is_any_due(session: Session, *, now: datetime) -> bool:
+    """Whether `claim` would find a job; this needs no write transaction, so that an idle worker stops nobody."""
+    return session.scalar(_due(now).limit(1)) is not None
+
+
+def _due(now: datetime) -> Select[int]:
+    return select(Job.id).where(Job.state == JobState.QUEUED, or_(Job.not_before.is_(None), Job.not_before <= now))
 
 
 def renew(

@@ -7,6 +7,7 @@ is idempotent, and ``db.jobs.finish`` refuses a worker that has lost its lease.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from inference.reporter import Reporter
     from inference.shadow import Shadow
     from inference.view_check import Verdict, ViewCheck
+
+_MOST_PROCESSES = 8  # that are started without being asked for: each takes about 150 MiB
 
 log = get_logger(__name__)
 
@@ -166,7 +169,7 @@ class Worker:
         with Preparer(
             package.manifest.recipe,
             *(() if self._view is None else (self._view.recipe,)),
-            processes=self._settings.decode_processes,
+            processes=self._settings.decode_processes or min(_MOST_PROCESSES, len(os.sched_getaffinity(0))),
             timeout_s=self._settings.decode_timeout_s,
             max_megapixels=self._settings.max_megapixels,
         ) as preparer:
@@ -189,14 +192,18 @@ class Worker:
 
     def _claim(self, preparer: Preparer) -> list[Prepared]:
         """Claim a batch and hand its files to the processes that decode."""
-        with self._stages.timing("claim"), self._database.begin() as session:
-            claimed = jobs.claim(
-                session,
-                worker_id=self._worker_id,
-                limit=self._settings.batch_size,
-                now=self._clock(),
-                lease_s=self._settings.lease_s,
-            )
+        with self._stages.timing("claim"):
+            with self._database.read() as session:
+                if not jobs.is_any_due(session, now=self._clock()):
+                    return []
+            with self._database.begin() as session:
+                claimed = jobs.claim(
+                    session,
+                    worker_id=self._worker_id,
+                    limit=self._settings.batch_size,
+                    now=self._clock(),
+                    lease_s=self._settings.lease_s,
+                )
         self._in_flight.add(job.id for job in claimed)
         return [Prepared(job, preparer.submit(self._spool.path(job.spool_name))) for job in claimed]
 

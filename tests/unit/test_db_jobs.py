@@ -485,3 +485,23 @@ def test_what_a_person_released_says_so_when_it_is_claimed(
     with audit_database.begin() as session:
         claimed = {job.id: job.is_released for job in _claim(session, noon)}
     assert claimed == {job_id: True, other: False}
+
+
+def test_something_is_due_exactly_when_a_claim_finds_it(
+    audit_database: Database, receive: Callable[..., int], noon: datetime
+) -> None:
+    def is_due(at: datetime) -> bool:
+        with audit_database.read() as session:
+            return jobs.is_any_due(session, now=at)
+
+    assert not is_due(noon)
+    receive(1, initial_state=JobState.HELD)
+    assert not is_due(noon)
+    receive(2)
+    assert is_due(noon)
+    with audit_database.begin() as session:
+        (job,) = _claim(session, noon)
+        assert not jobs.is_any_due(session, now=noon)
+        jobs.fail(session, job.id, worker_id="w1", code="decoder", retryable=True, max_attempts=3, retry_s=60, now=noon)
+    assert not is_due(noon + timedelta(seconds=59))
+    assert is_due(noon + timedelta(seconds=61))
