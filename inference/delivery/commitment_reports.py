@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from db.engine import Database
     from db.spool import Spool
 
+NO_ADDRESS = "no_address"  # why a request is given up
 _SUCCESS = 0x0000
 _AT_ONCE = 16  # requests that are claimed together
 _TIMEOUT_S = 30.0
@@ -86,7 +87,7 @@ class CommitmentReports:
         for each in claimed:
             address = self._address(each.peer_ae_title)
             if address is None:
-                self._give_up(each, "no_address", now)
+                self._give_up(each, NO_ADDRESS, now)
             else:
                 self._report(each, address, now)
         return len(claimed)

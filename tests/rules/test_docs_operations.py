@@ -17,8 +17,10 @@ import typer.main
 from app.cli import app
 from cxr import errors
 from cxr.projection import PIXEL_REASONS, REASONS
+from db.identifiers import FORGOTTEN
 from db.jobs import MISSING_OBJECT
 from db.retention import PURGED
+from inference.delivery.commitment_reports import NO_ADDRESS
 from listener.admission import Rejection
 
 PACKAGES = ("app", "config", "cxr", "db", "inference", "listener", "training")
@@ -39,15 +41,15 @@ def tree_of(error: type[errors.CxrError]) -> Iterator[type[errors.CxrError]]:
 def test_every_error_code_is_explained(operations: Any) -> None:
     rows = {row[0].strip("`"): row for row in operations.tables["Codes of errors"]}
     tree = {error.code: error for error in tree_of(errors.CxrError) if error.__module__ == errors.__name__}
-    # Codes without a class: a job's or delivery's lost file, and a file of the command line.
-    assert set(rows) == set(tree) | {MISSING_OBJECT, "unreadable_file"}
+    # Codes without a class: a lost file, a forgotten patient, a peer without address, a file of the command line.
+    assert set(rows) == set(tree) | {MISSING_OBJECT, FORGOTTEN, NO_ADDRESS, "unreadable_file"}
     for code, error in tree.items():
         if code != errors.CxrError.code:  # the worker tries once more after a fault that nobody foresaw
             assert (rows[code][1] == "yes") is error.retryable, code
 
 
 def test_every_reason_is_explained(operations: Any) -> None:
-    assert set(operations.column("Reasons")) == {*REASONS, *PIXEL_REASONS, PURGED, "not_dicom"}
+    assert set(operations.column("Reasons")) == {*REASONS, *PIXEL_REASONS, PURGED, FORGOTTEN, "not_dicom"}
 
 
 def test_every_fault_of_the_check_is_explained(operations: Any, root: Path) -> None:
