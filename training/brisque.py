@@ -93,16 +93,15 @@ def _normalised(grey: Floats) -> Floats:
 
 def _asymmetric_gaussian(values: Any) -> list[float]:  # noqa: ANN401 (an array)
     """Fit shape, mean, and left and right variance of an asymmetric generalised Gaussian, by moments."""
-    left, right = (
-        float((part**2).mean()) if part.size else np.nan for part in (values[values < 0], values[values >= 0])
-    )
+    # Without a value on one side the mean is not a number, and neither is what follows from it.
+    left, right = (np.sum(part**2) / np.float64(part.size) for part in (values[values < 0], values[values >= 0]))
     ratio = np.sqrt(left / right)
     moments = np.abs(values).mean() ** 2 / (values**2).mean()
     wanted = moments * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
     shape = float(np.interp(wanted, _moments_of_shapes(), _SHAPES)) if np.isfinite(wanted) else np.nan
     spread = np.sqrt(gamma(1 / shape) / gamma(3 / shape))
     middle = (np.sqrt(right) - np.sqrt(left)) * spread * gamma(2 / shape) / gamma(1 / shape)
-    return [shape, float(middle), left, right]
+    return [shape, float(middle), float(left), float(right)]
 
 
 @cache

@@ -58,9 +58,8 @@ def test_without_contrast_there_is_no_score() -> None:
 def test_pictures_are_left_out_and_named(tmp_path: Path, draw_cases: Callable[..., Path]) -> None:
     manifest = draw_cases(tmp_path / "drawn", 32)
     unnatural = sorted(range(32), key=lambda number: number % 8)[:8]
-    for number in unnatural:  # four flat halves: no photograph
-        picture = np.full((80, 70), 40, np.uint8)
-        picture[:, 35:] = 90 + number
+    for number in unnatural:  # an even ramp: no photograph
+        picture = np.tile(np.linspace(number, 250, 70).astype(np.uint8), (80, 1))
         cv2.imwrite(str(tmp_path / "drawn" / f"image{number}.png"), picture)
     overrides = [
         "weights={source='random'}", "network={architecture='tiny'}", "pixels.size=64", "stages.1.epochs=1",
