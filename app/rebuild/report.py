@@ -135,16 +135,18 @@ def _gates(gates: Sequence[GateResult]) -> Iterator[str]:
 
 
 def _next(report: Report, failed: Sequence[str]) -> Iterator[str]:
-    folder = report.package.folder
+    folder = report.package.folder.absolute()
     yield "## What next\n"
     yield "```sh"
     yield f"cxr model gates {folder}"
     yield f'cxr model shadow {folder} --reason "beside the one in service"'
-    accepted = "".join(f" --accept-gate {name}" for name in failed)
-    yield f'cxr model promote {folder} --reason "TEXT"{accepted}'
+    yield f'cxr model promote {folder} --reason "TEXT"'
     yield "```"
     if failed:
-        yield "\nWith an accepted gate it goes into service as a DEMONSTRATION MODEL, and says so in every result."
+        yield (
+            f"\nAs it stands its promotion is refused. `--accept-gate NAME` for each of {', '.join(failed)} puts it "
+            "into service as a DEMONSTRATION MODEL, which says so in every result."
+        )
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

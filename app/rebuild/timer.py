@@ -73,20 +73,29 @@ class RebuildTimer:
 
     def stop(self) -> None:
         """End the child; the service's next start goes on with what it was doing, and this costs no attempt."""
-        if self._child is None or self._child.poll() is not None:
+        child = self._child
+        if child is None or child.poll() is not None:
+            self._let_go()
             return
-        self._child.terminate()
+        child.terminate()
         try:
-            self._child.wait(PATIENCE_S)
+            child.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+            child.kill()
+            child.wait()
+        self._let_go()
         with suppress(CxrError), self._database.begin() as session:
             under_way = rebuilds.running(session)
             if under_way is not None and under_way.attempts:
                 rebuilds.count_attempt(session, under_way.id, by=-1)
 
+    def _let_go(self) -> None:
+        """Close the pipe to a child that has ended."""
+        if self._child is not None and self._child.stdin is not None:
+            self._child.stdin.close()
+
     def _start(self, *options: str) -> None:
+        self._let_go()
         command = [sys.executable, "-P", "-m", "app", *self._arguments, "rebuild", *options, "--with-parent"]
         # Its standard input is a pipe that ends when we do, however that comes.
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE)
