@@ -7,7 +7,7 @@ FILMS ?= ../shared/data/images.csv
 RUNS ?= runs/default-model
 DEBIAN_PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java sqlite3
 
-.PHONY: default-model train-demo run install test test-long soak check format docs lock peers bench wheel clean
+.PHONY: default-model train-demo run install test test-long soak sbom check format docs lock peers bench wheel clean
 
 run: install ## Start the service with its defaults: SQLite, loopback, ./var
 	$(BIN)/cxr serve
@@ -50,7 +50,7 @@ docs: install ## Write the pages and tables of docs/ that come from the code
 	$(BIN)/python docs/generate.py
 
 lock: ## Renew locks/ (needs uv); hashes of every file, no index host
-	for set in "build --group build" "listener pyproject.toml" "worker pyproject.toml --extra worker --extra train" \
+	for set in "build --group build" "bench --group bench" "listener pyproject.toml" "worker pyproject.toml --extra worker --extra train" \
 	           "gpu pyproject.toml --extra worker --extra train --extra gpu" \
 	           "dev pyproject.toml --extra worker --extra train --group dev"; do \
 	  read -r name what <<<"$$set"; \
@@ -61,11 +61,25 @@ lock: ## Renew locks/ (needs uv); hashes of every file, no index host
 default-model: install ## Train the default model from the shared films, FILMS=.../images.csv; goes on where it was stopped
 	BIN=$(BIN) configs/default-model.sh $(FILMS) $(RUNS)
 
+sbom: install ## Write what each image holds (CycloneDX, from its lock) and the licences of it into dist/
+	mkdir -p dist
+	for name in listener worker gpu; do \
+	  $(BIN)/cyclonedx-py requirements locks/$$name.txt --pyproject pyproject.toml --mc-type application \
+	    --output-reproducible --no-validate --of JSON --output-file dist/sbom-$$name.cdx.json || exit 1; \
+	done
+	$(BIN)/pip-licenses --from=mixed --with-urls --format=markdown --output-file dist/licences.md \
+	  --packages $$(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/\1/p' locks/worker.txt)
+
 wheel: install ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
-bench: install ## Measure; numbers go into bench/README.md by hand
+bench: install $(VENV)/bench-site/.installed ## Measure; numbers go into bench/README.md by hand
 	$(BIN)/python bench/run.py
+
+# The decoders that pydicom recommends: what ours are measured against, out of sight of everything else.
+$(VENV)/bench-site/.installed: locks/bench.txt
+	$(BIN)/python -m pip install --quiet --no-input --require-hashes --no-deps --upgrade --target $(@D) --requirement $<
+	touch $@
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
