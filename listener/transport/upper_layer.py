@@ -39,6 +39,8 @@ class _StateMachine(StateMachine):
     """Wakes the association's thread where pynetdicom lets it poll."""
 
     def do_action(self, event: str) -> None:
+        if (event, self.current_state) == ("Evt18", "Sta2"):
+            event = "Evt19"  # no A-ASSOCIATE-RQ in time: an A-ABORT before the end, which AA-2 would not send
         super().do_action(event)
         if event in {"Evt12", "Evt15", "Evt17", "Evt18"}:  # release, abort, closed, timed out
             if self.current_state == "Sta1":

@@ -1,7 +1,7 @@
 """A listener of its own process under attack, and what must be true of it afterwards.
 
 Every case is drawn from a seed and a number: the same two give the same bytes. A failure names them;
-``HOSTILE_SEED`` and ``HOSTILE_FIRST`` run one range again.
+``HOSTILE_SEED``, ``HOSTILE_FIRST`` and ``HOSTILE_COUNT`` in the environment run one range, or one case, again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from pynetdicom import AE
 
 SEED = int(os.environ.get("HOSTILE_SEED", "20261121"))
 FIRST = int(os.environ.get("HOSTILE_FIRST", "0"))
+COUNT = int(os.environ.get("HOSTILE_COUNT", "0"))
 
 MEMORY_BOUND_MIB = 512
 """What docs/reliability.md says that the listener stays below with its default limits, whatever peers send."""
@@ -277,7 +278,7 @@ def wire() -> Any:
         fragment=fragment,
         store_messages=store_messages,
         numbered=numbered,
-        first=FIRST,
+        numbers=lambda count: range(FIRST, FIRST + (COUNT or count)),
         seed=SEED,
         echoes=echoes,
     )

@@ -307,7 +307,7 @@ def test_whatever_a_peer_says_it_gets_an_answer_and_nobody_else_is_harmed(
     )
     before, files, threads = listener.around(), listener.open_files(), listener.threads()
     streams = Streams(wire)
-    numbers = range(wire.first, wire.first + count)
+    numbers = wire.numbers(count)
     kinds: Counter[str] = Counter()
     untold, unended = [], []
 
@@ -321,7 +321,7 @@ def test_whatever_a_peer_says_it_gets_an_answer_and_nobody_else_is_harmed(
 
     with ThreadPoolExecutor(PEERS_AT_ONCE) as peers:
         list(peers.map(one, numbers))
-    print(f"seed {wire.seed}: {count} streams, {len(kinds)} kinds, peak {listener.peak_mib():.0f} MiB")
+    print(f"seed {wire.seed}: {len(numbers)} streams, {len(kinds)} kinds, peak {listener.peak_mib():.0f} MiB")
     assert listener.is_alive(), f"the listener died; seed {wire.seed}"
     assert not unended, f"seed {wire.seed}, connections that were never ended: {sorted(unended)[:10]}"
     assert not untold, f"seed {wire.seed}, {len(untold)} peers that were told nothing: {sorted(untold)[:10]}"
