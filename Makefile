@@ -7,7 +7,7 @@ FILMS ?= ../shared/data/images.csv
 RUNS ?= runs/default-model
 DEBIAN_PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java sqlite3
 
-.PHONY: default-model train-demo run install test test-long soak sbom check format docs lock peers bench wheel clean
+.PHONY: default-model view-model train-demo run install test test-long soak sbom check format docs lock peers bench wheel clean
 
 run: install ## Start the service with its defaults: SQLite, loopback, ./var
 	$(BIN)/cxr serve
@@ -60,6 +60,10 @@ lock: ## Renew locks/ (needs uv); hashes of every file, no index host
 
 default-model: install ## Train the default model from the shared films, FILMS=.../images.csv; goes on where it was stopped
 	BIN=$(BIN) configs/default-model.sh $(FILMS) $(RUNS)
+
+view-model: install ## Train the view model from the shared films and DICOM files, beside FILMS
+	$(BIN)/python -m training.default_view $(dir $(FILMS)) runs/view/manifest.csv
+	$(BIN)/cxr train view runs/view/manifest.csv -o runs/view/run --cache runs/view/cache --note configs/view-note.md
 
 sbom: install ## Write what each image holds (CycloneDX, from its lock) and the licences of it into dist/
 	mkdir -p dist
