@@ -133,7 +133,7 @@ def besieged(
             )
         made = Besieged(folder, port, metrics_port, process)
         started.append(made)
-        wait_for(lambda: not made.is_alive() or echoes(port), "cxr listen answers")
+        wait_for(lambda: not made.is_alive() or echoes(port), "cxr listen answers", 180)
         assert made.is_alive(), (folder / "listen.log").read_text()
         return made
 
