@@ -15,6 +15,7 @@ COPY cxr cxr
 COPY db db
 COPY inference inference
 COPY listener listener
+COPY models models
 COPY training training
 RUN python -m build --wheel --no-isolation --outdir /wheel
 
