@@ -260,6 +260,41 @@ def test_destination_that_hangs_holds_up_no_other(
     assert outbox.rows("hanging")[0].state is DeliveryState.SENT
 
 
+def test_a_bad_day_of_a_pacs_ends_in_one_object(
+    outbox: Any, sender_to: Any, peer_factory: Any, free_port: Callable[[], int]
+) -> None:
+    """Down, cut off in mid-association, full, busy, at last taken with a warning; each wait longer than the last."""
+    outbox.add()
+    port = free_port()
+    sender = sender_to(f"PEER@127.0.0.1:{port}")
+    now, seen = NOON, []
+
+    def deliver() -> None:
+        nonlocal now
+        sender.deliver_due(now)
+        row = outbox.row()
+        seen.append((row.state, row.error_code, row.status, row.due_at and (row.due_at - now).total_seconds()))
+        now = row.due_at or now
+
+    deliver()
+    peer = peer_factory(port=port, answers=(0xA700, 0xA700, 0xA701, 0xB000))  # the first one is cut off
+    peer.behave = lambda event: event.assoc.abort()
+    deliver()
+    peer.behave = None
+    for _ in range(3):
+        deliver()
+    pending = DeliveryState.PENDING
+    assert seen == [
+        (pending, "peer_unreachable", None, 10),
+        (pending, "peer_unreachable", None, 20),
+        (pending, "peer_busy", 0xA700, 40),
+        (pending, "peer_busy", 0xA701, 80),
+        (DeliveryState.SENT, None, 0xB000, None),
+    ]
+    assert sender.deliver_due(after(days=1)) == 0
+    assert len({str(report.SOPInstanceUID) for report in peer.received}) == 1
+
+
 def test_running_sender_delivers_what_is_added_while_it_waits(
     outbox: Any, sender_to: Any, peer_factory: Any, wait_for: Any
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,8 +15,8 @@ import pytest
 from pydicom.uid import Comprehensive3DSRStorage
 
 from app.timers import Timers
-from config.settings import Settings, load_settings
-from db import images, jobs
+from config.settings import DestinationSettings, Settings, load_settings
+from db import deliveries, images, jobs
 from db.audit import EventKind
 from db.backup import list_backups
 from db.engine import Database, open_database
@@ -97,6 +98,78 @@ def test_one_of_two_holds_and_the_other_takes_over(start: Callable[[str], Timers
     wait_for(lambda: second.is_holder, "the second takes over", 20)
 
 
+def _report(
+    database: Database,
+    spool: Spool,
+    make_receipt: Any,
+    make_scored: Any,
+    synthetic_xray: Any,
+    seed: int,
+    destinations: list[str],
+) -> None:
+    """Take an image through its states up to a report for these destinations."""
+    buffer = io.BytesIO()
+    synthetic_xray(seed=seed).save_as(buffer, enforce_file_format=True)
+    report = ReportRecord(
+        kind="sr",
+        sop_class_uid=Comprehensive3DSRStorage,
+        sop_instance_uid=f"2.25.1{seed}",
+        series_instance_uid=f"2.25.2{seed}",
+        spool_name=spool.write(buffer.getvalue(), suffix=".dcm"),
+        content_digest="ab" * 32,
+        created_at=now(),
+    )
+    with database.begin() as session:
+        images.receive(session, make_receipt(seed, received_at=now()), now=now())
+    with database.begin() as session:
+        (job,) = jobs.claim(session, worker_id="w", limit=1, now=now(), lease_s=60)
+        jobs.finish(
+            session,
+            job.id,
+            worker_id="w",
+            scored=make_scored(covid19=0.5),
+            reports=[report],
+            destinations=destinations,
+            now=now(),
+        )
+
+
+@pytest.fixture
+def hanging(settings: Settings) -> Iterator[None]:
+    """A first destination that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"PEER@127.0.0.1:{silent.getsockname()[1]}"
+        first = DestinationSettings(name="hanging", kind="dicom", address=address, timeout_s=120)
+        object.__setattr__(settings, "destinations", (first, *settings.destinations))
+        yield
+        silent.close()
+
+
+def test_a_destination_that_hangs_holds_up_no_other_and_no_timer(
+    hanging: None,
+    start: Callable[[str], Timers],
+    settings: Settings,
+    database: Database,
+    spool: Spool,
+    make_receipt: Any,
+    make_scored: Any,
+    wait_for: Any,
+    tmp_path: Path,
+    synthetic_xray: Any,
+) -> None:
+    timers = start("a")
+    for seed in range(3):
+        _report(database, spool, make_receipt, make_scored, synthetic_xray, seed, ["hanging", "out"])
+        timers.wake_delivery()
+        wait_for(lambda: len(list((tmp_path / "out").rglob("*.dcm"))) == seed + 1, "the other has the report", 30)  # noqa: B023
+    with database.read() as session:
+        states = {row.state.value for row in deliveries.list_deliveries(session, destination="hanging")}
+    assert states == {"pending"}
+    before = settings.snapshot_path.stat().st_mtime if settings.snapshot_path.exists() else 0.0
+    _report(database, spool, make_receipt, make_scored, synthetic_xray, 9, ["out"])
+    wait_for(lambda: settings.snapshot_path.stat().st_mtime > before, "the timers go on", 30)
+
+
 def test_report_is_delivered_when_woken(
     start: Callable[[str], Timers],
     settings: Settings,
@@ -109,30 +182,7 @@ def test_report_is_delivered_when_woken(
     synthetic_xray: Any,
 ) -> None:
     timers = start("a")
-    buffer = io.BytesIO()
-    synthetic_xray().save_as(buffer, enforce_file_format=True)
-    report = ReportRecord(
-        kind="sr",
-        sop_class_uid=Comprehensive3DSRStorage,
-        sop_instance_uid="2.25.1",
-        series_instance_uid="2.25.2",
-        spool_name=spool.write(buffer.getvalue(), suffix=".dcm"),
-        content_digest="ab" * 32,
-        created_at=now(),
-    )
-    with database.begin() as session:
-        images.receive(session, make_receipt(received_at=now()), now=now())
-    with database.begin() as session:
-        (job,) = jobs.claim(session, worker_id="w", limit=1, now=now(), lease_s=60)
-        jobs.finish(
-            session,
-            job.id,
-            worker_id="w",
-            scored=make_scored(covid19=0.5),
-            reports=[report],
-            destinations=["out"],
-            now=now(),
-        )
+    _report(database, spool, make_receipt, make_scored, synthetic_xray, 0, ["out"])
     timers.wake_delivery()
     wait_for(lambda: list((tmp_path / "out").rglob("*.dcm")), "the report lies in the folder", 30)
 
