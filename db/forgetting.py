@@ -140,10 +140,7 @@ def forget(session: Session, spool: Spool | None, image_id: int, *, now: datetim
         report.sop_instance_uid = f"{FORGOTTEN}.{report.id}"
         report.series_instance_uid = report.content_digest = FORGOTTEN
     _remove(spool, image.spool_name)
-    session.execute(
-        delete(CommitmentItem).where(CommitmentItem.sop_instance_uid == image.sop_instance_uid),
-        execution_options={"synchronize_session": False},
-    )
+    _forget_question(session, image.sop_instance_uid)
     session.execute(
         delete(Custody).where(Custody.image_id == image_id), execution_options={"synchronize_session": False}
     )
@@ -244,6 +241,14 @@ def _end_deliveries(session: Session, report_id: int, *, now: datetime) -> None:
         update(Delivery).where(Delivery.report_id == report_id).values(delivered_sop_instance_uid=None),
         execution_options={"synchronize_session": False},
     )
+
+
+def _forget_question(session: Session, sop_instance_uid: str) -> None:
+    """Drop what a peer asked about the image and has no answer to yet: it stands there as the peer wrote it."""
+    identifiers = of_session(session)
+    for item in session.scalars(select(CommitmentItem)).all():
+        if identifiers.is_same("uid", sop_instance_uid, item.sop_instance_uid):
+            session.delete(item)
 
 
 def _remove(spool: Spool | None, spool_name: str | None) -> None:

@@ -17,9 +17,10 @@ from sqlalchemy import func, select
 
 from cxr.domain import DeliveryState, JobState, View
 from cxr.errors import LeaseLost
-from db import checking, erasing, forgetting, jobs
+from db import checking, commitments, erasing, forgetting, jobs
 from db.audit import AUDIT_KEY
 from db.backup import backup, list_backups
+from db.commitments import Reference
 from db.engine import Database
 from db.forgetting import Whom, find
 from db.identifiers import Identifiers
@@ -191,7 +192,7 @@ def test_a_study_alone_is_forgotten(audit_site: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["pseudonym", "none"])
 def test_a_patient_is_found_whatever_form_is_stored(
-    audit_site: Any, kind: Any, tmp_path: Path, synthetic_xray: Callable[..., Dataset]
+    audit_site: Any, kind: Any, tmp_path: Path, synthetic_xray: Callable[..., Dataset], uid_of: Callable[[int], str]
 ) -> None:
     identifiers = Identifiers(kind, bytes(range(32)))
     site, key = audit_site, key_of(audit_site)
@@ -200,8 +201,15 @@ def test_a_patient_is_found_whatever_form_is_stored(
     for seed, patient in ((1, CANARY), (2, "OTHER")):
         received = site.receive(seed, patient_id=patient)
         synthetic_xray(seed=seed, PatientID=patient).save_as(site.pixels(received), enforce_file_format=True)
+    asked = [Reference(sop_class_uid="1.2.840.10008.5.1.4.1.1.1", sop_instance_uid=uid_of(seed)) for seed in (1, 2)]
+    with site.database.begin() as session:
+        commitments.request(
+            session, peer_ae_title="PACS", transaction_uid="1.2", references=asked, due_at=site.now, now=site.now
+        )
     forget(site)
     assert holding(tmp_path) == []
+    assert holding(tmp_path, uid_of(1).encode()) == []
+    assert holding(tmp_path, uid_of(2).encode()) != []  # its question still waits for an answer
     with site.database.read() as session:
         assert session.get_one(Identity, 1).kind == "forgotten"
         assert session.get_one(Identity, 2).kind == kind
