@@ -78,6 +78,20 @@ def require_peer() -> Callable[[str], str]:
     return find
 
 
+@pytest.fixture(scope="session")
+def bad_disk_library(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build what lets the system calls of a process fail that preloads it: tests/data/bad_disk.c."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        if os.environ.get("CXR_REQUIRE_PEERS") == "1":
+            pytest.fail("there is no C compiler to build the failing disk with")
+        pytest.skip("there is no C compiler to build the failing disk with")
+    library = tmp_path_factory.mktemp("bad_disk") / "bad_disk.so"
+    source = root / "tests" / "data" / "bad_disk.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -7,7 +7,6 @@ Real file systems are in test_listener_disk.py.
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -43,19 +42,6 @@ class BadDisk:
 
     def is_sound_again(self) -> None:
         self.fault.unlink()
-
-
-@pytest.fixture(scope="session")
-def bad_disk_library(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        if os.environ.get("CXR_REQUIRE_PEERS") == "1":
-            pytest.fail("there is no C compiler to build the failing disk with")
-        pytest.skip("there is no C compiler to build the failing disk with")
-    library = tmp_path_factory.mktemp("bad_disk") / "bad_disk.so"
-    source = root / "tests" / "data" / "bad_disk.c"
-    subprocess.run([compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, source, "-ldl"], check=True)
-    return library
 
 
 @pytest.fixture

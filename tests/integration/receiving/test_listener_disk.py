@@ -66,13 +66,14 @@ def test_a_write_that_the_system_refuses_is_a700(
         process.wait(timeout=30)
 
 
+@pytest.mark.parametrize("floor_mib", [0, 8])
 def test_a_full_file_system_is_a700_and_room_helps(
-    make_settings: Any, scu: Any, echoes: Any, synthetic_xray: Xray, wait_for: Any, tmp_path: Path
+    make_settings: Any, scu: Any, echoes: Any, synthetic_xray: Xray, wait_for: Any, tmp_path: Path, floor_mib: int
 ) -> None:
-    """ENOSPC of a real file system: a tmpfs of 24 MiB in a mount namespace of its own."""
+    """A real file system: a tmpfs of 24 MiB in a mount namespace of its own; ENOSPC, or the floor before it."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], check=False).returncode != 0:
         pytest.skip("no right to mount a file system of our own (unshare -m)")
-    settings = make_settings(min_free_mib=0)
+    settings = make_settings(min_free_mib=floor_mib)
     settings.data_dir.mkdir()
     mounted = f'mount -t tmpfs -o size=24m none {settings.data_dir} && exec "$@"'
     command = ["unshare", "-m", "sh", "-c", mounted, "sh", sys.executable, "-P", "-m", "app"]
@@ -87,6 +88,7 @@ def test_a_full_file_system_is_a700_and_room_helps(
             assert statuses[:2] == [0x0000, 0x0000]
             assert statuses[-1] == 0xA700
             assert list((inside / "spool" / "incoming").iterdir()) == []
+            assert shutil.disk_usage(inside).free >= (floor_mib - 6) * 1024 * 1024, "one object below the floor at most"
             assert len(list((inside / "spool" / "objects").rglob("*.dcm"))) == statuses.count(0x0000)
             next((inside / "spool" / "objects").rglob("*.dcm")).unlink()
             assert peer.store_dataset(synthetic_xray(rows=2000, columns=1500, seed=7)) == 0x0000
