@@ -20,7 +20,7 @@ from config.context import CommandContext
 from config.logs import configure, get_logger
 from config.native_logs import quiet_tensorflow
 from config.settings import Settings
-from cxr.errors import PackageError
+from cxr.errors import DatabaseUnavailable, PackageError, SpoolFull
 
 if TYPE_CHECKING:
     from cxr.package import ModelPackage
@@ -133,6 +133,9 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
             except PackageError as error:
                 # Delivery and retention go on; `cxr model promote` or `rollback` heals it without a restart.
                 log.exception("package_not_served", code=error.code)
+                stop.wait(PACKAGE_RETRY_S)
+            except (DatabaseUnavailable, SpoolFull) as error:
+                log.warning("storage_refused", code=error.code)
                 stop.wait(PACKAGE_RETRY_S)
     return stages
 
