@@ -124,7 +124,7 @@ class Role:
 def listener_lives(chance: random.Random, count: int, *, named: float) -> list[tuple[float, str | None]]:
     """Lives of a listener, from when it accepts; a part of them ends at a named step."""
     steps = [f"{chance.choice(LISTENER_STEPS)}@{chance.randint(1, 9)}" for _ in range(count)]
-    return [(chance.uniform(0.1, 2.0), step if chance.random() < named else None) for step in steps]
+    return [(20.0, step) if chance.random() < named else (chance.uniform(0.1, 2.0), None) for step in steps]
 
 
 def worker_lives(
@@ -260,7 +260,7 @@ def report(name: str, seed: int, facts: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("listener_kills", "worker_kills", "longest_s", "images"),
     [
-        pytest.param(16, 4, 12.0, 40, id="20", marks=pytest.mark.timeout(900)),
+        pytest.param(16, 4, 30.0, 40, id="20", marks=pytest.mark.timeout(900)),
         pytest.param(150, 50, 50.0, 600, id="200", marks=[pytest.mark.soak, pytest.mark.timeout(5400)]),
     ],
 )
