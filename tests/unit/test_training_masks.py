@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ from inference.golden import golden_difference
 from inference.graph_file import check_graph_file
 from inference.model import Model
 from inference.registry import Registry
+from training.blanked_package import audit_package
 from training.cache import build_cache
 from training.cli import app
 from training.fit import Options, finetune, pretrain
@@ -42,6 +43,7 @@ from training.metrics.overlap import dice, iou, mean_with_interval
 from training.packaging import package_run
 from training.recipe import load_recipe
 from training.run import open_run
+from training.self_audit import lungs_at
 from training.unet import build_unet
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -287,6 +289,26 @@ def test_what_does_not_fit_is_told_before_anything_is_written(
         finetune(tuned, chests, tmp_path / "tuned", start=masked_run, now=NOW, options=options)
     with pytest.raises(RunError, match="cxr train masks"):
         open_mask_model(tmp_path)
+
+
+def test_the_audit_paints_lungs_over_where_a_mask_says(
+    tiny_package: Callable[..., ModelPackage], chests: Path, mask_model: MaskModel
+) -> None:
+    cases, package = read(chests).head(16), tiny_package().folder
+    nowhere = cases.assign(mask_path="")
+    drawn, found, box = (
+        audit_package(package, cases)[0],
+        audit_package(package, nowhere, mask_model=mask_model.folder)[0],
+        audit_package(package, nowhere)[0],
+    )
+    assert [each.masks for each in (drawn, found, box)] == [16, 16, 0]
+    assert drawn.whole == found.whole == box.whole
+    path, mask = cases["path"][0], cases["mask_path"][0]
+    by_hand, by_model = (lungs_at(path, mask, PIXELS, lungs) for lungs in (None, lungs_with(mask_model)))
+    assert by_hand is not None
+    assert by_model is not None
+    assert 0.85 < dice(by_model, by_hand) < 1
+    assert lungs_at(path, "", PIXELS, None) is None
 
 
 def test_a_mask_model_of_another_size_will_do(mask_model: MaskModel) -> None:
