@@ -99,7 +99,7 @@ class _Material:
         return cls(cases, cache, rows, drawn)
 
     def image(self, place: int) -> Floats:
-        """Give one image, float32 (96, 96, 1)."""
+        """Give one image, float32 (64, 64, 1)."""
         if self.rows[place] >= 0:
             return self.cache.image(int(self.rows[place]))
         return self.drawn[place - len(self.rows)][:, :, np.newaxis]
@@ -140,7 +140,7 @@ def train_view(manifest: Path, folder: Path, *, now: datetime, options: ViewOpti
     cache = build_cache(rows, RECIPE, cache_folder, processes=wanted.processes, progress=wanted.progress)
     cases = choose(rows[rows["image_id"].isin(list(cache.rows_by_id))], synthetic=wanted.synthetic)
     material = _Material.of(cases, cache, _close_ups(rows, cases, cache_folder, wanted), wanted.seed)
-    with computing(Compute(devices="cpu"), wanted.seed) as strategy, strategy.scope():
+    with computing(Compute(devices="cpu"), wanted.seed):
         left_out, fold, count = _cross_validate(material, wanted)
         network = _fit(material, ~cases.is_test, wanted, "Fitting the view model")
         tested = np.flatnonzero(cases.is_test)

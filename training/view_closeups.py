@@ -57,7 +57,7 @@ def close_ups(
     Returns
     -------
     list
-        float32 (96, 96) in [0, 1].
+        float32 (64, 64) in [0, 1].
     """
     if not count or films.empty:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import urllib.request
@@ -19,7 +20,7 @@ from blake3 import blake3
 from pydicom.dataset import Dataset
 
 from app.metrics import serve_metrics
-from config.settings import DestinationSettings, WorkerSettings
+from config.settings import DestinationSettings, ViewSettings, WorkerSettings
 from cxr.domain import JobState, PackageStatus
 from cxr.errors import SettingsError
 from cxr.header import open_dataset, read_header
@@ -30,6 +31,7 @@ from cxr.projection import decide_view
 from db import images, jobs
 from db.engine import Database
 from db.records import Receipt
+from db.replay import differing_rows
 from db.results import ResultFilter, list_results
 from db.spool import Spool
 from inference.decoding import Preparer
@@ -38,6 +40,7 @@ from inference.model import Model
 from inference.registry import Registry
 from inference.report import ReportOptions
 from inference.reporter import Reporter
+from inference.view_check import ViewCheck
 from inference.worker import Prepared, Worker
 
 PACS = DestinationSettings(name="pacs", kind="folder", address="/nowhere")
@@ -85,7 +88,14 @@ class Bench:
         self.registry.promote(fingerprint, now=now(), actor="tests", reason="tests", accept={TRAINED: "tests"})
         return fingerprint
 
-    def worker(self, *, deliver_untrained: bool = False, worker_id: str = "tests:1", **settings: Any) -> Worker:
+    def worker(
+        self,
+        *,
+        deliver_untrained: bool = False,
+        worker_id: str = "tests:1",
+        view: ViewSettings | None = None,
+        **settings: Any,
+    ) -> Worker:
         def load(package: Any) -> Model:
             self.loaded.append(package.fingerprint)
             return Model.load(package, device="cpu")
@@ -107,6 +117,7 @@ class Bench:
             load_model=load,
             worker_id=worker_id,
             clock=now,
+            load_view=lambda: None if view is None else ViewCheck.load(view, load),
         )
 
     def states(self) -> dict[int, tuple[str, str | None]]:
@@ -457,3 +468,74 @@ def test_metrics_count_the_queues(bench: Bench, synthetic_xray: Any, free_port: 
     assert 'cxr_jobs{state="failed"} 0.0' in lines
     assert 'cxr_deliveries{state="dead"} 0.0' in lines
     assert any(line.startswith("cxr_spool_free_mib ") for line in lines)
+
+
+def _job(bench: Bench, job: int) -> dict[str, Any]:
+    with closing(sqlite3.connect(bench.database.path)) as connection:
+        connection.row_factory = sqlite3.Row
+        row = dict(connection.execute("SELECT state, reason, warnings FROM jobs WHERE job_id = ?", (job,)).fetchone())
+    return row | {"warnings": json.loads(row["warnings"] or "[]")}
+
+
+def test_what_looks_lateral_is_held_until_a_person_releases_it(
+    bench: Bench,
+    running: Any,
+    tiny_package: Any,
+    view_package: Any,
+    synthetic_xray: Callable[..., Dataset],
+    wait_for: Any,
+) -> None:
+    bench.promote(tiny_package())
+    job = bench.receive(synthetic_xray())
+    running(view=ViewSettings(pixels="hold", model=view_package("lateral").folder))
+    wait_for(lambda: bench.states()[job] == ("held", None), "the image is held", 120)
+    assert _job(bench, job)["reason"] == "pixels_lateral"
+    assert bench.count("report") == 0
+    with closing(sqlite3.connect(bench.database.path)) as connection:
+        (facts,) = connection.execute("SELECT facts FROM events WHERE kind = 'job_set_aside'").fetchone()
+    assert json.loads(facts)["seen_lateral"] > 0.99
+    with bench.database.begin() as session:
+        jobs.release(session, job, now())
+    wait_for(lambda: bench.states()[job] == ("reported", None), "the person's word is kept")
+    assert "looks_lateral" in _job(bench, job)["warnings"]
+    with bench.database.read() as session:
+        assert differing_rows(session) == []
+
+
+def test_a_flag_is_a_warning_in_the_report(
+    bench: Bench,
+    running: Any,
+    tiny_package: Any,
+    view_package: Any,
+    synthetic_xray: Callable[..., Dataset],
+    wait_for: Any,
+) -> None:
+    bench.promote(tiny_package())
+    job = bench.receive(synthetic_xray())
+    running(view=ViewSettings(model=view_package("not_a_chest").folder))
+    wait_for(lambda: bench.states()[job] == ("reported", None), "it is scored all the same", 120)
+    assert "looks_not_a_chest" in _job(bench, job)["warnings"]
+    (written,) = [bench.spool.path(name) for name in bench.spool.names() if _is_report(bench, name)]
+    assert b"looks_not_a_chest" in written.read_bytes()
+
+
+def _is_report(bench: Bench, name: str) -> bool:
+    return name.startswith("reports/") and pydicom.dcmread(bench.spool.path(name)).Modality == "SR"
+
+
+def test_with_enough_laterals_the_view_model_decides_where_the_header_does_not(
+    bench: Bench,
+    running: Any,
+    tiny_package: Any,
+    view_package: Any,
+    synthetic_xray: Callable[..., Dataset],
+    wait_for: Any,
+) -> None:
+    bench.promote(tiny_package())
+    silent = bench.receive(synthetic_xray(ViewPosition=None, PatientOrientation=None))
+    told = bench.receive(synthetic_xray(seed=1))
+    running(view=ViewSettings(unknown="model", model=view_package("lateral", laterals=200).folder))
+    wait_for(lambda: bench.states()[told] == ("reported", None), "what the header tells is scored", 120)
+    wait_for(lambda: bench.states()[silent] == ("not_scored", None), "the other is not")
+    assert _job(bench, silent)["reason"] == "pixels_lateral"
+    assert "looks_lateral" in _job(bench, told)["warnings"]

@@ -4,11 +4,15 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from app.default_model import FIRST_START, FOLLOWED, ensure_active_package
-from cxr.domain import PackageStatus
-from cxr.errors import DamagedPackage
+from app.score import Scorer
+from config.settings import Settings, ViewSettings, WorkerSettings
+from cxr.domain import PackageStatus, PixelView
+from cxr.errors import DamagedPackage, SettingsError
 from cxr.package import AcceptedGate, ModelPackage, write_package
 from cxr.shipped import shipped_folder
 from db.engine import Database, open_database
@@ -167,3 +171,24 @@ def test_without_a_default_the_first_start_serves_an_untrained_resnet50_and_says
     assert [each.accepted for each in registry.promotions()] == [{"trained": FIRST_START}]
     ensure_active_package(registry, database, NOW, wanted="untrained")  # what is there is what is wanted
     assert len(registry.promotions()) == 1
+
+
+def test_cxr_score_uses_the_default_where_nothing_is_in_service(
+    tmp_path: Path, shipped: Callable[..., dict[str, str]], view_package: Callable[..., ModelPackage]
+) -> None:
+    fingerprints = shipped()
+    film = tmp_path / "film.png"
+    cv2.imwrite(str(film), np.random.default_rng(0).integers(0, 255, (80, 80), dtype=np.uint8))
+    view = ViewSettings(model=view_package("lateral").folder)
+    settings = Settings(data_dir=tmp_path / "none", worker=WorkerSettings(default_model="four-class"), view=view)
+    rows = Scorer(settings, None, any_view=False).score(film, None)
+    assert {row.finding for row in rows} == {"covid19", "normal"}
+    assert {(row.fingerprint, row.model_status) for row in rows} == {(fingerprints["four-class"], "demonstration")}
+    assert all("looks_lateral" in row.warnings for row in rows)
+    assert not (tmp_path / "none").exists()  # scoring a file changes no installation
+    holding = settings.model_copy(update={"view": view.model_copy(update={"pixels": PixelView.HOLD})})
+    (row,) = Scorer(holding, None, any_view=False).score(film, None)
+    assert (row.reason, row.finding) == ("pixels_lateral", None)
+    assert Scorer(holding, None, any_view=True).score(film, None)[0].finding is not None
+    with pytest.raises(SettingsError, match=r"view\.model"):
+        Scorer(settings, view_package("lateral").folder, any_view=False)

@@ -23,8 +23,9 @@ from cxr.view_model import CLASSES, ENOUGH_LATERALS, Seen, ViewComponent, compon
 from inference.model import Model
 from inference.registry import Registry
 from inference.view_check import ViewCheck
+from training.view_network import SIZE
 
-PICTURE = np.zeros((96, 96, 1), np.float32)
+PICTURE = np.zeros((SIZE, SIZE, 1), np.float32)
 FRONTAL_HEADER, UNKNOWN = View.FRONTAL, View.UNKNOWN
 
 Make = Callable[..., ModelPackage]
