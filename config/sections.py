@@ -65,7 +65,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 class Section(BaseModel):
     """One table of the settings file; unknown keys are faults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(allow_inf_nan=False, extra="forbid", frozen=True)
 
 
 class TlsSettings(Section):
@@ -79,7 +79,7 @@ class TlsSettings(Section):
         description="PEM file of the authorities that peers' certificates come from; absent: peers need none.",
     )
     required: bool = Field(False, description="Open no other port: listener.port is not listened on.")
-    handshake_timeout_s: float = Field(10.0, gt=0, description="How long a peer may take over the handshake.")
+    handshake_timeout_s: float = Field(10.0, gt=0, le=86400, description="How long a peer may take over the handshake.")
 
     @model_validator(mode="after")
     def _complete(self) -> TlsSettings:
@@ -130,13 +130,13 @@ class ListenerSettings(Section):
     max_pdu_bytes: int = Field(131072, ge=4096, le=4194304, description="Largest PDU that we accept.")
     max_object_mib: int = Field(256, ge=1, le=4096, description="Largest object that we accept.")
     min_free_mib: int = Field(1024, ge=0, description="Below this much free space everything is refused (0xA700).")
-    acse_timeout_s: float = Field(10.0, gt=0, description="How long a peer may take over its A-ASSOCIATE-RQ.")
-    dimse_timeout_s: float = Field(30.0, gt=0, description="How long a peer may be silent within a message.")
+    acse_timeout_s: float = Field(10.0, gt=0, le=86400, description="How long a peer may take over its A-ASSOCIATE-RQ.")
+    dimse_timeout_s: float = Field(30.0, gt=0, le=86400, description="How long a peer may be silent within a message.")
     message_timeout_s: float = Field(
-        900.0, gt=0, description="How long a peer may take over one whole message, however busily it sends."
+        900.0, gt=0, le=86400, description="How long a peer may take over one whole message, however busily it sends."
     )
-    idle_timeout_s: float = Field(60.0, gt=0, description="How long an association may be silent.")
-    drain_timeout_s: float = Field(20.0, gt=0, description="How long a stop waits for objects in flight.")
+    idle_timeout_s: float = Field(60.0, gt=0, le=86400, description="How long an association may be silent.")
+    drain_timeout_s: float = Field(20.0, gt=0, le=86400, description="How long a stop waits for objects in flight.")
     tls: TlsSettings = TlsSettings()
     commitment: CommitmentSettings = CommitmentSettings()
 

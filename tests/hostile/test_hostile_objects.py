@@ -448,7 +448,7 @@ def odd_groups(chance: random.Random, case: Case) -> Case:
 def send(port: int, case: Case, wire: Any) -> str:
     """Send one object; give the status and how the association ended, in words."""
     contexts = [(1, ECHO, [IMPLICIT]), (3, case.sop_class, [case.syntax])]
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=300) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(wire.associate_rq(contexts))
         stream = connection.makefile("rb")
