@@ -90,6 +90,11 @@ class Besieged:
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(statement)]
 
+    def open_to_others(self) -> list[str]:
+        """What of the data and the key another account may read or write."""
+        made = [path for folder in ("data", "data.keys") for path in (self.folder / folder).rglob("*")]
+        return [path.name for path in made if path.lstat().st_mode & 0o077]
+
     def around(self) -> dict[str, tuple[int, int, bytes]]:
         """Everything beside the data folder: mode, size and content of each file."""
         found = {}
@@ -129,6 +134,7 @@ def besieged(
                 stdout=log,
                 stderr=log,
                 cwd=folder / "cwd",
+                umask=0,  # what is private is private by itself
                 env=os.environ | {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")},
             )
         made = Besieged(folder, port, metrics_port, process)
@@ -173,6 +179,7 @@ def unharmed(wait_for: Callable[..., Any], root: Path) -> Callable[..., None]:
         assert not list((listener.data_dir / "spool" / "incoming").iterdir()), "nothing half received is left"
         assert listener.peak_mib() < MEMORY_BOUND_MIB
         assert listener.around() == before, "something was written outside the data folder"
+        assert not listener.open_to_others()
         faults = [line for line in listener.log() if line["event"] in OUR_FAULTS]
         assert not faults, faults[:3]
         kept_by_row = {row["spool_name"] for row in listener.query("SELECT spool_name FROM image")} - {None}
