@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import numpy as np
 import pandas as pd
@@ -28,12 +28,13 @@ from cxr.errors import LungsNotFound, RunError
 from cxr.recipe import PixelRecipe
 from cxr.steps import from_steps, to_steps
 from training.masking import WHOLE_FILMS, Lungs, Masking
-from training.preparing import Answer, Prepared, Preparing, Source
+from training.preparing import Answer, Handed, Prepared, Preparing, Source
 
 IMAGES_FILE: Final = "images.u16"
 INDEX_FILE: Final = "index.jsonl"
 RECIPE_FILE: Final = "recipe.json"
 
+_TOGETHER: Final = 8  # images that a process is handed at once
 _SYNC_EVERY: Final = 256  # images: what a kill costs at most
 
 Watch = Callable[[str, int, int], None]
@@ -167,7 +168,7 @@ def _fill(
     refused: list[Refused] = []
     count = processes or len(os.sched_getaffinity(0))
     with Preparing(work.recipe, processes=count, timeout_s=work.timeout_s, known=writer.known) as preparing:
-        for done, (source, given) in enumerate(_ahead(preparing, work.sources, 4 * count), start=1):
+        for done, (source, given) in enumerate(_ahead(preparing, work.sources, 2 * count), start=1):
             answer = given if work.lungs is None else _with_lungs_alone(given, work.lungs, work.recipe.size)
             if isinstance(answer, Prepared):
                 rows[source.image_id] = writer.row_of(answer)
@@ -188,16 +189,17 @@ def _with_lungs_alone(given: Answer, lungs: Lungs, size: int) -> Answer:
         return error.code, str(error)
 
 
-def _ahead(preparing: Preparing, sources: Sequence[Source], window: int) -> Iterator[tuple[Source, Any]]:
-    """Hand images out before the first is back, but not all at once: what is prepared waits in memory."""
-    waiting: deque[tuple[Source, Any]] = deque()
-    for source in sources:
-        waiting.append((source, preparing.submit(source)))
+def _ahead(preparing: Preparing, sources: Sequence[Source], window: int) -> Iterator[tuple[Source, Answer]]:
+    """Hand images out before the first are back, but not all at once: what is prepared waits in memory."""
+    waiting: deque[tuple[Sequence[Source], Handed]] = deque()
+    for start in range(0, len(sources), _TOGETHER):
+        group = sources[start : start + _TOGETHER]
+        waiting.append((group, preparing.submit(group)))
         if len(waiting) >= window:
-            first, future = waiting.popleft()
-            yield first, preparing.answer(future)
-    for first, future in waiting:
-        yield first, preparing.answer(future)
+            first, handed = waiting.popleft()
+            yield from zip(first, preparing.answers(handed), strict=True)
+    for first, handed in waiting:
+        yield from zip(first, preparing.answers(handed), strict=True)
 
 
 @dataclass(eq=False)

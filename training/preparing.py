@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,15 @@ Answer = Prepared | tuple[str, str]
 """What comes back: the image, or the code and the words of why not."""
 
 
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """Images that were handed over: what is known of each, or else its file's state; and the new ones' future."""
+
+    found: Sequence[str | Answer]
+    new: Sequence[tuple[Source, str]]
+    future: Future[list[Answer]] | None
+
+
 class Preparing:
     """Processes that prepare images; a context manager.
 
@@ -89,27 +98,50 @@ class Preparing:
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
-    def submit(self, source: Source) -> Answer | Future[Answer]:
-        """Hand over one image; ``answer`` waits for what comes back."""
+    def submit(self, sources: Sequence[Source]) -> Handed:
+        """Hand over some images; ``answers`` waits for what comes back.
+
+        Several at once: of images that take 2 ms, handing each over by itself takes a tenth.
+        """
+        found = [self._look_up(source) for source in sources]
+        new = [(source, file) for source, file in zip(sources, found, strict=True) if isinstance(file, str)]
+        return Handed(found, new, self._schedule(new) if new else None)
+
+    def answers(self, handed: Handed) -> Iterator[Answer]:
+        """Wait for images that were handed over, and give them in their order."""
+        prepared = iter(self._wait(handed))
+        for found in handed.found:
+            yield next(prepared) if isinstance(found, str) else found
+
+    def _look_up(self, source: Source) -> str | Answer:
+        """Give what is known of an image, or its file's state where it has to be prepared."""
         try:
             file = _file_of(source)
         except OSError as error:
             return "absent_file", f"The file can't be read ({error.strerror})."
-        if (key := self._known(file)) is not None:
-            return Prepared(file, key, None)
-        future: Future[Answer] = self._pool.schedule(
-            prepare, args=(source, file, self._recipe), timeout=self._timeout_s
+        key = self._known(file)
+        return file if key is None else Prepared(file, key, None)
+
+    def _schedule(self, new: Sequence[tuple[Source, str]]) -> Future[list[Answer]]:
+        future: Future[list[Answer]] = self._pool.schedule(
+            prepare_each, args=(new, self._recipe), timeout=self._timeout_s * len(new)
         )
         return future
 
-    def answer(self, submitted: Answer | Future[Answer]) -> Answer:
-        """Wait for an image that was handed over."""
-        if not isinstance(submitted, Future):
-            return submitted
+    def _wait(self, handed: Handed) -> list[Answer]:
+        if handed.future is None:
+            return []
         try:
-            return submitted.result()
+            return handed.future.result()
         except (ProcessExpired, TimeoutError):
-            return DecoderError.code, "The process that decoded it crashed or ran out of time."
+            if len(handed.new) > 1:  # one of them is at fault: each by itself says which
+                return [self._wait(Handed([], [each], self._schedule([each])))[0] for each in handed.new]
+            return [(DecoderError.code, "The process that decoded it crashed or ran out of time.")]
+
+
+def prepare_each(new: Sequence[tuple[Source, str]], recipe: PixelRecipe) -> list[Answer]:
+    """Prepare images, one after the other."""
+    return [prepare(source, file, recipe) for source, file in new]
 
 
 def start() -> None:

@@ -118,6 +118,18 @@ def test_what_a_kill_leaves_behind_is_repaired(cases: pd.DataFrame, tmp_path: Pa
     assert_serves(build_cache(cases, SMALL, tmp_path / "cache", processes=1), cases, SMALL)
 
 
+def test_of_images_that_are_prepared_together_only_the_one_at_fault_is_refused(
+    cases: pd.DataFrame, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "never.png")  # reading it never ends
+    rows = cases.head(4).copy()
+    rows.loc[rows.index[1], "path"] = str(tmp_path / "never.png")
+    cache = build_cache(rows, SMALL, tmp_path / "cache", processes=1, timeout_s=2)
+    assert [each.image_id for each in cache.refused] == [rows["image_id"].iloc[1]]
+    assert "ran out of time" in cache.refused[0].reason
+    assert len(cache.rows_by_id) == 3
+
+
 def test_killed_in_the_middle_the_next_build_goes_on(tmp_path: Path, draw_cases: Callable[..., Path]) -> None:
     manifest = draw_cases(tmp_path / "images", 600, side=40)
     code = (
