@@ -18,6 +18,7 @@ from pydicom.errors import InvalidDicomError
 from cxr.errors import ObjectTooLarge
 
 _CHUNK_BYTES = 64 * 1024
+_KEPT_BYTES = 1024 * 1024  # pydicom goes back by some kilobytes at most
 MAX_HEADER_BYTES = 32 * 1024 * 1024
 # An element or item takes one to three; a radiograph has some hundreds, nested ones included. What is read
 # takes up to 700 bytes of memory for 8 of the file.
@@ -82,6 +83,9 @@ class Metered:
 class Inflated:
     """A deflated dataset as a seekable stream that inflates only as far as it is read.
 
+    What lies more than a megabyte behind is forgotten, so that an element that is skipped takes no
+    memory, however far it swells.
+
     Parameters
     ----------
     source
@@ -97,6 +101,7 @@ class Inflated:
         self._limit = limit
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._held = bytearray()
+        self._held_from = 0  # where in the dataset they begin
         self._at = 0
 
     def read(self, size: int) -> bytes:
@@ -104,11 +109,17 @@ class Inflated:
 
         Raises
         ------
+        InvalidDicomError
+            If the place is one that is forgotten.
         ObjectTooLarge
             If the dataset swells beyond the limit before.
         """
         self._inflate_until(self._at + size)
-        piece = bytes(self._held[self._at : self._at + size])
+        start = self._at - self._held_from
+        if start < 0:
+            raise InvalidDicomError
+        with memoryview(self._held) as held:
+            piece = bytes(held[start : start + size])
         self._at += len(piece)
         return piece
 
@@ -122,8 +133,8 @@ class Inflated:
         return self._at
 
     def _inflate_until(self, position: int) -> None:
-        while len(self._held) < position and not self._inflater.eof:
-            if len(self._held) >= self._limit:
+        while (end := self._held_from + len(self._held)) < position and not self._inflater.eof:
+            if end >= self._limit:
                 raise ObjectTooLarge(
                     f"The deflated dataset swells beyond {self._limit} bytes before its pixels; smaller ones are "
                     "accepted: have the sender use another transfer syntax, or raise listener.max_object_mib."
@@ -132,3 +143,10 @@ class Inflated:
             if not deflated:
                 return
             self._held += self._inflater.decompress(deflated, _CHUNK_BYTES)
+            self._forget()
+
+    def _forget(self) -> None:
+        behind = min(self._at - self._held_from, len(self._held)) - _KEPT_BYTES
+        if behind >= _KEPT_BYTES:
+            del self._held[:behind]
+            self._held_from += behind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -358,6 +359,18 @@ def test_a_deflated_dataset_may_not_swell_beyond_the_bound() -> None:
         open_dataset(bomb, max_inflated_bytes=1024 * 1024)
     bomb.seek(0)
     open_dataset(bomb, max_inflated_bytes=8 * 1024 * 1024)
+
+
+def test_a_deflated_element_that_is_skipped_takes_no_memory() -> None:
+    bomb = deflated(private(100 * 1024 * 1024) + struct.pack("<HH2sH", 0x0010, 0x0020, b"LO", 4) + b"SYN1")
+    tracemalloc.start()
+    try:
+        dataset = open_dataset(bomb, max_inflated_bytes=256 * 1024 * 1024)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert elements.text(dataset, "PatientID") == "SYN1"
+    assert peak < 8 * 1024 * 1024
 
 
 def test_deflated_pixels_are_not_inflated(synthetic_xray: Make) -> None:
