@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
 import typer
@@ -72,15 +72,15 @@ def score(
     configure(settings.log)
     if overlay is not None and len(files) != 1:
         raise SettingsError(f"--overlay takes one file; got {len(files)}.")
-    scorer = Scorer(settings, package, any_view=any_view)
     progress = track(files, description="scoring", console=Console(stderr=True), disable=len(files) < 3, transient=True)
-    rows = [row for file in progress for row in scorer.score(file, overlay)]
-    _print_json(rows) if as_json else _print_table(rows, scorer.package)
+    with Scorer(settings, package, any_view=any_view) as scorer:
+        rows = [row for file in progress for row in scorer.score(file, overlay)]
+        _print_json(rows) if as_json else _print_table(rows, scorer.package)
     raise typer.Exit(1 if any(row.error_code for row in rows) else 0)
 
 
 class Scorer:
-    """Scores one file after the other with one package.
+    """Scores one file after the other with one package; a context manager.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class Scorer:
         from cxr.package import load_package
         from cxr.view_model import is_view_model
 
-        self._folder: TemporaryDirectory[str] | None = None  # of an expanded default, until the process ends
+        self._expanded = ExitStack()  # a default's temporary folder
         self.package: ModelPackage = load_package(package) if package else self._served(settings)
         if is_view_model(self.package.manifest):
             raise SettingsError("This package tells the view and no finding: name it with the setting view.model.")
@@ -105,6 +105,12 @@ class Scorer:
         self._loaded: Model | None = None
         self._gate: InputGate | None = None
         self._views: list[ViewCheck | None] = []  # once it was looked for
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._expanded.close()
 
     def _served(self, settings: Settings) -> ModelPackage:
         """Find the package in service; where none is, expand the default that comes with the project."""
@@ -115,8 +121,7 @@ class Scorer:
         is_there = shipped is not None and wanted in shipped.fingerprints
         if shipped is None or not is_there or registry.active_fingerprint() is not None:
             return registry.active()
-        self._folder = TemporaryDirectory(prefix="cxr-model-")
-        return shipped.expand(wanted, Path(self._folder.name) / wanted)
+        return self._expanded.enter_context(shipped.expanded(wanted))
 
     def score(self, file: Path, overlay: Path | None) -> list[FileScore]:
         """Return one row per finding, or one row that says why there is none."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.default_model import FIRST_START, FOLLOWED, ensure_active_package
-from app.score import Scorer
+from app.score import FileScore, Scorer
 from config.settings import Settings, ViewSettings, WorkerSettings
 from cxr.domain import PackageStatus, PixelView
 from cxr.errors import DamagedPackage, SettingsError
@@ -179,16 +179,21 @@ def test_cxr_score_uses_the_default_where_nothing_is_in_service(
     fingerprints = shipped()
     film = tmp_path / "film.png"
     cv2.imwrite(str(film), np.random.default_rng(0).integers(0, 255, (80, 80), dtype=np.uint8))
+
+    def scored(settings: Settings, *, any_view: bool) -> list[FileScore]:
+        with Scorer(settings, None, any_view=any_view) as scorer:
+            return scorer.score(film, None)
+
     view = ViewSettings(model=view_package("lateral").folder)
     settings = Settings(data_dir=tmp_path / "none", worker=WorkerSettings(default_model="four-class"), view=view)
-    rows = Scorer(settings, None, any_view=False).score(film, None)
+    rows = scored(settings, any_view=False)
     assert {row.finding for row in rows} == {"covid19", "normal"}
     assert {(row.fingerprint, row.model_status) for row in rows} == {(fingerprints["four-class"], "demonstration")}
     assert all("looks_lateral" in row.warnings for row in rows)
     assert not (tmp_path / "none").exists()  # scoring a file changes no installation
     holding = settings.model_copy(update={"view": view.model_copy(update={"pixels": PixelView.HOLD})})
-    (row,) = Scorer(holding, None, any_view=False).score(film, None)
+    (row,) = scored(holding, any_view=False)
     assert (row.reason, row.finding) == ("pixels_lateral", None)
-    assert Scorer(holding, None, any_view=True).score(film, None)[0].finding is not None
+    assert scored(holding, any_view=True)[0].finding is not None
     with pytest.raises(SettingsError, match=r"view\.model"):
         Scorer(settings, view_package("lateral").folder, any_view=False)
