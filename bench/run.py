@@ -23,6 +23,7 @@ import report
 import scoring
 import startup
 import throughput
+import train_speed
 from figures import Figure, summary
 
 PARTS = {
@@ -34,6 +35,7 @@ PARTS = {
     "latency": latency.measure,
     "throughput": throughput.measure,
     "history": history.measure,
+    "train": train_speed.measure,
 }
 
 

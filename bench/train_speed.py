@@ -1,0 +1,138 @@
+"""How fast images are prepared and fed, beside how fast the default network is trained with them."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import pandas as pd
+from figures import Figure, Part
+from PIL import Image
+
+BATCH = 32
+STAGES = {"head": "frozen", "conv5": "frozen", "conv4": "frozen", "all": "trained"}  # what is trained -> BatchNorm
+WANTED = 3.0
+
+
+def measure(folder: Path, *, quick: bool) -> Part:
+    """Measure the cache's building by number of processes, and the input pipeline against the network."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    fed = _feeding(folder, quick=quick)
+    return Part(_caching(folder, quick=quick) + "\n" + fed.text, fed.figures)
+
+
+def _caching(folder: Path, *, quick: bool) -> str:
+    cores = len(os.sched_getaffinity(0))
+    lines = []
+    for side, count in ((512, 100 if quick else 1500), (2500, 20 if quick else 200)):
+        frame, alone = _write(folder / f"{side}", count, side), 0.0
+        for processes in sorted({1, 2, cores}):
+            # The processes' start is measured apart, with one image.
+            places = [folder / f"{what}{side}-{processes}" for what in ("one", "all")]
+            start, _, before = _timed(partial(_build, frame.head(1), places[0], processes))
+            seconds, here, there = _timed(partial(_build, frame, places[1], processes))
+            rate = count / max(seconds - start, 1e-9)
+            alone = alone or rate
+            lines.append(
+                f"| JPEG, {side} × {side} | {processes} | {rate:.0f} | {rate / alone:.2f} | {start:.1f} | "
+                f"{(there - before) / count * 1e3:.1f} | {here / count * 1e3:.1f} |"
+            )
+    return (
+        "## Building the cache\n\n`python bench/run.py train` · to 224 pixels; ms of processor time for each image, in "
+        "the processes that prepare and in the one that writes\n\n| images | processes | images/s | ÷ one process | "
+        "start, s | preparing, ms | writing, ms |\n|---|---|---|---|---|---|---|\n" + "\n".join(lines) + "\n"
+    )
+
+
+def _feeding(folder: Path, *, quick: bool) -> Part:
+    from training.cache import build_cache  # noqa: PLC0415
+    from training.data import training_batches  # noqa: PLC0415
+    from training.network import build  # noqa: PLC0415
+    from training.recipe import load_recipe  # noqa: PLC0415
+
+    recipe = load_recipe("default-pretrain", ("weights.source=random",))
+    count = 64 if quick else 512
+    frame = _write(folder / "fed", count, 512)
+    cache = build_cache(frame, recipe.pixels, folder / "feeding")
+    places, order = cache.rows(frame["image_id"]), np.arange(count)
+    truths, weights = (np.arange(count) % 2).astype(np.float32)[:, None], np.ones(count, np.float32)
+
+    def batches(epoch: int) -> Any:
+        return training_batches(
+            cache, places, truths, weights, order, recipe.augment, seed=0, epoch=epoch, batch_size=BATCH
+        )
+
+    list(batches(0))  # traced, and the file is in memory
+    feeding = _timed(lambda: list(batches(1)))[1] / count * 1e3
+    network = build("resnet50", size=recipe.pixels.size)
+    lines, ratios = [], []
+    for trained, norm in STAGES.items():
+        took = _training(network, recipe.stages[-1].model_copy(update={"train": trained, "batch_norm": norm}),
+                         list(batches(2).take(2 if quick else 3)))  # fmt: skip
+        ratios.append(took / feeding)
+        lines.append(f"| {trained} | {took:.0f} | {feeding:.1f} | {ratios[-1]:.1f} |")
+    text = (
+        "## Feeding the network\n\n`python bench/run.py train` · ResNet50 at 224, batches of 32, augmentation of the "
+        "default recipe; ms of processor time for each image: both use every core, so that their ratio is that of "
+        "their speeds\n\n"
+        "| what is trained | network | input pipeline | ratio |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
+    )
+    worst = min(ratios)
+    return Part(text, [Figure("input pipeline ÷ the network's training speed, CPU", f"> {WANTED:g}", f"{worst:.1f}",
+                              worst > WANTED)])  # fmt: skip
+
+
+def _training(network: Any, stage: Any, batches: list[Any]) -> float:
+    """Processor time of one training step for each image, ms; the first step compiles and is not counted."""
+    import keras  # noqa: PLC0415
+
+    from training.freezing import set_trainable  # noqa: PLC0415
+
+    set_trainable(network, "resnet50", stage)
+    network.compile(keras.optimizers.AdamW(1e-4), loss=["binary_crossentropy", None])
+    network.train_on_batch(*batches[0][:2])
+    taken = _timed(lambda: [network.train_on_batch(*each[:2]) for each in batches[1:]])[1]
+    return taken / sum(len(each[0]) for each in batches[1:]) * 1e3
+
+
+def _build(frame: pd.DataFrame, folder: Path, processes: int) -> None:
+    from training.cache import build_cache  # noqa: PLC0415
+    from training.recipe import load_recipe  # noqa: PLC0415
+
+    build_cache(frame, load_recipe("default-pretrain").pixels, folder, processes=processes)
+
+
+def _timed(work: Callable[[], object]) -> tuple[float, float, float]:
+    """Seconds by the clock on the wall; processor seconds of this process, and of those that it started."""
+    wall, here, there = time.monotonic(), time.process_time(), _of_children()
+    work()
+    return time.monotonic() - wall, time.process_time() - here, _of_children() - there
+
+
+def _of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _write(folder: Path, count: int, side: int) -> pd.DataFrame:
+    """Write pictures as rough as radiographs: ten contents, made different behind their ends."""
+    folder.mkdir()
+    random, ramp = np.random.default_rng(0), np.linspace(40, 200, side)[:, None]
+    contents = []
+    for number in range(10):
+        grey = np.clip(ramp + random.normal(0, 8, (side, side)), 0, 255).astype(np.uint8)
+        Image.fromarray(grey).save(folder / f"made{number}.jpg", quality=90)
+        contents.append((folder / f"made{number}.jpg").read_bytes())
+    paths = [folder / f"{number}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(contents[number % 10] + number.to_bytes(4, "big"))
+    return pd.DataFrame({"image_id": [path.stem for path in paths], "path": [str(path) for path in paths]})
