@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -370,7 +371,7 @@ def test_killed_in_the_middle_it_comes_to_the_same_result(
 ) -> None:
     script = tmp_path / "resumed.py"
     script.write_text(RESUMED)
-    digests, environment = [], os.environ | {"PYTHONPATH": str(root)}
+    environment = os.environ | {"PYTHONPATH": str(root)}
     for name in ("killed", "whole"):
         command = [sys.executable, *map(str, (script, chests, options.cache, tmp_path / name, Path(__file__).parent))]
         if name == "killed":
@@ -384,8 +385,13 @@ def test_killed_in_the_middle_it_comes_to_the_same_result(
             process.stdout.close()
             assert not (tmp_path / name / "mask-model.json").exists()
         subprocess.run(command, check=True, capture_output=True, env=environment)
-        digests.append(open_mask_model(tmp_path / name).description)
-    assert digests[0] == digests[1]
+        assert open_mask_model(tmp_path / name).description.figures
+    killed, whole = (
+        keras.saving.load_model(tmp_path / name / "model.keras", compile=False) for name in ("killed", "whole")
+    )
+    for ours, theirs in zip(killed.get_weights(), whole.get_weights(), strict=True):
+        # Equal to the bit, unless a loaded machine divides a sum among its threads in another way.
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
 def test_overlaps_against_plain_counts() -> None:
