@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cxr.domain import JobState
+from cxr.errors import StorageError
 from db import tally
 from db.audit import EventKind
 from db.job_states import check_pixels, known_job, move
@@ -76,6 +77,10 @@ def discard(session: Session, job_id: int, *, reason: str, now: datetime) -> Non
         If it is neither held nor failed.
     """
     job = known_job(session, job_id)
+    if job.state not in (JobState.HELD, JobState.FAILED):
+        raise StorageError(
+            f"Job {job.id} is {job.state} and can't become not_scored this way; only one that is held or failed can."
+        )
     move(
         session,
         job,

@@ -336,6 +336,7 @@ LEGAL = {
     ("held", "queued"),
     ("held", "not_scored"),
     ("queued", "scoring"),
+    ("queued", "not_scored"),  # its patient was forgotten
     ("scoring", "reported"),
     ("scoring", "queued"),
     ("scoring", "failed"),
