@@ -251,6 +251,8 @@ class Worker:
                 if evidence is None and self._reporter.saliency:
                     evidence = model.grad_cam(seen.pixels)
                 self._report(job, scored, package, seen.pixels, evidence)
+                # At once, not with its batch: the heartbeat would miss the lease of a job that is done.
+                self._in_flight.discard([job.id])
                 reported.add(job.id)
         return reported
 
