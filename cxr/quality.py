@@ -26,6 +26,7 @@ ONE_LUNG: Final = "one_lung"
 LOOKS_LATERAL: Final = "looks_lateral"
 LOOKS_NOT_A_CHEST: Final = "looks_not_a_chest"
 VIEW_FROM_PIXELS: Final = "view_from_pixels"
+VIEW_UNSURE: Final = "view_unsure"
 
 WARNINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -38,6 +39,7 @@ WARNINGS: Final[Mapping[str, str]] = MappingProxyType(
         ONE_LUNG: "The model sees lungs alone, and nearly all that was found lies on one side of the picture.",
         LOOKS_LATERAL: "The picture looks like a lateral chest radiograph (view model).",
         LOOKS_NOT_A_CHEST: "The picture does not look like a chest radiograph (view model).",
+        VIEW_UNSURE: "The view model is not sure that the picture is a frontal chest radiograph.",
         VIEW_FROM_PIXELS: "The header does not tell the view; the view model takes the picture for frontal.",
     }
 )

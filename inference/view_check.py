@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cxr.domain import JobState, PixelView, UnknownView, View
 from cxr.package import load_package
-from cxr.quality import LOOKS_LATERAL, LOOKS_NOT_A_CHEST, VIEW_FROM_PIXELS
+from cxr.quality import LOOKS_LATERAL, LOOKS_NOT_A_CHEST, VIEW_FROM_PIXELS, VIEW_UNSURE
 from cxr.recipe import PixelRecipe
 from cxr.shipped import view_folder
 from cxr.view_model import CLASSES, Seen, ViewComponent, component_of
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from cxr.package import ModelPackage
     from inference.model import Model
 
-_FLAGS: Final[Mapping[Seen, str]] = {Seen.LATERAL: LOOKS_LATERAL, Seen.NOT_A_CHEST: LOOKS_NOT_A_CHEST}
+_FLAGS: Final[Mapping[Seen, str]] = {
+    Seen.LATERAL: LOOKS_LATERAL,
+    Seen.NOT_A_CHEST: LOOKS_NOT_A_CHEST,
+    Seen.UNSURE: VIEW_UNSURE,
+}
 _REASONS: Final[Mapping[Seen, str]] = {
     Seen.LATERAL: "pixels_lateral",
     Seen.NOT_A_CHEST: "pixels_not_a_chest",
@@ -132,7 +136,7 @@ class ViewCheck:
             return Verdict(warnings=flags, facts=facts)
         if view is View.UNKNOWN and self.settings.unknown is UnknownView.MODEL:
             return self._decide(seen, facts)
-        if flags and self.settings.pixels is PixelView.HOLD:
+        if seen in (Seen.LATERAL, Seen.NOT_A_CHEST) and self.settings.pixels is PixelView.HOLD:
             return Verdict(JobState.HELD, _REASONS[seen], facts=facts)
         return Verdict(warnings=flags if self.settings.pixels is not PixelView.OFF else (), facts=facts)
 

@@ -55,8 +55,8 @@ def check(view_package: Make) -> Callable[..., ViewCheck]:
         (Seen.LATERAL, "hold", FRONTAL_HEADER, False, HELD, "pixels_lateral", ()),
         (Seen.NOT_A_CHEST, "hold", UNKNOWN, False, HELD, "pixels_not_a_chest", ()),
         (Seen.NOT_A_CHEST, "hold", FRONTAL_HEADER, True, None, "", ("looks_not_a_chest",)),  # a person's word
-        (Seen.UNSURE, "hold", FRONTAL_HEADER, False, None, "", ()),
-        (Seen.UNSURE, "flag", UNKNOWN, False, None, "", ()),
+        (Seen.UNSURE, "hold", FRONTAL_HEADER, False, None, "", ("view_unsure",)),
+        (Seen.UNSURE, "flag", UNKNOWN, False, None, "", ("view_unsure",)),
     ],
 )
 def test_it_flags_or_holds_and_a_person_goes_first(
