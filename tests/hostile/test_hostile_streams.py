@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 import socket
 import struct
 import time
@@ -294,10 +295,8 @@ def act(port: int, talk: Talk) -> Talk:
 
 def waiting(connection: socket.socket) -> bytes:
     """What has come and was not read yet."""
-    try:
-        return connection.recv(65536, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return b""
+    readable, _, _ = select.select([connection], [], [], 0)
+    return connection.recv(65536) if readable else b""
 
 
 def was_told(talk: Talk) -> bool:
