@@ -58,7 +58,7 @@ def read_films(table: Path) -> pd.DataFrame:
     films = pd.DataFrame(
         {
             "image_id": read["file"],
-            "path": [str(table.parent.absolute() / file) for file in read["file"]],
+            "path": [str(table.parent.resolve() / file) for file in read["file"]],
             "source": source,
             "site": source,
             "patient_id": read["patient_id"],
