@@ -247,7 +247,7 @@ def _print_table(rows: Sequence[FileScore], package: ModelPackage) -> None:
     if manifest.status is not PackageStatus.EVALUATED:
         title += f" - {manifest.status.value.upper()} MODEL"
     table = Table(title=title)
-    for heading in ("file", "view", "reason", "finding", "score", "error"):
+    for heading in ("file", "view", "reason", "finding", "score", "warnings", "error"):
         table.add_column(heading, overflow="fold")
     for row in rows:
         shown = "" if row.score is None else f"{row.score:.4f}"
