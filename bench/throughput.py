@@ -52,8 +52,8 @@ def measure(folder: Path, *, quick: bool, count: int | None = None) -> Part:
     until_first = started - begun
     return Part(
         f"## A backlog of {count} objects\n\n"
-        "`python bench/run.py throughput` · 8 megapixels, a third each uncompressed, JPEG Lossless and RLE; ResNet50 at "
-        "224 on the CPU; results stay in the database\n\n| what | |\n|---|---|\n"
+        "`python bench/run.py throughput` · 8 megapixels, a third each uncompressed, JPEG Lossless and RLE; ResNet50 "
+        "at 224 on the CPU; results stay in the database\n\n| what | |\n|---|---|\n"
         f"| images/s | {rate:.2f} |\n| core-seconds per image, each part alone | "
         + ", ".join(f"{name} {spent:.3f}" for name, spent in parts.items())
         + f" |\n| cores ÷ their sum, images/s | {ceiling:.2f} |\n| first result after start, s | {until_first:.1f} |\n"

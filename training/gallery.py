@@ -107,4 +107,4 @@ def _choose(predictions: Predictions, name: str) -> list[_Chosen]:
 def _each_to_one(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     """Divide each map by its largest value: Grad-CAM's values can't be compared between images."""
     largest = maps.max(axis=(1, 2), keepdims=True)
-    return maps / np.where(largest > 0, largest, np.float32(1))
+    return (maps / np.where(largest > 0, largest, 1)).astype(np.float32)
