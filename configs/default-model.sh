@@ -70,6 +70,7 @@ pack() {
   local registry=$runs/registry-$2 accepted=() gate fingerprint
   [[ -d $runs/$1/package ]] || "$bin/cxr" train package "$runs/$1" --cache "$runs/cache-$lane"
   for gate in patients_disjoint auc calibration subgroups blanked_lungs; do accepted+=(--accept-gate "$gate"); done
+  [[ -e $runs/shipped/$2 ]] && return  # promoted again, it would say another time
   mkdir -p "$registry"
   fingerprint=$(CXR_DATA_DIR=$registry "$bin/cxr" model promote "$runs/$1/package" "${accepted[@]}" --json \
     --reason "research default, trained on public films whose class is nearly their source: docs/default-model.md" |
