@@ -14,6 +14,8 @@ What is changed, and why (each has a test):
   handler that logs identifiers.**
 * **A drain:** associations end between two messages, after the answer is out. ``shutdown`` of
   pynetdicom aborts them.
+* **The ARTIM timer** goes by a clock that nobody sets, and a timer that is stopped has not expired.
+* **A peer learns what became of it:** after our A-ABORT, rejection or release we wait for it to close.
 * **Odd requests get a status.** pynetdicom ignores them, or ends the association.
 
 ``connection`` wraps the socket, ``upper_layer`` is the thread that reads and writes PDUs,

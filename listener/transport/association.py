@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _CONFORMANT_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")  # PS3.5 Section 9.1
 
+_PATIENCE = 5
+
 log = get_logger(__name__)
 
 
@@ -68,7 +70,9 @@ class ListenerAssociation(Association):
         self.acse = _Acse(self)
         self.dul = UpperLayer(self, server.ae.maximum_pdu_size)
         self.dimse = Messages(self)
-        self.acse_timeout = self.timeouts.acse_s
+        # The ARTIM timer decides; this thread waits for what comes of it, over two PDUs at the last moment.
+        self.acse_timeout = _PATIENCE * self.timeouts.acse_s
+        self.dul.artim_timer.timeout = self.timeouts.acse_s
         self._reporting = Reporting(self, server.service.commitments)
         self.set_socket(Connection(self, connection))
 

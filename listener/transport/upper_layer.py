@@ -19,6 +19,7 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import StateMachine
 from pynetdicom.pdu import PDU
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE, P_DATA
+from pynetdicom.timer import Timer
 
 from config.logs import get_logger
 
@@ -33,6 +34,36 @@ _PDU_TYPES = frozenset(range(0x01, 0x08))
 _MAX_OTHER_PDU_BYTES = 1024 * 1024  # an A-ASSOCIATE-RQ with 128 contexts of 45 syntaxes has 200 KB
 
 log = get_logger(__name__)
+
+
+class ArtimTimer(Timer):
+    """A timer that has not expired when it was stopped, and that no change of the clock touches.
+
+    pynetdicom's goes by the wall clock; and one that was stopped too late stays expired, which no state
+    but those that wait for it can take.
+
+    Parameters
+    ----------
+    timeout
+        In seconds.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__(timeout)
+        self._deadline: float | None = None
+
+    def start(self) -> None:
+        """Start, or start again."""
+        self._deadline = time.monotonic() + self.timeout
+
+    def stop(self) -> None:
+        """Stop."""
+        self._deadline = None
+
+    @property
+    def expired(self) -> bool:
+        """Whether it runs, and its time is over."""
+        return self._deadline is not None and time.monotonic() > self._deadline
 
 
 class _StateMachine(StateMachine):
@@ -67,6 +98,7 @@ class UpperLayer(DULServiceProvider):
         super().__init__(assoc)
         self.daemon = True
         self.state_machine = _StateMachine(self)
+        self.artim_timer = ArtimTimer(assoc.timeouts.acse_s)
         self._max_pdu_bytes = max_pdu_bytes
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
