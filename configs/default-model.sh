@@ -68,7 +68,8 @@ judge() {
 pack() {
   say "package $2"
   local registry=$runs/registry-$2 accepted=() gate fingerprint
-  [[ -d $runs/$1/package ]] || "$bin/cxr" train package "$runs/$1" --cache "$runs/cache-$lane"
+  [[ -d $runs/$1/package ]] || "$bin/cxr" train package "$runs/$1" --cache "$runs/cache-$lane" \
+    --note "$configs/default-model-${1%-8}-note.md"
   for gate in patients_disjoint auc calibration subgroups blanked_lungs; do accepted+=(--accept-gate "$gate"); done
   [[ -e $runs/shipped/$2 ]] && return  # promoted again, it would say another time
   mkdir -p "$registry"

@@ -31,6 +31,7 @@ class CardFacts:
     data: str = ""  # sources, dates, eligibility, labels
     split: str = ""  # how images were divided, and that no patient is on two sides
     training: str = ""  # recipe in words
+    note: str = ""  # what its maker says before everything else
     limits: tuple[str, ...] = ()  # further ones
     reproduce: str = "cxr train evaluate"  # the command that makes these figures again
 
@@ -76,7 +77,7 @@ def evaluated_card(manifest: PackageManifest, facts: CardFacts) -> str:
 def _worth(manifest: PackageManifest, facts: CardFacts) -> str:
     """Say in the first paragraph what the model is worth: the mark, the figures, and why not to believe them."""
     evaluation = facts.internal
-    sentences = []
+    sentences = [facts.note] if facts.note else []
     if manifest.accepted_gates:
         gates = "; ".join(f"{each.name} ({each.figure}): {each.reason}" for each in manifest.accepted_gates)
         sentences.append(f"**{DEMONSTRATION}.** It is in service although it failed: {gates}.")

@@ -165,6 +165,12 @@ def package(
             metavar="PACKAGE|RUN",
         ),
     ] = None,
+    note: Annotated[
+        Path | None,
+        typer.Option(
+            help="A text file: what the card says first, e.g. figures on films from elsewhere.", metavar="FILE"
+        ),
+    ] = None,
     cache_folder: CacheFolder = None,
     processes: Processes = None,
     as_json: Json = False,
@@ -186,6 +192,7 @@ def package(
             replicates=replicates,
             compare_with=compare_with or (),
             options=Options(cache=cache_folder, processes=processes, progress=progress),
+            note="" if note is None else note.read_text(encoding="utf-8").strip(),
         )
     if as_json:
         typer.echo(json.dumps({"package": str(made.folder), "fingerprint": made.fingerprint}))

@@ -27,6 +27,7 @@ from training.mask_model import keep_mask_model
 from training.operating_points import OPERATING_POINT_FILE, OperatingPoints, read_operating_points
 from training.package_figures import package_figures
 from training.predictions import read_predictions
+from training.recipe import Stage
 from training.rivals import Rival, compare_with_rival
 from training.run import CALIBRATION_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, RUN_FILE, Run, open_run
 from training.self_audit import case_figures, lung_figures
@@ -42,6 +43,7 @@ def package_run(
     replicates: int = 2000,
     compare_with: Sequence[Path] = (),
     options: Options | None = None,
+    note: str = "",
 ) -> ModelPackage:
     """Make the package of a finished run; the same run gives the same package, byte for byte.
 
@@ -59,6 +61,8 @@ def package_run(
         Packages or runs whose models score the same test images, such as the package in service.
     options
         Cache, processes, progress.
+    note
+        What the card says first: Markdown of one paragraph, such as figures on images from elsewhere.
 
     Raises
     ------
@@ -87,11 +91,11 @@ def package_run(
         "blanked_lungs": lung_figures(looked.blanked), "comparisons": rivals,
     } | _mask_figures(run))  # fmt: skip
     manifest = _manifest(run, points, version or f"1.0.0+{fingerprint[:12]}", figures, looked.components)
-    card = evaluated_card(manifest, _facts(run, evaluation, looked.blanked)).encode()
+    card = evaluated_card(manifest, _facts(run, evaluation, looked.blanked, note)).encode()
     return write_package(target, manifest, {MODEL_FILE: folder / MODEL_FILE, MODEL_CARD_FILE: card, **looked.files})
 
 
-def _facts(run: Run, evaluation: Evaluation, blanked: Sequence[BlankedAudit]) -> CardFacts:
+def _facts(run: Run, evaluation: Evaluation, blanked: Sequence[BlankedAudit], note: str) -> CardFacts:
     audit, cautions = read_summary(run.folder / AUDIT_FILE)
     return CardFacts(
         internal=evaluation,
@@ -100,6 +104,7 @@ def _facts(run: Run, evaluation: Evaluation, blanked: Sequence[BlankedAudit]) ->
         data=_describe_data(run),
         split=_describe_split(run),
         training=_describe_training(run),
+        note=note,
         reproduce="cxr train evaluate RUN",
     )
 
@@ -170,7 +175,7 @@ def _describe_split(run: Run) -> str:
 def _describe_training(run: Run) -> str:
     recipe = run.recipe
     start = f"run {run.parent[:12]}" if run.parent else recipe.weights.source
-    stages = "; ".join(f"{each.name}: {each.train}, {each.optimizer} {each.learning_rate:g}" for each in recipe.stages)
+    stages = "; ".join(f"{each.name}: {each.train}, {_how(each)}" for each in recipe.stages)
     said = f"{recipe.network.architecture} from {start} weights, seed {recipe.seed}, recipe {recipe.name} ({stages})."
     if recipe.lung_masks == "manifest":
         return f"{said} It sees the lungs alone, as people drew them: it can't be put into service."
@@ -182,6 +187,12 @@ def _describe_training(run: Run) -> str:
         f"{said} It sees the lungs alone, as the mask model {model.description.fingerprint[:12]} finds them (Dice "
         f"{test['dice']:.3f} on {test['images']} drawn test masks); where that is wrong, disease may be hidden from it."
     )
+
+
+def _how(stage: Stage) -> str:
+    if stage.optimizer == "regression":
+        return f"regression of strength {stage.strength:g}"
+    return f"{stage.optimizer} {stage.learning_rate:g}"
 
 
 def _read(run: Run, name: str) -> dict[str, Any]:

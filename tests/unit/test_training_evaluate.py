@@ -364,6 +364,10 @@ class TestCard:
         first = text.split("\n\n")[1]
         assert str(evaluation.of("covid19").auc) in first
         assert "from its source" in first
+
+    def test_says_its_makers_note_before_that(self, model_manifest):
+        _, text = self.card(model_manifest, note="Worth little elsewhere: 0.485.")
+        assert text.split("\n\n")[1].startswith("Worth little elsewhere: 0.485. For covid19")
         assert "not for clinical use" in first.lower()
         assert "Do not trust" not in first
 
