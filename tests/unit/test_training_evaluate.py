@@ -359,15 +359,15 @@ class TestCard:
         evaluation = evaluate(made or binary(), thresholds={"covid19": 0.4}, dataset="the test part", replicates=100)
         return evaluation, evaluated_card(manifest, CardFacts(internal=evaluation, **facts))
 
+    def test_says_its_makers_note_before_that(self, model_manifest):
+        _, text = self.card(model_manifest, note="Worth little elsewhere: 0.485.")
+        assert text.split("\n\n")[1].startswith("Worth little elsewhere: 0.485. For covid19")
+
     def test_says_first_what_the_model_is_worth(self, model_manifest):
         evaluation, text = self.card(model_manifest)
         first = text.split("\n\n")[1]
         assert str(evaluation.of("covid19").auc) in first
         assert "from its source" in first
-
-    def test_says_its_makers_note_before_that(self, model_manifest):
-        _, text = self.card(model_manifest, note="Worth little elsewhere: 0.485.")
-        assert text.split("\n\n")[1].startswith("Worth little elsewhere: 0.485. For covid19")
         assert "not for clinical use" in first.lower()
         assert "Do not trust" not in first
 
