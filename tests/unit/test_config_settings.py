@@ -58,7 +58,7 @@ def test_flags_over_environment_over_file_over_default(write: Write) -> None:
     assert settings.listener.ae_title == "ENV"
     assert settings.listener.bind == "::1"
     assert settings.worker.batch_size == 3
-    assert settings.worker.poll_s == 0.5
+    assert settings.worker.poll_s == 0.1
 
 
 def test_the_file_is_named_by_flag_else_environment_else_working_folder(

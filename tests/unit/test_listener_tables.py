@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from pydicom import dcmread
@@ -98,10 +99,8 @@ def test_the_header_of_a_file_is_well_formed(sop_class: str, instance: str) -> N
     assert ("MediaStorageSOPClassUID" in values) is bool(sop_class)
 
 
-def test_tls_files_that_are_none_are_said_so(tmp_path: object) -> None:
-    settings = TlsSettings.model_construct(
-        port=1, certificate=f"{tmp_path}/none.pem", key=f"{tmp_path}/none.key", ca=None
-    )
+def test_tls_files_that_are_none_are_said_so(tmp_path: Path) -> None:
+    settings = TlsSettings(port=1, certificate=tmp_path / "none.pem", key=tmp_path / "none.key")
     with pytest.raises(SettingsError, match=r"listener\.tls") as raised:
         server_context(settings)
     assert str(tmp_path) not in str(raised.value)
