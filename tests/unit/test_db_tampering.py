@@ -121,17 +121,20 @@ def tampering(draw: st.DrawFn) -> Callable[[sqlite3.Connection], None]:
     def close_the_gap(db: sqlite3.Connection) -> None:
         db.execute("DELETE FROM event WHERE id = ?", (row,))
         for number in range(row + 1, EVENTS + 1):
-            db.execute("UPDATE event SET id = ? WHERE id = ?", (number - 1, number))
+            db.execute("UPDATE OR IGNORE event SET id = ? WHERE id = ?", (number - 1, number))
 
     # What the statement can't do (NOT NULL, a number that is taken) does no harm either.
     statements: dict[str, Callable[[sqlite3.Connection], None]] = {
         "column": lambda db: db.execute(f"UPDATE OR IGNORE event SET {column} = ? WHERE id = ?", (value, row)),
-        "text": lambda db: db.execute(f"UPDATE event SET {column} = CAST(x'C3FF00' AS TEXT) WHERE id = ?", (row,)),
+        "text": lambda db: db.execute(
+            f"UPDATE OR IGNORE event SET {column} = CAST(x'C3FF00' AS TEXT) WHERE id = ?", (row,)
+        ),
         "delete": lambda db: db.execute("DELETE FROM event WHERE id BETWEEN ? AND ?", (row, row + count - 1)),
         "cut": lambda db: db.execute("DELETE FROM event WHERE id >= ?", (row,)),
         "swap": swap,
         "copy": lambda db: db.execute(
-            f"UPDATE event SET {column} = (SELECT {column} FROM event WHERE id = ?) WHERE id = ?", (other, row)
+            f"UPDATE OR IGNORE event SET {column} = (SELECT {column} FROM event WHERE id = ?) WHERE id = ?",
+            (other, row),
         ),
         "insert": lambda db: db.execute(
             "INSERT OR IGNORE INTO event SELECT ?, at, kind, image_id, job_id, report_id, delivery_id, facts, hash "
@@ -140,7 +143,8 @@ def tampering(draw: st.DrawFn) -> Callable[[sqlite3.Connection], None]:
         ),
         "renumber": close_the_gap,
         "nibble": lambda db: db.execute(
-            "UPDATE event SET hash = substr(hash, 1, ?) || 'x' || substr(hash, ?) WHERE id = ?", (count, count + 2, row)
+            "UPDATE OR IGNORE event SET hash = substr(hash, 1, ?) || 'x' || substr(hash, ?) WHERE id = ?",
+            (count, count + 2, row),
         ),
     }
     draw_number = draw(st.sampled_from([-5, 0, EVENTS + 1, EVENTS + 7]))
