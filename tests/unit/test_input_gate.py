@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from cxr.errors import DamagedPackage, IncompatiblePackage
-from cxr.input_gate import Conformal, FeatureSpace, Oddness, component_of, is_unsure, read_space
+from cxr.input_gate import ARRAYS, Conformal, FeatureSpace, Oddness, component_of, is_unsure, read_space
 from cxr.lungs import Seen
 from cxr.package import ModelPackage, write_package
 from inference.input_gate import InputGate
@@ -166,6 +166,26 @@ def test_a_file_of_something_else_is_damaged(tmp_path: Path, content: bytes) -> 
     (tmp_path / "input-gate.npz").write_bytes(content)
     with pytest.raises(DamagedPackage):
         read_space(tmp_path / "input-gate.npz")
+
+
+class _Bomb:
+    """What does something as soon as it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._mark,)
+
+
+def test_an_array_that_would_run_code_when_it_is_unpickled_is_refused(tmp_path: Path) -> None:
+    mark, path = tmp_path / "ran", tmp_path / "input-gate.npz"
+    np.savez(path, **{name: np.array([_Bomb(mark)], object) for name in ARRAYS})
+    with pytest.raises(DamagedPackage):
+        read_space(path)
+    assert not mark.exists()
+    np.load(path, allow_pickle=True)["mean"]
+    assert mark.exists(), "it would have"
 
 
 @pytest.mark.parametrize(
