@@ -30,8 +30,8 @@ def masks(
     width: Annotated[int, typer.Option(min=2, max=128, help="Maps of its first level.")] = 16,
     epochs: Annotated[int, typer.Option(min=1, help="At most.")] = 60,
     patience: Annotated[int, typer.Option(min=0, help="Epochs without a better one; 0: no end before.")] = 10,
-    batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    learning_rate: Annotated[float, typer.Option(min=1e-8)] = 1e-3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(min=1e-8, help="Of Adam.")] = 1e-3,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, split, order and augmentation.")] = 0,
     cache_folder: Annotated[
         Path | None, typer.Option("--cache", help="Prepared images. Default: in the folder.", metavar="FOLDER")

@@ -62,7 +62,7 @@ TOML
 service() { "$cxr" --config "$out/cxr.toml" "$@"; }
 "$cxr" --config "$out/cxr.toml" serve >"$out/service.log" 2>&1 &
 serving=$!
-trap 'kill $serving 2>/dev/null; wait $serving 2>/dev/null || true' EXIT
+trap 'kill $serving 2>/dev/null || true; wait $serving 2>/dev/null || true' EXIT
 
 until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
   kill -0 $serving || { tail -5 "$out/service.log" >&2; exit 1; }
@@ -111,6 +111,6 @@ say "$cxr" send "$film" --to "127.0.0.1:$port"
 wait_for_reports 2
 say "$cxr" --config "$out/cxr.toml" audit list
 find "$out/reports" -type f -name '*.dcm' -newer "$out/refusal.txt" | head -1
-kill $serving
+kill $serving || true
 wait $serving || true
 echo "Done in ${SECONDS} s. The run's folder: $out/finetune; the service's: $out/var; reports: $out/reports" >&2

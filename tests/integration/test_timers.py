@@ -165,9 +165,13 @@ def test_a_destination_that_hangs_holds_up_no_other_and_no_timer(
     with database.read() as session:
         states = {row.state.value for row in deliveries.list_deliveries(session, destination="hanging")}
     assert states == {"pending"}
-    before = settings.snapshot_path.stat().st_mtime if settings.snapshot_path.exists() else 0.0
+
+    def made() -> float:
+        return settings.snapshot_path.stat().st_mtime if settings.snapshot_path.exists() else 0.0
+
+    before = made()
     _report(database, spool, make_receipt, make_scored, synthetic_xray, 9, ["out"])
-    wait_for(lambda: settings.snapshot_path.stat().st_mtime > before, "the timers go on", 30)
+    wait_for(lambda: made() > before, "the timers go on", 30)
 
 
 def test_report_is_delivered_when_woken(
