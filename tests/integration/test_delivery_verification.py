@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from cxr.domain import DeliveryState
+from inference.delivery.association import Address, close, context, open_association
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -224,6 +226,39 @@ def test_report_on_the_same_association(outbox: Any, peer_factory: Any, sender_t
         peer.received[0].SOPClassUID,
         peer.received[0].SOPInstanceUID,
     )
+
+
+def test_release_that_meets_the_end_of_a_report_ends(peer_factory: Any, wait_for: Any) -> None:
+    """A thread of pynetdicom's takes the report; what it leaves behind must not hold up whoever waits for a pause."""
+    committing, entered, may_end = Committing(), threading.Event(), threading.Event()
+    serving: list[threading.Thread] = []
+
+    def on_event_report(event: Any) -> tuple[int, None]:
+        serving.append(threading.current_thread())
+        entered.set()
+        may_end.wait(30)
+        return 0x0000, None
+
+    peer = peer_factory(also=(COMMITMENT,), handlers=committing.handlers)
+    association = open_association(
+        Address(ae_title="PEER", host="127.0.0.1", port=peer.port, calling_ae_title="CXR", timeout_s=10.0),
+        [context(COMMITMENT, [ImplicitVRLittleEndian])],
+        [(evt.EVT_N_EVENT_REPORT, on_event_report)],
+    )
+    request = Dataset()
+    request.TransactionUID, request.ReferencedSOPSequence = "1.2.3", Sequence()
+    association.send_n_action(request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+    assert entered.wait(30)
+    association._reactor_checkpoint.clear()  # as release() does first
+    wait_for(lambda: association._is_paused, "the association's thread waits")
+    may_end.set()
+    serving[0].join(30)
+    try:
+        assert association._is_paused
+    finally:
+        association._reactor_checkpoint.set()
+    close(association)
+    assert association.is_released
 
 
 def test_report_on_an_association_of_the_peer(
