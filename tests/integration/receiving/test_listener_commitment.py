@@ -42,8 +42,10 @@ class Inbox:
     said: list[Said] = field(default_factory=list)
     came: threading.Event = field(default_factory=threading.Event)
     answer: int = 0x0000
+    serving: threading.Thread | None = None
 
     def on_event_report(self, event: evt.Event) -> tuple[int, None]:
+        self.serving = threading.current_thread()
         report = event.event_information
         committed = {item.ReferencedSOPInstanceUID for item in report.get("ReferencedSOPSequence", ())}
         refused = {it.ReferencedSOPInstanceUID: it.FailureReason for it in report.get("FailedSOPSequence", ())}
@@ -54,6 +56,8 @@ class Inbox:
     def wait(self) -> Said:
         assert self.came.wait(30), "no report within 30 s"
         self.came.clear()
+        if self.serving is not None:
+            self.serving.join(30)  # pynetdicom's requestor hangs where a release meets the end of this thread
         return self.said[-1]
 
 
