@@ -14,9 +14,8 @@ import pytest
 def made(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make sbom` writes; its recipe is run here with another folder."""
     folder = tmp_path_factory.mktemp("dist")
-    planned = subprocess.run(
-        ["make", "--dry-run", "--assume-old=install", "sbom"], cwd=root, capture_output=True, text=True, check=True
-    )
+    command = ["make", "--no-print-directory", "--dry-run", "--assume-old=install", "sbom"]
+    planned = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     recipe = planned.stdout.replace("dist/", f"{folder}/").replace("mkdir -p dist", "")
     subprocess.run(["bash", "-euc", recipe], cwd=root, capture_output=True, check=True, timeout=120)
     return folder
