@@ -92,7 +92,6 @@ def open_association(
         If the peer accepts none of the contexts.
     """
     entity = CallingEntity(ae_title=address.calling_ae_title)
-    entity.write_timeout_s = address.timeout_s
     entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.connection_timeout = address.timeout_s

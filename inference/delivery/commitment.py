@@ -24,10 +24,10 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 
 from inference.delivery.association import status_of
 from inference.delivery.carrier import Parcel, Presence
+from inference.delivery.transport import ReportServer
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
-    from pynetdicom.transport import ThreadedAssociationServer
 
 COMMITMENT_SOP_CLASS = str(StorageCommitmentPushModel)
 _REQUEST = 1  # Action Type ID
@@ -147,13 +147,11 @@ class CommitmentServer:
         # In this service the peer that opens the association is the SCP.
         entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         entity.add_supported_context(Verification)
-        self._server: ThreadedAssociationServer = entity.start_server(
-            (host, port), block=False, evt_handlers=inbox.handlers
-        )
+        self._server = ReportServer(entity, (host, port), inbox.handlers)
 
     def close(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
+        """Stop listening, and end what is open."""
+        self._server.close()
 
 
 def _reference(parcel: Parcel) -> Dataset:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydicom.dataset import Dataset
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
+from cxr.errors import PeerUnreachable
 from inference.delivery.association import status_of
 from inference.delivery.carrier import Parcel, Presence
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 FIND_SOP_CLASS = str(StudyRootQueryRetrieveInformationModelFind)
 _PENDING = (0xFF00, 0xFF01)
 _TRY_LATER = range(0xA700, 0xA800)
+_MOST_ANSWERS = 1000
+"""To a question about one object; a peer that does not look at the keys may answer with all that it has."""
 
 
 def find_instance(association: Association, parcel: Parcel) -> Presence:
@@ -41,11 +44,13 @@ def find_instance(association: Association, parcel: Parcel) -> Presence:
     Raises
     ------
     PeerUnreachable
-        If the peer does not answer.
+        If the peer does not answer, or does not come to an end with it.
     """
     presence = Presence.ABSENT
     # To its end, also after a match: pynetdicom's association is free only then.
-    for response, identifier in association.send_c_find(_query(parcel), FIND_SOP_CLASS):
+    for number, (response, identifier) in enumerate(association.send_c_find(_query(parcel), FIND_SOP_CLASS)):
+        if number == _MOST_ANSWERS:
+            raise PeerUnreachable("The destination answers a question about one object without an end.")
         status = status_of(response)
         if status in _PENDING:
             if identifier is not None and identifier.get("SOPInstanceUID") == parcel.sop_instance_uid:

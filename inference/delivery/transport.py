@@ -1,45 +1,98 @@
-"""What pynetdicom leaves open on the calling side: its internals, overridden here and nowhere else.
+"""What pynetdicom leaves open on the sides that we call from and take reports on: its internals, overridden here alone.
 
-The version is pinned in pyproject.toml. In 3.0.4 ``AssociationSocket._shutdown_socket`` does not close
-a socket that never connected, so that every call to a peer that is down leaves a descriptor to the
-garbage collector; and no write ever times out, so that a peer that stops to read stops the caller.
-``DIMSEServiceProvider`` serves an N-EVENT-REPORT in a thread of its own, which at its end marks the
-association's thread as running though that may wait: a release or a request that waits for it to
-pause then waits for ever.
+The version is pinned in pyproject.toml. In 3.0.4
+
+* ``AssociationSocket._shutdown_socket`` does not close a socket that never connected, so that every call
+  to a peer that is down leaves a descriptor to the garbage collector;
+* no read and no write ever times out, so that a peer that stops in the middle of a PDU, stops to read, or
+  trickles, is waited for by the thread that talks to it; and whoever ends the association waits for that thread,
+  without a bound;
+* that thread is no daemon: a process does not end while it waits;
+* ``DIMSEServiceProvider`` serves an N-EVENT-REPORT in a thread of its own, which at its end marks the
+  association's thread as running though that may wait: a release or a request that waits for it to
+  pause then waits for ever.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
-import struct
 import threading
+import time
+from contextlib import suppress
+from typing import Any
 
 from pynetdicom import AE
 from pynetdicom.association import Association
-from pynetdicom.transport import AddressInformation, AssociationSocket
+from pynetdicom.transport import AddressInformation, AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+END_S = 2.0
+"""How long the thread that talks to a peer has for its last words, before its connection is cut."""
+
+_POLL_S = 0.01
 
 
 class CallingEntity(AE):  # type: ignore[misc]
     """An application entity whose calls end."""
 
-    write_timeout_s: float = 30.0
-
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
     ) -> AssociationSocket:
         # AE.associate makes its own class, and this is the last moment before the association's thread starts
-        assoc.__class__ = _CallingAssociation
+        _bound(assoc)
         made = _ClosingSocket(assoc, address=address)
         made.tls_args = tls_args
-        # seconds and microseconds; TLS wraps the same descriptor, so that it holds there as well
-        bound = struct.pack("@ll", int(self.write_timeout_s) + 1, 0)
-        made.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)
         return made
 
 
-class _CallingAssociation(Association):  # type: ignore[misc]
-    """Only its own thread says whether it waits, or whoever ends it."""
+class ReportServer(ThreadedAssociationServer):  # type: ignore[misc]
+    """Accepts associations that end, whatever their peers do."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, ae: AE, address: tuple[str, int], evt_handlers: list[Any]) -> None:
+        super().__init__(
+            ae, address, ae.ae_title, ae.supported_contexts, evt_handlers=evt_handlers, request_handler=_ReportHandler
+        )
+        ae._servers.append(self)
+        threading.Thread(target=self.serve_forever, args=(0.1,), name="reports", daemon=True).start()
+
+    def close(self) -> None:
+        """Accept nothing more, and cut what is open: a peer whose report was not answered repeats it."""
+        self.shutdown()
+        for association in self.active_associations:
+            _cut(association.dul.socket.socket)
+
+
+class _ReportHandler(RequestHandler):  # type: ignore[misc]
+    def _create_association(self) -> Association:
+        return _bound(super()._create_association())
+
+
+class _BoundedAssociation(Association):  # type: ignore[misc]
+    """Its end has a bound, and only its own thread says whether it waits, or whoever ends it."""
+
+    def kill(self) -> None:
+        """End the thread that talks to the peer; one that does not come back from that finds its connection cut."""
+        self._reactor_checkpoint.set()
+        self._kill = True
+        self.is_established = False
+        self._is_paused = True
+        deadline = time.monotonic() + END_S
+        while self.dul.is_alive():
+            if self.dul.state_machine.current_state == "Sta1":
+                self.dul.kill_dul()
+            if time.monotonic() > deadline:
+                _cut(self.dul.socket.socket)
+            time.sleep(_POLL_S)
+
+    def run(self) -> None:
+        """Wait for nothing any more once the thread has ended, by whatever it was."""
+        try:
+            super().run()
+        finally:
+            self._is_paused = True
 
     @property
     def _is_paused(self) -> bool:
@@ -49,6 +102,21 @@ class _CallingAssociation(Association):  # type: ignore[misc]
     def _is_paused(self, paused: bool) -> None:
         if threading.current_thread() is self or self._kill:
             self.__dict__["_is_paused"] = paused
+
+
+def _bound(assoc: Association) -> Association:
+    """Bound the ends of an association whose thread has not started."""
+    assoc.__class__ = _BoundedAssociation
+    assoc.dul.daemon = True
+    return assoc
+
+
+def _cut(connection: socket.socket | None) -> None:
+    """End a connection that another thread reads from or writes to: that thread sees its end."""
+    if connection is not None:
+        with suppress(OSError):
+            # Of the socket itself: a TLS socket's own shutdown would drop its TLS state under the reader.
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 class _ClosingSocket(AssociationSocket):  # type: ignore[misc]

@@ -340,6 +340,7 @@ def test_peer_that_stops_to_read_is_unreachable(
     report = dcmread(parcel(0).path)
     report.TextValue = "x" * 20_000_000
     report.save_as(large)
+    before = set(threading.enumerate())
     process = subprocess.Popen([require_peer("storescp"), "--output-directory", str(folder), str(port)])
     try:
         wait_for(lambda: _answers(port), "storescp listens")
@@ -349,15 +350,15 @@ def test_peer_that_stops_to_read_is_unreachable(
         with pytest.raises(PeerUnreachable):
             carrier.store(parcel(1, path=large))
         carrier.close()
-        wait_for(lambda: not _association_threads(), "nothing of the association goes on")
+        wait_for(lambda: not _association_threads(before), "nothing of the association goes on")
     finally:
         process.send_signal(signal.SIGCONT)
         process.terminate()
         process.wait(10)
 
 
-def _association_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if "Requestor" in thread.name]
+def _association_threads(before: set[threading.Thread]) -> list[str]:
+    return [thread.name for thread in set(threading.enumerate()) - before if "Requestor" in thread.name]
 
 
 def _answers(port: int) -> bool:
