@@ -132,6 +132,8 @@ class Worker:
         ------
         PackageError
             If the package in service can't be served.
+        DatabaseUnavailable
+            If at the end the database does not take the jobs back.
         """
         ended = threading.Event()
         heartbeat = threading.Thread(target=self._renew_leases, args=(ended,), name="heartbeat", daemon=True)
@@ -144,12 +146,14 @@ class Worker:
                     log.warning("storage_refused", code=error.code)
                     self._wait_for_storage(stop)
         finally:
-            if self._shadow is not None:
-                self._shadow.close()
-            with self._database.begin() as session:
-                jobs.give_back(session, worker_id=self._worker_id, now=self._clock())
+            # First of all: a heartbeat that outlived this would hold the jobs for ever.
             ended.set()
             heartbeat.join()
+            self._in_flight.clear()
+            if self._shadow is not None:
+                self._shadow.close()
+            with self._database.begin() as session:  # if it refuses, their leases run out
+                jobs.give_back(session, worker_id=self._worker_id, now=self._clock())
 
     def _wait_for_storage(self, stop: threading.Event) -> None:
         """Wait until the database can be written again, and give back what was claimed: that costs no attempt."""

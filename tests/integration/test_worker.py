@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 from app.metrics import serve_metrics
 from config.settings import DestinationSettings, ViewSettings, WorkerSettings
 from cxr.domain import JobState, PackageStatus
-from cxr.errors import SettingsError
+from cxr.errors import CxrError, DamagedPackage, DatabaseUnavailable, SettingsError
 from cxr.header import open_dataset, read_header
 from cxr.manifest import Outputs
 from cxr.package import ModelPackage, write_package
@@ -361,6 +361,35 @@ def test_a_locked_database_costs_no_attempt_and_ends_no_worker(
             thread.join(60)
         (attempts,) = other.execute("SELECT attempts FROM job").fetchone()
     assert attempts == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_end_that_the_database_refuses_leaves_no_heartbeat_behind(
+    bench: Bench, tiny_package: Any, synthetic_xray: Any, wait_for: Any
+) -> None:
+    """It would hold the jobs that were not given back for ever."""
+    bench.promote(tiny_package())
+    bench.receive(synthetic_xray())
+    worker, refused = bench.worker(), list[CxrError]()
+    with closing(sqlite3.connect(bench.database.path, isolation_level=None)) as other:
+
+        def lock_and_fail(package: Any) -> None:
+            worker._in_flight.add([1])
+            other.execute("BEGIN EXCLUSIVE")
+            raise DamagedPackage("A file was changed.")
+
+        def run() -> None:
+            try:
+                worker.run(bench.stop)
+            except CxrError as error:
+                refused.append(error)
+
+        worker._load_model = lock_and_fail
+        run()
+        other.execute("ROLLBACK")
+    assert [type(error) for error in refused] == [DatabaseUnavailable]
+    assert [thread for thread in threading.enumerate() if thread.name == "heartbeat"] == []
+    assert worker._in_flight.snapshot() == frozenset()
 
 
 def test_promoted_package_is_taken_up_between_two_batches(
