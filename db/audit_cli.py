@@ -46,21 +46,22 @@ def list_(
     Example: cxr audit list --finding covid19 --min-score 0.5 --since 2026-01-01 --json
     """
     from db.export import as_record, columns
-    from db.results import count_results, list_results
+    from db.results import list_results
 
     rows_at_most = limit if limit is not None else (0 if as_json else 50)
-    page = dataclasses.replace(which, limit=rows_at_most or None, offset=offset)
+    # One more than is shown, to know whether there are others: counting them would read the whole history.
+    page = dataclasses.replace(which, limit=rows_at_most + 1 if rows_at_most else None, offset=offset)
     with open_audit(settings_of(ctx)) as database, database.read() as session:
-        rows = list_results(session, page)
-        matching = len(rows) if as_json else count_results(session, which)
+        found = list_results(session, page)
+    rows = found[:rows_at_most] if rows_at_most else found
     if as_json:
         names = [name for name in columns(IdentifierForm.FULL) if name != "patient_id"]
         for row in rows:
             print_json(as_record(row, names))
         return
     print_table(_TABLE, [[getattr(row, name) for name in _TABLE] for row in rows])
-    if len(rows) < matching:
-        say(f"{len(rows)} of {matching} rows; --limit and --offset show others.")
+    if len(found) > len(rows):
+        say(f"{len(rows)} rows, and there are more; --limit and --offset show them.")
 
 
 @audit_app.command()

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, case, update
+from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from cxr.domain import JobState
-from db.tables import Delivery, Job
+from db.tables import Delivery, Event, Job
 
 SLACK = timedelta(minutes=1)
 """A clock that is trimmed by less was not set."""
@@ -42,6 +42,10 @@ def settle(session: Session, *, now: datetime, job_lease_s: float, delivery_leas
     _shorten(session, Job, Job.lease_until, now=now, lease_s=job_lease_s)
     _shorten(session, Delivery, Delivery.lease_until, now=now, lease_s=delivery_lease_s)
     future = now + SLACK
+    # Whatever changes such a row writes an event of the same time; without one there, no row is looked at.
+    latest = session.scalar(select(func.max(Event.at)))
+    if latest is None or latest <= future:
+        return 0
     jobs = session.scalars(
         update(Job)
         .where(Job.updated_at > future)

@@ -6,10 +6,20 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    SQLColumnExpression,
+    UnaryExpression,
+    create_engine,
+    event,
+)
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.sql.operators import custom_op
 
 from cxr.errors import DatabaseUnavailable, SpoolFull, StorageError
 
@@ -17,6 +27,8 @@ BUSY_TIMEOUT_S = 30.0
 
 # The database may be sound, and the same may be tried again: another process holds it, or its disk refuses.
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
+
+Value = TypeVar("Value")
 
 
 class Journal(NamedTuple):
@@ -77,6 +89,7 @@ def make_engine(path: Path, *, begin: str, query_only: bool = False, foreign_key
         connection.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
         connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
         connection.execute(f"PRAGMA query_only = {int(query_only)}")
+        connection.execute("PRAGMA automatic_index = OFF")  # one for the moment is made of the whole table
 
     def on_begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
@@ -84,6 +97,16 @@ def make_engine(path: Path, *, begin: str, query_only: bool = False, foreign_key
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
     return engine
+
+
+def not_by_index(column: ColumnElement[Value]) -> ColumnElement[Value]:
+    """Keep SQLite from finding rows by an index of this column, where too many may match (``+column``).
+
+    References
+    ----------
+    https://www.sqlite.org/optoverview.html, "Disqualifying WHERE clause terms using unary +"
+    """
+    return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
 
 
 def choose_journal(path: Path) -> None:

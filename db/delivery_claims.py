@@ -89,7 +89,9 @@ def renew(
 def give_back(session: Session, *, sender_id: str) -> None:
     """Free what a stopping sender holds."""
     session.execute(
-        update(Delivery).where(Delivery.sender_id == sender_id).values(sender_id=None, lease_until=None),
+        update(Delivery)
+        .where(Delivery.sender_id == sender_id, Delivery.lease_until.is_not(None))  # who has one has a lease
+        .values(sender_id=None, lease_until=None),
         execution_options={"synchronize_session": False},
     )
 

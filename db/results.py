@@ -13,13 +13,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, TableClause, and_, column, func, select, table, text, tuple_
 from sqlalchemy import types as sql
 
-from cxr.domain import JobState, PackageStatus, View
+from cxr.domain import DeliveryState, JobState, PackageStatus, View
 from cxr.errors import MissingRow
+from db.connection import not_by_index
 from db.engine import Database, Session
 from db.filters import ResultFilter
 from db.identifiers import Identifiers, What, of_session
 from db.records import ResultRow
-from db.tables import UtcTime
+from db.tables import Delivery, JobReport, UtcTime
 
 __all__ = ["ResultFilter", "Timeline", "count_results", "iterate_results", "list_results", "show"]
 
@@ -39,6 +40,8 @@ _IDENTIFYING: Mapping[str, What] = {
     "sop_instance_uid": "uid",
     "study_instance_uid": "uid",
 }
+# As many as there ever were: read from the latest on until there are enough, rather than all and sorted.
+_FINISHED = (JobState.REPORTED, JobState.NOT_SCORED)
 _RESULTS, _SHADOW_RESULTS = (
     table(view, *(column(field.name, _SPECIAL.get(field.name)) for field in fields(ResultRow)))
     for view in ("results", "shadow_results")
@@ -75,7 +78,9 @@ def list_results(session: Session, which: ResultFilter) -> list[ResultRow]:
         One row per image and finding; an image without scores has one row.
     """
     columns = _source(which).c
-    query = _matching(which, of_session(session)).order_by(columns.image_id.desc(), columns.finding)
+    is_of_a_time = which.received_from is not None or which.received_until is not None
+    order = (columns.received_at.desc(), columns.image_id.desc()) if is_of_a_time else (columns.image_id.desc(),)
+    query = _matching(which, of_session(session)).order_by(*order, columns.finding)
     query = query.limit(-1 if which.limit is None else which.limit).offset(which.offset)
     return [_result(row) for row in session.execute(query).mappings()]
 
@@ -213,13 +218,28 @@ def _matching(which: ResultFilter, identifiers: Identifiers) -> Select[Any]:
 def _conditions(which: ResultFilter, identifiers: Identifiers) -> Iterator[ColumnElement[bool]]:
     columns = _source(which).c
     for name in (
-        "finding", "view", "reason", "state", "delivered", "model", "accession_number", "patient_id",
-        "peer_ae_title", "sop_instance_uid", "study_instance_uid", "error_code",
+        "view", "reason", "delivered", "model", "accession_number", "patient_id", "peer_ae_title",
+        "sop_instance_uid", "study_instance_uid", "error_code",
     ):  # fmt: skip
         wanted = getattr(which, name)
         if wanted is not None:
             what = _IDENTIFYING.get(name)
             yield columns[name].in_(identifiers.forms(what, wanted)) if what else columns[name] == wanted
+    if which.state is not None:
+        yield (not_by_index(columns.state) if which.state in _FINISHED else columns.state) == which.state
+    if which.finding is not None:
+        yield not_by_index(columns.finding) == which.finding
+    if which.delivered is False:  # said twice: the view's column can't be looked for
+        yield columns.job_id.in_(_undelivered())
+    if which.fingerprint is not None:
+        yield columns.fingerprint.startswith(which.fingerprint, autoescape=True)
+    if which.latest_only:
+        yield columns.is_latest.is_(True)
+    yield from _bounds(which)
+
+
+def _bounds(which: ResultFilter) -> Iterator[ColumnElement[bool]]:
+    columns = _source(which).c
     if which.received_from is not None:
         yield columns.received_at >= which.received_from
     if which.received_until is not None:
@@ -228,10 +248,15 @@ def _conditions(which: ResultFilter, identifiers: Identifiers) -> Iterator[Colum
         yield columns.score >= which.min_score
     if which.max_score is not None:
         yield columns.score <= which.max_score
-    if which.fingerprint is not None:
-        yield columns.fingerprint.startswith(which.fingerprint, autoescape=True)
-    if which.latest_only:
-        yield columns.is_latest.is_(True)
+
+
+def _undelivered() -> Select[int]:
+    """Jobs with a report that has not reached a destination."""
+    return (
+        select(JobReport.job_id)
+        .join(Delivery, Delivery.report_id == JobReport.report_id)
+        .where(Delivery.state.in_((DeliveryState.PENDING, DeliveryState.DEAD)))
+    )
 
 
 def _result(row: Mapping[Any, Any]) -> ResultRow:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, and_, or_, select
-from sqlalchemy import func as sql
+from sqlalchemy import Select, and_, exists, or_, select
 
 from config.settings import RetentionSettings
 from cxr.domain import DeliveryState, JobState
 from db import jobs
 from db.audit import EventKind, append_event
+from db.connection import not_by_index
 from db.engine import Database, Session
 from db.spool import Spool, Swept
 from db.tables import Custody, Delivery, Image, Job, Report
@@ -151,7 +151,8 @@ def _with_pixels(states: Sequence[JobState]) -> Select[Image, int]:
         select(Image, Job.id)
         .join(Job, Job.image_id == Image.id)
         .outerjoin(Custody, Custody.image_id == Image.id)
-        .where(Image.spool_name.is_not(None), Job.state.in_(states))
+        # From the files that are kept, oldest first: finished jobs are as many as there ever were.
+        .where(Image.spool_name.is_not(None), not_by_index(Job.state.expression).in_(states))
         .order_by(Image.received_at, Image.id)
         .limit(_BATCH)
     )
@@ -193,18 +194,15 @@ def _remove_reports(database: Database, spool: Spool, *, delivered_before: datet
 
 def _delivered(before: datetime) -> Select[Report]:
     """Reports that reached every destination and are awaited by none; one that has no destination stays."""
-    is_done = or_(
-        Delivery.state == DeliveryState.VERIFIED,
-        and_(Delivery.state == DeliveryState.SENT, Delivery.due_at.is_(None)),
+    is_open = or_(
+        Delivery.state.not_in((DeliveryState.SENT, DeliveryState.VERIFIED)),
+        and_(Delivery.state == DeliveryState.SENT, Delivery.due_at.is_not(None)),
+        Delivery.updated_at > before,
     )
-    done = (
-        select(Delivery.report_id)
-        .group_by(Delivery.report_id)
-        .having(sql.min(is_done), sql.max(Delivery.updated_at) <= before)
-    )
+    its_delivery = exists().where(Delivery.report_id == Report.id).correlate(Report)
     return (
         select(Report)
-        .where(Report.spool_name.is_not(None), Report.id.in_(done))
+        .where(Report.spool_name.is_not(None), its_delivery, ~its_delivery.where(is_open))
         .order_by(Report.created_at, Report.id)
         .limit(_BATCH)
     )

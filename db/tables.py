@@ -22,6 +22,7 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -82,6 +83,7 @@ class Image(Base):
     """One received object; a resend with changed content is a row of its own."""
 
     __tablename__ = "image"
+    __table_args__ = (Index("ix_image_kept", "received_at", sqlite_where=text("spool_name IS NOT NULL")),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     sop_class_uid: Mapped[str] = mapped_column(String(64))
@@ -161,6 +163,10 @@ class Job(Base):
     """The work on one image: who does it, until when, and what came of it."""
 
     __tablename__ = "job"
+    __table_args__ = (
+        Index(None, "lease_until", sqlite_where=text("lease_until IS NOT NULL")),
+        Index(None, "error_code", sqlite_where=text("error_code IS NOT NULL")),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), unique=True)
@@ -254,6 +260,7 @@ class Report(Base):
     """One object that we made; one row per SOP Instance UID, whatever is tried again."""
 
     __tablename__ = "report"
+    __table_args__ = (Index("ix_report_kept", "created_at", sqlite_where=text("spool_name IS NOT NULL")),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
@@ -279,7 +286,11 @@ class Delivery(Base):
     """One report on its way to one destination."""
 
     __tablename__ = "delivery"
-    __table_args__ = (UniqueConstraint("report_id", "destination"), Index(None, "destination", "due_at"))
+    __table_args__ = (
+        UniqueConstraint("report_id", "destination"),
+        Index(None, "destination", "due_at"),
+        Index(None, "lease_until", sqlite_where=text("lease_until IS NOT NULL")),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     report_id: Mapped[int] = mapped_column(ForeignKey("report.id"))

@@ -89,6 +89,7 @@ JOIN shadow_result ON shadow_result.id = shadow_score.shadow_result_id
 JOIN job ON job.id = shadow_result.job_id
 JOIN package ON package.id = shadow_result.package_id""",
     # The columns of results, one row per output of a shadow; nothing of it was reported or delivered.
+    # CROSS JOIN keeps SQLite to this order: the latest images are asked for, and would otherwise be sorted out of all.
     "shadow_results": f"""
 SELECT
     image.id AS image_id, job.id AS job_id,
@@ -102,11 +103,11 @@ SELECT
     package.status AS model_status, shadow_result.scored_at, job.error_code,
     NULL AS delivered,
     {_IS_LATEST} AS is_latest
-FROM shadow_score
-JOIN shadow_result ON shadow_result.id = shadow_score.shadow_result_id
+FROM image
+CROSS JOIN job ON job.image_id = image.id
+CROSS JOIN shadow_result ON shadow_result.job_id = job.id
+CROSS JOIN shadow_score ON shadow_score.shadow_result_id = shadow_result.id
 JOIN package ON package.id = shadow_result.package_id
-JOIN job ON job.id = shadow_result.job_id
-JOIN image ON image.id = job.image_id
 JOIN decision ON decision.image_id = image.id""",
     # One row per time that a package became the shadow; fingerprint NULL: from then on there was none.
     "shadow_changes": """
