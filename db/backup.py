@@ -72,7 +72,7 @@ def backup(
         draft.unlink(missing_ok=True)
     with database.begin() as session:
         append_event(session, EventKind.BACKUP_MADE, now=now, facts={"events": events})
-    return BackupReport(path=target, events=events, removed=_prune(folder, keep))
+    return BackupReport(path=target, events=events, removed=_prune(folder, keep, target.name))
 
 
 def list_backups(folder: Path) -> list[Path]:
@@ -82,8 +82,10 @@ def list_backups(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
-def _prune(folder: Path, keep: int | None) -> int:
-    surplus = [] if keep is None else list_backups(folder)[: -max(keep, 1)]
+def _prune(folder: Path, keep: int | None, latest: str) -> int:
+    """Let all go but the latest; what is named later than the one just made was made by a clock that was ahead."""
+    oldest_first = sorted(list_backups(folder), key=lambda path: (path.name <= latest, path.name))
+    surplus = [] if keep is None else oldest_first[: -max(keep, 1)]
     for path in surplus:
         path.unlink()
     return len(surplus)

@@ -79,6 +79,20 @@ def test_only_the_latest_stay_and_other_files_are_left_alone(site: Any, folder: 
     assert len(list(folder.iterdir())) == 5
 
 
+def test_one_that_a_clock_ahead_has_named_outlives_no_newer_one(site: Any, folder: Path) -> None:
+    """Else it would stay for years, with what retention and `forget` promise to be gone, and the latest would go."""
+    ahead = backup(site.database, folder, keep=3, now=NOW + timedelta(days=9000))
+    for day in range(4):
+        made = backup(site.database, folder, keep=3, now=NOW + timedelta(days=day))
+        assert made.path.exists()
+        assert ahead.path.exists() is (day < 2)
+    assert [path.name for path in list_backups(folder)] == [
+        "audit-20260112T023000Z.sqlite",
+        "audit-20260113T023000Z.sqlite",
+        "audit-20260114T023000Z.sqlite",
+    ]
+
+
 def test_without_a_number_all_stay(site: Any, folder: Path) -> None:
     for day in range(3):
         backup(site.database, folder, keep=None, now=NOW + timedelta(days=day))
