@@ -155,7 +155,6 @@ def _make_senders(settings: Settings, database: Database, spool: Spool) -> list[
             spool=spool,
             settings=settings.delivery,
             calling_ae_title=destination.calling_ae_title or settings.listener.ae_title,
-            clock=now,
         )
         for destination in settings.destinations
     ]

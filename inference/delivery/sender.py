@@ -7,7 +7,6 @@ What a peer does is never an error here; it is a state, a code and a time.
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -34,7 +33,6 @@ log = get_logger(__name__)
 
 LARGEST_CLAIM = 8
 MOST_CLAIMS = 16  # in one call, so that a stop need not wait for a long queue
-LONGEST_PAUSE_S = 1.0
 _NO_ANSWER = Verification(presence=Presence.UNKNOWN, verified_by="")
 CUTS_IN_A_ROW = 2  # so many, and the destination is down: the rest of the claim is not tried
 
@@ -52,8 +50,6 @@ class Sender:
         The ``delivery`` table of the settings.
     calling_ae_title
         Ours.
-    clock
-        The time, as an aware datetime; used by ``run`` only.
     draw
         Random numbers in [0, 1), for the jitter.
 
@@ -71,14 +67,12 @@ class Sender:
         spool: Spool,
         settings: DeliverySettings,
         calling_ae_title: str,
-        clock: Callable[[], datetime],
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._destination = destination
         self._database = database
         self._spool = spool
         self._lease_s = settings.lease_s
-        self._clock = clock
         self._sender_id = uuid4().hex
         self._outcomes = Outcomes(
             destination,
@@ -95,27 +89,6 @@ class Sender:
     def name(self) -> str:
         """Name of the destination."""
         return self._destination.name
-
-    def run(self, stop: threading.Event, wake: threading.Event) -> None:
-        """Deliver until ``stop`` is set.
-
-        Parameters
-        ----------
-        stop
-            Ends the loop after what is under way.
-        wake
-            Set by whoever has just made a report, so that it need not wait for the next look.
-        """
-        while not stop.is_set():
-            wake.clear()
-            try:
-                is_idle = self.deliver_due(self._clock()) == 0
-            except Exception:  # a process loop: a database that is locked now is not so later
-                log.exception("delivery_failed", destination=self.name)
-                is_idle = True
-            if is_idle:
-                wake.wait(LONGEST_PAUSE_S)
-        self.close()
 
     def deliver_due(self, now: datetime) -> int:
         """Send what is due, then verify what is due; both as below."""

@@ -261,7 +261,6 @@ def sender_to(outbox: Outbox) -> Iterator[Callable[..., Sender]]:
                 spool=outbox.spool,
                 settings=delivery or DeliverySettings(),
                 calling_ae_title="CXR",
-                clock=lambda: NOON,
                 draw=lambda: draw,
             )
         )

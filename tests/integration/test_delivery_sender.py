@@ -239,13 +239,13 @@ def test_destination_that_hangs_holds_up_no_other(
     outbox: Any, sender_to: Any, peer_factory: Any, wait_for: Any
 ) -> None:
     outbox.add(destinations=("hanging", "pacs"))
-    release, stop = threading.Event(), threading.Event()
+    release = threading.Event()
     hanging = peer_factory(behave=lambda event: release.wait(60) and None)
     senders = [
         sender_to(hanging.address, name="hanging", timeout_s=60.0),
         sender_to(peer_factory().address, timeout_s=60.0),
     ]
-    threads = [threading.Thread(target=sender.run, args=(stop, threading.Event())) for sender in senders]
+    threads = [threading.Thread(target=sender.deliver_due, args=(NOON,)) for sender in senders]
     try:
         for thread in threads:
             thread.start()
@@ -253,10 +253,9 @@ def test_destination_that_hangs_holds_up_no_other(
         wait_for(lambda: outbox.rows("pacs")[0].state is DeliveryState.SENT, "the other destination has the report")
         assert outbox.rows("hanging")[0].state is DeliveryState.PENDING
     finally:
-        stop.set()
         release.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
     assert outbox.rows("hanging")[0].state is DeliveryState.SENT
 
 
@@ -293,25 +292,6 @@ def test_a_bad_day_of_a_pacs_ends_in_one_object(
     ]
     assert sender.deliver_due(after(days=1)) == 0
     assert len({str(report.SOPInstanceUID) for report in peer.received}) == 1
-
-
-def test_running_sender_delivers_what_is_added_while_it_waits(
-    outbox: Any, sender_to: Any, peer_factory: Any, wait_for: Any
-) -> None:
-    stop, wake = threading.Event(), threading.Event()
-    peer = peer_factory()
-    sender = sender_to(peer.address)
-    thread = threading.Thread(target=sender.run, args=(stop, wake))
-    thread.start()
-    try:
-        outbox.add()
-        wake.set()
-        wait_for(lambda: peer.received, "the report arrives")
-    finally:
-        stop.set()
-        wake.set()
-        thread.join(30)
-    assert not thread.is_alive()
 
 
 def test_killed_after_sending_the_peer_ends_up_with_one_object(outbox: Any, orthanc: Any, sender_to: Any) -> None:

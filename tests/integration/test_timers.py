@@ -69,7 +69,6 @@ def start(settings: Settings, database: Database, spool: Spool) -> Iterator[Call
                 spool=spool,
                 settings=settings.delivery,
                 calling_ae_title="CXR",
-                clock=clock,
             )
             for destination in settings.destinations
         ]
