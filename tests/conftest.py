@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,10 +95,12 @@ def bad_disk_library(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody has, outside of those that the system gives to outgoing connections meanwhile."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +112,7 @@ def free_port() -> Callable[[], int]:
 def wait_for() -> Callable[..., Any]:
     """Poll until a condition is truthy and return it; fail with its description after a bound."""
 
-    def wait(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+    def wait(condition: Callable[[], Any], what: str, timeout_s: float = 90.0) -> Any:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             value = condition()
