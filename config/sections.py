@@ -306,7 +306,13 @@ class WorkerSettings(Section):
         description="What serves until a package is promoted: covid19 or four-class, the research defaults that come "
         "with the project (DEMONSTRATION MODEL), or untrained, random weights.",
     )
-    batch_size: int = Field(8, ge=1, le=256, description="Images that are scored at once, at most.")
+    batch_size: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Images that are scored at once, at most; 0: 32 on a GPU, on a CPU one for each core that may be "
+        "used, 8 at least and 32 at most.",
+    )
     decode_processes: int = Field(
         0, ge=0, le=64, description="Processes that decode pixels; 0: one for each core that may be used, at most 8."
     )

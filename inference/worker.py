@@ -1,6 +1,7 @@
 """The worker: claims images, prepares and scores them, writes a report for each.
 
-Reads top to bottom as one batch goes through. While a batch is scored, the next one is decoded.
+Reads top to bottom as one batch goes through. While a batch is scored, the next one is decoded; while its
+reports are written, which keeps one core busy, the one after that.
 Killed anywhere, the jobs' leases run out and another attempt comes to the same result: every effect
 is idempotent, and ``db.jobs.finish`` refuses a worker that has lost its lease.
 """
@@ -9,10 +10,12 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +26,7 @@ from cxr.domain import PackageStatus, Score, ScoredImage
 from cxr.errors import CxrError, DatabaseUnavailable, LeaseLost, MissingObject, SpoolFull
 from db import jobs
 from db.records import ClaimedJob
+from inference import capacity
 from inference.decoding import Preparer
 from inference.delivery.routes import destinations_for
 from inference.in_flight import InFlight
@@ -43,8 +47,6 @@ if TYPE_CHECKING:
     from inference.reporter import Reporter
     from inference.shadow import Shadow
     from inference.view_check import Verdict, ViewCheck
-
-_MOST_PROCESSES = 8  # that are started without being asked for: each takes about 150 MiB
 
 log = get_logger(__name__)
 
@@ -170,21 +172,30 @@ class Worker:
         gate = InputGate.of(package)
         self._view = self._load_view()
         log.info("model_loaded", model=package.manifest.name, fingerprint=package.fingerprint, device=model.device)
+        cores = len(os.sched_getaffinity(0))
+        limit = capacity.batch_size(self._settings.batch_size, device=model.device, cores=cores)
         with Preparer(
             package.manifest.recipe,
             *(() if self._view is None else (self._view.recipe,)),
-            processes=self._settings.decode_processes or min(_MOST_PROCESSES, len(os.sched_getaffinity(0))),
+            processes=capacity.decode_processes(self._settings.decode_processes, cores=cores),
             timeout_s=self._settings.decode_timeout_s,
             max_megapixels=self._settings.max_megapixels,
         ) as preparer:
-            ahead: list[Prepared] = []
+            ahead: deque[list[Prepared]] = deque()
+
+            def look_ahead(batches: int) -> None:
+                while len(ahead) < batches and (claimed := self._claim(preparer, limit)):
+                    ahead.append(claimed)
+
             while not stop.is_set():
                 if self._shadow is not None:
                     self._shadow.follow(package.fingerprint)
                 is_current = self._registry.active_fingerprint() == package.fingerprint
-                batch, ahead = ahead, self._claim(preparer) if is_current else []
+                batch = ahead.popleft() if ahead else []
+                if is_current:
+                    look_ahead(1)
                 if batch:
-                    reported = self._score(batch, gate, model)
+                    reported = self._score(batch, gate, model, partial(look_ahead, 2 if is_current else 0))
                     if self._shadow is not None:
                         with self._stages.timing("shadow", len(reported)):
                             self._shadow.score(reported, package.manifest.recipe.digest, stop)
@@ -194,7 +205,7 @@ class Worker:
                     with self._stages.timing("idle"):
                         stop.wait(self._settings.poll_s)
 
-    def _claim(self, preparer: Preparer) -> list[Prepared]:
+    def _claim(self, preparer: Preparer, limit: int) -> list[Prepared]:
         """Claim a batch and hand its files to the processes that decode."""
         with self._stages.timing("claim"):
             with self._database.read() as session:
@@ -204,7 +215,7 @@ class Worker:
                 claimed = jobs.claim(
                     session,
                     worker_id=self._worker_id,
-                    limit=self._settings.batch_size,
+                    limit=limit,
                     now=self._clock(),
                     lease_s=self._settings.lease_s,
                 )
@@ -212,7 +223,7 @@ class Worker:
         return [Prepared(job, preparer.submit(self._spool.path(job.spool_name))) for job in claimed]
 
     def _score(
-        self, batch: Sequence[Prepared], gate: InputGate, model: Model
+        self, batch: Sequence[Prepared], gate: InputGate, model: Model, meanwhile: Callable[[], None] = lambda: None
     ) -> list[tuple[ClaimedJob, NDArray[np.float32]]]:
         """Score what could be prepared, and return what was reported; an image that could not be fails alone."""
         ready: list[tuple[ClaimedJob, Seen]] = []
@@ -227,14 +238,20 @@ class Worker:
                 flags[prepared.job.id] = verdict.warnings
                 with self._stages.timing("decode", 1):
                     ready.append((prepared.job, model.see(prepared.pixels())))
-        if ready:
-            with self._failing_alone([job for job, _ in ready]):
-                with self._stages.timing("score", len(ready)):
-                    output = model.score(np.stack([seen.pixels for _, seen in ready]))
-                reported = self._report_all(ready, output, gate, model, flags)
+        output = self._outputs(ready, model) if ready else None
+        meanwhile()
+        if output is not None:
+            reported = self._report_all(ready, output, gate, model, flags)
         self._in_flight.discard(prepared.job.id for prepared in batch)
         self._reported()
         return [(prepared.job, prepared.pixels()) for prepared in batch if prepared.job.id in reported]
+
+    def _outputs(self, ready: Sequence[tuple[ClaimedJob, Seen]], model: Model) -> ModelOutput | None:
+        """Ask the model; None: it failed, and these jobs with it."""
+        output: ModelOutput | None = None
+        with self._failing_alone([job for job, _ in ready]), self._stages.timing("score", len(ready)):
+            output = model.score(np.stack([seen.pixels for _, seen in ready]))
+        return output  # noqa: RET504 (a failure ends inside)
 
     def _report_all(
         self,

@@ -18,6 +18,7 @@ import pydicom
 import pytest
 from blake3 import blake3
 from pydicom.dataset import Dataset
+from sqlalchemy import select
 
 from app.metrics import serve_metrics
 from config.settings import DestinationSettings, ViewSettings, WorkerSettings
@@ -28,7 +29,7 @@ from cxr.manifest import Outputs
 from cxr.package import ModelPackage, write_package
 from cxr.pixels import to_model_input
 from cxr.projection import decide_view
-from db import images, jobs
+from db import images, jobs, tables
 from db.engine import Database
 from db.records import Receipt
 from db.replay import differing_rows
@@ -180,6 +181,35 @@ def test_each_bad_image_fails_alone_with_its_code(
         rows = [row for row in list_results(session, ResultFilter()) if row.state is JobState.REPORTED]
     assert {row.finding for row in rows} == {"covid19"}
     assert all(row.score is not None and 0 <= row.score <= 1 for row in rows)
+
+
+def test_working_ahead_changes_no_result(
+    bench: Bench, tiny_package: Any, synthetic_xray: Callable[..., Dataset], wait_for: Any
+) -> None:
+    """While reports are written two more batches are claimed and decoded; each result is that of its image alone."""
+    bench.promote(tiny_package())
+    received = [bench.receive(synthetic_xray(seed=seed)) for seed in range(7)]
+    worker = bench.worker(batch_size=2)
+    claimed: list[list[str]] = []
+    worker._reported = lambda: claimed.append([state for _, (state, _) in sorted(bench.states().items())])
+    thread = threading.Thread(target=worker.run, args=(bench.stop,))
+    thread.start()
+    try:
+        wait_for(lambda: len(claimed) == 4, "all batches are reported", 120)
+    finally:
+        bench.stop.set()
+        thread.join(60)
+    reported, scoring, queued = ["reported"], ["scoring"], ["queued"]
+    assert claimed[0] == 2 * reported + 4 * scoring + queued
+    assert claimed[1:3] == [4 * reported + 3 * scoring, 6 * reported + scoring]
+    package = bench.registry.active()
+    model = Model.load(package, device="cpu")
+    with bench.database.read() as session:
+        rows = {row.job_id: row.score for row in list_results(session, ResultFilter())}
+        names = dict(session.execute(select(tables.Job.id, tables.Image.spool_name).join(tables.Image)).all())
+    for job in received:
+        alone = model.score(to_model_input(bench.spool.path(names[job]), package.manifest.recipe)[None])
+        assert rows[job] == pytest.approx(float(alone.probabilities[0, 0]), abs=1e-6)
 
 
 def test_a_lost_file_fails_its_image_at_once_and_a_resend_has_it_scored(
