@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pydicom.uid import UID
 from pynetdicom import AE
 
+from config.certificates import Certificates
 from config.logs import get_logger
 from config.settings import ListenerSettings, PeerSettings, Settings
 from cxr import marks
@@ -31,7 +32,7 @@ from listener.metrics import Metrics
 from listener.processes import port_in_use
 from listener.service import Service, Timeouts
 from listener.storage import open_storage
-from listener.tls import Certificates
+from listener.tls import server_certificates
 from listener.transport import ListenerServer, check_version
 
 _MIB = 1024 * 1024
@@ -105,7 +106,7 @@ class Listener:
         if not settings.tls.required:
             ports.append(("listener.port", settings.port, None))
         if settings.tls.port is not None:
-            ports.append(("listener.tls.port", settings.tls.port, Certificates(settings.tls)))
+            ports.append(("listener.tls.port", settings.tls.port, server_certificates(settings.tls)))
         with ExitStack() as bound:
             servers = []
             for setting, port, tls in ports:

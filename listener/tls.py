@@ -1,4 +1,4 @@
-"""DICOM TLS, as BCP 195 asks for it, with certificates that can be renewed while the service runs.
+"""DICOM TLS of the listener, as BCP 195 asks for it.
 
 References
 ----------
@@ -9,10 +9,10 @@ and the modified one), RFC 9325
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
+from functools import partial
 
+from config.certificates import Certificates
 from config.checks import key_faults
-from config.logs import get_logger
 from config.settings import TlsSettings
 from cxr.errors import SettingsError
 
@@ -20,17 +20,9 @@ from cxr.errors import SettingsError
 # for keys of 2048 bits (RSA) and 224 bits (elliptic curves), and for signatures better than SHA-1.
 _TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:!AESCCM8:@SECLEVEL=2"
 
-_Stamp = tuple[tuple[int, int, int] | None, ...]
 
-log = get_logger(__name__)
-
-
-class Certificates:
-    """The TLS context of new connections: made anew when one of its files has changed.
-
-    Associations that are open keep the certificate that they began with. Files that can't be used,
-    because half of them are written or the key is another certificate's, change nothing: it is
-    logged, and they are looked at again when they change again.
+def server_certificates(settings: TlsSettings) -> Certificates:
+    """Watch over the files of the listener's TLS.
 
     Parameters
     ----------
@@ -42,40 +34,7 @@ class Certificates:
     SettingsError
         If a file can't be used, now at the start.
     """
-
-    def __init__(self, settings: TlsSettings) -> None:
-        self._settings = settings
-        self._seen = self._stamp()
-        self._context = server_context(settings)
-
-    def context(self) -> ssl.SSLContext:
-        """Give the context for a connection that came just now."""
-        stamp = self._stamp()
-        if stamp != self._seen:
-            self._seen = stamp
-            self._renew()
-        return self._context
-
-    def _renew(self) -> None:
-        try:
-            self._context = server_context(self._settings)
-        except SettingsError as error:
-            log.warning("tls_certificate_not_renewed", code=error.code)
-        else:
-            log.info("tls_certificate_renewed")
-
-    def _stamp(self) -> _Stamp:
-        """Say what the files look like from outside; a renewal by rename gives another inode."""
-        settings = self._settings
-        return tuple(map(_stamp_of, (settings.certificate, settings.key, settings.ca)))
-
-
-def _stamp_of(path: Path | None) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat() if path is not None else None
-    except OSError:
-        return None
-    return None if status is None else (status.st_mtime_ns, status.st_size, status.st_ino)
+    return Certificates((settings.certificate, settings.key, settings.ca), partial(server_context, settings))
 
 
 def server_context(settings: TlsSettings) -> ssl.SSLContext:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
@@ -23,6 +24,8 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
+from config.certificates import Certificates
+from config.checks import key_faults
 from cxr.errors import (
     AccessRefused,
     DeliveryError,
@@ -33,6 +36,9 @@ from cxr.errors import (
 )
 from inference.delivery.transport import CallingEntity
 from inference.identifiers import IMPLEMENTATION_CLASS_UID
+
+if TYPE_CHECKING:
+    from config.settings import DestinationSettings
 
 IMPLEMENTATION_VERSION_NAME = "CXR_LISTENER"
 MAX_PDU_BYTES = 131072
@@ -48,7 +54,7 @@ class Address:
     port: int
     calling_ae_title: str
     timeout_s: float  # for the connection, and for each answer
-    tls: ssl.SSLContext | None = None
+    tls: Certificates | None = None
 
 
 def context(abstract_syntax: str, transfer_syntaxes: Iterable[str]) -> PresentationContext:
@@ -105,7 +111,7 @@ def open_association(
             contexts=list(contexts),
             ae_title=address.ae_title,
             max_pdu=MAX_PDU_BYTES,
-            tls_args=(address.tls, address.host) if address.tls else None,
+            tls_args=(address.tls.context(), address.host) if address.tls else None,
             evt_handlers=list(handlers),
             ext_neg=list(roles),
         )
@@ -142,8 +148,10 @@ def abandon(association: Association) -> None:
         association.abort()
 
 
-def tls_context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
-    """Make the TLS context of a client.
+def client_certificates(
+    ca: Path | None, certificate: Path | None, key: Path | None, *, destination: str
+) -> Certificates:
+    """Watch over the TLS files of a destination; each association is opened with what they are then.
 
     Parameters
     ----------
@@ -151,12 +159,35 @@ def tls_context(ca: Path | None, certificate: Path | None, key: Path | None) -> 
         PEM file of the authorities that the peer's certificate comes from; None: the system's.
     certificate, key
         PEM files of our own, if the peer asks for them.
+    destination
+        Its name, for the log.
 
     Raises
     ------
     SettingsError
-        If a file can't be read or does not hold what it should.
+        If a file can't be read or does not hold what it should, or others may read the key.
     """
+    return Certificates((ca, certificate, key), partial(_client_context, ca, certificate, key), destination=destination)
+
+
+def certificates_of(destination: DestinationSettings) -> Certificates | None:
+    """Watch over the TLS files that the settings of a destination name; None: it takes no TLS.
+
+    Raises
+    ------
+    SettingsError
+        As above.
+    """
+    if not destination.tls:
+        return None
+    files = (destination.tls_ca, destination.tls_certificate, destination.tls_key)
+    return client_certificates(*files, destination=destination.name)
+
+
+def _client_context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
+    faults = tuple(key_faults("tls_key of a destination", key))
+    if faults:
+        raise SettingsError(faults[0])
     try:
         made = ssl.create_default_context(cafile=ca)
         if certificate is not None:

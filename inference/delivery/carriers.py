@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference.delivery.association import Address, tls_context
+from inference.delivery.association import Address, certificates_of
 from inference.delivery.dicom import DicomCarrier
 from inference.delivery.dicom_verifier import DicomVerifier
 from inference.delivery.folder import FolderCarrier
@@ -42,9 +42,7 @@ def make_carrier(destination: DestinationSettings, calling_ae_title: str) -> Car
         port=port,
         calling_ae_title=calling_ae_title,
         timeout_s=destination.timeout_s,
-        tls=tls_context(destination.tls_ca, destination.tls_certificate, destination.tls_key)
-        if destination.tls
-        else None,
+        tls=certificates_of(destination),
     )
     verifier = DicomVerifier(address, mode=destination.verify, commitment_listen=destination.commitment_address())
     return DicomCarrier(address, verifier=verifier)

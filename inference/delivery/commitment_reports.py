@@ -23,7 +23,7 @@ from config.logs import get_logger
 from cxr.errors import DeliveryCrashed, DeliveryError, PeerRefused
 from db import commitments
 from db.commitments import Answer, Claimed
-from inference.delivery.association import Address, close, context, open_association, status_of, tls_context
+from inference.delivery.association import Address, certificates_of, close, context, open_association, status_of
 from inference.delivery.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ class CommitmentReports:
         Rows and files.
     draw
         Random numbers in [0, 1), for the jitter.
+
+    Raises
+    ------
+    SettingsError
+        If a destination's TLS files can't be used.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class CommitmentReports:
         self._spool = spool
         self._draw = draw
         self._backoff = Backoff.of(settings.delivery)
+        self._certificates = {each.name: certificates_of(each) for each in settings.destinations}
         self._keep = timedelta(days=settings.listener.commitment.keep_days)
 
     def report_due(self, now: datetime) -> int:
@@ -131,8 +137,19 @@ class CommitmentReports:
                 )
         for destination in self._settings.destinations:
             if destination.kind == "dicom" and destination.dicom_address()[0] == ae_title:
-                return _address_of(destination, destination.calling_ae_title or ours)
+                return self._address_of(destination)
         return None
+
+    def _address_of(self, destination: DestinationSettings) -> Address:
+        ae_title, host, port = destination.dicom_address()
+        return Address(
+            ae_title=ae_title,
+            host=host,
+            port=port,
+            calling_ae_title=destination.calling_ae_title or self._settings.listener.ae_title,
+            timeout_s=destination.timeout_s,
+            tls=self._certificates[destination.name],
+        )
 
 
 def send_report(address: Address, given: Answer) -> None:
@@ -161,16 +178,3 @@ def _take_the_role(association: Association) -> None:
     """Be the SCP also where the peer accepted the context and said nothing of roles, as some do."""
     for accepted in association.accepted_contexts:
         accepted._as_scp = True
-
-
-def _address_of(destination: DestinationSettings, calling_ae_title: str) -> Address:
-    ae_title, host, port = destination.dicom_address()
-    files = (destination.tls_ca, destination.tls_certificate, destination.tls_key)
-    return Address(
-        ae_title=ae_title,
-        host=host,
-        port=port,
-        calling_ae_title=calling_ae_title,
-        timeout_s=destination.timeout_s,
-        tls=tls_context(*files) if destination.tls else None,
-    )

@@ -66,7 +66,7 @@ class StowCarrier:
             ) from None
         except (requests.exceptions.InvalidJSONError, ValueError, KeyError, TypeError, AttributeError):
             raise PeerBusy("The DICOMweb service answered with something else than a store response.") from None
-        except requests.RequestException:
+        except OSError:  # every requests.RequestException is one, and a TLS file that can't be read now
             raise PeerUnreachable("The DICOMweb service can't be reached or did not answer in time.") from None
         _check(answer, parcel.sop_instance_uid)
         return Stored(status=_ACCEPTED, sop_class_uid=parcel.sop_class_uid, sop_instance_uid=parcel.sop_instance_uid)
@@ -102,7 +102,7 @@ class StowCarrier:
             return Presence.UNANSWERABLE if status in _NO_SEARCH else Presence.UNKNOWN
         except (requests.exceptions.InvalidJSONError, ValueError, KeyError, TypeError, AttributeError):
             return Presence.UNANSWERABLE
-        except requests.RequestException:
+        except OSError:  # every requests.RequestException is one, and a TLS file that can't be read now
             raise PeerUnreachable("The DICOMweb service can't be reached or did not answer in time.") from None
         uids = {uid for item in found for uid in item.get("00080018", {}).get("Value", ())}
         return Presence.PRESENT if parcel.sop_instance_uid in uids else Presence.ABSENT

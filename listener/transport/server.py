@@ -13,10 +13,10 @@ import time
 from pynetdicom import AE
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from config.certificates import Certificates
 from config.logs import get_logger
 from listener.admission import SilentConnections
 from listener.service import Service, Timeouts
-from listener.tls import Certificates
 from listener.transport.association import ListenerAssociation
 
 log = get_logger(__name__)

@@ -30,7 +30,7 @@ from cxr.errors import (
     PresentationContextRejected,
     ReportUnreadable,
 )
-from inference.delivery.association import Address, tls_context
+from inference.delivery.association import Address, client_certificates
 from inference.delivery.carrier import Parcel
 from inference.delivery.dicom import DicomCarrier
 from inference.delivery.dicom_verifier import DicomVerifier
@@ -296,7 +296,12 @@ def test_tls_peer(peer_factory: Any, carrier_to: Any, parcel: Any, certificate: 
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(*certificate)
     peer = peer_factory(tls=server)
-    assert carrier_to(peer.port, tls=tls_context(certificate[0], None, None)).store(parcel(0)).status == 0x0000
+    assert (
+        carrier_to(peer.port, tls=client_certificates(certificate[0], None, None, destination="pacs"))
+        .store(parcel(0))
+        .status
+        == 0x0000
+    )
 
 
 def test_tls_peer_with_another_certificate_gets_nothing(
@@ -306,7 +311,7 @@ def test_tls_peer_with_another_certificate_gets_nothing(
     server.load_cert_chain(*certificate)
     peer = peer_factory(tls=server)
     with pytest.raises(PeerUnreachable):
-        carrier_to(peer.port, tls=tls_context(None, None, None)).store(parcel(0))
+        carrier_to(peer.port, tls=client_certificates(None, None, None, destination="pacs")).store(parcel(0))
     assert peer.received == []
 
 

@@ -20,7 +20,7 @@ from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 
 from cxr.errors import PeerUnreachable
-from inference.delivery.association import Address, close, context, open_association, tls_context
+from inference.delivery.association import Address, client_certificates, close, context, open_association
 from inference.delivery.carrier import Parcel
 from inference.delivery.commitment import CommitmentInbox, CommitmentServer
 from inference.delivery.dicom import DicomCarrier
@@ -146,7 +146,7 @@ def stalling(certificate: tuple[Path, Path]) -> Iterator[Callable[..., Stalling]
 @pytest.fixture
 def address(certificate: tuple[Path, Path]) -> Callable[..., Address]:
     def make(port: int, *, timeout_s: float = 2.0, tls: bool = False) -> Address:
-        client = tls_context(certificate[0], None, None) if tls else None
+        client = client_certificates(certificate[0], None, None, destination="pacs") if tls else None
         return Address(
             ae_title="PEER", host="127.0.0.1", port=port, calling_ae_title="CXR", timeout_s=timeout_s, tls=client
         )

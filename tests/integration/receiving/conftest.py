@@ -286,30 +286,6 @@ def can_echo(port: int, **options: Any) -> bool:
 
 
 @pytest.fixture(scope="session")
-def make_certificates(require_peer: Callable[[str], str]) -> Callable[[Path], Path]:
-    """Make an authority in a folder, and certificates of it for the service and for a peer."""
-    openssl = require_peer("openssl")
-
-    def make(folder: Path) -> Path:
-        def run(*arguments: str) -> None:
-            subprocess.run([openssl, *arguments], cwd=folder, check=True, capture_output=True)
-
-        folder.mkdir(exist_ok=True)
-        subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        new_key = ["-newkey", "rsa:2048", "-nodes"]
-        run("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", f"/CN=CA of {folder.name}")
-        for name in ("server", "peer"):
-            run("req", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr", *subject)
-            run(
-                *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
-                *("-copy_extensions", "copy", "-out", f"{name}.pem"),
-            )
-        return folder
-
-    return make
-
-
-@pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory, make_certificates: Callable[[Path], Path]) -> Path:
     """An authority, a certificate of the service and one of a peer."""
     return make_certificates(tmp_path_factory.mktemp("certificates"))
