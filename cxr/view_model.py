@@ -46,8 +46,9 @@ class ViewComponent(BaseModel):
     laterals: Count  # real images that it was trained on, of each kind
     frontals: Count
     not_a_chest: Count
-    synthetic: Count = 0  # drawn pictures among what is not a chest
+    synthetic: Count = 0  # made pictures of what is not a chest
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.8  # below it, nothing is said
+    frontal_at_least: Annotated[float, Field(ge=0.5, lt=1)] = 0.5  # below it, an image is held for a person
 
     @property
     def may_decide(self) -> bool:
@@ -64,6 +65,16 @@ class ViewComponent(BaseModel):
         """
         chance, name = max(zip(map(float, probabilities), CLASSES, strict=True))
         return Seen(name) if chance >= self.confidence else Seen.UNSURE
+
+    def is_held(self, probabilities: Sequence[float]) -> bool:
+        """Whether a person should look first: the picture may be anything but a frontal chest radiograph.
+
+        Parameters
+        ----------
+        probabilities
+            In the order of ``CLASSES``.
+        """
+        return float(probabilities[CLASSES.index(FRONTAL)]) < min(self.frontal_at_least, self.confidence)
 
 
 def is_view_model(manifest: PackageManifest) -> bool:

@@ -7,7 +7,7 @@ figures are of networks that saw all but one fold; the package holds the one tha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -32,10 +32,11 @@ from training.recipe import Compute
 from training.splits import groups
 from training.view_card import view_card
 from training.view_cases import SYNTHETIC, ViewCases, choose, folds, shares
-from training.view_closeups import close_ups
 from training.view_figures import figures
+from training.view_from_films import made_of_films
 from training.view_network import RECIPE, SIZE, Effort, fit, predict
 from training.view_synthetic import draw
+from training.view_threshold import frontal_at_least
 
 PACKAGE: Final = "package"
 PREDICTIONS: Final = "predictions.csv"
@@ -49,6 +50,8 @@ CODES: Final = (
 
 Floats = NDArray[np.float32]
 
+_ONE_IS_DRAWN_IN: Final = 6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewOptions:
@@ -59,7 +62,7 @@ class ViewOptions:
     seed
         Of everything.
     synthetic
-        Drawn pictures of what is no chest; 0: none.
+        Made pictures of what is no chest: one in six is drawn, the others are made of the films; 0: none.
     effort
         How long each network is fitted.
     note
@@ -73,7 +76,7 @@ class ViewOptions:
     """
 
     seed: int = 0
-    synthetic: int = 700
+    synthetic: int = 2100
     effort: Effort = field(default_factory=Effort)
     note: str = ""
     cache: Path | None = None
@@ -89,14 +92,14 @@ class _Material:
     drawn: Sequence[Floats]
 
     @classmethod
-    def of(cls, cases: ViewCases, cache: Cache, close_ups: Sequence[Floats], seed: int) -> _Material:
-        """Find every image, and draw what is drawn: every other one is a close-up, as far as there are some."""
+    def of(cls, cases: ViewCases, cache: Cache, of_films: Mapping[int, Floats], seed: int) -> _Material:
+        """Find every image, and draw what is not made of films."""
         is_drawn = (cases.frame["source"] == SYNTHETIC).to_numpy(dtype=bool)
         rows = np.full(len(is_drawn), -1, np.int64)
         rows[~is_drawn] = cache.rows(cases.frame["image_id"][~is_drawn])
-        drawn = [draw(SIZE, seed=seed, number=number)[1] for number in range(int(is_drawn.sum()))]
-        drawn[1 : 2 * len(close_ups) : 2] = close_ups
-        return cls(cases, cache, rows, drawn)
+        places = range(int(is_drawn.sum()))
+        made = [of_films[n] if n in of_films else draw(SIZE, seed=seed, number=n)[1] for n in places]
+        return cls(cases, cache, rows, made)
 
     def image(self, place: int) -> Floats:
         """Give one image, float32 (64, 64, 1)."""
@@ -139,7 +142,7 @@ def train_view(manifest: Path, folder: Path, *, now: datetime, options: ViewOpti
     cache_folder = wanted.cache or folder / "cache"
     cache = build_cache(rows, RECIPE, cache_folder, processes=wanted.processes, progress=wanted.progress)
     cases = choose(rows[rows["image_id"].isin(list(cache.rows_by_id))], synthetic=wanted.synthetic)
-    material = _Material.of(cases, cache, _close_ups(rows, cases, cache_folder, wanted), wanted.seed)
+    material = _Material.of(cases, cache, _of_films(rows, cases, cache_folder, wanted), wanted.seed)
     with computing(Compute(devices="cpu"), wanted.seed):
         left_out, fold, count = _cross_validate(material, wanted)
         network = _fit(material, ~cases.is_test, wanted, "Fitting the view model")
@@ -151,18 +154,23 @@ def train_view(manifest: Path, folder: Path, *, now: datetime, options: ViewOpti
     return _package(network, cases, predictions, count, folder, wanted, now)
 
 
-def _close_ups(rows: pd.DataFrame, cases: ViewCases, folder: Path, wanted: ViewOptions) -> list[Floats]:
-    """Cut close-ups out of frontal films: those for training out of films that are trained on, and no other."""
+def _of_films(rows: pd.DataFrame, cases: ViewCases, folder: Path, wanted: ViewOptions) -> dict[int, Floats]:
+    """Make pictures of frontal films, by their place: those that are trained on of films that are, and of no other."""
     frontals = cases.frame[cases.truths == CLASSES.index(FRONTAL)]
-    found: list[Floats] = []
-    for number, side in enumerate((frontals["split"] != "test", frontals["split"] == "test")):
-        is_wanted = rows["image_id"].isin(frontals["image_id"][side])
-        count = wanted.synthetic // (2 + 2 * number)
-        films = rows[is_wanted]
-        if len(films):
-            found += close_ups(
-                films, count, folder, seed=wanted.seed + number, processes=wanted.processes, progress=wanted.progress
-            )
+    made = cases.frame[cases.frame["source"] == SYNTHETIC]
+    found: dict[int, Floats] = {}
+    for number, is_test in enumerate((False, True)):
+        places = np.flatnonzero((np.arange(len(made)) % _ONE_IS_DRAWN_IN > 0) & ((made["split"] == "test") == is_test))
+        films = rows[rows["image_id"].isin(frontals["image_id"][(frontals["split"] == "test") == is_test])]
+        pictures = made_of_films(
+            films,
+            len(places),
+            folder,
+            seed=wanted.seed + number,
+            processes=wanted.processes,
+            progress=wanted.progress,
+        )
+        found |= dict(zip(places.tolist(), pictures, strict=False))  # fewer, where a film can't be read
     return found
 
 
@@ -219,6 +227,7 @@ def _package(
         frontals=cases.count(FRONTAL),
         not_a_chest=cases.count(NOT_A_CHEST),
         synthetic=cases.count(NOT_A_CHEST, drawn=True),
+        frontal_at_least=frontal_at_least(predictions),
     )
     model_file = folder / MODEL_FILE
     save_network(network, model_file, now=now)
@@ -236,7 +245,7 @@ def _package(
         components={COMPONENT: component.model_dump(mode="json")},
         evaluation=figures(predictions, component, folds=count),
         provenance=Provenance(
-            training_data=f"{len(trained)} images: {sources}; and {component.synthetic} drawn pictures.",
+            training_data=f"{len(trained)} images: {sources}; and {component.synthetic} made pictures.",
             architecture="view",
             created=now,
             seed=wanted.seed,

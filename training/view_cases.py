@@ -1,7 +1,8 @@
 """What the view model learns from: which rows of a manifest, how often each is drawn, who is left out together.
 
 A lateral is a row whose ``view`` is ``L``; what is no chest radiograph is a row whose ``label`` is
-``not_a_chest``; every other row is frontal. Drawn pictures are added (``training.view_synthetic``).
+``not_a_chest``; every other row is frontal. Made pictures are added (``training.view_synthetic``,
+``training.view_from_films``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cxr.view_model import CLASSES, FRONTAL, LATERAL, NOT_A_CHEST
 
 LABEL: Final = "not_a_chest"
 SYNTHETIC: Final = "synthetic"
-"""What drawn pictures have as source."""
+"""What made pictures have as source."""
 
 ONE_BY_ONE: Final = 20
 """Up to so many patients with laterals, each is left out in turn; beyond, a fifth of all patients."""
@@ -63,7 +64,7 @@ def choose(manifest: pd.DataFrame, *, synthetic: int) -> ViewCases:
     manifest
         As ``training.manifest.read_manifest`` gives it.
     synthetic
-        Drawn pictures to train on; half as many more are added to the test.
+        Made pictures to train on; half as many more are added to the test.
 
     Raises
     ------
@@ -92,10 +93,10 @@ def choose(manifest: pd.DataFrame, *, synthetic: int) -> ViewCases:
 def shares(cases: ViewCases) -> NDArray[np.float64]:
     """Say how often each image is drawn.
 
-    Classes are drawn 1 : 2 : 1 (lateral : frontal : not a chest). Sources that have laterals give half
+    Classes are drawn 1 : 2 : 2 (lateral : frontal : not a chest). Sources that have laterals give half
     of the frontal draws, each as many as it gives lateral ones, so that a source does not tell the
-    view; the other sources share the other half evenly. Sources of what is no chest share evenly, all
-    drawn pictures as half of it. Images of the test are never drawn.
+    view; the other sources share the other half evenly. Of what is no chest the made pictures are three
+    quarters; sources of real ones share the rest evenly. Images of the test are never drawn.
     """
     is_used, sources = ~cases.is_test, cases.frame["source"].to_numpy(dtype=object)
     drawn = np.zeros(len(cases.truths))
@@ -111,8 +112,8 @@ def shares(cases: ViewCases) -> NDArray[np.float64]:
     is_drawn = sources == SYNTHETIC
     real = [of[NOT_A_CHEST] & (sources == name) for name in np.unique(sources[of[NOT_A_CHEST] & ~is_drawn].astype(str))]
     made = of[NOT_A_CHEST] & is_drawn
-    _spread(drawn, real, 0.5 if made.any() else 1.0)
-    _spread(drawn, [made] if made.any() else [], 0.5 if real else 1.0)
+    _spread(drawn, real, 0.5 if made.any() else 2.0)
+    _spread(drawn, [made] if made.any() else [], 1.5 if real else 2.0)
     found: NDArray[np.float64] = drawn / drawn.sum()
     return found
 

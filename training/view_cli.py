@@ -13,9 +13,9 @@ import typer
 def view(
     manifest: Annotated[Path, typer.Argument(help="A manifest with laterals (view L).", metavar="MANIFEST")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", metavar="RUN")],
-    synthetic: Annotated[int, typer.Option(min=0, help="Drawn pictures of what is no chest.")] = 700,
-    epochs: Annotated[int, typer.Option(min=1, help="Of each network.")] = 30,
-    draws: Annotated[int, typer.Option(min=1, help="Images in an epoch.")] = 512,
+    synthetic: Annotated[int, typer.Option(min=0, help="Made pictures of what is no chest.")] = 2100,
+    epochs: Annotated[int, typer.Option(min=1, help="Of each network.")] = 60,
+    draws: Annotated[int, typer.Option(min=1, help="Images in an epoch.")] = 576,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, draws and folds.")] = 0,
     note: Annotated[
         Path | None, typer.Option(help="A text for the card: what these images are.", metavar="FILE")

@@ -29,10 +29,12 @@ def figures(predictions: pd.DataFrame, component: ViewComponent, *, folds: int) 
     -------
     dict
         For ``evaluation`` in the package's manifest: ``left_out`` (cross-validation) and ``test``, each
-        with ``answers`` (truth, then answer, to images), ``shares`` and ``by_source``.
+        with ``answers`` (truth, then answer, to images; and how many are ``held``), ``shares`` and ``by_source``.
     """
     table = predictions.copy()
-    table["answer"] = [component.judge(row).value for row in table[list(CLASSES)].to_numpy().tolist()]
+    chances = table[list(CLASSES)].to_numpy().tolist()
+    table["answer"] = [component.judge(row).value for row in chances]
+    table["held"] = [component.is_held(row) for row in chances]
     is_test = table["left_out"] == "test"
     return {
         "folds": folds,
@@ -45,6 +47,9 @@ def _figures(table: pd.DataFrame) -> dict[str, Any]:
     return {
         "answers": {truth: _answers(table[table["truth"] == truth]) for truth in CLASSES},
         "shares": {
+            "frontals_held": _held(table, FRONTAL),
+            "laterals_held": _held(table, LATERAL),
+            "others_held": _held(table, NOT_A_CHEST),
             "laterals_found": _share(table, LATERAL, (Seen.LATERAL,)),
             "laterals_taken_for_frontal": _share(table, LATERAL, (Seen.FRONTAL,)),
             "frontals_found": _share(table, FRONTAL, (Seen.FRONTAL,)),
@@ -59,12 +64,22 @@ def _figures(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _answers(part: pd.DataFrame) -> dict[str, int]:
-    return {answer.value: int((part["answer"] == answer.value).sum()) for answer in ANSWERS}
+    answers = {answer.value: int((part["answer"] == answer.value).sum()) for answer in ANSWERS}
+    return answers | {"held": int(part["held"].sum())}
+
+
+def _held(table: pd.DataFrame, truth: str) -> dict[str, float] | None:
+    part = table[table["truth"] == truth]
+    return _interval(int(part["held"].sum()), len(part))
 
 
 def _share(table: pd.DataFrame, truth: str, answers: tuple[Seen, ...]) -> dict[str, float] | None:
     part = table[table["truth"] == truth]
-    found: Estimate | None = wilson(int(part["answer"].isin([each.value for each in answers]).sum()), len(part))
+    return _interval(int(part["answer"].isin([each.value for each in answers]).sum()), len(part))
+
+
+def _interval(count: int, images: int) -> dict[str, float] | None:
+    found: Estimate | None = wilson(count, images)
     if found is None or found.interval is None:
         return None
     return {"value": found.value, "low": found.interval.low, "high": found.interval.high}

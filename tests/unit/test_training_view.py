@@ -14,13 +14,18 @@ from typer.testing import CliRunner
 
 from cxr.errors import ManifestError, RunError
 from cxr.package import load_package
+from cxr.pixels import to_model_input
 from cxr.view_model import CLASSES, ENOUGH_LATERALS, component_of
 from inference.model import Model
+from training.augment import generator
 from training.cli import app
-from training.manifest import complete, write_manifest
+from training.manifest import complete, read_manifest, resolve_paths, write_manifest
 from training.view import ViewOptions, train_view
 from training.view_cases import FOLDS, ONE_BY_ONE, SYNTHETIC, choose, folds, shares
+from training.view_from_films import LARGE, MAKERS, made_of_films
+from training.view_network import RECIPE, SIZE
 from training.view_synthetic import KINDS, draw
+from training.view_threshold import frontal_at_least
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 FRONTAL, LATERAL, OTHER = range(3)
@@ -64,7 +69,11 @@ def test_a_source_does_not_tell_the_view() -> None:
     assert of["both", LATERAL] == pytest.approx(of["both", FRONTAL])  # as often frontal as lateral
     assert of["both", FRONTAL] == pytest.approx(of["large", FRONTAL] + of["small", FRONTAL])
     assert of["large", FRONTAL] == pytest.approx(of["small", FRONTAL])  # whatever their sizes
-    assert drawn("things", MIXED, cases.truths, OTHER) == pytest.approx(drawn(SYNTHETIC, MIXED, cases.truths, OTHER))
+    assert 3 * drawn("things", MIXED, cases.truths, OTHER) == pytest.approx(
+        drawn(SYNTHETIC, MIXED, cases.truths, OTHER)
+    )
+    totals = [shares(cases)[cases.truths == truth].sum() for truth in (LATERAL, FRONTAL, OTHER)]
+    np.testing.assert_allclose(totals, [0.2, 0.4, 0.4])
     assert not shares(cases)[cases.is_test].any()
     assert (cases.count("lateral"), cases.count("frontal"), cases.count("not_a_chest")) == (4, 35, 3)
     assert cases.count("not_a_chest", drawn=True) == 6
@@ -109,6 +118,42 @@ def test_every_kind_can_be_drawn_and_again_the_same() -> None:
         pictures.setdefault(kind, []).append(picture)
     assert set(pictures) == set(KINDS)
     assert all(not np.array_equal(*both) for both in pictures.values())
+
+
+def test_what_is_made_of_a_film_is_no_upright_film_and_again_the_same(films: Path, tmp_path: Path) -> None:
+    frame = resolve_paths(read_manifest(films), films.parent)
+    one = frame[frame["split"] == "test"]
+    made = made_of_films(one, 3 * len(MAKERS), tmp_path / "prepared", seed=5, processes=1)
+    again = made_of_films(one, 3 * len(MAKERS), tmp_path / "prepared", seed=5, processes=1)
+    np.testing.assert_array_equal(made, again)
+    assert {(picture.shape, picture.dtype) for picture in made} == {((SIZE, SIZE), np.dtype(np.float32))}
+    assert 0 <= np.min(made) <= np.max(made) <= 1
+    upright = to_model_input(Path(one["path"].iloc[0]), RECIPE)[:, :, 0]
+    left, right = (slice(None), slice(0, SIZE // 2)), (slice(None), slice(SIZE // 2, None))
+    assert upright[left].mean() > upright[right].mean() + 0.3
+    turned = made[list(MAKERS).index("turned") :: len(MAKERS)]
+    assert all(abs(picture[left].mean() - upright[left].mean()) > 0.15 for picture in turned)
+    assert made_of_films(one.iloc[:0], 5, tmp_path / "prepared", seed=5) == []
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_nothing_stays_where_it_was(maker: str) -> None:
+    """Of a film on which every place has a grey of its own."""
+    ramp = np.linspace(0, 1, LARGE * LARGE, dtype=np.float32).reshape(LARGE, LARGE)
+    for number in range(20):
+        made = MAKERS[maker](ramp, generator(1, 1, number))
+        whole = cv2.resize(made, (LARGE, LARGE))
+        assert np.mean(np.abs(whole - ramp) < 0.05) < 0.5, number
+
+
+def test_the_threshold_is_the_one_in_a_hundred_of_what_was_left_out() -> None:
+    chances = np.linspace(0.6, 1.0, 401)
+    table = pd.DataFrame({"truth": "frontal", "left_out": "fold 1", "frontal": chances})
+    tested = table.assign(left_out="test", frontal=0.01)
+    assert frontal_at_least(pd.concat([table, tested])) == 0.6  # 0.604, rounded down; the test is not looked at
+    assert frontal_at_least(table.assign(frontal=chances + 0.2)) == 0.8  # never above the confidence
+    assert frontal_at_least(table.assign(frontal=chances / 2)) == 0.5
+    assert frontal_at_least(tested) == 0.5  # nothing to choose by
 
 
 @pytest.fixture
@@ -169,9 +214,11 @@ def test_the_verb_ends_in_a_view_model_that_says_what_it_was_trained_on(
     assert package.manifest.findings == CLASSES
     assert package.model_path.stat().st_size < 2_000_000
     left_out = package.manifest.evaluation["left_out"]["answers"]  # type: ignore[index,call-overload]
+    held = {name: answers.pop("held") for name, answers in left_out.items()}  # type: ignore[union-attr]
     assert {name: sum(answers.values()) for name, answers in left_out.items()} == {  # type: ignore[union-attr]
         "frontal": 7, "lateral": 2, "not_a_chest": 8,
     }  # fmt: skip
+    assert all(0 <= each <= sum(left_out[name].values()) for name, each in held.items())  # type: ignore[index,union-attr]
     predictions = pd.read_csv(run / "predictions.csv")
     assert (predictions[predictions["left_out"] == "test"]["truth"].value_counts()).to_dict() == {
         "not_a_chest": 3,
@@ -181,6 +228,8 @@ def test_the_verb_ends_in_a_view_model_that_says_what_it_was_trained_on(
     card = (run / "package" / "MODEL_CARD.md").read_text()
     assert f"Trained on 2 real laterals, fewer than {ENOUGH_LATERALS}" in card
     assert "Of my own making." in card
+    assert f"less than {component.frontal_at_least:g} for frontal is held for a person" in card
+    assert "Frontals held" in card
     model = Model.load(package, device="cpu")
     assert model.score(np.zeros((1, 64, 64, 1), np.float32)).probabilities.shape == (1, 3)
     with pytest.raises(RunError, match="already"):
