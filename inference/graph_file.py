@@ -12,18 +12,23 @@ CVE-2025-9906, CVE-2025-12058.
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 
 from cxr.errors import DamagedPackage, IncompatiblePackage
 
-MEMBERS = frozenset({"metadata.json", "config.json", "model.weights.h5"})
+WEIGHTS = "model.weights.h5"
+MEMBERS = frozenset({"metadata.json", "config.json", WEIGHTS})
 MAX_CONFIG_BYTES = 16 << 20
+# In memory for the moment, as Keras itself will hold them: HDF5 jumps about, and each jump back in an archive's
+# member reads it again from its start, which takes seconds. What is larger is read so.
+MAX_WEIGHTS_BYTES = 1 << 30
 
 LAYERS = frozenset(
     {
@@ -71,7 +76,7 @@ def check_graph_file(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive, path.name)
             config = json.loads(archive.read("config.json"))
-            with archive.open("model.weights.h5") as weights, h5py.File(weights, "r") as file:
+            with _weights(archive) as weights, h5py.File(weights, "r") as file:
                 _check_links(file)
     except (zipfile.BadZipFile, OSError, ValueError, RecursionError, KeyError) as error:
         raise DamagedPackage(
@@ -93,6 +98,12 @@ def _check_members(archive: zipfile.ZipFile, file: str) -> None:
         )
     if members["config.json"].file_size > MAX_CONFIG_BYTES:
         raise IncompatiblePackage(f"The graph's description is larger than {MAX_CONFIG_BYTES >> 20} MiB.")
+
+
+def _weights(archive: zipfile.ZipFile) -> IO[bytes]:
+    if archive.getinfo(WEIGHTS).file_size > MAX_WEIGHTS_BYTES:
+        return archive.open(WEIGHTS)
+    return io.BytesIO(archive.read(WEIGHTS))
 
 
 def _check_links(group: h5py.Group) -> None:

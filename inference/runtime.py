@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
+
+from inference.lean_import import without_optional
+
+with without_optional():
+    import keras
+    import tensorflow as tf
 
 from cxr.errors import IncompatiblePackage
 from cxr.input_gate import component_of

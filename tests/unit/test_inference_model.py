@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cxr.errors import DamagedPackage, DeviceExhausted, IncompatiblePackage, SettingsError
 from cxr.manifest import Outputs
 from cxr.package import ModelPackage, write_package
+from inference import graph_file
 from inference.batches import ModelOutput
 from inference.devices import Choice
 from inference.model import Model
@@ -188,10 +189,18 @@ def test_an_archive_of_other_parts_is_refused(
         Model.load(repackage(rewrite(copied, alter)), device="cpu")
 
 
+@pytest.mark.parametrize("most_in_memory", [graph_file.MAX_WEIGHTS_BYTES, 0])
 @pytest.mark.parametrize("kind", ["external link", "soft link", "external storage", "virtual"])
 def test_weights_that_point_elsewhere_are_refused(
-    repackage: Repackage, tiny_package: Callable[..., ModelPackage], tmp_path: Path, kind: str
+    repackage: Repackage,
+    tiny_package: Callable[..., ModelPackage],
+    tmp_path: Path,
+    kind: str,
+    most_in_memory: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(graph_file, "MAX_WEIGHTS_BYTES", most_in_memory)
+
     def link(members: dict[str, bytes]) -> None:
         path = tmp_path / "weights.h5"
         path.write_bytes(members["model.weights.h5"])
