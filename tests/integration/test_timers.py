@@ -134,18 +134,17 @@ def _report(
 
 
 @pytest.fixture
-def hanging(settings: Settings) -> Iterator[None]:
+def hanging(settings: Settings) -> Iterator[socket.socket]:
     """A first destination that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"PEER@127.0.0.1:{silent.getsockname()[1]}"
         first = DestinationSettings(name="hanging", kind="dicom", address=address, timeout_s=120)
         object.__setattr__(settings, "destinations", (first, *settings.destinations))
-        yield
-        silent.close()
+        yield silent
 
 
 def test_a_destination_that_hangs_holds_up_no_other_and_no_timer(
-    hanging: None,
+    hanging: socket.socket,
     start: Callable[[str], Timers],
     settings: Settings,
     database: Database,
@@ -171,6 +170,7 @@ def test_a_destination_that_hangs_holds_up_no_other_and_no_timer(
     before = made()
     _report(database, spool, make_receipt, make_scored, synthetic_xray, 9, ["out"])
     wait_for(lambda: made() > before, "the timers go on", 30)
+    hanging.close()  # or the end would wait for the answer as long as delivery does
 
 
 def test_report_is_delivered_when_woken(
