@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,11 +104,27 @@ def read_audit(path: Path) -> dict[str, Any]:
     return document
 
 
-def read_summary(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the words of an ``audit.json``: check and finding, and the cautions' sentences; see ``read_audit``."""
+def read_summary(path: Path, classes: Collection[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Read the words of an ``audit.json`` for the card of a model; see ``read_audit``.
+
+    Parameters
+    ----------
+    path
+        The file.
+    classes
+        Those labels that are classes of the model, each by itself. What predicts another label says
+        nothing of the model's figures: such a caution is left out.
+
+    Returns
+    -------
+    tuple
+        Check and finding; the cautions' sentences.
+    """
     audit = read_audit(path)
     words = {str(name): str(found) for name, found in audit["summary"].items()}
-    return words, tuple(str(each["sentence"]) for each in audit["cautions"])
+    others = tuple(_told(str(each["label"])) for each in audit["label_audits"] if each["label"] not in classes)
+    sentences = (str(each["sentence"]) for each in audit["cautions"])
+    return words, tuple(each for each in sentences if not each.startswith(others))
 
 
 def lung_words(blanked: Iterable[BlankedAudit]) -> dict[str, str]:
@@ -160,13 +176,18 @@ def _copies(report: AuditReport) -> Iterator[Caution]:
         yield Caution("unreadable", f"{copies.unreadable} of {copies.files} files can't be read.")
 
 
+def _told(label: str) -> str:
+    """How the sentence begins that warns of one label's shortcut."""
+    return f"{label} can be told from"
+
+
 def _shortcuts(report: AuditReport) -> Iterator[Caution]:
     for each in report.label_audits:
         for base in each.baselines:
             if base.auc is not None and base.auc.value > EXPLAINED:
                 yield Caution(
                     f"shortcut_{base.name}",
-                    f"{each.label} can be told from {', '.join(base.columns)} alone, with a ROC AUC of {base.auc}: a "
+                    f"{_told(each.label)} {', '.join(base.columns)} alone, with a ROC AUC of {base.auc}: a "
                     "model may learn that instead. Compare every figure with this one.",
                 )
     yield from lung_cautions(report.blanked)

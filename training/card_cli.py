@@ -35,7 +35,7 @@ def card(
         table = read_predictions(file)
         known = {name: value for name, value in thresholds.items() if name in table.classes}
         found.append(evaluate(table, thresholds=known, dataset=file.stem, replicates=replicates))
-    summary, cautions = read_summary(audit) if audit is not None else ({}, ())
+    summary, cautions = read_summary(audit, manifest.findings) if audit is not None else ({}, ())
     text = evaluated_card(
         manifest,
         CardFacts(internal=found[0], external=tuple(found[1:]), audit=summary, audit_cautions=cautions),

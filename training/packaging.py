@@ -96,7 +96,9 @@ def package_run(
 
 
 def _facts(run: Run, evaluation: Evaluation, blanked: Sequence[BlankedAudit], note: str) -> CardFacts:
-    audit, cautions = read_summary(run.folder / AUDIT_FILE)
+    task = run.recipe.task
+    by_itself = [name for name in task.classes if task.labels_of(name) == (name,)]
+    audit, cautions = read_summary(run.folder / AUDIT_FILE, by_itself)
     return CardFacts(
         internal=evaluation,
         audit=audit | lung_words(blanked),

@@ -223,12 +223,24 @@ class TestReport:
         frame["source"] = np.where(frame["label"] == "covid19", "alpha", "beta")
         report = audit(frame)
         report.to_json(tmp_path / AUDIT_FILE)
-        summary, cautions = read_summary(tmp_path / AUDIT_FILE)
+        summary, cautions = read_summary(tmp_path / AUDIT_FILE, {"covid19", "normal"})
         assert summary == report.summary()
         assert cautions == tuple(each.sentence for each in report.cautions)
         (tmp_path / "broken.json").write_text("{}")
         with pytest.raises(ManifestError, match=r"broken\.json"):
-            read_summary(tmp_path / "broken.json")
+            read_summary(tmp_path / "broken.json", ())
+
+    def test_a_card_hears_nothing_of_labels_that_its_model_lacks(self, tmp_path):
+        frame = manifest()
+        frame["source"] = np.where(frame["label"] == "covid19", "alpha", "beta")
+        frame.loc[0, "patient_id"] = ""
+        audit(frame).to_json(tmp_path / AUDIT_FILE)
+        _, of_both = read_summary(tmp_path / AUDIT_FILE, {"covid19", "normal"})
+        _, of_one = read_summary(tmp_path / AUDIT_FILE, {"covid19"})
+        assert any(sentence.startswith("normal can be told") for sentence in of_both)
+        assert of_one == tuple(sentence for sentence in of_both if not sentence.startswith("normal"))
+        assert any(sentence.startswith("covid19 can be told from source") for sentence in of_one)
+        assert any("no patient" in sentence for sentence in of_one)  # what concerns every model stays
 
     def test_tables_for_drawing_hold_every_image(self):
         tables = label_tables(audit(manifest()))
