@@ -42,8 +42,8 @@ NOTICE_SENTENCE = (
 UNTRAINED = "UNTRAINED MODEL - RANDOM WEIGHTS - THE SCORES MEAN NOTHING"
 """What results of an untrained package say wherever they say anything."""
 
-DEMONSTRATION = "DEMONSTRATION MODEL - NOT EVALUATED"
-"""What results of a demonstration package say wherever they say anything."""
+DEMONSTRATION = "DEMONSTRATION MODEL - DID NOT PASS ITS EVALUATION"
+"""What results of a demonstration package say wherever they say anything: it failed gates, or had none to pass."""
 
 REPORT_SERIES_NUMBER = 9901
 """Series Number (0020,0011) of a report: high, so that it sorts behind the images."""

@@ -212,8 +212,8 @@ def _manifest(profile: Profile, digest: str, now: datetime) -> PackageManifest:
 _CARD = """\
 # {name} {version}
 
-**{mark}.** Legacy weights, uncalibrated: {title}, read from a Keras 2 file into a graph of this project. Nobody has \
-evaluated them here. {notice}
+**{mark}: there was none.** Legacy weights, uncalibrated: {title}, read from a Keras 2 file into a graph of this \
+project. Nobody has evaluated them here. {notice}
 
 | | |
 |---|---|

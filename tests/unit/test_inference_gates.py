@@ -221,7 +221,7 @@ def test_accepted_by_name_it_becomes_a_demonstration_with_a_fingerprint_of_its_o
     }
     title, first, second = (active.folder / "MODEL_CARD.md").read_text().strip().split("\n\n")
     assert (title, second) == ("# Model 1", "The second.")
-    assert first.startswith("**DEMONSTRATION MODEL - NOT EVALUATED.** Promoted on 2026-01-02 although")
+    assert first.startswith("**DEMONSTRATION MODEL - DID NOT PASS ITS EVALUATION.** Promoted on 2026-01-02 although")
     assert "gate `auc`: covid19: 0.550" in first
     assert "shown at a course. The first paragraph." in first
     # What it was made of stays, unchanged.

@@ -89,7 +89,7 @@ def test_the_package_says_what_it_is_worth(imported: ModelPackage) -> None:
     assert not manifest.calibrated
     assert manifest.evaluation == {}
     card = (imported.folder / "MODEL_CARD.md").read_text()
-    assert "DEMONSTRATION MODEL - NOT EVALUATED" in card
+    assert "**DEMONSTRATION MODEL - DID NOT PASS ITS EVALUATION: there was none.** Legacy weights" in card
     assert "not one of the published ones" in card
     assert manifest.provenance.parents[0] in card
 
