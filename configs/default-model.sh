@@ -81,6 +81,8 @@ pack() {
 }
 
 "$bin/python" -m training.default_model "$table" "$runs/manifests"
+set -m # each lane is a group of processes, which ends with this script however that ends
+trap 'for lane in $(jobs -p); do kill -- "-$lane" 2>/dev/null; done' EXIT
 (lane=a; trunk) &
 (
   lane=b
@@ -91,6 +93,7 @@ pack() {
 ) &
 wait -n
 wait -n
+set +m
 
 # The choice stands in configs/default-model-covid.toml; from here on nothing is chosen. Both cores.
 lane=a
