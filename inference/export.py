@@ -28,6 +28,7 @@ from cxr.errors import PackageError
 from cxr.marks import NOTICE_SENTENCE
 from cxr.package import MANIFEST_FILE, MODEL_CARD_FILE, ModelPackage, sync_folder
 from inference.graph_file import check_graph_file
+from inference.openvino_import import load_openvino
 from inference.runtime import check_graph, load_graph
 
 Outputs = Sequence[NDArray[np.float32]]
@@ -52,7 +53,7 @@ def _run_saved_model(path: Path, batch: Batch) -> Outputs:
 
 
 def _run_openvino(path: Path, batch: Batch) -> Outputs:
-    compiled = importlib.import_module("openvino").Core().compile_model(str(path), "CPU")
+    compiled = load_openvino().Core().compile_model(str(path), "CPU")
     result = compiled(batch)
     return [np.asarray(result[place]) for place in range(len(compiled.outputs))]
 
@@ -143,6 +144,8 @@ def _check_installed(name: str, form: Format) -> None:
 
 def _write(package: ModelPackage, folder: Path, name: str) -> float:
     form = FORMATS[name]
+    if "openvino" in form.needs:
+        load_openvino()  # before Keras does, so that its converter tells nobody of it
     folder.mkdir()
     with tf.device("/CPU:0"):
         graph = load_graph(package.model_path)
