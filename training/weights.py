@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-import keras
+from keras.src.backend.config import keras_home  # Keras has no public name for it
 
 from cxr.errors import RunError
 
@@ -111,7 +111,7 @@ def imagenet_file(architecture: str, cache: Path | None = None) -> Path:
             '`--weights random`, or a file of your own (weights.source = "file").'
         )
     published = IMAGENET[architecture]
-    folder = cache or Path(keras.config.keras_home()) / "models"
+    folder = cache or Path(keras_home()) / "models"
     path = folder / published.name
     if not path.is_file():
         _fetch(published.address, path)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +15,12 @@ import numpy as np
 import pytest
 
 from cxr.errors import RunError
+from training import weights
+from training.fit import pretrain
 from training.freezing import effective_stages, head_layers, set_trainable
 from training.network import Head, build
 from training.recipe import Stage, load_recipe
-from training.weights import IMAGENET, checked_file, copy_weights, imagenet_file
+from training.weights import IMAGENET, Published, checked_file, copy_weights, imagenet_file
 
 
 def stage(train: str = "conv5", batch_norm: str = "frozen", name: str = "one") -> Stage:
@@ -166,6 +172,47 @@ def test_imagenet_without_a_network_says_what_to_do(tmp_path: Path, monkeypatch:
     (tmp_path / IMAGENET["vgg16"].name).write_bytes(b"cut")
     with pytest.raises(RunError, match="MD5"):
         imagenet_file("vgg16", tmp_path)
+
+
+class _Publisher(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "7")
+        self.end_headers()
+        self.wfile.write(b"weights")
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def test_imagenet_is_fetched_once_into_the_folder_that_keras_keeps_it_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path))  # what KERAS_HOME says at Keras's import
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = HTTPServer(("127.0.0.1", 0), _Publisher)
+    address = f"http://127.0.0.1:{server.server_port}/resnet50.h5"
+    published = {"resnet50": Published(address, hashlib.md5(b"weights", usedforsecurity=False).hexdigest())}
+    monkeypatch.setattr(weights, "IMAGENET", published)
+    with server:
+        answering = threading.Thread(target=server.handle_request)
+        answering.start()
+        path = imagenet_file("resnet50")
+        answering.join()
+    assert path == tmp_path / "models" / "resnet50.h5"
+    assert path.read_bytes() == b"weights"
+    assert imagenet_file("resnet50") == path  # nobody answers any more
+
+
+def test_the_default_recipe_without_a_network_is_told_what_to_do_and_leaves_nothing(
+    draw_cases: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path / "keras"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    manifest = draw_cases(tmp_path / "drawn", 4)
+    with pytest.raises(RunError, match=r"--weights FILE.*--weights random"):
+        pretrain(load_recipe("default-pretrain"), manifest, tmp_path / "run", now=datetime(2026, 1, 2, tzinfo=UTC))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_scales_of_densenet_are_imagenets() -> None:
