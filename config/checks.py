@@ -21,7 +21,8 @@ from cxr.view_model import ENOUGH_LATERALS, component_of
 
 _NEEDS_VIEW_MODEL: Final[tuple[tuple[str, Callable[[ViewSettings], bool]], ...]] = (
     ("view.unknown = model", lambda view: view.unknown is UnknownView.MODEL),
-    ("view.pixels = hold", lambda view: view.pixels is PixelView.HOLD),
+    # Asked for, that is: by default nothing is held where no view model is installed.
+    ("view.pixels = hold", lambda view: view.pixels is PixelView.HOLD and "pixels" in view.model_fields_set),
 )
 
 

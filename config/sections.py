@@ -285,9 +285,9 @@ class ViewSettings(Section):
         "model (the view model decides; it must have been trained on 200 laterals or more).",
     )
     pixels: PixelView = Field(
-        PixelView.FLAG,
-        description="An image whose pixels look like a lateral or no chest radiograph to the view model: flag (a "
-        "warning beside its scores), hold (until `cxr jobs release`), or off.",
+        PixelView.HOLD,
+        description="An image that the view model does not take for a frontal chest radiograph: hold (until "
+        "`cxr jobs release`), flag (a warning beside its scores), or off.",
     )
     model: Path | None = Field(
         None, description="Folder of a view model (`cxr train view`); absent: the one that comes with the project."

@@ -67,8 +67,8 @@ REASONS: Mapping[str, str] = MappingProxyType(
 PIXEL_REASONS: Mapping[str, str] = MappingProxyType(
     {
         "pixels_lateral": "The view model sees a lateral chest radiograph.",
-        "pixels_not_a_chest": "The view model sees no chest radiograph.",
-        "pixels_unsure": "The header does not tell the view, and the view model does not know it either.",
+        "pixels_not_a_chest": "The view model sees no upright chest radiograph.",
+        "pixels_unsure": "The view model is not sure that this is a frontal chest radiograph.",
     }
 )
 """Every reason code of what the worker sets aside upon the pixels."""

@@ -1,6 +1,6 @@
 """What the pixels say about the view, and what follows from it; the view model itself is ``cxr.view_model``'s.
 
-It flags, or has an image held for a person. Only where the header does not tell the view, the setting
+It has an image held for a person, or flags it. Only where the header does not tell the view, the setting
 ``view.unknown`` says ``model`` and the view model was trained on enough laterals, it decides. What a
 person released is scored, whatever it looks like; then the flag alone says so.
 """
@@ -136,7 +136,7 @@ class ViewCheck:
             return Verdict(warnings=flags, facts=facts)
         if view is View.UNKNOWN and self.settings.unknown is UnknownView.MODEL:
             return self._decide(seen, facts)
-        if seen in (Seen.LATERAL, Seen.NOT_A_CHEST) and self.settings.pixels is PixelView.HOLD:
+        if self.settings.pixels is PixelView.HOLD and self.component.is_held(chances.tolist()):
             return Verdict(JobState.HELD, _REASONS[seen], facts=facts)
         return Verdict(warnings=flags if self.settings.pixels is not PixelView.OFF else (), facts=facts)
 

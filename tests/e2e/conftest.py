@@ -140,7 +140,9 @@ poll_s = 0.1
 decode_processes = 1
 lease_s = 5
 """
-        (folder / "cxr.toml").write_text(base + settings)
+        # The pictures of most tests are drawn: the view model would rightly hold them.
+        view = "" if "[view]" in settings else '\n[view]\npixels = "flag"\n'
+        (folder / "cxr.toml").write_text(base + settings + view)
         if model:
             _serve_with(tiny_package(), folder / "var")
         made.append(Service(folder=folder, port=port, wait_for=wait_for))

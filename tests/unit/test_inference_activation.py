@@ -184,7 +184,7 @@ def test_cxr_score_uses_the_default_where_nothing_is_in_service(
         with Scorer(settings, None, any_view=any_view) as scorer:
             return scorer.score(film, None)
 
-    view = ViewSettings(model=view_package("lateral").folder)
+    view = ViewSettings(pixels="flag", model=view_package("lateral").folder)  # type: ignore[arg-type]
     settings = Settings(data_dir=tmp_path / "none", worker=WorkerSettings(default_model="four-class"), view=view)
     rows = scored(settings, any_view=False)
     assert {row.finding for row in rows} == {"covid19", "normal"}

@@ -55,7 +55,9 @@ def check(view_package: Make) -> Callable[..., ViewCheck]:
         (Seen.LATERAL, "hold", FRONTAL_HEADER, False, HELD, "pixels_lateral", ()),
         (Seen.NOT_A_CHEST, "hold", UNKNOWN, False, HELD, "pixels_not_a_chest", ()),
         (Seen.NOT_A_CHEST, "hold", FRONTAL_HEADER, True, None, "", ("looks_not_a_chest",)),  # a person's word
-        (Seen.UNSURE, "hold", FRONTAL_HEADER, False, None, "", ("view_unsure",)),
+        (Seen.UNSURE, "hold", FRONTAL_HEADER, False, HELD, "pixels_unsure", ()),
+        (Seen.UNSURE, "hold", UNKNOWN, True, None, "", ("view_unsure",)),
+        (Seen.LATERAL, "off", FRONTAL_HEADER, False, None, "", ()),
         (Seen.UNSURE, "flag", UNKNOWN, False, None, "", ("view_unsure",)),
     ],
 )
@@ -63,7 +65,9 @@ def test_it_flags_or_holds_and_a_person_goes_first(
     check: Callable[..., ViewCheck], seen: Seen, pixels: str, view: View, released: bool,
     state: JobState | None, reason: str, warnings: tuple[str, ...],
 ) -> None:  # fmt: skip
-    verdict = check(seen, pixels=pixels, unknown="score").judge(PICTURE, view=view, is_released=released)
+    verdict = check(seen, pixels=pixels, unknown="model" if pixels == "off" else "score").judge(
+        PICTURE, view=view, is_released=released
+    )
     assert (verdict.state, verdict.reason, verdict.warnings) == (state, reason, warnings)
     assert set(verdict.facts) == {f"seen_{name}" for name in CLASSES}
     assert sum(verdict.facts.values()) == pytest.approx(1, abs=1e-3)
@@ -85,7 +89,7 @@ def test_it_decides_about_unknown_views_with_enough_laterals_only(
     check: Callable[..., ViewCheck], seen: Seen, laterals: int, state: JobState | None, reason: str,
     warnings: tuple[str, ...],
 ) -> None:  # fmt: skip
-    made = check(seen, laterals=laterals, unknown="model")
+    made = check(seen, laterals=laterals, unknown="model", pixels="flag")
     verdict = made.judge(PICTURE, view=UNKNOWN)
     assert (verdict.state, verdict.reason, verdict.warnings) == (state, reason, warnings)
     assert made.judge(PICTURE, view=FRONTAL_HEADER).state is None  # the header tells: it may flag
@@ -138,6 +142,7 @@ def test_the_start_is_refused_without_a_view_model_where_one_is_needed(
     assert len(faults(model=tmp_path / "nothing")) == 1
     monkeypatch.setattr("cxr.shipped.INSTALLED", tmp_path / "none" / "models")
     assert faults() == ()
+    assert ViewSettings().pixels == "hold"  # by default nothing is held where there is no view model
     (fault,) = faults(pixels="hold")
     assert "view.pixels = hold needs a view model" in fault
     assert "set view.model" in faults(unknown="model")[0]
@@ -167,6 +172,23 @@ def test_what_is_not_certain_is_unsure() -> None:
     assert component.judge([0.81, 0.1, 0.09]) is Seen.FRONTAL
     assert component.judge([0.1, 0.81, 0.09]) is Seen.LATERAL
     assert component.judge([0.79, 0.2, 0.01]) is Seen.UNSURE
+
+
+@pytest.mark.parametrize(
+    ("frontal", "is_held"), [(0.84, False), (0.62, False), (0.6, False), (0.59, True), (0.0, True)]
+)
+def test_what_is_hardly_frontal_is_held_and_what_is_rather_frontal_flagged(frontal: float, is_held: bool) -> None:
+    component = ViewComponent(laterals=0, frontals=0, not_a_chest=0, frontal_at_least=0.6)
+    chances = [frontal, 0.0, 1 - frontal]
+    assert component.is_held(chances) is is_held
+    assert not (is_held and component.judge(chances) is Seen.FRONTAL)
+
+
+def test_what_it_is_sure_of_is_never_held(view_package: Make) -> None:
+    component = ViewComponent(laterals=0, frontals=0, not_a_chest=0, frontal_at_least=0.99)  # of another's making
+    assert component.judge([0.9, 0.05, 0.05]) is Seen.FRONTAL
+    assert not component.is_held([0.9, 0.05, 0.05])
+    assert component_of(view_package(Seen.FRONTAL).manifest).frontal_at_least == 0.5  # of packages that don't say
 
 
 def test_one_decoding_gives_the_same_pictures_as_one_for_each_recipe(
