@@ -33,6 +33,7 @@ def training_batches(
     seed: int,
     epoch: int,
     batch_size: int,
+    parts: int = 1,
 ) -> Any:  # noqa: ANN401 (tf.data has no types)
     """Make the batches of one epoch.
 
@@ -52,6 +53,10 @@ def training_batches(
         What the augmentation is a function of, beside the place in the epoch.
     batch_size
         Images in a batch; the last may have fewer.
+    parts
+        Devices that a batch is divided among. A device that is given nothing ends the run, so a batch is
+        filled up with its last image until they divide it; what is filled in weighs nothing, and the
+        others so much more that the batch's mean stays what it was.
 
     Returns
     -------
@@ -65,24 +70,33 @@ def training_batches(
         image = cache.image(int(places[order[step]]))
         return augment(image, settings, seed=seed, epoch=epoch, row=int(step))
 
-    return _batches(image_of, cache, truths[order], weights[order], batch_size)
+    return _batches(image_of, cache, truths[order], weights[order], batch_size, parts)
 
 
-def plain_batches(cache: Cache, places: Rows, truths: Floats, *, batch_size: int) -> Any:  # noqa: ANN401
-    """Make batches of images as they are served, in the order of the cases; weights are 1."""
+def plain_batches(cache: Cache, places: Rows, truths: Floats, *, batch_size: int, parts: int = 1) -> Any:  # noqa: ANN401
+    """Make batches of images as they are served, in the order of the cases; weights are 1.
+
+    With several ``parts`` (as of ``training_batches``), which ``batch_size`` is a multiple of, the last
+    batch may end in images that were filled in.
+    """
 
     def image_of(step: int) -> Floats:
         return cache.image(int(places[step]))
 
-    return _batches(image_of, cache, truths, np.ones(len(truths), np.float32), batch_size)
+    return _batches(image_of, cache, truths, np.ones(len(truths), np.float32), batch_size, parts)
 
 
-def _batches(image_of: Callable[[int], Floats], cache: Cache, truths: Floats, weights: Floats, batch_size: int) -> Any:  # noqa: ANN401
+def _batches(
+    image_of: Callable[[int], Floats], cache: Cache, truths: Floats, weights: Floats, batch_size: int, parts: int
+) -> Any:  # noqa: ANN401
     size = cache.recipe.size
 
     def load(steps: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-        images = np.stack([image_of(step) for step in steps])
-        return images, truths[steps], weights[steps]
+        filled = np.append(steps, np.repeat(steps[-1:], -len(steps) % parts))
+        images = np.stack([image_of(int(step)) for step in filled])
+        weight = weights[filled] * np.float32(len(filled) / len(steps))
+        weight[len(steps) :] = 0
+        return images, truths[filled], weight
 
     def map_batch(steps: Any) -> Any:  # noqa: ANN401
         images, truth, weight = tf.numpy_function(load, [steps], (tf.float32, tf.float32, tf.float32), stateful=False)

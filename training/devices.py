@@ -36,9 +36,8 @@ def computing(compute: Compute, seed: int) -> Iterator[Any]:
     RunError
         If mixed precision is asked for on a device where it is of no use.
     """
+    check_precision(compute)
     strategy = choose_strategy(compute)
-    if compute.precision == "mixed_float16" and not tf.config.list_physical_devices("GPU"):
-        raise RunError("mixed_float16 needs a GPU; on a CPU use compute.precision = float32 (or mixed_bfloat16).")
     # It warns of the graphs that a network of every stage is compiled into anew.
     tf.get_logger().setLevel(logging.ERROR)
     keras.utils.set_random_seed(seed)
@@ -51,6 +50,18 @@ def computing(compute: Compute, seed: int) -> Iterator[Any]:
         yield strategy
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def check_precision(compute: Compute) -> None:
+    """Refuse float16 where there is no GPU: a CPU computes it right, and many times slower than float32.
+
+    Raises
+    ------
+    RunError
+        If it is asked for without a GPU.
+    """
+    if compute.precision == "mixed_float16" and not tf.config.list_physical_devices("GPU"):
+        raise RunError("mixed_float16 needs a GPU; on a CPU use compute.precision = float32 (or mixed_bfloat16).")
 
 
 def choose_strategy(compute: Compute) -> Any:  # noqa: ANN401 (TensorFlow has no types)

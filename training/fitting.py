@@ -186,6 +186,7 @@ class Fitting:
             seed=self._recipe.seed,
             epoch=state.total_epochs,
             batch_size=stage.batch_size,
+            parts=self._strategy.num_replicas_in_sync,
         )
         name = f"Epoch {state.epoch + 1} of {stage.epochs} ({stage.name})"
         watch = _Watching(self._progress, name, self._steps(stage))
@@ -213,16 +214,18 @@ class Fitting:
                 path.unlink()
 
     def _validate(self, stage: Stage) -> dict[str, float]:
-        logits = predict_logits(self._trained, self._material.cache, self._material.val, stage.batch_size)
+        parts = self._strategy.num_replicas_in_sync
+        logits = predict_logits(self._trained, self._material.cache, self._material.val, stage.batch_size, parts)
         is_exclusive = self._recipe.task.activation == "softmax"
         return validation_figures(self._material.val.cases.truths, logits, self._loss, is_exclusive=is_exclusive)
 
 
-def predict_logits(network: Any, cache: Cache, side: Side, batch_size: int = 32) -> Floats:  # noqa: ANN401
-    """Give the logits (N, classes) of one side's cases; the network ends in its logit."""
-    batches = plain_batches(cache, side.places, side.cases.truths, batch_size=batch_size)
+def predict_logits(network: Any, cache: Cache, side: Side, batch_size: int = 32, parts: int = 1) -> Floats:  # noqa: ANN401
+    """Give the logits (N, classes) of one side's cases; the network ends in its logit and lies on ``parts`` devices."""
+    even = parts * math.ceil(batch_size / parts)
+    batches = plain_batches(cache, side.places, side.cases.truths, batch_size=even, parts=parts)
     logits: Floats = np.asarray(network.predict(batches, verbose=0), np.float32)
-    return logits
+    return logits[: len(side.places)]
 
 
 def validation_figures(

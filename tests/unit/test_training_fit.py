@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from cxr.errors import RunError
 from cxr.package import load_package
 from cxr.pixels import to_model_input
 from inference.model import Model
+from training import devices
 from training.cli import app
 from training.devices import choose_strategy, computing
 from training.ensemble import ensemble
@@ -370,36 +372,69 @@ tf.config.set_logical_device_configuration(
 from datetime import datetime, UTC
 from pathlib import Path
 from training.devices import choose_strategy
-from training.ensemble import ensemble
 from training.fit import Options, pretrain
-from training.recipe import Compute, load_recipe
+from training.recipe import load_recipe
 if __name__ == "__main__":
-    recipe = load_recipe("default-pretrain", sys.argv[4:])
     manifest, cache, folder = (Path(each) for each in sys.argv[1:4])
-    pretrain(recipe, manifest, folder, now=datetime(2026, 1, 2, tzinfo=UTC), options=Options(cache=cache, processes=1))
-    print(choose_strategy(recipe.compute).num_replicas_in_sync)
+    for devices in ("all", "cpu"):
+        recipe = load_recipe("default-pretrain", [*sys.argv[4:], f"compute.devices={devices}"])
+        options = Options(cache=cache, processes=1)
+        pretrain(recipe, manifest, folder / devices, now=datetime(2026, 1, 2, tzinfo=UTC), options=options)
+        print(choose_strategy(recipe.compute).num_replicas_in_sync)
 """
 
 
-def test_two_devices_give_what_one_gives(drawn: Path, options: Options, tmp_path: Path) -> None:
+def test_two_devices_give_what_one_gives(draw_cases: Callable[..., Path], tmp_path: Path) -> None:
+    # Batches of 7 can't be halved, and the last has one image, for two devices.
+    sides = ["train"] * 36 + ["val"] * 17 + ["test"] * 13
+    drawn = draw_cases(tmp_path / "drawn", 66, split=sides)
     script = tmp_path / "mirrored.py"
     script.write_text(MIRRORED)
-    runs = {}
-    for devices in ("all", "cpu"):
-        overrides = (*PRETRAIN, "stages.1.epochs=2", f"compute.devices={devices}")
-        command = [sys.executable, *map(str, (script, drawn, options.cache, tmp_path / devices)), *overrides]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == ("2" if devices == "all" else "1")
-        runs[devices] = pd.read_csv(tmp_path / devices / "history.csv")
+    overrides = (*PRETRAIN, "stages.1.epochs=3", "stages.1.batch_size=7")
+    command = [sys.executable, *map(str, (script, drawn, tmp_path / "cache", tmp_path)), *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["2", "1"]
+    two, one = (pd.read_csv(tmp_path / devices / "history.csv") for devices in ("all", "cpu"))
+    assert two["val_loss"].iloc[-1] < two["val_loss"].iloc[0]
     # Sums over halves of a batch are rounded otherwise than sums over the whole.
-    for name in ("loss", "val_loss"):
-        np.testing.assert_allclose(runs["all"][name], runs["cpu"][name], rtol=1e-4)
+    np.testing.assert_allclose(two["val_loss"], one["val_loss"], rtol=1e-4)
+    predicted = [read_predictions(tmp_path / devices / "predictions_test.csv") for devices in ("all", "cpu")]
+    np.testing.assert_allclose(*(each.probability("covid19") for each in predicted), atol=1e-4)
+
+
+def test_float16_learns_resumes_and_ends_in_float32(
+    drawn: Path, options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "check_precision", lambda compute: None)  # a CPU computes it too, slowly
+    wanted = recipe(
+        "default-pretrain", *PRETRAIN, "compute.precision=mixed_float16", "stages.1.epochs=6",
+        "stages.1.schedule=plateau", "stages.1.plateau_patience=1",
+    )  # fmt: skip
+    run = pretrain(wanted, drawn, tmp_path / "run", now=NOW, options=options)
+    history = pd.read_csv(run.folder / "history.csv")
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    assert history["learning_rate"].iloc[-1] < history["learning_rate"].iloc[0]  # set through the loss's scale
+    network = keras.saving.load_model(run.folder / "model.keras", compile=False)
+    assert {layer.compute_dtype for layer in network.layers} == {"float32"}
+
+    class Killed(BaseException):
+        pass
+
+    def progress(step: str, done: int, total: int) -> None:
+        if step.startswith("Epoch 4 "):
+            raise Killed
+
+    with pytest.raises(Killed):
+        pretrain(wanted, drawn, tmp_path / "killed", now=NOW, options=replace(options, progress=progress))
+    assert keras.config.dtype_policy().name == "float32"
+    resumed = pretrain(wanted, drawn, tmp_path / "killed", now=NOW, options=options)
+    assert resumed.fingerprint() == run.fingerprint()
 
 
 def test_without_gpus_there_is_one_device() -> None:
-    for devices in ("auto", "cpu", "all"):
-        strategy = choose_strategy(Compute().model_copy(update={"devices": devices}))
+    for name in ("auto", "cpu", "all"):
+        strategy = choose_strategy(Compute().model_copy(update={"devices": name}))
         assert isinstance(strategy, tf.distribute.OneDeviceStrategy)
 
 
