@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,15 @@ class Part:
 
     text: str  # Markdown, with the command that makes it
     figures: list[Figure] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        """Hand it from the process that measured to the one that prints."""
+        path.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, path: Path) -> Part:
+        stored = json.loads(path.read_text())
+        return cls(stored["text"], [Figure(**each) for each in stored["figures"]])
 
 
 def summary(figures: list[Figure]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from figures import Figure, Part
-from processes import CXR, free_port, orthanc, running, wait_for_port, write_objects
+from processes import CXR, family, free_port, orthanc, processor_s, running, wait_for_port, write_objects
 
 P50_S, P95_S = 0.6, 1.2
 
@@ -23,22 +23,33 @@ def measure(folder: Path, *, quick: bool) -> Part:
     (here / "cxr.toml").write_text(
         f'data_dir = "var"\n[listener]\nport = {port}\n[report]\ndeliver_untrained = true\n'
         f'[[destinations]]\nname = "pacs"\nkind = "dicom"\naddress = "ORTHANC@127.0.0.1:{dicom_port}"\n'
+        '[view]\npixels = "flag"\n'  # drawn films would be held
         f'[log]\nlevel = "error"\n'
     )
     with orthanc(pacs, dicom_port, http_port), running([CXR, "serve"], here) as service:
         wait_for_port(port, service)
-        seconds = [_one(path, port, http_port) for path in paths][1:]  # the first waits for the model to load
+        first, *others = paths
+        _one(first, port, http_port)  # waits for the model to load
+        before = processor_s(whole(service.pid))
+        seconds = [_one(path, port, http_port) for path in others]
+        spent = (processor_s(whole(service.pid)) - before) / len(others)
     p50, p95 = np.percentile(seconds, [50, 95])
     return Part(
         "## Latency of an idle service\n\n`python bench/run.py latency` · ResNet50 at 224 on the CPU, "
         f"{len(seconds)} uncompressed images of 8 megapixels, one after the other\n\n"
         "| from the C-STORE response until the SR is in Orthanc | s |\n|---|---|\n"
-        f"| p50 | {p50:.2f} |\n| p95 | {p95:.2f} |\n",
+        f"| p50 | {p50:.2f} |\n| p95 | {p95:.2f} |\n\n"
+        f"Processor time of the whole service for each, idle waiting included: {spent:.3f} s.\n",
         [
             Figure("latency of an idle service, p50", f"≤ {P50_S} s", f"{p50:.2f} s", p50 <= P50_S),
             Figure("latency of an idle service, p95", f"≤ {P95_S} s", f"{p95:.2f} s", p95 <= P95_S),
         ],
     )
+
+
+def whole(pid: int) -> list[int]:
+    """A process, its children, and theirs."""
+    return [each for child in family(pid)[1:] for each in family(child)] + [pid]
 
 
 def _one(path: Path, port: int, http_port: int) -> float:

@@ -1,142 +1,179 @@
 """Durable receive: our listener beside DCMTK's storescp and Orthanc, the same sender, one run.
 
 The sender is DCMTK's dcmsend, one process per association. Ours and Orthanc sync each object to disk
-before they answer; storescp does not.
+before they answer; storescp does not. A peer that is not installed is left out.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import subprocess
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from figures import Figure, Part
-from processes import free_port, orthanc, our_listener, storescp, wait_until_all_listen, write_objects
+from processes import (
+    family,
+    free_port,
+    orthanc,
+    our_listener,
+    processor_s,
+    storescp,
+    wait_until_all_listen,
+    write_objects,
+)
 
 NODELAY = {"TCP_NODELAY": "1"}
 MEMORY_MIB = 400.0
+PEERS = {"storescp": "storescp", "Orthanc": "/usr/sbin/Orthanc"}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One line: what is sent, how, and to how many processes of ours."""
+    """What is sent, and how."""
 
     size: str
     paths: list[Path]
     associations: int
-    processes: int
     env: dict[str, str]
+
+    @property
+    def how(self) -> str:
+        return "TCP_NODELAY=1" if self.env else "as they come"
 
 
 def measure(folder: Path, *, quick: bool) -> Part:
     shrink = 10 if quick else 1
-    sets = {
-        "15 MB": write_objects(folder / "large", 40 // shrink, 2800, 2800),
-        "0.15 MB": write_objects(folder / "small", 300 // shrink, 280, 280),
-    }
     cores = len(os.sched_getaffinity(0))
-    lines, figures = [], []
-    for size, paths in sets.items():
-        for associations, processes in ((1, 1), (4, 1), (4, cores), (16, 1)):
-            for env in ({}, NODELAY):
-                case = Case(size, paths, associations, processes, env)
-                rates = _rates(folder, case)
-                lines.append(_line(case, rates))
-                figures += _figures(case, rates)
-    memory = _memory_mib(folder, quick=quick)
-    figures.append(
+    lines: list[str] = []
+    figures: list[Figure] = []
+    spent: dict[str, list[float]] = {}
+    for size, paths in {
+        "15 MB": write_objects(folder / "large", 40 // shrink, 2800, 2800),
+        "0.15 MB": write_objects(folder / "small", 200 // shrink, 280, 280),
+    }.items():
+        for associations, env in ((1, {}), (1, NODELAY), (4, {}), (4, NODELAY), (16, {})):
+            case = Case(size, paths, associations, env)
+            ours = {
+                processes: _rate(folder, case, processes, spent) for processes in sorted({1, min(cores, associations)})
+            }
+            theirs = {peer: _rate(folder, case, peer) for peer, program in PEERS.items() if shutil.which(program)}
+            lines += [_line(case, processes, rate, theirs) for processes, rate in ours.items()]
+            figures += _figures(case, ours, theirs)
+    shutil.rmtree(folder / "large")
+    memory = {processes: _memory_mib(folder, processes, quick=quick) for processes in sorted({1, cores})}
+    figures += [
         Figure(
-            "listener memory, 16 associations × 60 MB",
+            f"listener memory, 16 associations × 60 MB, processes = {processes}",
             f"< {MEMORY_MIB:.0f} MiB",
-            f"{memory:.0f} MiB",
-            memory < MEMORY_MIB,
+            f"{mib:.0f} MiB",
+            mib < MEMORY_MIB,
         )
-    )
+        for processes, mib in memory.items()
+    ]
+    missing = [peer for peer, program in PEERS.items() if not shutil.which(program)]
     head = [
         "## Durable receive",
         "",
-        "`python bench/run.py receive` · sender dcmsend · objects/s, in brackets MB/s; last columns: ours as a ratio",
+        "`python bench/run.py receive` · sender dcmsend · objects/s, in brackets MB/s; last columns: ours as a ratio"
+        + (f" · not installed here: {', '.join(missing)}" if missing else ""),
         "",
         "| objects | associations | our processes | sender and DCMTK | cxr listen | storescp | Orthanc | ÷ storescp "
         "| ÷ Orthanc |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    tail = ["", f"Peak resident memory of one listening process, 16 associations × 60 MB at once: {memory:.0f} MiB."]
+    peaks = ", ".join(f"{mib:.0f} MiB with processes = {processes}" for processes, mib in memory.items())
+    costs = ", ".join(f"{size}: {statistics.median(each) * 1000:.1f} ms" for size, each in spent.items())
+    tail = ["", f"Processor time of our listener for each object: {costs}."]
+    tail += ["", f"Peak memory of the listener, all of its processes, 16 associations × 60 MB at once: {peaks}."]
     return Part("\n".join([*head, *lines, *tail]) + "\n", figures)
 
 
-def _rates(folder: Path, case: Case) -> dict[str, float]:
-    rates = {}
-    for receiver in ("ours", "storescp", "orthanc"):
-        here = folder / "receiver"
-        here.mkdir()
-        rates[receiver] = len(case.paths) / _seconds(here, receiver, case)
-        shutil.rmtree(here)
-    return rates
-
-
-def _line(case: Case, rates: dict[str, float]) -> str:
-    megabytes = sum(path.stat().st_size for path in case.paths) / 1e6
-    cells = [f"{rate:.1f} ({rate * megabytes / len(case.paths):.0f})" for rate in rates.values()]
-    ratios = [f"{rates['ours'] / rates[other]:.2f}" for other in ("storescp", "orthanc")]
-    how = "TCP_NODELAY=1" if case.env else "as they come"
+def _line(case: Case, processes: int, rate: float, theirs: dict[str, float]) -> str:
+    megabytes = sum(path.stat().st_size for path in case.paths) / 1e6 / len(case.paths)
+    rates = [rate, *(theirs.get(peer) for peer in PEERS)]
+    cells = ["–" if each is None else f"{each:.1f} ({each * megabytes:.0f})" for each in rates]
+    cells += [f"{rate / theirs[peer]:.2f}" if peer in theirs else "–" for peer in PEERS]
     return (
-        f"| {len(case.paths)} × {case.size} | {case.associations} | {case.processes} | {how} | "
-        + " | ".join(cells + ratios)
+        f"| {len(case.paths)} × {case.size} | {case.associations} | {processes} | {case.how} | "
+        + " | ".join(cells)
         + " |"
     )
 
 
-def _figures(case: Case, rates: dict[str, float]) -> list[Figure]:
+def _figures(case: Case, ours: dict[int, float], theirs: dict[str, float]) -> list[Figure]:
     """Its lines of the table of targets, which are for senders as they come."""
-    what = f"durable receive, {case.associations} association{'s' if case.associations > 1 else ''}, {case.size}"
-    to_storescp, to_orthanc = rates["ours"] / rates["storescp"], rates["ours"] / rates["orthanc"]
     if case.env:
         return []
+    processes = max(ours)
+    what = f"durable receive, {case.associations} association{'s' if case.associations > 1 else ''}, {case.size}"
     if case.associations == 1:
-        return [
-            Figure(what, "≥ 1.2 × storescp", f"{to_storescp:.2f} ×", to_storescp >= 1.2),
-            Figure(what, "≥ 2 × Orthanc", f"{to_orthanc:.2f} ×", to_orthanc >= 2),
-        ]
-    if (case.associations, case.size) == (4, "15 MB") and case.processes > 1:
-        return [
-            Figure(
-                f"{what}, {case.processes} processes",
-                "≥ 1.0 × storescp --fork",
-                f"{to_storescp:.2f} ×",
-                to_storescp >= 1,
-            )
-        ]
+        return [_target(what, ours[1], theirs, "storescp", 1.2), _target(what, ours[1], theirs, "Orthanc", 2.0)]
+    if (case.associations, case.size) == (4, "15 MB"):
+        return [_target(f"{what}, processes = {processes}", ours[processes], theirs, "storescp", 1.0)]
     return []
 
 
-def _memory_mib(folder: Path, *, quick: bool) -> float:
-    """Peak resident memory of a listener that takes sixteen objects of 60 MB at the same time, three times."""
+def _target(what: str, rate: float, theirs: dict[str, float], peer: str, wanted: float) -> Figure:
+    target = f"≥ {wanted} × {peer}"
+    if peer not in theirs:
+        return Figure(what, target, f"{peer} is not installed", None)
+    return Figure(what, target, f"{rate / theirs[peer]:.2f} ×", rate >= wanted * theirs[peer])
+
+
+def _memory_mib(folder: Path, processes: int, *, quick: bool) -> float:
+    """Peak resident memory of a listener that takes sixteen objects of 60 MB at the same time, twice.
+
+    Of several processes the peaks are added, as if all had theirs at once.
+    """
     paths = write_objects(folder / "huge", 16, 5480, 5480)
-    here, port = folder / "memory", free_port()
+    here, port = folder / f"memory{processes}", free_port()
     here.mkdir()
-    with our_listener(here, port) as process:
-        for _ in range(1 if quick else 3):
+    with our_listener(here, port, **{"listener.processes": str(processes)}) as process:
+        if processes > 1:
+            wait_until_all_listen(process, processes)
+        pids = family(process.pid)
+        for _ in range(1 if quick else 2):
             _send(paths, "CXR", port, 16, {})
-        status = Path(f"/proc/{process.pid}/status").read_text()
+        peak = sum(_peak_mib(pid) for pid in pids)
+    shutil.rmtree(here)
+    return peak
+
+
+def _peak_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
-def _seconds(here: Path, receiver: str, case: Case) -> float:
-    port = free_port()
-    if receiver == "ours":
-        with our_listener(here, port, **{"listener.processes": str(case.processes)}) as process:
-            if case.processes > 1:
-                wait_until_all_listen(process, case.processes)
-            return _send(case.paths, "CXR", port, case.associations, case.env)
-    if receiver == "storescp":
+def _rate(folder: Path, case: Case, receiver: int | str, spent: dict[str, list[float]] | None = None) -> float:
+    """Objects per second; ``receiver`` is how many processes of ours, or a peer's name.
+
+    Our processor seconds for each object go into ``spent``, by size.
+    """
+    here, port = folder / "receiver", free_port()
+    here.mkdir()
+    send = partial(_send, case.paths, port=port, associations=case.associations, env=case.env)
+    if isinstance(receiver, int):
+        with our_listener(here, port, **{"listener.processes": str(receiver)}) as process:
+            if receiver > 1:
+                wait_until_all_listen(process, receiver)
+            before = processor_s(family(process.pid))
+            seconds = send("CXR")
+            if spent is not None:
+                used = processor_s(family(process.pid)) - before
+                spent.setdefault(case.size, []).append(used / len(case.paths))
+    elif receiver == "storescp":
         with storescp(here, port, case.env, fork=case.associations > 1):
-            return _send(case.paths, "STORESCP", port, case.associations, case.env)
-    with orthanc(here, port, free_port()):
-        return _send(case.paths, "ORTHANC", port, case.associations, case.env)
+            seconds = send("STORESCP")
+    else:
+        with orthanc(here, port, free_port()):
+            seconds = send("ORTHANC")
+    shutil.rmtree(here)
+    return len(case.paths) / seconds
 
 
 def _send(paths: list[Path], called: str, port: int, associations: int, env: dict[str, str]) -> float:
@@ -151,6 +188,7 @@ def _send(paths: list[Path], called: str, port: int, associations: int, env: dic
             stderr=subprocess.PIPE,
         )
         for share in shares
+        if share
     ]
     for sender in senders:
         _, error = sender.communicate(timeout=300)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import scaling
 from command_page import command_page
 from tables import filled
 
@@ -16,6 +17,7 @@ DOCS = Path(__file__).resolve().parent
 def pages() -> dict[Path, str]:
     """Give every page that comes from the code, whole or in its tables, as it should be."""
     written = {DOCS / "commands.md": command_page(), DOCS / "settings.md": settings_page()}
+    written[DOCS / "scaling.md"] = scaling.filled((DOCS / "scaling.md").read_text(encoding="utf-8"))
     by_hand = [path for path in sorted(DOCS.glob("*.md")) if path not in written]
     texts = {path: path.read_text(encoding="utf-8") for path in by_hand}
     return written | {path: filled(text) for path, text in texts.items() if "<!-- table: " in text}

@@ -1,0 +1,113 @@
+"""What ``docs/scaling.md`` computes from its own table of measured figures; ``make docs`` writes it there."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+BEGIN, END = "<!-- computed -->", "<!-- end -->"
+DAY_S = 86_400
+KEPT_DAYS = 30
+_ROW = re.compile(r"^\| (?P<what>[^|]+?) \| (?P<value>[\d.]+) \|", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One line: how many studies come, at the busiest time."""
+
+    name: str
+    studies_s: float
+    studies_day: float
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a site needs, and how much of the measured machine that is; 1.0: all of it."""
+
+    cores: float
+    stream: float  # MB/s, over the network and onto the disk
+    commits: float  # per second
+    reports: float  # per second
+    kept: float  # TB
+    shares: dict[str, float]
+
+
+def figures(text: str) -> dict[str, float]:
+    """Read the page's table of figures: what is measured or assumed, and its value."""
+    return {row["what"]: float(row["value"]) for row in _ROW.finditer(text.partition(BEGIN)[0])}
+
+
+def sites(given: dict[str, float]) -> list[Site]:
+    """The sites that the page is about."""
+    peak = given["busiest hour ÷ average"]
+    of_a_day = [Site(f"{studies:,} a day", studies / DAY_S * peak, studies) for studies in (500, 5_000, 500_000)]
+    world = given["the world's examinations a year, in thousands of millions"] * 1e9 / 365
+    return [*of_a_day, Site("the world, evenly", world / DAY_S, world)]
+
+
+def need(site: Site, given: dict[str, float]) -> Need:
+    """Multiply."""
+    objects = site.studies_s * given["objects of a study"]
+    scored = site.studies_s * given["of them, scored"]
+    per_image = sum(given[f"{part}, core-seconds per image"] for part in ("decode", "view", "score", "report",
+                                                                         "database", "deliver"))  # fmt: skip
+    cores = objects * given["receive, core-seconds per object"] + scored * per_image
+    stream = objects * given["one object, MB"]
+    commits = objects + scored * given["commits of a scored image"]
+    return Need(
+        cores=cores,
+        stream=stream,
+        commits=commits,
+        reports=scored,
+        kept=site.studies_day * given["of them, scored"] * given["one object, MB"] * KEPT_DAYS / 1e6,
+        shares={
+            "cores": cores / given["cores of the machine"],
+            "disk": stream / given["durable receive, MB/s"],
+            "commits": commits * given["one commit, s"],
+            "network": stream / given["network, MB/s"],
+            "destination": scored / given["reports that the destination takes, 1/s"],
+        },
+    )
+
+
+def computed(text: str) -> str:
+    """Write both tables."""
+    given = figures(text)
+    found = {site: need(site, given) for site in sites(given)}
+    lines = [
+        "| studies | at the busiest, 1/s | cores | network and disk, MB/s | commits/s | reports/s | kept 30 days, TB |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {site.name} | {_short(site.studies_s)} | {_short(it.cores)} | {_short(it.stream)} | "
+            f"{_short(it.commits)} | {_short(it.reports)} | {_short(it.kept)} |"
+            for site, it in found.items()
+        ),
+        "",
+        "As multiples of one machine as it was measured; what runs out first is bold:",
+        "",
+        "| studies | " + " | ".join(next(iter(found.values())).shares) + " | machines |",
+        "|---|" + "---|" * 6,
+        *(_shares(site, it) for site, it in found.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _shares(site: Site, it: Need) -> str:
+    largest = max(it.shares.values())
+    cells = [f"**{_short(share)}**" if share == largest else _short(share) for share in it.shares.values()]
+    return f"| {site.name} | {' | '.join(cells)} | {math.ceil(largest):,} |"
+
+
+def _short(value: float) -> str:
+    """Two significant digits; more would claim too much."""
+    if value >= 100:
+        digits = int(math.log10(value)) - 1
+        return f"{round(value, -digits):,.0f}"
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+def filled(text: str) -> str:
+    """Give the page with its computed part renewed."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{computed(text)}\n{END}{rest.split(END)[1]}"
