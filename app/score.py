@@ -219,7 +219,7 @@ class Scorer:
 
     def _write_overlay(self, target: Path, pixels: NDArray[np.float32], output: ModelOutput) -> None:
         from inference.explain import Method, overlay
-        from inference.worker import scored_image
+        from inference.scored import scored_image
 
         model = self._model()
         evidence = model.grad_cam(pixels) if output.evidence is None else output.evidence[0]

@@ -34,7 +34,7 @@ from cxr.pixels import to_model_input
 from inference.input_gate import InputGate
 from inference.model import Model
 from inference.registry import Registry
-from inference.worker import scored_image
+from inference.scored import scored_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

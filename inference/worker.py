@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -22,15 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.logs import get_logger
-from cxr.domain import PackageStatus, Score, ScoredImage
-from cxr.errors import CxrError, DatabaseUnavailable, LeaseLost, MissingObject, SpoolFull
+from cxr.domain import PackageStatus, ScoredImage
+from cxr.errors import DatabaseUnavailable, LeaseLost, SpoolFull
 from db import jobs
 from db.records import ClaimedJob
 from inference import capacity
 from inference.decoding import Preparer
 from inference.delivery.routes import destinations_for
-from inference.in_flight import InFlight
+from inference.held_jobs import HeldJobs
 from inference.input_gate import InputGate
+from inference.scored import scored_image
 from inference.stages import Stages
 from inference.view_check import SCORED
 
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from inference.view_check import Verdict, ViewCheck
 
 log = get_logger(__name__)
-
-STORAGE_RETRY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ class Worker:
         self._load_view = load_view
         self._view: ViewCheck | None = None
         self._stages = stages or Stages()
-        self._in_flight = InFlight()
+        self._held = HeldJobs(database, spool, settings, worker_id=worker_id, clock=clock)
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set; jobs that were not finished go back into the queue.
@@ -138,7 +136,7 @@ class Worker:
             If at the end the database does not take the jobs back.
         """
         ended = threading.Event()
-        heartbeat = threading.Thread(target=self._renew_leases, args=(ended,), name="heartbeat", daemon=True)
+        heartbeat = threading.Thread(target=self._held.renew_until, args=(ended,), name="heartbeat", daemon=True)
         heartbeat.start()
         try:
             while not stop.is_set():
@@ -146,24 +144,14 @@ class Worker:
                     self._serve_one_package(stop)
                 except (DatabaseUnavailable, SpoolFull) as error:
                     log.warning("storage_refused", code=error.code)
-                    self._wait_for_storage(stop)
+                    self._held.wait_for_storage(stop)
         finally:
             # First of all: a heartbeat that outlived this would hold the jobs for ever.
             ended.set()
             heartbeat.join()
-            self._in_flight.clear()
             if self._shadow is not None:
                 self._shadow.close()
-            with self._database.begin() as session:  # if it refuses, their leases run out
-                jobs.give_back(session, worker_id=self._worker_id, now=self._clock())
-
-    def _wait_for_storage(self, stop: threading.Event) -> None:
-        """Wait until the database can be written again, and give back what was claimed: that costs no attempt."""
-        while not stop.wait(STORAGE_RETRY_S):
-            with suppress(DatabaseUnavailable, SpoolFull), self._database.begin() as session:
-                jobs.give_back(session, worker_id=self._worker_id, now=self._clock())
-                self._in_flight.clear()
-                return
+            self._held.close()
 
     def _serve_one_package(self, stop: threading.Event) -> None:
         """Work with the active package until another one is promoted."""
@@ -208,18 +196,7 @@ class Worker:
     def _claim(self, preparer: Preparer, limit: int) -> list[Prepared]:
         """Claim a batch and hand its files to the processes that decode."""
         with self._stages.timing("claim"):
-            with self._database.read() as session:
-                if not jobs.is_any_due(session, now=self._clock()):
-                    return []
-            with self._database.begin() as session:
-                claimed = jobs.claim(
-                    session,
-                    worker_id=self._worker_id,
-                    limit=limit,
-                    now=self._clock(),
-                    lease_s=self._settings.lease_s,
-                )
-        self._in_flight.add(job.id for job in claimed)
+            claimed = self._held.claim(limit)
         return [Prepared(job, preparer.submit(self._spool.path(job.spool_name))) for job in claimed]
 
     def _score(
@@ -230,10 +207,10 @@ class Worker:
         reported: set[int] = set()
         flags: dict[int, tuple[str, ...]] = {}
         for prepared in batch:
-            with self._failing_alone([prepared.job]):
+            with self._held.failing_alone([prepared.job]):
                 verdict = self._judge_view(prepared)
                 if verdict.state is not None:
-                    self._set_aside(prepared.job, verdict)
+                    self._held.set_aside(prepared.job, verdict)
                     continue
                 flags[prepared.job.id] = verdict.warnings
                 with self._stages.timing("decode", 1):
@@ -242,14 +219,14 @@ class Worker:
         meanwhile()
         if output is not None:
             reported = self._report_all(ready, output, gate, model, flags)
-        self._in_flight.discard(prepared.job.id for prepared in batch)
+        self._held.ended(prepared.job.id for prepared in batch)
         self._reported()
         return [(prepared.job, prepared.pixels()) for prepared in batch if prepared.job.id in reported]
 
     def _outputs(self, ready: Sequence[tuple[ClaimedJob, Seen]], model: Model) -> ModelOutput | None:
         """Ask the model; None: it failed, and these jobs with it."""
         output: ModelOutput | None = None
-        with self._failing_alone([job for job, _ in ready]), self._stages.timing("score", len(ready)):
+        with self._held.failing_alone([job for job, _ in ready]), self._stages.timing("score", len(ready)):
             output = model.score(np.stack([seen.pixels for _, seen in ready]))
         return output  # noqa: RET504 (a failure ends inside)
 
@@ -264,7 +241,7 @@ class Worker:
         """Report each image, and return the jobs of those that were."""
         reported: set[int] = set()
         for row, (job, seen) in enumerate(ready):
-            with self._failing_alone([job]):
+            with self._held.failing_alone([job]):
                 package, shape = gate.package, self._reporter.shape_of(job)
                 warnings = gate.warnings(seen, output, row, shape=shape) + flags[job.id]
                 scored = scored_image(output.probabilities[row], package, model.device, self._clock(), warnings)
@@ -273,7 +250,7 @@ class Worker:
                     evidence = model.grad_cam(seen.pixels)
                 self._report(job, scored, package, seen.pixels, evidence)
                 # At once, not with its batch: the heartbeat would miss the lease of a job that is done.
-                self._in_flight.discard([job.id])
+                self._held.ended([job.id])
                 reported.add(job.id)
         return reported
 
@@ -286,22 +263,6 @@ class Worker:
             picture = prepared.pictures.result()[1]
         with self._stages.timing("view", 1):
             return self._view.judge(picture, view=job.view, is_released=job.is_released)
-
-    def _set_aside(self, job: ClaimedJob, verdict: Verdict) -> None:
-        """Hold an image, or don't score it, for what its pixels show."""
-        if verdict.state is None:
-            return
-        with self._database.begin() as session:
-            jobs.set_aside(
-                session,
-                job.id,
-                worker_id=self._worker_id,
-                to=verdict.state,
-                reason=verdict.reason,
-                facts=verdict.facts,
-                now=self._clock(),
-            )
-        log.info("set_aside", job=job.id, image=job.image_id, state=verdict.state.value, reason=verdict.reason)
 
     def _report(
         self,
@@ -334,100 +295,3 @@ class Worker:
         for spool_name in unneeded:  # the same report was written before, and its bytes are what is sent
             self._spool.remove(spool_name)
         log.info("reported", job=job.id, image=job.image_id, attempt=job.attempt)
-
-    @contextmanager
-    def _failing_alone(self, concerned: Sequence[ClaimedJob]) -> Iterator[None]:
-        """Record a failure for the jobs that it concerns, and go on with the others."""
-        try:
-            yield
-        except LeaseLost:
-            log.warning("lease_lost", jobs=[job.id for job in concerned])
-        except CxrError as error:
-            self._fail(
-                concerned, code=error.code, retryable=error.retryable, is_the_disk=self._is_the_disk(error, concerned)
-            )
-        except Exception:  # a process loop: a bug must not end the service
-            log.exception("unexpected", jobs=[job.id for job in concerned])
-            self._fail(concerned, code=CxrError.code, retryable=True)
-
-    def _is_the_disk(self, error: CxrError, concerned: Sequence[ClaimedJob]) -> bool:
-        """Whether it is the spool's disk that fails, full or not mounted, and not these images."""
-        if isinstance(error, MissingObject):
-            return not any(self._spool.is_lost(job.spool_name) for job in concerned)
-        return isinstance(error, SpoolFull)
-
-    def _fail(self, concerned: Sequence[ClaimedJob], *, code: str, retryable: bool, is_the_disk: bool = False) -> None:
-        for job in concerned:
-            # The disk is no fault of the image: it is tried for as long as that lasts.
-            attempts = job.attempt + 1 if is_the_disk else self._settings.max_attempts
-            try:
-                with self._database.begin() as session:
-                    state = jobs.fail(
-                        session,
-                        job.id,
-                        worker_id=self._worker_id,
-                        code=code,
-                        retryable=retryable or is_the_disk,
-                        max_attempts=attempts,
-                        retry_s=self._settings.retry_s,
-                        now=self._clock(),
-                    )
-            except LeaseLost:  # whoever has it now says what becomes of it
-                log.warning("lease_lost", jobs=[job.id])
-                continue
-            log.warning("attempt_failed", job=job.id, image=job.image_id, code=code, state=state.value)
-
-    def _renew_leases(self, ended: threading.Event) -> None:
-        """Tell the database, three times in a lease, that this worker lives."""
-        while not ended.wait(self._settings.lease_s / 3):
-            held = self._in_flight.snapshot()
-            if not held:
-                continue
-            try:
-                with self._database.begin() as session:
-                    kept = jobs.renew(
-                        session, held, worker_id=self._worker_id, now=self._clock(), lease_s=self._settings.lease_s
-                    )
-            except Exception:  # a process loop: the next beat comes before the lease ends
-                log.exception("heartbeat_failed")
-                continue
-            if lost := held - kept - (held - self._in_flight.snapshot()):
-                log.warning("lease_lost", jobs=sorted(lost))
-
-
-def scored_image(
-    probabilities: NDArray[np.float32],
-    package: ModelPackage,
-    device: str,
-    scored_at: datetime,
-    warnings: tuple[str, ...] = (),
-) -> ScoredImage:
-    """Name a model's outputs.
-
-    Parameters
-    ----------
-    probabilities
-        Shape (classes,), in [0, 1], in the order of the package's classes.
-    package
-        The package that was scored with.
-    device
-        ``cpu`` or ``gpu:N``.
-    scored_at
-        When.
-    warnings
-        Codes of ``cxr.quality.WARNINGS``.
-    """
-    manifest = package.manifest
-    return ScoredImage(
-        scores=tuple(
-            Score(finding=entry.finding, score=float(value), threshold=entry.threshold)
-            for entry, value in zip(manifest.classes, probabilities, strict=True)
-        ),
-        model_name=manifest.name,
-        model_version=manifest.version,
-        fingerprint=package.fingerprint,
-        status=manifest.status,
-        scored_at=scored_at,
-        device=device,
-        warnings=warnings,
-    )

@@ -48,9 +48,9 @@ def receipt_is_committed() -> None:
 
 
 def job_is_claimed() -> None:
-    from inference.worker import Worker
+    from inference.held_jobs import HeldJobs
 
-    wrap(Worker, "_claim", before=False)
+    wrap(HeldJobs, "claim", before=False)
 
 
 def pixels_are_prepared() -> None:

@@ -351,7 +351,7 @@ def test_a_spool_that_is_not_mounted_fails_nothing(
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The databases that are opened after this wait less long for a lock."""
     monkeypatch.setattr("db.connection.BUSY_TIMEOUT_S", 0.2)
-    monkeypatch.setattr("inference.worker.STORAGE_RETRY_S", 0.2)
+    monkeypatch.setattr("inference.held_jobs.STORAGE_RETRY_S", 0.2)
 
 
 class _Locking:
@@ -416,7 +416,7 @@ def test_an_end_that_the_database_refuses_leaves_no_heartbeat_behind(
     with closing(sqlite3.connect(bench.database.path, isolation_level=None)) as other:
 
         def lock_and_fail(package: Any) -> None:
-            worker._in_flight.add([1])
+            worker._held.in_flight.add([1])
             other.execute("BEGIN EXCLUSIVE")
             raise DamagedPackage("A file was changed.")
 
@@ -431,7 +431,7 @@ def test_an_end_that_the_database_refuses_leaves_no_heartbeat_behind(
         other.execute("ROLLBACK")
     assert [type(error) for error in refused] == [DatabaseUnavailable]
     assert [thread for thread in threading.enumerate() if thread.name == "heartbeat"] == []
-    assert worker._in_flight.snapshot() == frozenset()
+    assert worker._held.in_flight.snapshot() == frozenset()
 
 
 def test_promoted_package_is_taken_up_between_two_batches(
@@ -500,9 +500,9 @@ def test_heart_goes_on_beating_after_the_database_refused(bench: Bench, syntheti
             connection.execute(f"ALTER TABLE {old} RENAME TO {new}")
 
     before = lease()
-    worker._in_flight.add([job])
+    worker._held.in_flight.add([job])
     rename("job", "away")
-    heart = threading.Thread(target=worker._renew_leases, args=(bench.stop,))
+    heart = threading.Thread(target=worker._held.renew_until, args=(bench.stop,))
     heart.start()
     try:
         bench.stop.wait(3)  # one beat at least, which meets no table
