@@ -100,7 +100,8 @@ def to_model_inputs(
             source = _read(source, recipes[0], max_megapixels)
         if isinstance(source, Dataset):
             stored = decode(source, recipes[0], max_megapixels=max_megapixels)
-            return tuple(_finish(_paint(stored, recipe), recipe) for recipe in recipes)
+            greys = _paintings(stored, recipes)
+            return tuple(_finish(grey, recipe) for grey, recipe in zip(greys, recipes, strict=True))
         return tuple(_finish(_from_array(source, recipe), recipe) for recipe in recipes)
 
 
@@ -187,6 +188,11 @@ def _checked_float(pixels: NDArray[Any]) -> Grey:
 
 def _paint(stored: StoredPixels, recipe: PixelRecipe) -> Grey:
     """Give every pixel its grey, float32 (rows, columns), at full size."""
+    return next(_paintings(stored, (recipe,)))
+
+
+def _paintings(stored: StoredPixels, recipes: Sequence[PixelRecipe]) -> Iterator[Grey]:
+    """Do so for each recipe; one whose greys are those of the recipe before gets the same picture."""
     containers = stored.containers
     if containers.dtype.itemsize > 2:
         possible, index, counts = np.unique(containers, return_inverse=True, return_counts=True)
@@ -194,11 +200,14 @@ def _paint(stored: StoredPixels, recipe: PixelRecipe) -> Grey:
     else:
         possible = np.arange(1 << (containers.dtype.itemsize * 8), dtype=containers.dtype)
         counts = _count(containers, len(possible))
-    table = grey_table(stored.values(possible), counts, stored.tones, recipe)
-    grey = np.empty(containers.shape, np.float32)
-    for block in _blocks(containers):
-        np.take(table, containers[block], out=grey[block], mode="clip")
-    return grey
+    last: NDArray[np.float32] | None = None
+    for recipe in recipes:
+        table = grey_table(stored.values(possible), counts, stored.tones, recipe)
+        if last is None or not np.array_equal(table, last):
+            last, grey = table, np.empty(containers.shape, np.float32)
+            for block in _blocks(containers):
+                np.take(table, containers[block], out=grey[block], mode="clip")
+        yield grey
 
 
 def _count(containers: NDArray[Any], bins: int) -> Counts:

@@ -196,6 +196,12 @@ def test_one_decoding_gives_the_same_pictures_as_one_for_each_recipe(
 ) -> None:
     path = tmp_path / "film.dcm"
     synthetic_xray(PhotometricInterpretation="MONOCHROME1").save_as(path, enforce_file_format=True)
-    recipes = (DEFAULT_RECIPE, replace(TRAINING_RECIPE, size=96, colour="luminance"), MIDRC_EMORY_RECIPE)
+    recipes = (
+        DEFAULT_RECIPE,
+        replace(DEFAULT_RECIPE, size=64, fit="stretch"),  # of the same greys
+        replace(TRAINING_RECIPE, size=96, colour="luminance"),
+        MIDRC_EMORY_RECIPE,
+        DEFAULT_RECIPE,
+    )
     for recipe, picture in zip(recipes, to_model_inputs(path, recipes), strict=True):
         np.testing.assert_array_equal(picture, to_model_input(path, recipe))
