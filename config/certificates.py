@@ -41,7 +41,7 @@ class Certificates:
     ) -> None:
         self._files = tuple(files)
         self._make = make
-        self._named = {} if destination is None else {"destination": destination}
+        self._destination = destination
         self._seen = self._stamp()
         self._context = make()
 
@@ -57,9 +57,9 @@ class Certificates:
         try:
             self._context = self._make()
         except SettingsError as error:
-            log.warning("tls_certificate_not_renewed", code=error.code, **self._named)
+            log.warning("tls_certificate_not_renewed", code=error.code, destination=self._destination)
         else:
-            log.info("tls_certificate_renewed", **self._named)
+            log.info("tls_certificate_renewed", destination=self._destination)
 
     def _stamp(self) -> _Stamp:
         """Say what the files look like from outside; a renewal by rename gives another inode."""
