@@ -33,8 +33,8 @@ from db.engine import open_database
 from inference.input_gate import InputGate
 from inference.model import Model
 from inference.report import SourceDigests, TreeCheck, build_report, warm_up
-from inference.view_check import ViewCheck
 from inference.scored import scored_image
+from inference.view_check import ViewCheck
 
 BATCH = 8
 
