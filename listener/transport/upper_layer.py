@@ -73,10 +73,11 @@ class _StateMachine(StateMachine):
         if (event, self.current_state) == ("Evt18", "Sta2"):
             event = "Evt19"  # no A-ASSOCIATE-RQ in time: an A-ABORT before the end, which AA-2 would not send
         super().do_action(event)
-        if event in {"Evt12", "Evt15", "Evt17", "Evt18"}:  # release, abort, closed, timed out
-            if self.current_state == "Sta1":
-                self.dul.to_user_queue.put(None)
-                self.dul._kill_thread = True
+        is_over = self.current_state == "Sta1"  # whatever brought it there: an A-ABORT that comes first, for one
+        if is_over:
+            self.dul.to_user_queue.put(None)
+            self.dul._kill_thread = True
+        if is_over or event in {"Evt12", "Evt15", "Evt17", "Evt18"}:  # release, abort, closed, timed out
             self.dul.assoc.dimse.wake()
 
 
