@@ -273,6 +273,7 @@ class Registry:
         try:
             made = demonstrate(package, temporary / "package", failed, reasons, now=now)
             if not self._folder(made.fingerprint).exists():
+                _make_private(made.folder)
                 made.folder.rename(self._folder(made.fingerprint))
                 sync_folder(self._dir)
         finally:
@@ -284,10 +285,7 @@ class Registry:
         try:
             copy = temporary / source.fingerprint
             shutil.copytree(source.folder.resolve(), copy, symlinks=True)
-            for file in copy.iterdir():
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
-            sync_folder(copy)
+            _make_private(copy)
             copy.rename(self._folder(source.fingerprint))
             sync_folder(self._dir)
         finally:
@@ -331,9 +329,19 @@ class Registry:
     def _locked(self) -> Iterator[None]:
         """Keep other processes from changing the registry meanwhile."""
         self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self._dir / LOCK).open("w") as lock:
+        with os.fdopen(os.open(self._dir / LOCK, os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _make_private(folder: Path) -> None:
+    """Leave the files of a package to their owner, whatever they were copied from, and put them on the platter."""
+    for file in folder.iterdir():
+        with file.open("rb") as opened:
+            os.fchmod(opened.fileno(), 0o600)
+            os.fsync(opened.fileno())
+    folder.chmod(0o700)
+    sync_folder(folder)
 
 
 def _describe(refused: Sequence[GateResult]) -> str:

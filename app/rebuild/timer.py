@@ -98,5 +98,5 @@ class RebuildTimer:
         self._let_go()
         command = [sys.executable, "-P", "-m", "app", *self._arguments, "rebuild", *options, "--with-parent"]
         # Its standard input is a pipe that ends when we do, however that comes.
-        self._child = subprocess.Popen(command, stdin=subprocess.PIPE)
+        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, umask=0o077)
         log.info("child_started", role="rebuild", pid=self._child.pid)

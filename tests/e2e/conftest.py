@@ -49,10 +49,11 @@ class Service:
                 stdout=log,
                 stderr=log,
                 env=environment,
+                umask=0,  # what is private is private by itself
             )
         self.processes[arguments[0]] = process
         if arguments[0] in ("serve", "listen"):
-            self.wait_for(lambda: self._accepts() or process.poll() is not None, "the listener accepts", 60)
+            self.wait_for(lambda: self._accepts() or process.poll() is not None, "the listener accepts", 120)
             assert process.poll() is None, self.log.read_text()[-3000:]
         return process
 
@@ -96,6 +97,7 @@ class Service:
     def send(self, *datasets: Dataset) -> list[int]:
         """C-STORE datasets over one association and return the statuses."""
         entity = AE(ae_title="E2E")
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 120
         for sop_class, syntax in {(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID) for ds in datasets}:
             entity.add_requested_context(sop_class, syntax)
         association = entity.associate("127.0.0.1", self.port, ae_title="CXR")
@@ -104,6 +106,11 @@ class Service:
         association.release()
         return statuses
 
+    def open_to_others(self) -> list[str]:
+        """Files and folders of the installation's data and keys that others may read or write."""
+        kept = [path for name in ("var", "var.keys") for path in (self.folder / name).rglob("*")]
+        return [path.name for path in kept if not path.is_symlink() and path.stat().st_mode & 0o077]
+
     def stop(self) -> None:
         """SIGTERM to everything that runs, and wait for its end."""
         for process in self.processes.values():
@@ -111,10 +118,10 @@ class Service:
                 process.send_signal(signal.SIGTERM)
         for name, process in self.processes.items():
             try:
-                process.wait(60)
+                process.wait(120)
             except subprocess.TimeoutExpired:
                 process.kill()
-                pytest.fail(f"cxr {name} did not end within 60 s of SIGTERM:\n{self.log.read_text()[-3000:]}")
+                pytest.fail(f"cxr {name} did not end within 120 s of SIGTERM:\n{self.log.read_text()[-3000:]}")
         self.processes.clear()
 
 
@@ -151,6 +158,7 @@ lease_s = 5
     yield make
     for installation in made:
         installation.stop()
+        assert installation.open_to_others() == []
 
 
 def _serve_with(package: Any, data_dir: Path) -> None:

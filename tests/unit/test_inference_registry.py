@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -63,6 +64,26 @@ def test_an_empty_registry_has_nothing_in_service(registry: Registry) -> None:
         registry.active()
     with pytest.raises(NoActivePackage):
         registry.resolve("current")
+
+
+def test_all_that_is_in_it_is_its_owner_s_alone(
+    registry: Registry, export: Callable[..., ModelPackage], tmp_path: Path
+) -> None:
+    exported = export("a")
+    exported.folder.chmod(0o777)
+    for file in exported.folder.iterdir():
+        file.chmod(0o666)
+    before = os.umask(0)
+    try:
+        added = registry.add(exported.folder)
+        registry.promote(
+            registry.add(export("b", evaluation={}).folder).fingerprint, **WHO, accept={"evaluated": "a test"}
+        )
+        registry.promote(added.fingerprint, **WHO)
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "models").rglob("*") if not path.is_symlink()]
+    assert {(path.is_dir(), path.stat().st_mode & 0o777) for path in files} == {(True, 0o700), (False, 0o600)}
 
 
 def test_a_package_is_copied_under_its_fingerprint(
