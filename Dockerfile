@@ -37,6 +37,7 @@ COPY --from=wheel /wheel/*.whl /tmp/
 RUN pip install --no-cache-dir --no-deps /tmp/*.whl
 USER 10001:10001
 EXPOSE 11112
+HEALTHCHECK --interval=60s --timeout=30s --start-period=60s CMD ["cxr", "health", "listen"]
 CMD ["listen"]
 
 FROM base AS worker
@@ -45,6 +46,7 @@ RUN pip install --no-cache-dir --require-hashes --requirement /tmp/lock.txt
 COPY --from=wheel /wheel/*.whl /tmp/
 RUN pip install --no-cache-dir --no-deps /tmp/*.whl
 USER 10001:10001
+HEALTHCHECK --interval=60s --timeout=30s --start-period=300s CMD ["cxr", "health", "work"]
 CMD ["work"]
 
 FROM base AS worker-gpu
@@ -53,4 +55,5 @@ RUN pip install --no-cache-dir --require-hashes --requirement /tmp/lock.txt
 COPY --from=wheel /wheel/*.whl /tmp/
 RUN pip install --no-cache-dir --no-deps /tmp/*.whl
 USER 10001:10001
+HEALTHCHECK --interval=60s --timeout=30s --start-period=300s CMD ["cxr", "health", "work"]
 CMD ["work"]

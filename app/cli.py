@@ -29,6 +29,7 @@ VERBS = {
     "model": "app.model_cli",
     "rebuild": "app.rebuild.cli",
     "db": "db.cli:db_app",
+    "health": "app.health",
     "config": "config.cli",
 }
 """Where each verb's typer application is: ``module`` or ``module:attribute`` (default ``app``)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, or_
+from sqlalchemy import delete, or_, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
@@ -48,6 +48,21 @@ def hold(session: Session, *, name: str, holder: str, ttl_s: float, now: datetim
         .returning(Lease.name)
     )
     return session.execute(statement).first() is not None
+
+
+def is_held(session: Session, *, name: str, now: datetime) -> bool:
+    """Whether somebody holds a lease at this time.
+
+    Parameters
+    ----------
+    session
+        Any transaction.
+    name
+        What is leased.
+    now
+        The time.
+    """
+    return session.scalar(select(Lease.name).where(Lease.name == name, Lease.expires_at > now)) is not None
 
 
 def release_hold(session: Session, *, name: str, holder: str) -> None:

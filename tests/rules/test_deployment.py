@@ -103,6 +103,13 @@ def test_nothing_runs_as_root(stages: dict[str, Stage], target: str) -> None:
     assert words.index("USER") > max(number for number, word in enumerate(words) if word in ("RUN", "COPY"))
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_its_health_is_asked_of_the_role_that_it_runs(stages: dict[str, Stage], target: str) -> None:
+    (check,), (command,) = stages[target].all("HEALTHCHECK"), stages[target].all("CMD")
+    words = json.loads(check[check.index("[") :])
+    assert [*words[:2], *json.loads(command)] == ["cxr", "health", words[2]]
+
+
 def test_the_wheel_is_installed_and_no_source(stages: dict[str, Stage]) -> None:
     from_checkout = {(stage.name, source) for stage, source in copied(stages)}
     assert {source for name, source in from_checkout if name != "wheel"} == set(TARGETS.values())
