@@ -4,6 +4,7 @@ radiograph gives an SR that dciodvfy accepts."""
 from __future__ import annotations
 
 import csv
+import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -92,11 +93,11 @@ def test_every_file_gives_a_decision_and_the_service_goes_on(
     assert all(row["state"] == "not_scored" for row in laterals)
 
 
-def test_frontal_radiographs_give_valid_reports_under_default_settings(
+def test_frontal_radiographs_give_valid_reports_under_default_settings_and_a_hip_is_held_until_it_is_released(
     service: Callable[..., Any], shared_data: Path, require_peer: Callable[[str], str]
 ) -> None:
     dciodvfy = require_peer("dciodvfy")
-    installation = service()
+    installation = service('[view]\npixels = "hold"\n')  # as it is by default; other tests here flag drawn pictures
     installation.start("serve")
     radiographs = {
         path.name: dataset
@@ -113,6 +114,20 @@ def test_frontal_radiographs_give_valid_reports_under_default_settings(
     assert {str(path): errors_of(path, dciodvfy) for path in reported_files(installation)} == {
         str(path): [] for path in reported_files(installation)
     }
+
+    hip = pydicom.dcmread(shared_data / "dicom" / "radiograph_other" / "nema_RG2_J2KI.dcm")
+    hip.BodyPartExamined, hip.ViewPosition, hip.PatientOrientation = "CHEST", "PA", ["L", "F"]
+    assert installation.send(hip) == [0x0000]
+    rows = {row["sop_instance_uid"]: row for row in installation.wait_until_finished(len(radiographs) + 1)}
+    row = rows[str(hip.SOPInstanceUID)]
+    assert (row["state"], row["reason"], row["score"]) == ("held", "pixels_unsure", None)
+    assert len(reported_files(installation)) == len(radiographs)
+    (held,) = map(json.loads, installation.run("jobs", "list", "--state", "held", "--json").splitlines())
+    installation.run("jobs", "release", str(held["id"]))
+    rows = {row["sop_instance_uid"]: row for row in installation.wait_until_finished(len(radiographs) + 1)}
+    assert rows[str(hip.SOPInstanceUID)]["state"] == "reported"
+    shown = installation.run("audit", "show", str(row["image_id"]))
+    assert "pixels_unsure" in shown and "view_unsure" in shown  # why it was held; what stands beside its score
 
 
 def test_every_frontal_file_gives_a_valid_report_when_asked_for(
