@@ -6,6 +6,7 @@ much from the environment when they are loaded.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import MutableMapping
 
@@ -30,3 +31,5 @@ def quiet_tensorflow(device: str, environ: MutableMapping[str, str] | None = Non
     """
     environment = os.environ if environ is None else environ  # noqa: TID251 (the only way to say it)
     environment.setdefault(TENSORFLOW_LEVEL, _WARNINGS if device.startswith("gpu") else _NOTHING)
+    # Python's part warns of graphs that are compiled anew, which several models in one process are bound to be.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)

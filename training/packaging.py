@@ -79,14 +79,13 @@ def package_run(
         raise PackageError("The package's folder exists already: give another one, or remove it.")
     points = read_operating_points(folder / OPERATING_POINT_FILE)
     predictions = read_predictions(folder / TEST_PREDICTIONS)
+    # What can't be compared is said before the images are looked at, which takes minutes.
+    others = [Rival.of(each, predictions.classes) for each in compare_with]
     evaluation = evaluate(predictions, thresholds=points.thresholds, dataset="test", replicates=replicates)
     write_evaluation(evaluation, folder)
     wanted = options or Options()
     looked = look_at_images(run, wanted)
-    rivals = [
-        compare_with_rival(Rival.of(each), predictions, run.manifest(), progress=wanted.progress)
-        for each in compare_with
-    ]
+    rivals = [compare_with_rival(each, predictions, run.manifest(), progress=wanted.progress) for each in others]
     figures = package_figures(evaluation, case_figures(run) | {
         "blanked_lungs": lung_figures(looked.blanked), "comparisons": rivals,
     } | _mask_figures(run))  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -55,14 +55,26 @@ class Rival:
     masking: Masking
 
     @classmethod
-    def of(cls, folder: Path) -> Rival:
-        """Find the model of a package, or of a finished run.
+    def of(cls, folder: Path, classes: Sequence[str]) -> Rival:
+        """Find the model of a package, or of a finished run, to be compared over ``classes``.
 
         Raises
         ------
         PackageError, RunError
-            If the folder is neither.
+            If the folder is neither, or its model has none of the classes.
         """
+        if not folder.is_dir():
+            raise RunError(
+                "The other model is not there: give the folder of a package or of a finished run. The package in "
+                "service is models/current in the data folder (var/models/current) once `cxr serve` has run there."
+            )
+        found = cls._found(folder)
+        if not set(classes) & set(found.classes):
+            raise RunError(f"The other model has none of the classes {', '.join(classes)}: leave it out.")
+        return found
+
+    @classmethod
+    def _found(cls, folder: Path) -> Rival:
         if (folder / MANIFEST_FILE).exists():
             package = load_package(folder)
             said = package.manifest
@@ -107,11 +119,9 @@ def compare_with_rival(
     Raises
     ------
     RunError
-        If they have no class in common, or the other model can score none of the images.
+        If the other model can score none of the images.
     """
     shared = [name for name in predictions.classes if name in rival.classes]
-    if not shared:
-        raise RunError(f"The other model has none of the classes {', '.join(predictions.classes)}: leave it out.")
     found = cases.set_index("image_id").loc[predictions.frame["image_id"]]
     rows, chances = _score(rival, found, progress)
     if not len(rows):

@@ -201,6 +201,8 @@ def open_run(folder: Path) -> Run:
     RunError
         If it is none.
     """
+    if not folder.is_dir():
+        raise RunError("There is no such run: give a folder that `cxr train pretrain` or `finetune` has made.")
     try:
         recorded = _read_json(folder / RUN_FILE)
         recipe = parse_recipe(tomllib.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))

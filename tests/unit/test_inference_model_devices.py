@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import logging
+
 import pytest
+import tensorflow as tf
 
 from config.native_logs import quiet_tensorflow
 from cxr.errors import SettingsError
@@ -52,3 +55,9 @@ def test_a_level_that_somebody_chose_stays() -> None:
     environment = {"TF_CPP_MIN_LOG_LEVEL": "0"}
     quiet_tensorflow("cpu", environment)
     assert environment == {"TF_CPP_MIN_LOG_LEVEL": "0"}
+
+
+def test_tensorflow_does_not_warn_of_graphs_that_are_compiled_anew() -> None:
+    logging.getLogger("tensorflow").setLevel(logging.WARNING)
+    quiet_tensorflow("cpu", {})
+    assert not tf.get_logger().isEnabledFor(logging.WARNING)

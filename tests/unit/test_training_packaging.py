@@ -22,7 +22,7 @@ from cxr.package import ModelPackage
 from inference.gates import Gates
 from inference.golden import golden_difference
 from inference.registry import Registry
-from training import looking
+from training import looking, packaging
 from training.ensemble import join
 from training.fit import Options, pretrain
 from training.gate import feature_layer, features_of
@@ -112,8 +112,15 @@ def test_its_successor_is_compared_with_it_and_promoted_too(
     assert figures["low"] <= figures["difference"] <= figures["high"]
 
 
-def test_what_cannot_be_compared_is_refused(trained: Trained, tmp_path: Path, tiny_package: Any) -> None:
+def test_what_cannot_be_compared_is_refused_before_the_work(
+    trained: Trained, tmp_path: Path, tiny_package: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packaging, "evaluate", lambda *_, **__: pytest.fail("it has begun"))
     other = tiny_package("normal")
+    with pytest.raises(RunError, match=r"not there: .*var/models/current"):
+        package_run(trained.run.folder, tmp_path / "one", options=trained.options, compare_with=[tmp_path / "absent"])
+    with pytest.raises(RunError, match="no such run"):
+        package_run(tmp_path / "absent", tmp_path / "one")
     with pytest.raises(RunError, match="none of the classes covid19"):
         package_run(trained.run.folder, tmp_path / "one", options=trained.options, compare_with=[other.folder])
     with pytest.raises(RunError, match="not a training run"):
