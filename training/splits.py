@@ -174,7 +174,11 @@ def warnings(frame: pd.DataFrame) -> tuple[str, ...]:
     newest_trained = frame.loc[frame["split"] == "train", "acquired_on"].max()
     tested = frame.loc[(frame["split"] == "test") & (frame["acquired_on"] != ""), "acquired_on"]
     if isinstance(newest_trained, str) and newest_trained and bool((tested <= newest_trained).any()):
-        said.append("Dates of train and test overlap: this is no test on newer images.")
+        older = int((tested <= newest_trained).sum())
+        said.append(
+            f"Dates of train and test overlap, for {older} of {len(tested)} dated test images: this is no test on "
+            "newer images alone. (Patients stay whole: with --by temporal they bring their older images along.)"
+        )
     return tuple(said)
 
 
