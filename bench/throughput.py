@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from figures import Figure, Part
-from processes import CXR, free_port, our_listener, running
+from processes import CXR, family, free_port, our_listener, processor_s, running
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1, RLELossless, generate_uid
 from radiograph import compressed, uncompressed
 from startup import reported
@@ -34,10 +34,11 @@ def measure(folder: Path, *, quick: bool, count: int | None = None) -> Part:
     with running([CXR, *settings, "work", "--profile"], here) as worker:
         while (first := reported(here / "var")) == 0 and worker.poll() is None:
             time.sleep(0.02)
-        started = time.monotonic()
+        started, before = time.monotonic(), processor_s(family(worker.pid))
         while reported(here / "var") < count and worker.poll() is None:
             time.sleep(0.1)
         seconds = time.monotonic() - started
+        used = processor_s(family(worker.pid)) - before
     if worker.returncode:
         raise RuntimeError(f"the worker ended with {worker.returncode}")
     rate, cores = (count - first) / seconds, len(os.sched_getaffinity(0))
@@ -48,7 +49,9 @@ def measure(folder: Path, *, quick: bool, count: int | None = None) -> Part:
         "that comes with the project, on the CPU; results stay in the database\n\n| what | |\n|---|---|\n"
         f"| images/s | {rate:.2f} |\n| core-seconds per image, each part alone | "
         + ", ".join(f"{name} {spent:.3f}" for name, spent in parts.items())
-        + f" |\n| cores ÷ their sum, images/s | {ceiling:.2f} |\n\n"
+        + f" |\n| their sum | {sum(parts.values()):.3f} |\n| cores ÷ their sum, images/s | {ceiling:.2f} |\n"
+        f"| core-seconds per image of the whole worker in this run | {used / (count - first):.3f} |\n"
+        f"| cores that it kept busy | {used / seconds:.2f} of {cores} |\n\n"
         f"`cxr work --profile` of that run:\n\n```\n{_profile(here / 'log.txt')}\n```\n",
         [
             Figure(
