@@ -72,7 +72,7 @@ def test_of_a_linear_head_it_is_the_exact_map(packaged: Repackage, classes: int)
         ("resnet50", Head("dense", pooling="maximum", hidden=(16,)), (2, 2)),
         ("vgg16", Head("dense", pooling="average4", hidden=(8,), dropout=0.5), (8, 8)),
         ("resnet18", Head("dense", hidden=()), (2, 2)),
-        ("densenet169", Head("dense", pooling="flatten", hidden=(8,)), (2, 2)),
+        pytest.param("densenet169", Head("dense", pooling="flatten", hidden=(8,)), (2, 2), marks=pytest.mark.long),
     ],
 )
 def test_every_predecessors_graph_has_one(

@@ -78,6 +78,7 @@ def test_outputs_are_those_of_tensorflow(tiny_package: Callable[..., ModelPackag
             np.testing.assert_allclose(given.evidence, expected.evidence, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.long
 def test_resnet50_too(tmp_path: Path, noon: Any) -> None:
     from training.export import build_untrained
 

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
 
+from app.cli import app
 from cxr.errors import ManifestError
 from training.audit import audit, label_tables
 from training.audit_report import AUDIT_FILE, read_summary
@@ -320,8 +322,9 @@ class TestVerb:
 
     def test_asks_a_package_about_lungs_and_draws(self, folder, tiny_package):
         package = tiny_package("covid19")
-        done = self.run(str(folder / "manifest.csv"), "--no-files", "--plots", "--package", str(package.folder))
-        assert done.returncode == 0, done.stderr
+        more = ["--no-files", "--plots", "--package", str(package.folder)]
+        done = CliRunner().invoke(app, ["train", "audit", str(folder / "manifest.csv"), *more])
+        assert done.exit_code == 0, done.output
         report = json.loads((folder / AUDIT_FILE).read_text())
         assert report["copies"] is None
         assert report["blanked"][0]["images"] == sum(each == "test" for each in manifest(40)["split"])

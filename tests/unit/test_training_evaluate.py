@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
+from typer.testing import CliRunner
 
+from app.cli import app
 from cxr.errors import PredictionsError
 from cxr.manifest import OperatingPoint
 from training.cautions import explains
@@ -459,7 +461,8 @@ class TestVerbs:
         assert "Traceback" not in done.stderr
         write_predictions(binary(10), tmp_path / "p.csv")
         for wrong in ("covid19=2", "normal=0.5", "covid19"):
-            assert train("evaluate", str(tmp_path / "p.csv"), "--threshold", wrong).returncode == 2
+            command = ["train", "evaluate", str(tmp_path / "p.csv"), "--threshold", wrong]
+            assert CliRunner().invoke(app, command).exit_code == 2
 
     def test_compare_prints_and_writes(self, tmp_path):
         write_predictions(binary(gap=2.0), tmp_path / "a.csv")

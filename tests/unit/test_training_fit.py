@@ -390,7 +390,7 @@ def test_two_devices_give_what_one_gives(draw_cases: Callable[..., Path], tmp_pa
     drawn = draw_cases(tmp_path / "drawn", 66, split=sides)
     script = tmp_path / "mirrored.py"
     script.write_text(MIRRORED)
-    overrides = (*PRETRAIN, "stages.1.epochs=3", "stages.1.batch_size=7")
+    overrides = (*PRETRAIN, "stages.1.epochs=3", "stages.1.batch_size=7", "pixels.size=32")
     command = [sys.executable, *map(str, (script, drawn, tmp_path / "cache", tmp_path)), *overrides]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

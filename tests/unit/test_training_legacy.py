@@ -29,6 +29,11 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SMALL = replace(MIDRC_EMORY, recipe=replace(MIDRC_EMORY_RECIPE, size=64))
 
 
+def test_the_profile_is_the_legacy_recipe_at_224_pixels() -> None:
+    assert PROFILES["midrc-emory"] is MIDRC_EMORY
+    assert (MIDRC_EMORY.recipe, MIDRC_EMORY.recipe.size) == (MIDRC_EMORY_RECIPE, 224)
+
+
 @pytest.fixture(scope="session")
 def keras2(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     """The published graph as Keras 2 writes it, images, and what Keras 2 predicts for them."""
@@ -72,6 +77,7 @@ def test_a_file_of_weights_alone_gives_the_same_graph(keras2: Path, imported: Mo
     assert package.manifest.files["model.keras"] == imported.manifest.files["model.keras"]
 
 
+@pytest.mark.long
 def test_the_profile_is_served_at_224_pixels_with_the_legacy_recipe(keras2: Path, tmp_path: Path) -> None:
     package = import_legacy(
         keras2 / "resnet_covid.hdf5", tmp_path / "package", now=NOW, profile=PROFILES["midrc-emory"]
