@@ -30,7 +30,7 @@ class Part:
 
     def write(self, path: Path) -> None:
         """Hand it from the process that measured to the one that prints."""
-        path.write_text(json.dumps(asdict(self)))
+        path.write_text(json.dumps(asdict(self), default=bool))  # NumPy's own truth values
 
     @classmethod
     def read(cls, path: Path) -> Part:
