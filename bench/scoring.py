@@ -59,8 +59,8 @@ def measure(folder: Path, *, quick: bool) -> Part:
     difference = float(np.abs(plain.score(films).probabilities - openvino.score(films).probabilities).max())
     ratio = rates["runtime = openvino"][0] / keras_rates[0]
     return Part(
-        "## Scoring on the CPU\n\n`python bench/run.py scoring` · ResNet50 at 224, float32; images/s, the median, asked in "
-        "turn; in brackets the ratio to Keras\n\n| what | "
+        "## Scoring on the CPU\n\n`python bench/run.py scoring` · ResNet50 at 224, float32; images/s, the median, "
+        "asked in turn; in brackets the ratio to Keras\n\n| what | "
         + " | ".join(f"batch {count}" for count in SIZES)
         + " |\n|---|"
         + "---|" * len(SIZES)

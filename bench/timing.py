@@ -16,14 +16,3 @@ def processor_ms(function: Callable[[], object], *, repeats: int = 7) -> float:
         function()
         taken.append(time.process_time() - begun)
     return statistics.median(taken) * 1000
-
-
-def wall_s(function: Callable[[], object], *, repeats: int = 7) -> float:
-    """Median seconds by the clock on the wall, after one call that is not counted."""
-    function()
-    taken = []
-    for _ in range(repeats):
-        begun = time.monotonic()
-        function()
-        taken.append(time.monotonic() - begun)
-    return statistics.median(taken)
