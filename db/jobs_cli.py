@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr.domain import DeliveryState, JobState
-from cxr.errors import StorageError
+from cxr.errors import SpoolFull, StorageError
 from db.display import print_json, print_table, say
 from db.session_cli import AsJson, now, open_audit, open_spool, settings_of
 
 if TYPE_CHECKING:
+    from config.settings import Settings
     from db.engine import Database, Session
 
 jobs_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What waits, what failed, and what to do.")
@@ -44,7 +45,8 @@ def list_(
     """
     from db import deliveries, job_orders
 
-    with open_audit(settings_of(ctx)) as database, database.read() as session:
+    settings = settings_of(ctx)
+    with open_audit(settings) as database, database.read() as session:
         counts = {str(each): count for each, count in job_orders.count_by_state(session).items()}
         at_most = limit or None
         rows = [
@@ -55,6 +57,7 @@ def list_(
                 else job_orders.list_jobs(session, state=state, limit=at_most)
             )
         ]
+    _say_whether_the_disk_refuses(settings)
     if as_json:
         for row in rows:
             print_json(row)
@@ -62,6 +65,16 @@ def list_(
     names = _DELIVERY if dead_deliveries else _JOB
     print_table(names, [[row[name] for name in names] for row in rows])
     say("In all: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count) + ".")
+
+
+def _say_whether_the_disk_refuses(settings: Settings) -> None:
+    """Why everything waits, where that is the reason."""
+    try:
+        open_spool(settings).check_writable()
+    except SpoolFull as error:
+        say(f"{error} Until then new images are answered with 0xA700, and what was received waits.")
+    except OSError:  # not our account's: it can't be told from here
+        return
 
 
 @jobs_app.command()

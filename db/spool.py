@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cxr.errors import StorageError
-from db.durable import make_folder, refusals, sync_folder
+from cxr.errors import SpoolFull, StorageError
+from db.durable import make_folder, refusals, sync_folder, write_file
 from db.guard import check_guard
 from db.incoming import IncomingFile
 
@@ -205,6 +205,28 @@ class Spool:
         status = os.statvfs(self._root)
         has_no_inodes = status.f_files > 0 and status.f_favail == 0
         return has_no_inodes or self.free_mib() < self._min_free_mib
+
+    def check_writable(self) -> None:
+        """Try whether the disk takes what it is given; nothing stays of that.
+
+        Raises
+        ------
+        SpoolFull
+            If it does not, or has too little space; the message says which.
+        OSError
+            If it is not for us to write here.
+        """
+        with refusals():
+            if self.is_full():
+                raise SpoolFull(
+                    f"The disk of the spool has {self.free_mib()} MiB free, less than listener.min_free_mib = "
+                    f"{self._min_free_mib}, or no more files can be made: make room."
+                )
+            probe = self.incoming_dir / secrets.token_hex(16)
+            try:
+                write_file(probe, bytes(4096))
+            finally:
+                probe.unlink(missing_ok=True)
 
     def names(self) -> Iterator[str]:
         """Spool names of all files that lie here, in no order."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
+CXR = Path(sys.executable).parent / "cxr"
 METRICS = """
 retry_s = 0.5
 [metrics]
@@ -20,9 +23,19 @@ worker_port = {worker}
 
 
 def metric(port: int, name: str) -> float:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=120) as answer:
         lines = answer.read().decode().splitlines()
     return next((float(line.split()[-1]) for line in lines if line.startswith(name)), 0.0)
+
+
+def said_by_jobs(installation: Any) -> str:
+    """What `cxr jobs list` says besides its rows."""
+    done = subprocess.run(
+        [CXR, "jobs", "list", "--json"], cwd=installation.folder, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0
+    assert {json.loads(line)["state"] for line in done.stdout.splitlines()} <= {"queued", "scoring", "reported"}
+    return done.stderr
 
 
 @pytest.fixture
@@ -56,11 +69,11 @@ def test_a_disk_that_fails_is_said_and_waited_out(
     assert metric(listener, 'cxr_received_objects_total{outcome="spool_full"}') == 1.0
     waiting = metric(worker, 'cxr_jobs{state="queued"}') + metric(worker, 'cxr_jobs{state="scoring"}')
     assert waiting == 2.0
-    rows = [json.loads(line) for line in installation.run("jobs", "list", "--json").splitlines()]
-    assert {row["state"] for row in rows} <= {"queued", "scoring"}
+    assert said_by_jobs(installation).startswith("The disk of the spool refused a write")
     assert metric(listener, "cxr_spool_free_mebibytes") > 0
 
     fault.unlink()
+    assert said_by_jobs(installation) == ""
     assert installation.send(synthetic_xray(seed=3)) == [0x0000]
     finished = installation.wait_until_finished(3)
     assert [row["state"] for row in finished] == ["reported"] * 3

@@ -271,6 +271,17 @@ def test_jobs_list_shows_what_waits(site: Any, cxr: Cxr) -> None:
     assert "1 held" in table.stderr
 
 
+def test_jobs_say_when_the_disk_takes_nothing(cxr: Cxr, site: Any) -> None:
+    assert cxr("jobs", "list", "--json").stderr == ""
+    done = cxr("--set", "listener.min_free_mib=1000000000", "jobs", "list", "--json")
+    assert len(lines(done)) == 5
+    assert "less than listener.min_free_mib = 1000000000" in done.stderr
+    incoming = site.settings.spool_dir / "incoming"
+    assert list(incoming.iterdir()) == []
+    incoming.rename(incoming.with_name("away"))
+    assert "mount the spool's disk" in cxr("jobs", "list").stderr
+
+
 def test_jobs_release_by_number_and_all(site: Any, cxr: Cxr) -> None:
     site.receive(6, state=JobState.HELD)
     site.receive(7, state=JobState.HELD)
