@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
 
+from config.logs import get_logger
 from cxr.errors import DecoderError
 from cxr.pixel_header import DEFAULT_MAX_MEGAPIXELS
 from cxr.recipe import PixelRecipe
@@ -34,9 +35,13 @@ from inference.decoding_process import Refusal, prepare, start
 Prepared = tuple[NDArray[np.float32], ...]
 """One picture for each recipe."""
 
+log = get_logger(__name__)
+
 _WATCH_S: Final = 0.5
 # Beyond two timeouts, what the slowest machine needs to start a process.
 _START_S: Final = 60.0
+# What stopping may take: pebble gives each process 3 s before it kills it.
+_END_S: Final = 30.0
 
 
 @dataclass(slots=True, eq=False)
@@ -46,8 +51,14 @@ class _Pool:
     processes: ProcessPool
     is_stopping: c_bool
 
-    def dispose(self) -> None:
+    def dispose(self) -> threading.Thread:
+        """End the processes, in a thread: what is broken may not come back from being stopped."""
         self.is_stopping.value = True
+        disposing = threading.Thread(target=self._dispose, name="preparer-dispose", daemon=True)
+        disposing.start()
+        return disposing
+
+    def _dispose(self) -> None:
         self.processes.stop()  # type: ignore[no-untyped-call]
         self.processes.join()
 
@@ -95,7 +106,7 @@ class Preparer:
         self._closing.set()
         if self._watcher.is_alive():
             self._watcher.join()
-        self._pool.dispose()
+        self._pool.dispose().join(_END_S)
         self._fail(self._pool, "The worker was stopped before the image was prepared; it is retried.")
 
     def submit(self, path: Path) -> Future[Prepared]:
@@ -177,9 +188,12 @@ class Preparer:
 
     def _watch(self) -> None:
         while True:
-            pool = self._pool
-            if not pool.processes.active or self._is_stuck():
-                self._replace(pool)
+            try:
+                pool = self._pool
+                if not pool.processes.active or self._is_stuck():
+                    self._replace(pool)
+            except Exception:  # a process loop: a system that is short of files or memory now may not be so later
+                log.exception("unexpected")
             if self._closing.wait(_WATCH_S):
                 return
 
@@ -193,8 +207,7 @@ class Preparer:
         with self._lock:
             if self._pool is pool:
                 self._pool = self._new_pool()
-                # Apart, because what is broken may not come back from being stopped.
-                threading.Thread(target=pool.dispose, name="preparer-dispose", daemon=True).start()
+                pool.dispose()
         self._fail(pool, "The processes that prepare images were lost; it is retried.")
 
     def _fail(self, pool: _Pool, message: str) -> None:

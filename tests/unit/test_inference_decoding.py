@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -9,6 +10,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -257,3 +260,42 @@ def test_a_decoder_gets_no_more_memory_than_the_largest_image_may_need() -> None
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert done.stdout == "bounded\n"
+
+
+def test_a_pool_that_does_not_come_back_from_being_stopped_holds_up_no_end(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "_END_S", 0.5)
+    come_back = threading.Event()
+    preparer = Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300).__enter__()
+    preparer.submit(image).result(WAIT_S)
+    join = preparer._pool.processes.join
+    monkeypatch.setattr(preparer._pool.processes, "join", lambda: come_back.wait(200) and join())
+    closing = threading.Thread(target=preparer.close, daemon=True)
+    closing.start()
+    closing.join(WAIT_S)
+    is_closed = not closing.is_alive()
+    come_back.set()
+    assert is_closed
+
+
+def test_the_watch_goes_on_where_no_new_processes_can_be_started_for_now(image: Path) -> None:
+    """Who is without a watch waits for ever for what a lost process was to prepare."""
+    with Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300) as preparer:
+        preparer.submit(image).result(WAIT_S)
+        refused = threading.Event()
+        new_pool = preparer._new_pool
+
+        def refuse() -> Any:
+            refused.set()
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        preparer._new_pool = refuse  # type: ignore[method-assign]
+        preparer._pool.processes.stop()  # as pebble does when it gives up
+        assert refused.wait(WAIT_S)
+        preparer._new_pool = new_pool  # type: ignore[method-assign]
+        deadline = time.monotonic() + WAIT_S
+        while not preparer._pool.processes.active:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        preparer.submit(image).result(WAIT_S)
