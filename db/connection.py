@@ -13,7 +13,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
-    SQLColumnExpression,
     UnaryExpression,
     create_engine,
     event,
