@@ -33,7 +33,7 @@ def statuses_of(port: int, image: Dataset, times: int) -> list[int | None]:
             statuses.append(association.send_c_store(image).get("Status"))
         if association.is_established:
             association.release()
-        association.join(10)
+        association.join(60)
     except RuntimeError:  # pynetdicom's way to say that there is no association, or no longer
         pass
     return statuses

@@ -59,7 +59,7 @@ def test_stored_study_gets_its_report(
         found = orthanc.find("Series", StudyInstanceUID=str(image.StudyInstanceUID))
         return [series for series in found if series["MainDicomTags"]["Modality"] == "SR"]
 
-    (series,) = wait_for(report, "Orthanc holds the SR", 90)
+    (series,) = wait_for(report, "Orthanc holds the SR", 240)
     installation.wait_until_delivered()
     sr = pydicom.dcmread(io.BytesIO(orthanc.get_bytes(f"/instances/{series['Instances'][0]}/file")))
     assert sr.SOPClassUID.name == "Comprehensive 3D SR Storage"

@@ -61,16 +61,16 @@ def test_a_backup_under_load_restores_to_a_working_service(
     sender = threading.Thread(target=send_all)
     sender.start()
     for _ in range(IMAGES // 3):
-        assert sent.acquire(timeout=60)
+        assert sent.acquire(timeout=180)
     backup = Path(first.run("db", "backup", "--to", str(tmp_path / "copies")).strip())
     subprocess.run(["cp", "-a", first.folder / "var" / "spool", first.folder / "var" / "spool.id", tmp_path / "copies"])
     is_enough.set()
-    sender.join(120)
+    sender.join(240)
     assert statuses == [0] * (IMAGES - 1)
     running = first.processes.pop("serve")
     running.kill()  # the machine is gone
-    running.wait(30)
-    wait_for(lambda: not first._accepts(), "its listener is gone, too", 60)
+    running.wait(120)
+    wait_for(lambda: not first._accepts(), "its listener is gone, too", 180)
 
     second = service(settings)
     restore(tmp_path / "copies" / backup.name, first.folder, second.folder)

@@ -72,7 +72,7 @@ def test_listener_killed(
     dying = installation.start("listen", killed_at=step)
     with pytest.raises(AttributeError):  # no answer: pynetdicom returns a status without Status
         installation.send(image)
-    assert dying.wait(60) == -signal.SIGKILL
+    assert dying.wait(180) == -signal.SIGKILL
 
     for orphan in files(installation, "objects"):  # a day goes by, so that it can't be another listener's
         os.utime(orphan, (0, 0))
@@ -93,6 +93,6 @@ def test_worker_killed_at_every_step(
     for step, image in zip(WORKER_STEPS, images, strict=True):
         assert installation.send(image) == [0x0000]
         dying = installation.start("work", killed_at=step)
-        assert dying.wait(120) == -signal.SIGKILL, step
+        assert dying.wait(180) == -signal.SIGKILL, step
     installation.start("work")
     check_outcome(installation, orthanc, images)

@@ -68,13 +68,13 @@ def test_processes_share_the_port_and_one_that_is_killed_is_replaced(
         cwd=installation.folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     assert second.returncode == 2
     assert f"Port {installation.port} of 127.0.0.1 can't be listened on" in second.stderr
 
     parent.send_signal(signal.SIGTERM)
-    assert parent.wait(60) == 0
+    assert parent.wait(180) == 0
     assert not [pid for pid in after.values() if Path(f"/proc/{pid}").exists()]
 
 
@@ -84,4 +84,4 @@ def test_processes_do_not_outlive_a_killed_parent(service: Callable[..., Any], w
     children = wait_for(lambda: len(receiving(parent.pid)) == 2 and receiving(parent.pid), "two processes")
     parent.kill()
     parent.wait()
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children.values()), "they end", 60)
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children.values()), "they end", 180)

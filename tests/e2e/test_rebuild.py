@@ -91,7 +91,7 @@ def test_new_results_come_to_a_package_and_a_report_although_the_service_is_kill
         os.kill(pid, signal.SIGKILL)
     serving.kill()
     serving.wait()
-    wait_for(lambda: not _is_there(working), "the child has ended with the service", 30)
+    wait_for(lambda: not _is_there(working), "the child has ended with the service", 120)
     done = epochs()
     assert not list(site.folder.glob("var/runs/*/package")), "killed too late to show anything"
     assert site.query("SELECT count(*) FROM rebuilds WHERE state = 'running'") == [(1,)]

@@ -47,8 +47,8 @@ def test_killed_children_are_started_again_and_nothing_is_lost(
         now = children(supervisor.pid)
         return len(now) == 2 and not set(now.values()) & set(before.values())
 
-    wait_for(replaced, "both roles run again", 60)
-    wait_for(lambda: not is_free(installation.port), "the listener accepts again", 60)
+    wait_for(replaced, "both roles run again", 180)
+    wait_for(lambda: not is_free(installation.port), "the listener accepts again", 180)
     assert installation.send(synthetic_xray(seed=2)) == [0]
     rows = installation.wait_until_finished(2)
     assert [row["state"] for row in rows] == ["reported", "reported"]
@@ -59,7 +59,7 @@ def test_sigterm_ends_everything_in_order(service: Callable[..., Any], wait_for:
     supervisor = installation.start("serve")
     roles = wait_for(lambda: len(children(supervisor.pid)) == 2 and children(supervisor.pid), "two children")
     supervisor.send_signal(signal.SIGTERM)
-    assert supervisor.wait(60) == 0
+    assert supervisor.wait(180) == 0
     assert not [pid for pid in roles.values() if Path(f"/proc/{pid}").exists()]
     assert is_free(installation.port)
 
@@ -70,7 +70,7 @@ def test_children_do_not_outlive_a_killed_supervisor(service: Callable[..., Any]
     roles = wait_for(lambda: len(children(supervisor.pid)) == 2 and children(supervisor.pid), "two children")
     supervisor.kill()
     supervisor.wait()
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in roles.values()), "the children end", 90)
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in roles.values()), "the children end", 180)
     assert is_free(installation.port)
 
 
@@ -91,7 +91,7 @@ def test_what_a_child_can_not_be_started_with_ends_the_command(service: Callable
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
-            timeout=90,
+            timeout=200,
         )
     assert done.returncode == 2
     assert f"Port {installation.port} of 127.0.0.1 can't be listened on" in done.stderr

@@ -20,7 +20,7 @@ def test_no_c_store_waits_for_a_transaction_on_the_snapshot(
     snapshot = installation.folder / "var" / "audit-read.sqlite"
     installation.start("serve")
     assert installation.send(synthetic_xray(seed=0)) == [0]
-    wait_for(lambda: snapshot.exists() and snapshot.stat().st_size, "the first snapshot", 60)
+    wait_for(lambda: snapshot.exists() and snapshot.stat().st_size, "the first snapshot", 180)
     slowest, sent = 0.0, 0
     with closing(sqlite3.connect(snapshot, isolation_level=None)) as notebook:
         notebook.execute("BEGIN")
@@ -41,4 +41,4 @@ def test_no_c_store_waits_for_a_transaction_on_the_snapshot(
         with closing(sqlite3.connect(snapshot)) as again:
             return bool(again.execute("SELECT count(*) FROM images").fetchone() == (sent + 1,))
 
-    wait_for(is_fresh, "the snapshot is replaced under the reader", 60)
+    wait_for(is_fresh, "the snapshot is replaced under the reader", 180)

@@ -76,7 +76,7 @@ class Besieged:
         return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
 
     def gauge(self, name: str) -> float:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=30) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=120) as response:
             lines = response.read().decode().splitlines()
         return next(float(line.split()[-1]) for line in lines if line.startswith(name))
 
@@ -146,7 +146,7 @@ def besieged(
     yield start
     for made in started:
         made.process.kill()
-        made.process.wait(timeout=30)
+        made.process.wait(timeout=60)
 
 
 def echoes(port: int) -> bool:
@@ -156,6 +156,7 @@ def echoes(port: int) -> bool:
     except OSError:
         return False
     entity = AE("ECHO")
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 120
     entity.add_requested_context("1.2.840.10008.1.1")
     association = entity.associate("127.0.0.1", port, ae_title="CXR")
     if not association.is_established:
@@ -172,10 +173,10 @@ def unharmed(wait_for: Callable[..., Any], root: Path) -> Callable[..., None]:
 
     def check(listener: Besieged, before: dict[str, Any], *, files: int, threads: int) -> None:
         assert listener.is_alive(), "the process ended"
-        wait_for(lambda: listener.gauge("cxr_open_associations") == 0, "no association is left", 60)
-        wait_for(lambda: listener.gauge("cxr_silent_connections") == 0, "no connection is left", 60)
-        wait_for(lambda: listener.threads() <= threads + 2, "no thread is left", 60)
-        wait_for(lambda: listener.open_files() <= files + 4, "no open file is left", 60)
+        wait_for(lambda: listener.gauge("cxr_open_associations") == 0, "no association is left", 180)
+        wait_for(lambda: listener.gauge("cxr_silent_connections") == 0, "no connection is left", 180)
+        wait_for(lambda: listener.threads() <= threads + 2, "no thread is left", 180)
+        wait_for(lambda: listener.open_files() <= files + 4, "no open file is left", 180)
         assert not list((listener.data_dir / "spool" / "incoming").iterdir()), "nothing half received is left"
         assert listener.peak_mib() < MEMORY_BOUND_MIB
         assert listener.around() == before, "something was written outside the data folder"
@@ -196,6 +197,7 @@ def _accepts(listener: Besieged, file: Path) -> None:
     dataset = dcmread(file)
     dataset.SOPInstanceUID = f"2.25.{SEED}"
     entity = AE("GOOD")
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 120
     entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
     association = entity.associate("127.0.0.1", listener.port, ae_title="CXR")
     assert association.is_established

@@ -333,7 +333,7 @@ def test_dcmtk_storescp(
         assert dcmread(file) == dcmread(parcel(0).path)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_peer_that_stops_to_read_is_unreachable(
@@ -359,7 +359,7 @@ def test_peer_that_stops_to_read_is_unreachable(
     finally:
         process.send_signal(signal.SIGCONT)
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _association_threads(before: set[threading.Thread]) -> list[str]:
@@ -368,7 +368,7 @@ def _association_threads(before: set[threading.Thread]) -> list[str]:
 
 def _answers(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection(("127.0.0.1", port), timeout=30).close()
     except OSError:
         return False
     return True

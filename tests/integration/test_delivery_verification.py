@@ -85,7 +85,7 @@ def test_orthanc_that_lost_the_object_gets_it_again(
 def _delete(orthanc: Any, path: str) -> None:
     import urllib.request
 
-    urllib.request.urlopen(urllib.request.Request(orthanc.url + path, method="DELETE"), timeout=10).close()
+    urllib.request.urlopen(urllib.request.Request(orthanc.url + path, method="DELETE"), timeout=60).close()
 
 
 def test_peer_that_never_has_it_is_dead_in_the_end(outbox: Any, peer_factory: Any, sender_to: Any) -> None:
@@ -236,7 +236,7 @@ def test_release_that_meets_the_end_of_a_report_ends(peer_factory: Any, wait_for
     def on_event_report(event: Any) -> tuple[int, None]:
         serving.append(threading.current_thread())
         entered.set()
-        may_end.wait(30)
+        may_end.wait(120)
         return 0x0000, None
 
     peer = peer_factory(also=(COMMITMENT,), handlers=committing.handlers)
@@ -248,11 +248,11 @@ def test_release_that_meets_the_end_of_a_report_ends(peer_factory: Any, wait_for
     request = Dataset()
     request.TransactionUID, request.ReferencedSOPSequence = "1.2.3", Sequence()
     association.send_n_action(request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
-    assert entered.wait(30)
+    assert entered.wait(120)
     association._reactor_checkpoint.clear()  # as release() does first
     wait_for(lambda: association._is_paused, "the association's thread waits")
     may_end.set()
-    serving[0].join(30)
+    serving[0].join(120)
     try:
         assert association._is_paused
     finally:
@@ -338,7 +338,7 @@ def test_slow_answer_to_a_commitment_holds_up_no_report(outbox: Any, peer_factor
 
     def hang(event: Any) -> tuple[int, None]:
         asked.set()
-        release.wait(60)
+        release.wait(240)
         return 0x0110, None
 
     outbox.add(0)
@@ -348,10 +348,10 @@ def test_slow_answer_to_a_commitment_holds_up_no_report(outbox: Any, peer_factor
     verifying = threading.Thread(target=sender.verify_due, args=(outbox.row().due_at,))
     verifying.start()
     try:
-        assert asked.wait(30)
+        assert asked.wait(120)
         outbox.add(1)
         assert sender.send_due(after(seconds=10)) == 1
         assert [row.state for row in outbox.rows()] == [DeliveryState.SENT] * 2
     finally:
         release.set()
-        verifying.join(60)
+        verifying.join(120)

@@ -63,12 +63,12 @@ def storescp(
     wait_for(lambda: _answers(port), "storescp listens")
     yield port, folder
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 def _answers(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection(("127.0.0.1", port), timeout=30).close()
     except OSError:
         return False
     return True
@@ -268,7 +268,7 @@ def test_wrong_command_line_does_nothing(arguments: list[str], write_xray: Any) 
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
@@ -282,7 +282,7 @@ def test_summary_in_words(peer: Any, write_xray: Any) -> None:
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     assert done.stdout.splitlines() == [
         "1 stored (0 with a warning), 1 failed, 0 skipped (not DICOM)",

@@ -529,7 +529,7 @@ def test_metrics_count_the_queues(bench: Bench, synthetic_xray: Any, free_port: 
     port = free_port()
     stop = serve_metrics(bench.database, bench.spool, port)
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             lines = answer.read().decode().splitlines()
         with pytest.raises(SettingsError, match="worker_port"):
             serve_metrics(bench.database, bench.spool, port)

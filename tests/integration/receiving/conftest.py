@@ -139,7 +139,7 @@ def serving(
     for running in started:
         running.database.dispose()
         running.process.kill()
-        running.process.wait(timeout=30)
+        running.process.wait(timeout=60)
 
 
 def _start_command(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
@@ -246,12 +246,12 @@ def associated(
     *,
     calling: str = "MODALITY",
     called: str = "CXR",
-    dimse_timeout_s: float = 30.0,
+    dimse_timeout_s: float = 120.0,
     tls: Any = None,
 ) -> Iterator[Scu]:
     """Open an association, by default for CR and Verification, and release it at the end."""
     entity = AE(calling)
-    entity.acse_timeout, entity.dimse_timeout, entity.network_timeout = 30, dimse_timeout_s, 120
+    entity.acse_timeout, entity.dimse_timeout, entity.network_timeout = 120, dimse_timeout_s, 300
     entity.add_requested_context("1.2.840.10008.1.1")
     for sop_class, syntaxes in (contexts or {CR: [EXPLICIT]}).items():
         for syntax in syntaxes:
@@ -265,13 +265,13 @@ def associated(
             association._reactor_checkpoint.set()
             if association.is_established:
                 association.release()
-            association.join(10)
+            association.join(60)
 
 
 def can_echo(port: int, **options: Any) -> bool:
     """Whether a C-ECHO is answered."""
     try:  # pynetdicom leaves its socket open where it can't connect
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
     except OSError:
         return False
     entity = AE("ECHO")
@@ -315,7 +315,7 @@ def echoes() -> Callable[..., bool]:
 def _threads_end() -> Iterator[None]:
     """A listener that stopped leaves no thread of an association behind."""
     yield
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         left = [thread for thread in threading.enumerate() if thread.name in {"AcceptorThread", "accept"}]
         if not left:

@@ -76,7 +76,7 @@ def bad_disk(
     yield start
     for each in started:
         each.process.kill()
-        each.process.wait(timeout=30)
+        each.process.wait(timeout=120)
 
 
 def check_kept(settings: Any, acknowledged: dict[str, bytes]) -> None:
@@ -131,7 +131,7 @@ def test_a_disk_that_fails_is_a700_and_never_success(
     assert said.count('"event": "object_refused"') + said.count('"event": "object_failed"') == 2
     assert "Traceback" not in said
     disk.process.terminate()
-    assert disk.process.wait(timeout=30) == 0
+    assert disk.process.wait(timeout=120) == 0
     check_kept(disk.settings, acknowledged)
 
 

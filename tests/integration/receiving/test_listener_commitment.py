@@ -54,10 +54,10 @@ class Inbox:
         return self.answer, None
 
     def wait(self) -> Said:
-        assert self.came.wait(30), "no report within 30 s"
+        assert self.came.wait(120), "no report within 120 s"
         self.came.clear()
         if self.serving is not None:
-            self.serving.join(30)  # pynetdicom's requestor hangs where a release meets the end of this thread
+            self.serving.join(120)  # pynetdicom's requestor hangs where a release meets the end of this thread
         return self.said[-1]
 
 

@@ -63,7 +63,7 @@ def test_a_write_that_the_system_refuses_is_a700(
         assert list((settings.spool_dir / "incoming").iterdir()) == []
     finally:
         process.kill()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 @pytest.mark.parametrize("floor_mib", [0, 8])
@@ -94,7 +94,7 @@ def test_a_full_file_system_is_a700_and_room_helps(
             assert peer.store_dataset(synthetic_xray(rows=2000, columns=1500, seed=7)) == 0x0000
     finally:
         process.kill()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 def _listen(command: list[str], settings: Any, tmp_path: Path) -> subprocess.Popen[bytes]:

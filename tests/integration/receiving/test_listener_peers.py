@@ -30,7 +30,7 @@ def _run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProc
         [str(argument) for argument in arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
         env=dict(os.environ) | environment,
     )

@@ -27,7 +27,7 @@ def _served(folder: Path, port: int, **more: Any) -> dict[str, Any]:
 
 def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(argument) for argument in arguments], capture_output=True, text=True, timeout=60, check=False
+        [str(argument) for argument in arguments], capture_output=True, text=True, timeout=200, check=False
     )
 
 
@@ -113,7 +113,7 @@ def _issuer(port: int, authority: Path, own: Path) -> str | None:
     context.load_cert_chain(own / "peer.pem", own / "peer.key")
     with (
         suppress(ssl.SSLError),
-        socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as secure,
     ):
         return str(dict(pair[0] for pair in secure.getpeercert()["issuer"])["commonName"])

@@ -163,6 +163,10 @@ def test_a_rejection_reaches_a_peer_that_goes_on_talking(listening: Any, nothing
         assert peer.recv(1, socket.MSG_PEEK) == bytes([RJ])  # it is out
         peer.sendall(pdu(P_DATA, bytes(100_000)) * 20)
         assert answer(peer) == (RJ, bytes([0, 1, 1, 3]))
+        peer.settimeout(1.0)
+        with pytest.raises(TimeoutError):  # it is the peer's to close
+            peer.recv(1)
+        peer.settimeout(120)
         peer.shutdown(socket.SHUT_WR)
         assert answer(peer) == END
     nothing_is_left(running)
