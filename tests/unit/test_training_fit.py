@@ -66,6 +66,12 @@ def pretrained(drawn: Path, options: Options, tmp_path_factory: pytest.TempPathF
     return pretrain(recipe("default-pretrain", *PRETRAIN), drawn, folder, now=NOW, options=options)
 
 
+@pytest.fixture(scope="session")
+def other_seed(drawn: Path, options: Options, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    wanted = recipe("default-pretrain", *PRETRAIN, "seed=1")
+    return pretrain(wanted, drawn, tmp_path_factory.mktemp("runs") / "other", now=NOW, options=options)
+
+
 def test_a_run_learns_and_writes_what_it_should(pretrained: Run) -> None:
     assert pretrained.is_done
     assert {path.name for path in pretrained.folder.iterdir()} >= {
@@ -132,13 +138,13 @@ def test_a_rounded_run_is_finished_anew_with_its_rounded_weights(
         quantise_run(pretrained.folder, pretrained.folder, now=NOW, options=options)
 
 
-def test_the_same_command_gives_the_same_run(pretrained: Run, drawn: Path, options: Options, tmp_path: Path) -> None:
+def test_the_same_command_gives_the_same_run(
+    pretrained: Run, other_seed: Run, drawn: Path, options: Options, tmp_path: Path
+) -> None:
     again = pretrain(pretrained.recipe, drawn, tmp_path / "again", now=NOW, options=options)
     assert (again.folder / "model.keras").read_bytes() == (pretrained.folder / "model.keras").read_bytes()
     assert again.fingerprint() == pretrained.fingerprint()
-    other = recipe("default-pretrain", *PRETRAIN, "seed=1")
-    third = pretrain(other, drawn, tmp_path / "third", now=NOW, options=options)
-    assert third.fingerprint() != pretrained.fingerprint()
+    assert other_seed.fingerprint() != pretrained.fingerprint()
 
 
 def test_fine_tuning_starts_from_the_runs_trunk_and_trains_the_last_stage(
@@ -252,9 +258,9 @@ def test_every_kind_of_recipe_runs_to_a_package_that_serves(
 
 
 def test_an_ensemble_is_the_mean_of_its_members_logits(
-    pretrained: Run, drawn: Path, options: Options, tmp_path: Path
+    pretrained: Run, other_seed: Run, drawn: Path, options: Options, tmp_path: Path
 ) -> None:
-    other = pretrain(recipe("default-pretrain", *PRETRAIN, "seed=1"), drawn, tmp_path / "one", now=NOW, options=options)
+    other = other_seed
     made = ensemble([pretrained.folder, other.folder], tmp_path / "both", now=NOW, options=options)
     package = package_run(made.folder, tmp_path / "package", replicates=100)
     assert made.parent in package.manifest.provenance.parents
