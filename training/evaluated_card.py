@@ -32,6 +32,7 @@ class CardFacts:
     split: str = ""  # how images were divided, and that no patient is on two sides
     training: str = ""  # recipe in words
     note: str = ""  # what its maker says before everything else
+    examples: str = ""  # what it gives for images that come with the package, with the picture of it
     limits: tuple[str, ...] = ()  # further ones
     reproduce: str = "cxr train evaluate"  # the command that makes these figures again
 
@@ -57,6 +58,7 @@ def evaluated_card(manifest: PackageManifest, facts: CardFacts) -> str:
         _results(evaluation),
         *(_results(each) for each in facts.external),
         _side_by_side(facts),
+        *(("## Example output", facts.examples) if facts.examples else ()),
         "## Calibration and decision curve",
         _calibration(evaluation),
         "## Subgroups",

@@ -83,7 +83,34 @@ def plot_gallery(
     if not images:
         raise PredictionsError("None of the predicted images can be read; name the manifest that they are in.")
     network = keras.saving.load_model(model_file, compile=False, safe_mode=True)
-    batch, place = np.stack(images), predictions.classes.index(name)
+    plot_maps(network, images, captions, path, name=name, place=predictions.classes.index(name))
+
+
+def plot_maps(
+    network: keras.Model,
+    images: list[np.ndarray],
+    captions: list[str],
+    path: Path,
+    *,
+    name: str,
+    place: int,
+) -> None:
+    """Draw what speaks for one class over images: the exact map of the evidence head, or Grad-CAM, which it says.
+
+    Parameters
+    ----------
+    network
+        With the evidence head, its second output is the map, (N, h, w, C).
+    images
+        As the network takes them, (S, S, 1) in [0, 1]; one or more.
+    captions
+        One for each.
+    path
+        The PNG to write.
+    name, place
+        The class, and where it stands among the outputs.
+    """
+    batch = np.stack(images)
     if len(network.outputs) > 1:
         maps = np.asarray(network.predict(batch, batch_size=BATCH, verbose=0)[1])[..., place]
         plot_overlays(images, maps, captions, path, f"evidence for {name} (red) and against it (blue), in logits")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Final
@@ -33,10 +34,20 @@ KEPT: Final = (
 _KEPT_OF_TABLES: Final = ("LUTDescriptor", "LUTData")
 
 
-def golden_contents(
+@dataclass(frozen=True, slots=True)
+class GoldenImage:
+    """One image that a package carries."""
+
+    place: int  # among the candidates
+    name: str  # of its file in the package
+    content: bytes
+    probabilities: tuple[float, ...]  # in the order of the classes
+
+
+def choose_golden(
     images: Sequence[tuple[Path, Sequence[float]]], recipe: PixelRecipe, *, count: int = COUNT
-) -> Mapping[str, bytes]:
-    """Make the files of a package's golden images.
+) -> list[GoldenImage]:
+    """Choose a package's golden images.
 
     Parameters
     ----------
@@ -50,20 +61,26 @@ def golden_contents(
 
     Returns
     -------
-    Mapping[str, bytes]
-        File name to content, ``golden.json`` among them; empty where no image will do.
+    list[GoldenImage]
+        In the order of the candidates; empty where no image will do.
     """
-    contents: dict[str, bytes] = {}
-    listed: list[tuple[str, Sequence[float]]] = []
+    chosen: list[GoldenImage] = []
     for place in _spread(len(images), min(count, MOST_GOLDEN)):
         path, probabilities = images[place]
         found = _stripped(path, recipe)
         if found is not None:
             ending, content = found
-            name = f"golden-{len(listed):02}.{ending}"
-            contents[name] = content
-            listed.append((name, [float(value) for value in probabilities]))
-    return contents | {GOLDEN_FILE: to_golden_document(listed)} if listed else {}
+            name = f"golden-{len(chosen):02}.{ending}"
+            chosen.append(GoldenImage(place, name, content, tuple(float(value) for value in probabilities)))
+    return chosen
+
+
+def golden_contents(chosen: Sequence[GoldenImage]) -> Mapping[str, bytes]:
+    """Make the files of a package's golden images: name to content, ``golden.json`` among them."""
+    if not chosen:
+        return {}
+    document = to_golden_document([(each.name, each.probabilities) for each in chosen])
+    return {each.name: each.content for each in chosen} | {GOLDEN_FILE: document}
 
 
 def _spread(candidates: int, count: int) -> Sequence[int]:

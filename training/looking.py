@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import keras
@@ -20,7 +21,8 @@ from training.cache import Cache
 from training.cases import Cases, select
 from training.fit import Options, gather
 from training.fitting import Side
-from training.golden import golden_contents
+from training.gallery import plot_maps
+from training.golden import choose_golden, golden_contents
 from training.mask_model import keep_mask_model, masking_of
 from training.predictions import read_predictions
 from training.run import MODEL_FILE, Run
@@ -32,6 +34,9 @@ MOST_IMAGES: Final = {"train": 2000, "val": 2000, "test": 1000}
 
 MOST_GOLDEN: Final = 32
 """Candidates for golden images."""
+
+EXAMPLES_FILE: Final = "examples.png"
+"""The golden images with what the model makes of them, for the card."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +121,13 @@ def _golden(run: Run, cache: Cache, side: Side) -> Mapping[str, bytes]:
         chances = np.asarray(keras.Model(network.input, network.get_layer("prob").output)(images, training=False))
     order = np.argsort(chances[:, 0], kind="stable")
     paths = side.cases.frame["path"].iloc[places].tolist()
-    return golden_contents([(Path(paths[row]), chances[row].tolist()) for row in order], run.recipe.pixels)
+    chosen = choose_golden([(Path(paths[row]), chances[row].tolist()) for row in order], run.recipe.pixels)
+    if not chosen:
+        return {}
+    finding = run.recipe.task.classes[0]
+    seen = [images[order[each.place]] for each in chosen]
+    captions = [f"{each.name}: {each.probabilities[0]:.4f}" for each in chosen]
+    with TemporaryDirectory() as folder:
+        picture = Path(folder) / EXAMPLES_FILE
+        plot_maps(network, seen, captions, picture, name=finding, place=0)
+        return {**golden_contents(chosen), EXAMPLES_FILE: picture.read_bytes()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,7 @@ from training.evaluated_card import CardFacts, evaluated_card
 from training.figures import Evaluation
 from training.fit import Options
 from training.learnt import count_known
-from training.looking import look_at_images
+from training.looking import EXAMPLES_FILE, look_at_images
 from training.manifest import SPLITS, read_manifest
 from training.mask_model import keep_mask_model
 from training.operating_points import OPERATING_POINT_FILE, OperatingPoints, read_operating_points
@@ -90,7 +91,10 @@ def package_run(
         "blanked_lungs": lung_figures(looked.blanked), "comparisons": rivals,
     } | _mask_figures(run))  # fmt: skip
     manifest = _manifest(run, points, version or f"1.0.0+{fingerprint[:12]}", figures, looked.components)
-    card = evaluated_card(manifest, _facts(run, evaluation, looked.blanked, note)).encode()
+    facts = _facts(run, evaluation, looked.blanked, note)
+    if EXAMPLES_FILE in looked.files:
+        facts = replace(facts, examples=_examples(run))
+    card = evaluated_card(manifest, facts).encode()
     return write_package(target, manifest, {MODEL_FILE: folder / MODEL_FILE, MODEL_CARD_FILE: card, **looked.files})
 
 
@@ -107,6 +111,16 @@ def _facts(run: Run, evaluation: Evaluation, blanked: Sequence[BlankedAudit], no
         training=_describe_training(run),
         note=note,
         reproduce="cxr train evaluate RUN",
+    )
+
+
+def _examples(run: Run) -> str:
+    """Describe the picture of the golden images."""
+    finding, exact = run.recipe.task.classes[0], run.recipe.network.head == "evidence"
+    kind = "its evidence map, which sums up to the score" if exact else "Grad-CAM, an approximation"
+    return (
+        f"Test images that come with this package (`golden.json`), as the model sees them, each with its score for "
+        f"{finding} and {kind}: red speaks for it, blue against it.\n\n![What it gives for {finding}]({EXAMPLES_FILE})"
     )
 
 

@@ -27,7 +27,7 @@ from inference.input_gate import InputGate
 from inference.lungs import load_finder
 from inference.model import Model
 from inference.registry import Registry
-from training.golden import golden_contents
+from training.golden import choose_golden, golden_contents
 from training.mask_model import load_segment
 from training.unet import build_unet
 
@@ -162,7 +162,7 @@ def test_golden_images_are_masked_too(masking: ModelPackage, tmp_path: Path) -> 
     Image.fromarray((film(*PAIR)[:, :, 0] * 255).astype(np.uint8)).save(path)
     model = Model.load(masking, device="cpu")
     probabilities = model.score(model.see(to_model_input(path, masking.manifest.recipe)).pixels[None]).probabilities[0]
-    golden = golden_contents([(path, [float(each) for each in probabilities])], masking.manifest.recipe)
+    golden = golden_contents(choose_golden([(path, [float(each) for each in probabilities])], masking.manifest.recipe))
     contents: dict[str, bytes | Path] = {name: masking.folder / name for name in masking.manifest.files}
     manifest = masking.manifest.model_copy(update={"files": {}})
     package = write_package(tmp_path / "golden", manifest, contents | dict(golden))
@@ -255,7 +255,9 @@ def test_cxr_score_masks_or_says_why_not(masking: ModelPackage, tmp_path: Path) 
         files.append(tmp_path / f"{name}.png")
         picture = film(*lungs)[:, :, 0] + np.linspace(0, 0.1, SIDE, dtype=np.float32)
         Image.fromarray((picture * 255).astype(np.uint8)).save(files[-1])
-    result = CliRunner().invoke(app, ["score", "--json", "--package", str(masking.folder), *map(str, files)])
+    result = CliRunner().invoke(
+        app, ["score", "--json", "--any-view", "--package", str(masking.folder), *map(str, files)]
+    )
     assert result.exit_code == 1
     first, second = (json.loads(line) for line in result.stdout.splitlines())
     model = Model.load(masking, device="cpu")

@@ -22,7 +22,7 @@ from cxr.pixels import to_model_input
 from cxr.recipe import PixelRecipe
 from inference.golden import golden_difference
 from inference.model import Model
-from training.golden import golden_contents
+from training.golden import choose_golden, golden_contents
 
 RECIPE = PixelRecipe(size=64)
 
@@ -50,7 +50,7 @@ def films(tmp_path: Path, synthetic_xray: Callable[..., Dataset]) -> list[Path]:
 
 
 def test_the_copy_gives_the_same_input_and_names_nobody(films: list[Path]) -> None:
-    contents = golden_contents([(path, (0.25,)) for path in films], RECIPE)
+    contents = golden_contents(choose_golden([(path, (0.25,)) for path in films], RECIPE))
     assert set(contents) == {"golden.json", "golden-00.dcm", "golden-01.dcm", "golden-02.png"}  # not the burned-in one
     for name, source in (("golden-00.dcm", films[0]), ("golden-01.dcm", films[1])):
         assert b"MARKED" not in contents[name]
@@ -63,9 +63,9 @@ def test_the_copy_gives_the_same_input_and_names_nobody(films: list[Path]) -> No
 
 def test_images_are_spread_over_the_candidates(films: list[Path]) -> None:
     candidates = [(films[3], (place / 100,)) for place in range(100)]
-    document = json.loads(golden_contents(candidates, RECIPE, count=3)["golden.json"])
+    document = json.loads(golden_contents(choose_golden(candidates, RECIPE, count=3))["golden.json"])
     assert [each["probabilities"] for each in document["images"]] == [[0.0], [0.49], [0.99]]
-    assert golden_contents([], RECIPE) == {}
+    assert golden_contents(choose_golden([], RECIPE)) == {}
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def packaged(tmp_path: Path, films: list[Path], tiny_package: Callable[..., Mode
     def make(moved: float = 0.0, **changed: bytes) -> ModelPackage:
         images = [(path, row + moved) for path, row in zip(films, probabilities, strict=True)]
         contents: dict[str, Any] = {name: source.folder / name for name in source.manifest.files}
-        contents |= golden_contents(images, source.manifest.recipe)
+        contents |= golden_contents(choose_golden(images, source.manifest.recipe))
         contents |= {name.replace("_", ".", 1): content for name, content in changed.items()}
         return write_package(tmp_path / f"package{moved}", source.manifest, contents)
 

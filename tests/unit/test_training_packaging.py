@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
 import pandas as pd
@@ -179,6 +180,14 @@ def test_lungs_are_where_the_masks_say(trained: Trained, tmp_path: Path) -> None
     assert figures["masks"] == 60
     assert figures["auc"] > 0.9
     assert "tells the classes apart without lungs" in (package.folder / "MODEL_CARD.md").read_text()
+
+
+def test_the_card_shows_what_the_model_gives_for_its_golden_images(trained: Trained) -> None:
+    folder = trained.package.folder
+    (line,) = [each for each in (folder / "MODEL_CARD.md").read_text().splitlines() if each.startswith("![")]
+    name = line.rpartition("(")[2].rstrip(")")
+    assert name in trained.package.manifest.files
+    assert cv2.imread(str(folder / name)).shape[1] > 600  # pixels
 
 
 def test_golden_images_and_gate_are_inside(trained: Trained) -> None:
