@@ -63,6 +63,7 @@ def main() -> None:
     if arguments.into is not None:
         _measure(arguments.parts[0], arguments.into, quick=arguments.quick, count=arguments.count)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is measured ends too, and its files go
     print(f"Measured {datetime.datetime.now(datetime.UTC):%Y-%m-%d} on {machine()}.\n")
     figures: list[Figure] = []
     taken = {}
