@@ -46,7 +46,7 @@ PARTS = {
     "throughput": Share("throughput", 120),
     "history": Share("history", 60),
     "memory": Share("memory", 50),
-    "train": Share("train_speed", 35, is_quick=True),
+    "train": Share("train_speed", 45, is_quick=True),
 }
 
 LIMIT = 2.5  # times its share, and a part is ended
