@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FILMS ?= ../shared/data/images.csv
 RUNS ?= runs/default-model
-JOBS ?= 2
+JOBS ?= 3
 DEBIAN_PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java sqlite3
 
 .PHONY: default-model view-model train-demo run install test test-long soak sbom check format docs lock peers bench wheel clean
@@ -26,10 +26,10 @@ peers: ## Install the Debian packages that the tests talk to, where we may
 	@tests/install-peers $(DEBIAN_PEERS)
 
 test: install peers ## The whole default suite, real peers included, in JOBS processes
-	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m "not long and not soak"
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder -m "not long and not soak"
 
 test-long: install peers ## Slow checks: peers x all files, PixelMed
-	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m "long and not soak"
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder -m "long and not soak"
 
 train-demo: install ## The whole path of training on real public films, at small size; DEMO_DATA names their folder
 	docs/example/train-demo.sh
