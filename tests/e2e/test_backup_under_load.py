@@ -18,12 +18,16 @@ SETTINGS = """
 identifiers = "pseudonym"
 [report]
 deliver_untrained = true
+[delivery]
+retry_first_s = 0.5
+lease_s = 40
 [[destinations]]
 name = "pacs"
 kind = "dicom"
 address = "{address}"
 verify = "find"
 verify_after_s = 0.1
+timeout_s = 5
 """
 
 
