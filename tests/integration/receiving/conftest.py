@@ -220,7 +220,7 @@ class Scu:
         return self.store(data, **named)
 
     def echo(self) -> int:
-        self.association._reactor_checkpoint.set()
+        # The reactor waits, and has to: one that is woken now may still take the response.
         status: int = self.association.send_c_echo().Status
         self._pause()
         return status
