@@ -262,9 +262,9 @@ def associated(
         try:
             yield Scu(association)
         finally:
-            association._reactor_checkpoint.set()
             if association.is_established:
-                association.release()
+                association.release()  # while the reactor waits: woken just now, it might take the answer
+            association._reactor_checkpoint.set()
             association.join(60)
 
 
