@@ -8,9 +8,10 @@ The version is pinned in pyproject.toml. In 3.0.4
   trickles, is waited for by the thread that talks to it; and whoever ends the association waits for that thread,
   without a bound;
 * that thread is no daemon: a process does not end while it waits;
-* ``DIMSEServiceProvider`` serves an N-EVENT-REPORT in a thread of its own, which at its end marks the
-  association's thread as running though that may wait: a release or a request that waits for it to
-  pause then waits for ever.
+* whether the association's own thread waits is a flag that others write too. ``DIMSEServiceProvider`` serves
+  an N-EVENT-REPORT in a thread that marks it as running though it waits: a release or a request that waits
+  for it to pause then waits for ever. And one that was woken at the end of a request still counts as
+  waiting at the start of the next, and may take the answer to that.
 """
 
 from __future__ import annotations
@@ -70,15 +71,48 @@ class _ReportHandler(RequestHandler):  # type: ignore[misc]
         return _bound(super()._create_association())
 
 
+class _Checkpoint:
+    """Where an association's own thread waits while another one talks to the peer; knows whether it does."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._is_open = True
+        self._is_waited_on = False
+
+    def set(self) -> None:
+        """Let the association's thread go on, unless ``clear`` comes before it does."""
+        with self._condition:
+            self._is_open = True
+            self._condition.notify_all()
+
+    def clear(self) -> None:
+        """Hold the association's thread when it comes here next, or while it is here."""
+        with self._condition:
+            self._is_open = False
+
+    def wait(self) -> None:
+        """Wait here until it is open; one that was woken and finds it closed again has not left."""
+        with self._condition:
+            self._is_waited_on = True
+            self._condition.wait_for(lambda: self._is_open)
+            self._is_waited_on = False
+
+    def holds(self) -> bool:
+        """Whether the thread waits here, and goes on waiting until ``set``."""
+        with self._condition:
+            return self._is_waited_on and not self._is_open
+
+
 class _BoundedAssociation(Association):  # type: ignore[misc]
-    """Its end has a bound, and only its own thread says whether it waits, or whoever ends it."""
+    """Its end has a bound, and where its own thread waits is what tells whether that waits."""
+
+    _reactor_checkpoint: _Checkpoint
 
     def kill(self) -> None:
         """End the thread that talks to the peer; one that does not come back from that finds its connection cut."""
-        self._reactor_checkpoint.set()
         self._kill = True
+        self._reactor_checkpoint.set()
         self.is_established = False
-        self._is_paused = True
         deadline = time.monotonic() + END_S
         while self.dul.is_alive():
             if self.dul.state_machine.current_state == "Sta1":
@@ -87,26 +121,21 @@ class _BoundedAssociation(Association):  # type: ignore[misc]
                 _cut(self.dul.socket.socket)
             time.sleep(_POLL_S)
 
-    def run(self) -> None:
-        """Wait for nothing any more once the thread has ended, by whatever it was."""
-        try:
-            super().run()
-        finally:
-            self._is_paused = True
-
     @property
     def _is_paused(self) -> bool:
-        return bool(self.__dict__["_is_paused"])
+        """Whether whoever asks may talk to the peer: nobody else does, or it has ended and the talk fails."""
+        is_own = threading.current_thread() is self
+        return is_own or self._kill or not self.is_alive() or self._reactor_checkpoint.holds()
 
     @_is_paused.setter
     def _is_paused(self, paused: bool) -> None:
-        if threading.current_thread() is self or self._kill:
-            self.__dict__["_is_paused"] = paused
+        """Leave it to the checkpoint, whatever pynetdicom's threads write."""
 
 
 def _bound(assoc: Association) -> Association:
     """Bound the ends of an association whose thread has not started."""
     assoc.__class__ = _BoundedAssociation
+    assoc._reactor_checkpoint = _Checkpoint()
     assoc.dul.daemon = True
     return assoc
 

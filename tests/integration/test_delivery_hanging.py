@@ -8,6 +8,7 @@ import ssl
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -211,6 +212,40 @@ def test_a_thread_that_ended_by_a_fault_holds_up_no_release(peer_factory: Any, a
         threading.excepthook = reported
     assert not association.is_alive()
     outcome_of(lambda: close(association))
+
+
+def test_an_association_s_own_thread_takes_no_answer_of_another_s(
+    peer_factory: Any, address: Any, wait_for: Any
+) -> None:
+    """Woken at the end of one request, it must not count as waiting at the start of the next."""
+    association = open_association(
+        address(peer_factory(also=(VERIFICATION,)).port), [context(VERIFICATION, ["1.2.840.10008.1.2"])]
+    )
+    looked, get_msg = [], association.dimse.get_msg
+
+    def look(block: bool = False) -> Any:
+        looked.append(threading.current_thread())
+        return get_msg(block)
+
+    association.dimse.get_msg = look
+    checkpoint = association._reactor_checkpoint
+    for _ in range(300):
+        checkpoint.set()  # as a request ends
+        checkpoint.clear()  # as the next one begins
+        outcome_of(lambda: _until_paused(association))
+        looks = len(looked)
+        time.sleep(0.002)
+        assert len(looked) == looks
+    checkpoint.set()
+    wait_for(lambda: association in looked, "it looks, where nobody holds it")
+    assert association.send_c_echo().Status == 0x0000
+    close(association)
+    assert association.is_released
+
+
+def _until_paused(association: Association) -> None:
+    while not association._is_paused:
+        time.sleep(0.0001)
 
 
 def test_silent_peers_hold_up_neither_the_port_for_reports_nor_the_end_of_a_process(
