@@ -24,6 +24,7 @@ class Connection(AssociationSocket):
     def __init__(self, assoc: ListenerAssociation, connection: socket.socket) -> None:
         super().__init__(assoc, client_socket=connection)
         self.pdu_timeout_s = assoc.timeouts.acse_s
+        self._acknowledges_at_once = hasattr(socket, "TCP_QUICKACK")  # Linux; it does not last
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
 
@@ -33,9 +34,17 @@ class Connection(AssociationSocket):
         return self.wait(None, 0.0)
 
     def wait(self, wake: socket.socket | None, timeout_s: float) -> bool:
-        """Wait until there is something to read, or something comes through `wake`."""
+        """Wait until there is something to read, or something comes through `wake`.
+
+        The peer is first told what has arrived. The kernel would wait 40 ms for an answer to tell it with, and
+        a peer whose connection has Nagle's algorithm (RFC 9293 Section 3.7.4; DCMTK's, as it comes) sends the
+        end of a message no earlier.
+        """
         if self.socket is None:
             return False
+        if self._acknowledges_at_once:
+            with suppress(OSError):  # the peer has gone: what follows says so
+                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
             return True
         if wake is not None:
