@@ -20,18 +20,21 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cxr.errors import StorageError
 from db import tables
 from db.copying import translate
 from db.records import ChainReport, FactValue, Head
+from db.rows import add_row
 
 AUDIT_KEY = "audit_key"  # where a session's info carries the key of the chain
 FIRST = "0" * 64  # stands for the hash before the first event
 NO_FACTS: Mapping[str, FactValue] = MappingProxyType({})
 
+# Once, not for each event: putting it together takes longer than asking it.
+_LAST = select(tables.Event.id, tables.Event.hash, tables.Event.at).order_by(tables.Event.id.desc()).limit(1)
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}|[0-9a-f]{64}")  # a code, or a digest
 _TIME = "%Y-%m-%d %H:%M:%S.%f"  # as UtcTime is stored
 _COLUMNS = ("id", "at", "kind", "image_id", "job_id", "report_id", "delivery_id", "facts")
@@ -121,7 +124,7 @@ def append_event(
         If a fact is neither a figure nor a code: it could identify a person.
     """
     _check_facts(facts)
-    last = session.execute(select(tables.Event.id, tables.Event.hash).order_by(tables.Event.id.desc()).limit(1)).first()
+    last = session.execute(_LAST).first()
     previous_id, previous = (last.id, last.hash) if last else (0, FIRST)
     columns: dict[str, Any] = {
         "id": previous_id + 1,
@@ -134,7 +137,7 @@ def append_event(
         "facts": _canonical(dict(facts)),
     }
     chained = _hash(session, columns, previous)
-    session.execute(insert(tables.Event).values(**(columns | {"at": now, "hash": chained})))
+    add_row(session, tables.Event, **(columns | {"at": now, "hash": chained}))
     return previous_id + 1
 
 
@@ -212,9 +215,7 @@ def is_own_key(session: Session) -> bool:
 
 def read_head(session: Session) -> Head | None:
     """Return the last event's number, hash and time; None for an empty log."""
-    row = session.execute(
-        select(tables.Event.id, tables.Event.hash, tables.Event.at).order_by(tables.Event.id.desc()).limit(1)
-    ).first()
+    row = session.execute(_LAST).first()
     return Head(id=row.id, hash=row.hash, at=row.at) if row else None
 
 

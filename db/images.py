@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from cxr.domain import ImageHeader, JobState
@@ -20,9 +20,32 @@ from db.identifiers import of_session
 from db.job_states import INITIAL_STATES
 from db.records import FactValue, KnownImage, Receipt, Received
 from db.restoring import heal
+from db.rows import add_row
 from db.tables import Decision, Identity, Image, Job
 
 NEED_PIXELS = frozenset({JobState.HELD, JobState.QUEUED})
+
+# Once, not for each object: putting it together takes longer than asking it. Its columns are KnownImage's.
+_LATEST = (
+    select(
+        Image.id.label("image_id"),
+        Job.id.label("job_id"),
+        Image.dataset_digest,
+        Image.pixel_digest,
+        Image.identity_digest,
+        Decision.view,
+        Decision.is_chest,
+        Decision.reason,
+        Image.spool_name,
+        Job.state,
+        Job.error_code,
+    )
+    .join(Decision, Decision.image_id == Image.id)
+    .join(Job, Job.image_id == Image.id)
+    .where(Image.sop_instance_uid.in_(bindparam("forms", expanding=True)))
+    .order_by(Image.id.desc())
+    .limit(1)
+)
 
 
 def receive(
@@ -104,30 +127,8 @@ def receive_again(
 
 def find_latest(session: Session, sop_instance_uid: str) -> KnownImage | None:
     """Return what the latest object under a SOP Instance UID was; None if there was none."""
-    row = session.execute(
-        select(Image, Decision, Job.id, Job.state, Job.error_code)
-        .join(Decision, Decision.image_id == Image.id)
-        .join(Job, Job.image_id == Image.id)
-        .where(Image.sop_instance_uid.in_(of_session(session).forms("uid", sop_instance_uid)))
-        .order_by(Image.id.desc())
-        .limit(1)
-    ).first()
-    if row is None:
-        return None
-    image, decision, job_id, state, error_code = row
-    return KnownImage(
-        image_id=image.id,
-        job_id=job_id,
-        dataset_digest=image.dataset_digest,
-        pixel_digest=image.pixel_digest,
-        identity_digest=image.identity_digest,
-        view=decision.view,
-        is_chest=decision.is_chest,
-        reason=decision.reason,
-        spool_name=image.spool_name,
-        state=state,
-        error_code=error_code,
-    )
+    row = session.execute(_LATEST, {"forms": of_session(session).forms("uid", sop_instance_uid)}).first()
+    return None if row is None else KnownImage(**row._mapping)
 
 
 def is_dataset(session: Session, known: KnownImage, dataset_digest: str) -> bool:
@@ -225,7 +226,9 @@ def _add(session: Session, receipt: Receipt, known: KnownImage | None, *, now: d
 
 def _insert_image(session: Session, receipt: Receipt, salt: str) -> int:
     header = receipt.header
-    statement = insert(Image).values(
+    return add_row(
+        session,
+        Image,
         sop_class_uid=header.sop_class_uid,
         sop_instance_uid=header.sop_instance_uid,
         study_instance_uid=header.study_instance_uid,
@@ -247,32 +250,31 @@ def _insert_image(session: Session, receipt: Receipt, salt: str) -> int:
         seal_salt=salt,
         received_at=receipt.received_at,
     )
-    return session.scalars(statement.returning(Image.id)).one()
 
 
 def _insert_identity(session: Session, image_id: int, kind: str, issuer_of_patient_id: str | None) -> None:
     if kind != "full" or issuer_of_patient_id is not None:
-        session.execute(
-            insert(Identity).values(image_id=image_id, kind=kind, issuer_of_patient_id=issuer_of_patient_id)
-        )
+        add_row(session, Identity, image_id=image_id, kind=kind, issuer_of_patient_id=issuer_of_patient_id)
 
 
 def _insert_decision(session: Session, receipt: Receipt, image_id: int, *, now: datetime) -> None:
     decision = receipt.decision
-    session.execute(
-        insert(Decision).values(
-            image_id=image_id,
-            view=decision.view,
-            is_chest=decision.is_chest,
-            reason=decision.reason,
-            evidence=dict(decision.evidence),
-            decided_at=now,
-        )
+    add_row(
+        session,
+        Decision,
+        image_id=image_id,
+        view=decision.view,
+        is_chest=decision.is_chest,
+        reason=decision.reason,
+        evidence=dict(decision.evidence),
+        decided_at=now,
     )
 
 
 def _insert_job(session: Session, receipt: Receipt, image_id: int, *, now: datetime) -> int:
-    statement = insert(Job).values(
+    return add_row(
+        session,
+        Job,
         image_id=image_id,
         state=receipt.initial_state,
         reason=receipt.reason,
@@ -280,4 +282,3 @@ def _insert_job(session: Session, receipt: Receipt, image_id: int, *, now: datet
         created_at=now,
         updated_at=now,
     )
-    return session.scalars(statement.returning(Job.id)).one()

@@ -13,6 +13,7 @@ from cxr.domain import DeliveryState, ScoredImage
 from db import packages
 from db.audit import EventKind, append_event
 from db.records import ReportRecord
+from db.rows import add_row
 from db.tables import Delivery, JobReport, Report, Score
 
 
@@ -60,7 +61,7 @@ def write_reports(
     unused = []
     for report in reports:
         report_id, is_used = _write_report(session, job_id, image_id, report, now=now)
-        session.execute(insert(JobReport).values(job_id=job_id, report_id=report_id))
+        add_row(session, JobReport, job_id=job_id, report_id=report_id)
         if not is_used:
             unused.append(report.spool_name)
         for destination in destinations:
@@ -97,7 +98,9 @@ def _write_report(
 
 
 def _insert_report(session: Session, report: ReportRecord) -> int:
-    statement = insert(Report).values(
+    return add_row(
+        session,
+        Report,
         kind=report.kind,
         sop_class_uid=report.sop_class_uid,
         sop_instance_uid=report.sop_instance_uid,
@@ -106,7 +109,6 @@ def _insert_report(session: Session, report: ReportRecord) -> int:
         content_digest=report.content_digest,
         created_at=report.created_at,
     )
-    return session.scalars(statement.returning(Report.id)).one()
 
 
 def _write_delivery(
