@@ -72,8 +72,7 @@ def wait_until_all_listen(parent: subprocess.Popen, processes: int, timeout_s: f
     """Wait until every process of a listener has its share of the port."""
     begun = time.monotonic()
     while time.monotonic() - begun < timeout_s:
-        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
-        if sum(_listens(int(child)) for child in children) == processes:
+        if sum(map(_listens, family(parent.pid)[1:])) == processes:
             return
         time.sleep(0.02)
     raise RuntimeError("not every process listened in time")
@@ -166,8 +165,12 @@ def resident_mib(pid: int) -> float:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its children, without theirs."""
-    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    """A process and its children, whichever of its threads started them, without theirs."""
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+            children += map(int, (task / "children").read_text().split())
+    return [pid, *children]
 
 
 def processor_s(pids: list[int]) -> float:
