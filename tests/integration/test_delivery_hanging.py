@@ -248,6 +248,21 @@ def _until_paused(association: Association) -> None:
         time.sleep(0.0001)
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="only Linux lets a program ask for it")
+def test_no_message_waits_for_an_acknowledgement_that_the_kernel_holds_back(peer_factory: Any, address: Any) -> None:
+    association = open_association(
+        address(peer_factory(also=(VERIFICATION,)).port), [context(VERIFICATION, ["1.2.840.10008.1.2"])]
+    )
+    for _ in range(3):
+        assert association.send_c_echo().Status == 0x0000
+    connection = association.dul.socket.socket
+    nodelay, quickack = (
+        connection.getsockopt(socket.IPPROTO_TCP, option) for option in (socket.TCP_NODELAY, socket.TCP_QUICKACK)
+    )
+    close(association)
+    assert (bool(nodelay), bool(quickack)) == (True, True)
+
+
 def test_silent_peers_hold_up_neither_the_port_for_reports_nor_the_end_of_a_process(
     free_port: Callable[[], int], wait_for: Any
 ) -> None:
