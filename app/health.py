@@ -61,6 +61,8 @@ def listener_answers(settings: ListenerSettings, timeout_s: float) -> bool:
             try:
                 with _own_context(settings).wrap_socket(plain) as secure:
                     return _is_ended(secure)
+            except ssl.SSLEOFError:  # it hung up without a word
+                return False
             except ssl.SSLError:  # it does not take this certificate, and said so
                 return True
     except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,6 +50,19 @@ def test_one_that_is_not_there_or_hangs_is_not(serving: Any, make_settings: Any)
     finally:
         os.kill(running.process.pid, signal.SIGCONT)
     assert listener_answers(running.settings.listener, 60)
+
+
+def test_what_hangs_up_within_the_tls_handshake_is_not_well(make_settings: Any, certificates: Path) -> None:
+    files = {"certificate": certificates / "server.pem", "key": certificates / "server.key", "required": True}
+    with socket.create_server(("127.0.0.1", 0)) as curt:
+        threading.Thread(target=lambda: _hang_up(curt.accept()[0]), daemon=True).start()
+        settings = make_settings(tls={"port": curt.getsockname()[1], **files})
+        assert not listener_answers(settings.listener, 60)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with connection:
+        connection.recv(4096)  # or the peer would see a reset
 
 
 def test_a_worker_is_well_while_its_timers_hold_their_lease(make_settings: Any) -> None:
