@@ -23,7 +23,7 @@ from training.export import build_untrained
 
 COUNT = 1000
 FLAT_MIB = 5.0  # per 1,000 images
-WARM = 0.3  # of the images: until then allocators and caches fill
+WARM = 0.5  # of the images: until then allocators and caches fill
 
 
 def measure(folder: Path, *, quick: bool, count: int | None = None) -> Part:

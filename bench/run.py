@@ -42,6 +42,7 @@ PARTS = {
     "decode": Share("decode", 30),
     "scoring": Share("scoring", 40),
     "report": Share("report", 15),
+    "deliver": Share("deliver", 60),
     "latency": Share("latency", 40),
     "throughput": Share("throughput", 120),
     "history": Share("history", 60),
