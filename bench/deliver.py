@@ -12,7 +12,7 @@ from pathlib import Path
 from figures import Part
 from processes import CXR, free_port, orthanc, storescp, write_objects
 
-COUNT = 300
+COUNT = 100
 SIDE = 100  # 20 KB, about a report's size
 AHEAD = {"TCP_NODELAY": "1"}
 

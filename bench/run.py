@@ -38,11 +38,11 @@ class Share:
 
 PARTS = {
     "startup": Share("startup", 40),
-    "receive": Share("receive", 170),
+    "receive": Share("receive", 165),
     "decode": Share("decode", 30),
     "scoring": Share("scoring", 40),
     "report": Share("report", 15),
-    "deliver": Share("deliver", 60),
+    "deliver": Share("deliver", 40),
     "latency": Share("latency", 40),
     "throughput": Share("throughput", 120),
     "history": Share("history", 60),
