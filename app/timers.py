@@ -24,16 +24,18 @@ from app.clock import ClockWatch, Daily, Every
 from config.logs import get_logger
 from cxr.errors import CxrError
 from db import clock as planned
-from db import jobs, leases, retention
+from db import jobs, leases, resends, retention
 from db.backup import backup
 from db.checking import check_and_record
 from db.heads import export_head, read_heads
 from db.snapshot import refresh_snapshot
 from inference.delivery.commitment_reports import CommitmentReports
+from inference.delivery.routes import results_for
 
 if TYPE_CHECKING:
     from app.rebuild.timer import RebuildTimer
     from config.settings import Settings
+    from cxr.domain import PackageStatus
     from db.engine import Database
     from db.spool import Spool
     from inference.delivery.sender import Sender
@@ -45,6 +47,7 @@ LEASE_TTL_S = 30.0
 DELIVER_EVERY_S = 1.0
 ORPHAN_AGE = timedelta(hours=1)
 LOOK_AT_CLOCK_S = 1.0
+_RESENDS_AT_ONCE = 100
 DISTRUST_S = 3600.0
 """How long a clock that jumped ahead has to go on before anything is removed because of its age."""
 
@@ -116,6 +119,7 @@ class Timers:
             # Apart, since a peer may take its time over Storage Commitment while reports wait to be sent.
             self._every(DELIVER_EVERY_S, partial(self._verify, sender), name=f"verify:{name}")
         self._every(DELIVER_EVERY_S, self._report_commitments, name="commitments")
+        self._every(DELIVER_EVERY_S, self._bring_results, name="resends")
         self._every(60, self._release_expired, name="release_expired")
         self._every(self._settings.audit.snapshot_every_s, self._snapshot, name="snapshot")
         self._every(600, self._retain, name="retention")
@@ -223,6 +227,20 @@ class Timers:
 
     def _verify(self, sender: Sender) -> None:
         sender.verify_due(self._clock())
+
+    def _bring_results(self) -> None:
+        """Ask for the results of images that came again, where their peers' results go."""
+        with self._database.read() as session:  # most of the time there are none: look before the lock is taken
+            if not resends.is_any_noted(session):
+                return
+        with self._database.begin() as session:
+            done = resends.bring_results(session, self._destinations_of, limit=_RESENDS_AT_ONCE, now=self._clock())
+        if done:
+            self.wake_delivery()
+
+    def _destinations_of(self, peer_ae_title: str, status: PackageStatus) -> tuple[str, ...]:
+        untrained = self._settings.report.deliver_untrained
+        return results_for(peer_ae_title, self._settings.destinations, status=status, deliver_untrained=untrained)
 
     def _report_commitments(self) -> None:
         self._commitment_reports.report_due(self._clock())

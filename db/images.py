@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from cxr.domain import ImageHeader, JobState
 from cxr.errors import StorageError
+from db import resends
 from db.audit import EventKind, append_event
 from db.identifiers import of_session
 from db.job_states import INITIAL_STATES
@@ -53,7 +54,8 @@ def receive(
 ) -> Received:
     """Write down one received object, whose file is durable already.
 
-    The same dataset under the same SOP Instance UID is a resend: one event. So is another dataset
+    The same dataset under the same SOP Instance UID is a resend: one event, and its result goes where this
+    peer's results go (`db.resends`). So is another dataset
     whose pixels, copied attributes and view decision are the same (a PACS that rewrote an element
     that we don't use). Any other change is a new image with a job of its own.
 
@@ -86,7 +88,7 @@ def receive(
     is_same_dataset = known is not None and is_dataset(session, known, receipt.dataset_digest)
     if known is None or not (is_same_dataset or _is_unchanged(session, known, receipt)):
         return _add(session, receipt, known, now=now)
-    received = _resent(session, known, now=now, is_same_dataset=is_same_dataset)
+    received = _resent(session, known, receipt.peer_ae_title, now=now, is_same_dataset=is_same_dataset)
     is_restored = heal(session, known, receipt.spool_name, now=now, is_lost=is_lost)
     return replace(received, is_restored=is_restored)
 
@@ -96,6 +98,7 @@ def receive_again(
     sop_instance_uid: str,
     dataset_digest: str,
     *,
+    peer_ae_title: str,
     now: datetime,
     is_lost: Callable[[str], bool] = lambda _: False,
 ) -> Received | None:
@@ -107,6 +110,8 @@ def receive_again(
         A write transaction.
     sop_instance_uid, dataset_digest
         Of what came.
+    peer_ae_title
+        Calling AE title of who sent it.
     now
         The time.
     is_lost
@@ -120,7 +125,7 @@ def receive_again(
     known = find_latest(session, sop_instance_uid)
     if known is None or not is_dataset(session, known, dataset_digest):
         return None
-    received = _resent(session, known, now=now, is_same_dataset=True)
+    received = _resent(session, known, peer_ae_title, now=now, is_same_dataset=True)
     heal(session, known, None, now=now, is_lost=is_lost)
     return received
 
@@ -187,7 +192,10 @@ def _is_unchanged(session: Session, known: KnownImage, receipt: Receipt) -> bool
     )
 
 
-def _resent(session: Session, known: KnownImage, *, now: datetime, is_same_dataset: bool) -> Received:
+def _resent(
+    session: Session, known: KnownImage, peer_ae_title: str, *, now: datetime, is_same_dataset: bool
+) -> Received:
+    resends.note(session, known.image_id, peer_ae_title)
     append_event(
         session,
         EventKind.RESENT,

@@ -65,7 +65,7 @@ def write_reports(
         if not is_used:
             unused.append(report.spool_name)
         for destination in destinations:
-            _write_delivery(session, report_id, job_id, image_id, destination, now=now)
+            write_delivery(session, report_id, job_id, image_id, destination, now=now)
     return tuple(unused)
 
 
@@ -111,10 +111,22 @@ def _insert_report(session: Session, report: ReportRecord) -> int:
     )
 
 
-def _write_delivery(
+def write_delivery(
     session: Session, report_id: int, job_id: int, image_id: int, destination: str, *, now: datetime
 ) -> None:
-    """Ask for one delivery; a report that is on its way there already, or was sent, is not sent twice."""
+    """Ask for one delivery; a report that is on its way there already, or was sent, is not sent twice.
+
+    Parameters
+    ----------
+    session
+        A write transaction.
+    report_id, job_id, image_id
+        What is delivered, whose result it is, and of which image.
+    destination
+        Name of the destination.
+    now
+        The time; it is due at once.
+    """
     delivery_id = session.scalar(
         insert_new(Delivery)
         .values(

@@ -132,6 +132,15 @@ class Decision(Base):
     decided_at: Mapped[datetime]
 
 
+class Resend(Base):
+    """One peer that sent an image again and waits for its result; the row goes when that is on its way there."""
+
+    __tablename__ = "resend"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), primary_key=True)
+    peer_ae_title: Mapped[str] = mapped_column(String(16), primary_key=True)
+
+
 class Package(Base):
     """One model package that was put into service or scored an image; its fingerprint leaves the status out."""
 

@@ -43,9 +43,10 @@ def list_packages(ctx: typer.Context, as_json: Json = False) -> None:
         for entry in entries:
             typer.echo(json.dumps(_summary(entry)))
         return
-    table = Table(title=NOTICE)
+    table = Table(title=NOTICE, title_justify="left", box=None, pad_edge=False)
     for heading in ("", "fingerprint", "name", "version", "status", "findings", "made"):
-        table.add_column(heading, overflow="fold")
+        # In a narrow terminal what is copied or compared stays in one piece.
+        table.add_column(heading, overflow="fold", no_wrap=heading in {"fingerprint", "status", "made"})
     for entry in entries:
         facts = _summary(entry)
         table.add_row(

@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.logs import get_logger
-from cxr.domain import PackageStatus, ScoredImage
+from cxr.domain import ScoredImage
 from cxr.errors import DatabaseUnavailable, LeaseLost, SpoolFull
 from db import jobs
 from db.records import ClaimedJob
 from inference import capacity
 from inference.decoding import Preparer
-from inference.delivery.routes import destinations_for
+from inference.delivery.routes import results_for
 from inference.held_jobs import HeldJobs
 from inference.input_gate import InputGate
 from inference.scored import scored_image
@@ -275,8 +275,12 @@ class Worker:
         """Write the report into the spool, then the result into the database: one transaction."""
         with self._stages.timing("report", 1):
             reports = self._reporter.write(job, scored, package.manifest, pixels, evidence)
-        is_held_back = package.manifest.status is PackageStatus.UNTRAINED and not self._reporter.deliver_untrained
-        destinations = () if is_held_back else destinations_for(job.peer_ae_title, self._destinations)
+        destinations = results_for(
+            job.peer_ae_title,
+            self._destinations,
+            status=package.manifest.status,
+            deliver_untrained=self._reporter.deliver_untrained,
+        )
         try:
             with self._stages.timing("commit", 1), self._database.begin() as session:
                 unneeded = jobs.finish(
@@ -285,7 +289,7 @@ class Worker:
                     worker_id=self._worker_id,
                     scored=scored,
                     reports=reports,
-                    destinations=[destination.name for destination in destinations],
+                    destinations=destinations,
                     now=self._clock(),
                 )
         except LeaseLost:

@@ -113,7 +113,11 @@ class Intake:
             judged = self._judge(incoming.path, request)
         known = self._find_known(judged.header, incoming.digest)
         needs_it = known is not None and needs_file(known, self._spool.is_lost)
-        received = None if known is None or needs_it else self._write_resend(judged.header, incoming.digest)
+        received = (
+            None
+            if known is None or needs_it
+            else self._write_resend(judged.header, incoming.digest, request.calling_ae_title)
+        )
         if received is None:
             spool_name = self._spool.keep(incoming) if needs_it or judged.state in _KEPT else None
             received = self._write_down(request, incoming, judged, received_at, spool_name)
@@ -148,13 +152,14 @@ class Intake:
             known = find_latest(session, header.sop_instance_uid)
             return known if known is not None and is_dataset(session, known, dataset_digest) else None
 
-    def _write_resend(self, header: ImageHeader, dataset_digest: str) -> Received | None:
+    def _write_resend(self, header: ImageHeader, dataset_digest: str, peer_ae_title: str) -> Received | None:
         """Write down a resend before its file costs a second fsync; None: it is no longer one."""
         with self._database.begin() as session:
             return receive_again(
                 session,
                 header.sop_instance_uid,
                 dataset_digest,
+                peer_ae_title=peer_ae_title,
                 now=self._clock(),
                 is_lost=self._spool.is_lost,
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cxr.domain import PackageStatus
+
 if TYPE_CHECKING:
     from config.settings import DestinationSettings, PeerSettings
 
@@ -31,6 +33,29 @@ def destinations_for(
         In the order of the settings.
     """
     return tuple(destination for destination in destinations if _takes(destination, peer_ae_title))
+
+
+def results_for(
+    peer_ae_title: str | None,
+    destinations: Sequence[DestinationSettings],
+    *,
+    status: PackageStatus,
+    deliver_untrained: bool,
+) -> tuple[str, ...]:
+    """Name the destinations of one result, also by what scored it.
+
+    Parameters
+    ----------
+    peer_ae_title, destinations
+        As for `destinations_for`.
+    status
+        Of the package.
+    deliver_untrained
+        The setting ``report.deliver_untrained``: without it an untrained network's results stay here.
+    """
+    if status is PackageStatus.UNTRAINED and not deliver_untrained:
+        return ()
+    return tuple(destination.name for destination in destinations_for(peer_ae_title, destinations))
 
 
 def unbound_senders(

@@ -18,6 +18,9 @@ deliver_untrained = true
 [[peers]]
 ae_title = "ORTHANC"
 network = "127.0.0.0/8"
+[[peers]]
+ae_title = "E2E"
+network = "127.0.0.0/8"
 [[destinations]]
 name = "orthanc"
 kind = "dicom"
@@ -54,12 +57,7 @@ def test_stored_study_gets_its_report(
     orthanc, installation = routed
     image = synthetic_xray()
     orthanc.post("/instances", encoded(image))
-
-    def report() -> Any:
-        found = orthanc.find("Series", StudyInstanceUID=str(image.StudyInstanceUID))
-        return [series for series in found if series["MainDicomTags"]["Modality"] == "SR"]
-
-    (series,) = wait_for(report, "Orthanc holds the SR", 240)
+    (series,) = wait_for(lambda: _reports(orthanc, image), "Orthanc holds the SR", 240)
     installation.wait_until_delivered()
     sr = pydicom.dcmread(io.BytesIO(orthanc.get_bytes(f"/instances/{series['Instances'][0]}/file")))
     assert sr.SOPClassUID.name == "Comprehensive 3D SR Storage"
@@ -70,6 +68,26 @@ def test_stored_study_gets_its_report(
     assert len(orthanc.find("Instance", StudyInstanceUID=str(image.StudyInstanceUID))) == 2
     (row,) = installation.results()
     assert (row["state"], row["finding"], row["peer_ae_title"]) == ("reported", "covid19", "ORTHANC")
+
+
+def test_a_study_that_another_peer_sent_before_gets_the_same_report(
+    routed: tuple[Any, Any], synthetic_xray: Callable[..., Dataset], wait_for: Callable[..., Any]
+) -> None:
+    orthanc, installation = routed
+    image = synthetic_xray()
+    assert installation.send(image) == [0x0000]  # E2E gets no results
+    (row,) = installation.wait_until_finished(1)
+    assert row["delivered"] is None
+    orthanc.post("/instances", encoded(image))
+    wait_for(lambda: _reports(orthanc, image), "Orthanc holds the SR", 240)
+    installation.wait_until_delivered()
+    assert installation.query("SELECT count(*) FROM reports") == [(1,)]
+    assert installation.query("SELECT count(*) FROM resend") == [(0,)]
+
+
+def _reports(orthanc: Any, image: Dataset) -> list[Any]:
+    found = orthanc.find("Series", StudyInstanceUID=str(image.StudyInstanceUID))
+    return [series for series in found if series["MainDicomTags"]["Modality"] == "SR"]
 
 
 def test_settings_of_the_documentation_are_valid(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import Engine, event
 from app.metrics import QueueCollector
 from config.settings import RetentionSettings
 from cxr.domain import DeliveryState, JobState, View
-from db import clock, commitments, deliveries, delivery_claims, images, jobs, leases, retention, shadows
+from db import clock, commitments, deliveries, delivery_claims, images, jobs, leases, resends, retention, shadows
 from db.audit import read_head
 from db.engine import Database
 from db.results import ResultFilter, iterate_results, list_results, show
@@ -112,6 +112,16 @@ def _retain(database: Database, now: datetime) -> None:
     retention.sweep(database, spool, older_than=now, now=now)
 
 
+def _resend(database: Database, now: datetime) -> None:
+    with database.begin() as session:
+        resends.note(session, 1, "PACS")
+        resends.note(session, 2, "PACS")
+    with database.read() as session:
+        assert resends.is_any_noted(session)
+    with database.begin() as session:
+        assert resends.bring_results(session, lambda *_: ("further",), limit=9, now=now) == 1
+
+
 def _scrape(database: Database, _now: datetime) -> None:
     registry = CollectorRegistry()
     spool = Spool(database.path.parent / "spool", min_free_mib=1)
@@ -131,6 +141,7 @@ QUESTIONS: dict[str, Ask] = {
     "commitments due": lambda database, now: reading(commitments.is_any_due, now)(database, now),
     "claim commitments": writing(commitments.claim, limit=3, lease_s=9),
     "receive": reading(images.find_latest, "2.25.7"),
+    "a resend": _resend,
     "lease": writing(leases.hold, name="maintenance", holder="w", ttl_s=30),
     "retention, purge and sweep": _retain,
     "metrics": _scrape,

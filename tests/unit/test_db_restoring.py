@@ -59,7 +59,12 @@ def resend(site: Any) -> None:
     with site.database.begin() as session:
         image = session.scalars(select(Image)).one()
         images.receive_again(
-            session, image.sop_instance_uid, image.dataset_digest, now=site.now, is_lost=site.spool.is_lost
+            session,
+            image.sop_instance_uid,
+            image.dataset_digest,
+            peer_ae_title="PACS",
+            now=site.now,
+            is_lost=site.spool.is_lost,
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from config.settings import DestinationSettings, PeerSettings
-from inference.delivery.routes import destinations_for, unbound_senders
+from cxr.domain import PackageStatus
+from inference.delivery.routes import destinations_for, results_for, unbound_senders
 
 
 def destination(name: str, address: str = "PACS@10.0.0.1:104", **settings: object) -> DestinationSettings:
@@ -34,6 +35,21 @@ ALL = (PACS, ORTHANC, BOUND, WEB, FOLDER)
 )
 def test_destinations_of_a_result(peer_ae_title: str | None, names: list[str]) -> None:
     assert [chosen.name for chosen in destinations_for(peer_ae_title, ALL)] == names
+
+
+@pytest.mark.parametrize(
+    ("status", "deliver_untrained", "names"),
+    [
+        (PackageStatus.EVALUATED, False, ("bound",)),
+        (PackageStatus.DEMONSTRATION, False, ("bound",)),
+        (PackageStatus.UNTRAINED, False, ()),
+        (PackageStatus.UNTRAINED, True, ("bound",)),
+    ],
+)
+def test_an_untrained_network_s_results_stay_here_unless_wished(
+    status: PackageStatus, deliver_untrained: bool, names: tuple[str, ...]
+) -> None:
+    assert results_for("ORTHANC", (ORTHANC, BOUND), status=status, deliver_untrained=deliver_untrained) == names
 
 
 def test_no_destinations() -> None:
