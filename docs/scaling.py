@@ -104,7 +104,7 @@ def _short(value: float) -> str:
     if value >= 100:
         digits = int(math.log10(value)) - 1
         return f"{round(value, -digits):,.0f}"
-    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+    return f"{value:.{max(0, 1 - math.floor(math.log10(value)))}f}"
 
 
 def filled(text: str) -> str:
