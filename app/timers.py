@@ -47,7 +47,7 @@ LEASE_TTL_S = 30.0
 DELIVER_EVERY_S = 1.0
 ORPHAN_AGE = timedelta(hours=1)
 LOOK_AT_CLOCK_S = 1.0
-_RESENDS_AT_ONCE = 100
+_RESENDS_AT_ONCE = 20
 DISTRUST_S = 3600.0
 """How long a clock that jumped ahead has to go on before anything is removed because of its age."""
 
@@ -230,17 +230,22 @@ class Timers:
 
     def _bring_results(self) -> None:
         """Ask for the results of images that came again, where their peers' results go."""
-        with self._database.read() as session:  # most of the time there are none: look before the lock is taken
-            if not resends.is_any_noted(session):
-                return
-        with self._database.begin() as session:
-            done = resends.bring_results(session, self._destinations_of, limit=_RESENDS_AT_ONCE, now=self._clock())
-        if done:
+        while not self._is_stopping.is_set():
+            with self._database.read() as session:  # most of the time there are none: look before the lock is taken
+                if not resends.is_any_due(session):
+                    return
+            with self._database.begin() as session:
+                resends.bring_results(session, self._destinations_of, limit=_RESENDS_AT_ONCE, now=self._clock())
             self.wake_delivery()
 
-    def _destinations_of(self, peer_ae_title: str, status: PackageStatus) -> tuple[str, ...]:
-        untrained = self._settings.report.deliver_untrained
-        return results_for(peer_ae_title, self._settings.destinations, status=status, deliver_untrained=untrained)
+    def _destinations_of(self, peer_ae_title: str, first_ae_title: str, status: PackageStatus) -> tuple[str, ...]:
+        return results_for(
+            peer_ae_title,
+            self._settings.destinations,
+            first_ae_title=first_ae_title,
+            status=status,
+            deliver_untrained=self._settings.report.deliver_untrained,
+        )
 
     def _report_commitments(self) -> None:
         self._commitment_reports.report_due(self._clock())

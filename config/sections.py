@@ -202,7 +202,8 @@ class DestinationSettings(Section):
         description='dicom: "AET@host:port"; stow: the URL of the DICOMweb service; folder: a directory that exists.'
     )
     from_peers: tuple[AETitle, ...] = Field(
-        (), description="Only results of images that these AE titles sent; empty: results of all images."
+        (),
+        description="Only results of images that these AE titles sent, first or again; empty: results of all images.",
     )
     calling_ae_title: AETitle | None = Field(None, description="Our AE title here; absent: listener.ae_title.")
     verify: Literal["auto", "commitment", "find", "none"] = Field(

@@ -24,7 +24,7 @@ from db.audit import EventKind, append_event
 from db.engine import Database
 from db.identifiers import FORGOTTEN, of_session
 from db.spool import Spool
-from db.tables import CommitmentItem, Custody, Delivery, Identity, Image, Job, JobReport, Report
+from db.tables import CommitmentItem, Custody, Delivery, Identity, Image, Job, JobReport, Report, Resend
 
 _UNFINISHED = (JobState.HELD, JobState.QUEUED, JobState.SCORING, JobState.FAILED)
 _ENDS = {
@@ -101,13 +101,14 @@ def find(database: Database, spool: Spool | None, whom: Whom) -> Found:
             .outerjoin(Identity, Identity.image_id == Image.id)
             .where(Image.id.in_(numbers))
         ).all()
+        again = set(session.scalars(select(Resend.peer_ae_title).where(Resend.image_id.in_(numbers))))
         elsewhere = tuple(_elsewhere(session, reports))
     quarantined = () if spool is None else tuple(path for path in spool.quarantine_dir.iterdir() if whom.is_in(path))
     return Found(
         images=numbers,
         reports=reports,
         issuers=len({row.issuer_of_patient_id for row in rows}),
-        peers=tuple(sorted({row.peer_ae_title for row in rows})),
+        peers=tuple(sorted({row.peer_ae_title for row in rows} | again)),
         elsewhere=elsewhere,
         quarantined=quarantined,
     )

@@ -195,7 +195,8 @@ def _is_unchanged(session: Session, known: KnownImage, receipt: Receipt) -> bool
 def _resent(
     session: Session, known: KnownImage, peer_ae_title: str, *, now: datetime, is_same_dataset: bool
 ) -> Received:
-    resends.note(session, known.image_id, peer_ae_title)
+    if known.state is not JobState.NOT_SCORED:  # there is nothing to bring, now or later
+        resends.note(session, known.image_id, peer_ae_title)
     append_event(
         session,
         EventKind.RESENT,

@@ -6,21 +6,24 @@ missing: the same report to a further destination, never a second report.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, and_, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
 from sqlalchemy.orm import Session
 
 from cxr.domain import JobState, PackageStatus
 from db.outcomes import write_delivery
-from db.tables import Job, JobReport, Package, Report, Resend
+from db.tables import Image, Job, JobReport, Package, Report, Resend
+
+DestinationsOf = Callable[[str, str, PackageStatus], Sequence[str]]
+"""From the AE titles of the peer that sent an image again and of the one that sent it first, and the status of
+the package that scored it, to the names of the destinations that take the result."""
 
 
 def note(session: Session, image_id: int, peer_ae_title: str) -> None:
-    """Note that a peer sent an image again; noted already, it stays so.
+    """Note that a peer sent an image again.
 
     Parameters
     ----------
@@ -31,28 +34,31 @@ def note(session: Session, image_id: int, peer_ae_title: str) -> None:
     peer_ae_title
         Calling AE title of the peer.
     """
-    session.execute(insert_new(Resend).on_conflict_do_nothing(), {"image_id": image_id, "peer_ae_title": peer_ae_title})
+    session.execute(
+        insert_new(Resend).on_conflict_do_update(
+            index_elements=[Resend.image_id, Resend.peer_ae_title], set_={"brought_at": None}
+        ),
+        {"image_id": image_id, "peer_ae_title": peer_ae_title},
+    )
 
 
-def is_any_noted(session: Session) -> bool:
+def is_any_due(session: Session) -> bool:
     """Whether there is anything to do for `bring_results`."""
-    return session.scalar(select(Resend.image_id).limit(1)) is not None
+    return session.scalar(select(Resend.image_id).where(_is_due()).limit(1)) is not None
 
 
-def bring_results(
-    session: Session, destinations_of: Callable[[str, PackageStatus], Sequence[str]], *, limit: int, now: datetime
-) -> int:
+def bring_results(session: Session, destinations_of: DestinationsOf, *, limit: int, now: datetime) -> int:
     """Ask for the deliveries of results whose images came again.
 
-    An image that is not reported yet waits until it is, and one that is not to be scored is forgotten
-    about. A report that was delivered there, is on its way, or is no longer kept is left as it is.
+    An image that is not reported yet waits until it is. A report that was delivered there, is on its way
+    or dead, or is no longer kept is left as it is.
 
     Parameters
     ----------
     session
         A write transaction.
     destinations_of
-        Names of the destinations, by the AE title of a peer and the status of the package that scored.
+        Who takes which results.
     limit
         How many resends at most.
     now
@@ -61,34 +67,39 @@ def bring_results(
     Returns
     -------
     int
-        How many resends are done with.
+        How many resends it was.
     """
-    # As a subquery, so that SQLite begins with the few resends and not with all jobs in these states.
-    state = select(Job.state).where(Job.image_id == Resend.image_id).scalar_subquery()
-    done = session.execute(
-        select(Resend.image_id, Resend.peer_ae_title)
-        .where(state.in_((JobState.REPORTED, JobState.NOT_SCORED)))
+    due = session.execute(
+        select(Resend.image_id, Resend.peer_ae_title, Image.peer_ae_title.label("first"))
+        .join(Image, Image.id == Resend.image_id)
+        .where(_is_due())
         .limit(limit)
     ).all()
-    for image_id, peer_ae_title in done:
-        _bring(session, image_id, functools.partial(destinations_of, peer_ae_title), now=now)
+    for image_id, peer_ae_title, first in due:
+        for report_id, job_id, status in _kept_reports(session, image_id):
+            for destination in destinations_of(peer_ae_title, first, status):
+                write_delivery(session, report_id, job_id, image_id, destination, now=now)
         session.execute(
-            delete(Resend).where(Resend.image_id == image_id, Resend.peer_ae_title == peer_ae_title),
+            update(Resend)
+            .where(Resend.image_id == image_id, Resend.peer_ae_title == peer_ae_title)
+            .values(brought_at=now),
             execution_options={"synchronize_session": False},
         )
-    return len(done)
+    return len(due)
 
 
-def _bring(
-    session: Session, image_id: int, destinations_of: Callable[[PackageStatus], Sequence[str]], *, now: datetime
-) -> None:
-    kept = session.execute(
+def _is_due() -> ColumnElement[bool]:
+    # A subquery, so that SQLite begins with the few resends and not with all that is reported.
+    state = select(Job.state).where(Job.image_id == Resend.image_id).scalar_subquery()
+    return and_(Resend.brought_at.is_(None), state == JobState.REPORTED)
+
+
+def _kept_reports(session: Session, image_id: int) -> Sequence[tuple[int, int, PackageStatus]]:
+    rows = session.execute(
         select(Report.id, Job.id, Package.status)
         .join(JobReport, JobReport.report_id == Report.id)
         .join(Job, Job.id == JobReport.job_id)
         .join(Package, Package.id == Job.package_id)
-        .where(Job.image_id == image_id, Job.state == JobState.REPORTED, Report.spool_name.is_not(None))
-    ).all()
-    for report_id, job_id, status in kept:
-        for destination in destinations_of(status):
-            write_delivery(session, report_id, job_id, image_id, destination, now=now)
+        .where(Job.image_id == image_id, Report.spool_name.is_not(None))
+    )
+    return [(report_id, job_id, status) for report_id, job_id, status in rows]

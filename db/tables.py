@@ -133,12 +133,14 @@ class Decision(Base):
 
 
 class Resend(Base):
-    """One peer that sent an image again and waits for its result; the row goes when that is on its way there."""
+    """One peer that sent an image again, and when its result was last brought to that peer's destinations."""
 
     __tablename__ = "resend"
+    __table_args__ = (Index("ix_resend_due", "image_id", sqlite_where=text("brought_at IS NULL")),)
 
     image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), primary_key=True)
     peer_ae_title: Mapped[str] = mapped_column(String(16), primary_key=True)
+    brought_at: Mapped[datetime | None]  # None: not yet, since the last time that it came
 
 
 class Package(Base):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
 from cxr.domain import PackageStatus
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def destinations_for(
-    peer_ae_title: str | None, destinations: Sequence[DestinationSettings]
+    peer_ae_title: str | None,
+    destinations: Sequence[DestinationSettings],
+    *,
+    first_ae_title: str | None = None,
 ) -> tuple[DestinationSettings, ...]:
     """Choose the destinations of one result by who sent its image.
 
@@ -26,13 +29,16 @@ def destinations_for(
         Calling AE title of the peer that sent the image; None: it is not known.
     destinations
         All of the settings.
+    first_ae_title
+        Of an image that this peer sent again: the peer that sent it first, which is a sender too.
 
     Returns
     -------
     tuple[DestinationSettings, ...]
         In the order of the settings.
     """
-    return tuple(destination for destination in destinations if _takes(destination, peer_ae_title))
+    senders = {peer_ae_title, first_ae_title}
+    return tuple(destination for destination in destinations if _takes(destination, peer_ae_title, senders))
 
 
 def results_for(
@@ -41,12 +47,13 @@ def results_for(
     *,
     status: PackageStatus,
     deliver_untrained: bool,
+    first_ae_title: str | None = None,
 ) -> tuple[str, ...]:
     """Name the destinations of one result, also by what scored it.
 
     Parameters
     ----------
-    peer_ae_title, destinations
+    peer_ae_title, destinations, first_ae_title
         As for `destinations_for`.
     status
         Of the package.
@@ -55,7 +62,8 @@ def results_for(
     """
     if status is PackageStatus.UNTRAINED and not deliver_untrained:
         return ()
-    return tuple(destination.name for destination in destinations_for(peer_ae_title, destinations))
+    chosen = destinations_for(peer_ae_title, destinations, first_ae_title=first_ae_title)
+    return tuple(destination.name for destination in chosen)
 
 
 def unbound_senders(
@@ -79,10 +87,11 @@ def unbound_senders(
     )
 
 
-def _takes(destination: DestinationSettings, peer_ae_title: str | None) -> bool:
+def _takes(destination: DestinationSettings, peer_ae_title: str | None, senders: Set[str | None]) -> bool:
     if destination.from_peers:
         return peer_ae_title in destination.from_peers
-    return peer_ae_title is None or _ae_title(destination) != peer_ae_title
+    own = _ae_title(destination)
+    return own is None or own not in senders
 
 
 def _ae_title(destination: DestinationSettings) -> str | None:

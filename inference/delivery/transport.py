@@ -81,29 +81,34 @@ class _Checkpoint:
         self._condition = threading.Condition()
         self._is_open = True
         self._is_waited_on = False
+        self._may_pass = False
 
     def set(self) -> None:
-        """Let the association's thread go on, unless ``clear`` comes before it does."""
+        """Let the association's thread go on; one that waits does so, whatever follows.
+
+        Between two requests it looks once whether the peer has released or aborted the association.
+        """
         with self._condition:
             self._is_open = True
+            self._may_pass = self._is_waited_on
             self._condition.notify_all()
 
     def clear(self) -> None:
-        """Hold the association's thread when it comes here next, or while it is here."""
+        """Hold the association's thread when it comes here next."""
         with self._condition:
             self._is_open = False
 
     def wait(self) -> None:
-        """Wait here until it is open; one that was woken and finds it closed again has not left."""
+        """Wait here until it is open."""
         with self._condition:
             self._is_waited_on = True
-            self._condition.wait_for(lambda: self._is_open)
-            self._is_waited_on = False
+            self._condition.wait_for(lambda: self._is_open or self._may_pass)
+            self._is_waited_on = self._may_pass = False
 
     def holds(self) -> bool:
         """Whether the thread waits here, and goes on waiting until ``set``."""
         with self._condition:
-            return self._is_waited_on and not self._is_open
+            return self._is_waited_on and not self._is_open and not self._may_pass
 
 
 class _BoundedAssociation(Association):  # type: ignore[misc]

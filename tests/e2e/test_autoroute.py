@@ -82,7 +82,7 @@ def test_a_study_that_another_peer_sent_before_gets_the_same_report(
     wait_for(lambda: _reports(orthanc, image), "Orthanc holds the SR", 240)
     installation.wait_until_delivered()
     assert installation.query("SELECT count(*) FROM reports") == [(1,)]
-    assert installation.query("SELECT count(*) FROM resend") == [(0,)]
+    assert installation.query("SELECT peer_ae_title, brought_at IS NULL FROM resend") == [("ORTHANC", 0)]
 
 
 def _reports(orthanc: Any, image: Dataset) -> list[Any]:

@@ -27,10 +27,11 @@ from db.spool import Spool
 
 GROWING = {
     "image", "identity", "decision", "job", "score", "report", "job_report", "delivery", "event", "shadow_result",
-    "shadow_score", "commitment", "commitment_item", "custody", "newer",
+    "shadow_score", "commitment", "commitment_item", "custody", "newer", "resend",
 }  # fmt: skip
 _SCAN = re.compile(r"SCAN (?P<table>\w+)(?: USING (?P<index>.+))?")
-KEPT = {"INDEX ix_image_kept", "INDEX ix_report_kept"}  # of files that are there, not of all that ever were
+# Of files that are there, and of what is to be done: not of all that ever were.
+KEPT = {"INDEX ix_image_kept", "INDEX ix_report_kept", "INDEX ix_resend_due"}
 
 Ask = Callable[[Database, datetime], object]
 
@@ -117,7 +118,7 @@ def _resend(database: Database, now: datetime) -> None:
         resends.note(session, 1, "PACS")
         resends.note(session, 2, "PACS")
     with database.read() as session:
-        assert resends.is_any_noted(session)
+        assert resends.is_any_due(session)
     with database.begin() as session:
         assert resends.bring_results(session, lambda *_: ("further",), limit=9, now=now) == 1
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, update
 
 from cxr.domain import DeliveryState, JobState, PackageStatus
-from db import images, resends
+from db import forgetting, images, resends
 from db.engine import Database
 from db.tables import Delivery, Event, Image, Report, Resend
 
@@ -26,12 +26,12 @@ def come_again(site: Any, peer_ae_title: str = "ORTHANC", seed: int = 1) -> None
     assert again.outcome == "resent"
 
 
-def bring(site: Any, asked: list[tuple[str, PackageStatus]] | None = None) -> int:
+def bring(site: Any, asked: list[tuple[str, str, PackageStatus]] | None = None) -> int:
     """Let the results go where "orthanc" alone takes those of ORTHANC, and "pacs" those of all."""
 
-    def destinations_of(peer_ae_title: str, status: PackageStatus) -> Sequence[str]:
+    def destinations_of(peer_ae_title: str, first_ae_title: str, status: PackageStatus) -> Sequence[str]:
         if asked is not None:
-            asked.append((peer_ae_title, status))
+            asked.append((peer_ae_title, first_ae_title, status))
         return ("pacs", "orthanc") if peer_ae_title == "ORTHANC" else ("pacs",)
 
     with site.database.begin() as session:
@@ -45,9 +45,10 @@ def destinations(database: Database) -> list[tuple[str, DeliveryState]]:
         ]
 
 
-def noted(database: Database) -> list[tuple[int, str]]:
+def waiting(database: Database) -> list[tuple[int, str]]:
     with database.read() as session:
-        return [tuple(row) for row in session.execute(select(Resend.image_id, Resend.peer_ae_title))]
+        rows = session.execute(select(Resend.image_id, Resend.peer_ae_title).where(Resend.brought_at.is_(None)))
+        return [tuple(row) for row in rows]
 
 
 def test_a_reported_image_that_another_peer_sends_brings_its_report_there(audit_site: Any) -> None:
@@ -55,10 +56,10 @@ def test_a_reported_image_that_another_peer_sends_brings_its_report_there(audit_
     site.receive(1)
     site.score(destinations=["pacs"])
     come_again(site)
-    assert noted(site.database) == [(1, "ORTHANC")]
+    assert waiting(site.database) == [(1, "ORTHANC")]
     assert bring(site) == 1
     assert [name for name, _ in destinations(site.database)] == ["pacs", "orthanc"]
-    assert noted(site.database) == []
+    assert waiting(site.database) == []
     with site.database.read() as session:
         last = session.scalars(select(Event).order_by(Event.id.desc())).first()
         assert (last.kind, last.image_id) == ("delivery_created", 1)
@@ -77,12 +78,24 @@ def test_whoever_has_it_gets_nothing_more(audit_site: Any) -> None:
     assert bring(site) == 0
 
 
+def test_each_time_that_it_comes_again_is_a_chance(audit_site: Any) -> None:
+    """So that a destination which was added meanwhile gets what is sent again."""
+    site = audit_site
+    site.receive(1)
+    site.score(destinations=[])
+    for bound, expected in (((), []), (("new",), ["new"])):
+        come_again(site)
+        with site.database.begin() as session:
+            resends.bring_results(session, lambda *_, bound=bound: bound, limit=10, now=site.now)
+        assert [name for name, _ in destinations(site.database)] == expected
+
+
 def test_one_that_is_not_reported_yet_waits_for_its_result(audit_site: Any) -> None:
     site = audit_site
     site.receive(1)
     come_again(site)
     assert bring(site) == 0
-    assert noted(site.database) == [(1, "ORTHANC")]
+    assert waiting(site.database) == [(1, "ORTHANC")]
     site.score(destinations=["pacs"])
     assert bring(site) == 1
     assert [name for name, _ in destinations(site.database)] == ["pacs", "orthanc"]
@@ -93,8 +106,8 @@ def test_one_that_is_not_scored_brings_nothing(state: JobState, audit_site: Any)
     site = audit_site
     site.receive(1, state=state)
     come_again(site)
-    assert bring(site) == (state is JobState.NOT_SCORED)
-    assert noted(site.database) == ([] if state is JobState.NOT_SCORED else [(1, "ORTHANC")])  # a person may release it
+    assert bring(site) == 0
+    assert waiting(site.database) == ([] if state is JobState.NOT_SCORED else [(1, "ORTHANC")])  # it may be released
     assert destinations(site.database) == []
 
 
@@ -120,10 +133,18 @@ def test_a_report_that_is_no_longer_kept_is_not_asked_for(audit_site: Any, noon:
     assert [name for name, _ in destinations(site.database)] == ["pacs"]
 
 
-def test_destinations_are_asked_for_by_peer_and_by_what_scored(audit_site: Any) -> None:
+def test_destinations_are_asked_for_by_the_peers_and_by_what_scored(audit_site: Any) -> None:
     site, asked = audit_site, []
-    site.receive(1)
+    site.receive(1, peer="PACS")
     site.score(destinations=[])
     come_again(site)
     bring(site, asked)
-    assert asked == [("ORTHANC", PackageStatus.UNTRAINED)]
+    assert asked == [("ORTHANC", "PACS", PackageStatus.UNTRAINED)]
+
+
+def test_whoever_asks_who_has_a_patient_s_images_hears_of_those_that_sent_them_again(audit_site: Any) -> None:
+    site = audit_site
+    site.receive(1, peer="PACS")
+    come_again(site)
+    found = forgetting.find(site.database, site.spool, forgetting.Whom(patient_id="SYN1"))
+    assert found.peers == ("ORTHANC", "PACS")
