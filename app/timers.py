@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -238,11 +238,11 @@ class Timers:
                 resends.bring_results(session, self._destinations_of, limit=_RESENDS_AT_ONCE, now=self._clock())
             self.wake_delivery()
 
-    def _destinations_of(self, peer_ae_title: str, first_ae_title: str, status: PackageStatus) -> tuple[str, ...]:
+    def _destinations_of(self, peer_ae_title: str, senders: Collection[str], status: PackageStatus) -> tuple[str, ...]:
         return results_for(
             peer_ae_title,
             self._settings.destinations,
-            first_ae_title=first_ae_title,
+            senders=senders,
             status=status,
             deliver_untrained=self._settings.report.deliver_untrained,
         )

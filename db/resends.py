@@ -6,7 +6,7 @@ missing: the same report to a further destination, never a second report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, select, update
@@ -17,9 +17,9 @@ from cxr.domain import JobState, PackageStatus
 from db.outcomes import write_delivery
 from db.tables import Image, Job, JobReport, Package, Report, Resend
 
-DestinationsOf = Callable[[str, str, PackageStatus], Sequence[str]]
-"""From the AE titles of the peer that sent an image again and of the one that sent it first, and the status of
-the package that scored it, to the names of the destinations that take the result."""
+DestinationsOf = Callable[[str, Collection[str], PackageStatus], Sequence[str]]
+"""From the AE title of the peer that sent an image again, those of all that ever sent it, and the status of the
+package that scored it, to the names of the destinations that take the result."""
 
 
 def note(session: Session, image_id: int, peer_ae_title: str) -> None:
@@ -69,15 +69,11 @@ def bring_results(session: Session, destinations_of: DestinationsOf, *, limit: i
     int
         How many resends it was.
     """
-    due = session.execute(
-        select(Resend.image_id, Resend.peer_ae_title, Image.peer_ae_title.label("first"))
-        .join(Image, Image.id == Resend.image_id)
-        .where(_is_due())
-        .limit(limit)
-    ).all()
-    for image_id, peer_ae_title, first in due:
+    due = session.execute(select(Resend.image_id, Resend.peer_ae_title).where(_is_due()).limit(limit)).all()
+    for image_id, peer_ae_title in due:
+        senders = _senders(session, image_id)
         for report_id, job_id, status in _kept_reports(session, image_id):
-            for destination in destinations_of(peer_ae_title, first, status):
+            for destination in destinations_of(peer_ae_title, senders, status):
                 write_delivery(session, report_id, job_id, image_id, destination, now=now)
         session.execute(
             update(Resend)
@@ -92,6 +88,11 @@ def _is_due() -> ColumnElement[bool]:
     # A subquery, so that SQLite begins with the few resends and not with all that is reported.
     state = select(Job.state).where(Job.image_id == Resend.image_id).scalar_subquery()
     return and_(Resend.brought_at.is_(None), state == JobState.REPORTED)
+
+
+def _senders(session: Session, image_id: int) -> frozenset[str]:
+    first = select(Image.peer_ae_title).where(Image.id == image_id)
+    return frozenset(session.scalars(first.union(select(Resend.peer_ae_title).where(Resend.image_id == image_id))))
 
 
 def _kept_reports(session: Session, image_id: int) -> Sequence[tuple[int, int, PackageStatus]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from typing import TYPE_CHECKING
 
 from cxr.domain import PackageStatus
@@ -15,7 +15,7 @@ def destinations_for(
     peer_ae_title: str | None,
     destinations: Sequence[DestinationSettings],
     *,
-    first_ae_title: str | None = None,
+    senders: Collection[str] = (),
 ) -> tuple[DestinationSettings, ...]:
     """Choose the destinations of one result by who sent its image.
 
@@ -29,16 +29,16 @@ def destinations_for(
         Calling AE title of the peer that sent the image; None: it is not known.
     destinations
         All of the settings.
-    first_ae_title
-        Of an image that this peer sent again: the peer that sent it first, which is a sender too.
+    senders
+        Of an image that this peer sent again: all that ever sent it, which are senders too.
 
     Returns
     -------
     tuple[DestinationSettings, ...]
         In the order of the settings.
     """
-    senders = {peer_ae_title, first_ae_title}
-    return tuple(destination for destination in destinations if _takes(destination, peer_ae_title, senders))
+    everyone = {peer_ae_title, *senders}
+    return tuple(destination for destination in destinations if _takes(destination, peer_ae_title, everyone))
 
 
 def results_for(
@@ -47,13 +47,13 @@ def results_for(
     *,
     status: PackageStatus,
     deliver_untrained: bool,
-    first_ae_title: str | None = None,
+    senders: Collection[str] = (),
 ) -> tuple[str, ...]:
     """Name the destinations of one result, also by what scored it.
 
     Parameters
     ----------
-    peer_ae_title, destinations, first_ae_title
+    peer_ae_title, destinations, senders
         As for `destinations_for`.
     status
         Of the package.
@@ -62,7 +62,7 @@ def results_for(
     """
     if status is PackageStatus.UNTRAINED and not deliver_untrained:
         return ()
-    chosen = destinations_for(peer_ae_title, destinations, first_ae_title=first_ae_title)
+    chosen = destinations_for(peer_ae_title, destinations, senders=senders)
     return tuple(destination.name for destination in chosen)
 
 

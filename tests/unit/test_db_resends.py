@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,12 +26,12 @@ def come_again(site: Any, peer_ae_title: str = "ORTHANC", seed: int = 1) -> None
     assert again.outcome == "resent"
 
 
-def bring(site: Any, asked: list[tuple[str, str, PackageStatus]] | None = None) -> int:
+def bring(site: Any, asked: list[tuple[str, list[str], PackageStatus]] | None = None) -> int:
     """Let the results go where "orthanc" alone takes those of ORTHANC, and "pacs" those of all."""
 
-    def destinations_of(peer_ae_title: str, first_ae_title: str, status: PackageStatus) -> Sequence[str]:
+    def destinations_of(peer_ae_title: str, senders: Collection[str], status: PackageStatus) -> Sequence[str]:
         if asked is not None:
-            asked.append((peer_ae_title, first_ae_title, status))
+            asked.append((peer_ae_title, sorted(senders), status))
         return ("pacs", "orthanc") if peer_ae_title == "ORTHANC" else ("pacs",)
 
     with site.database.begin() as session:
@@ -137,9 +137,11 @@ def test_destinations_are_asked_for_by_the_peers_and_by_what_scored(audit_site: 
     site, asked = audit_site, []
     site.receive(1, peer="PACS")
     site.score(destinations=[])
+    come_again(site, "OTHER")
+    bring(site)
     come_again(site)
     bring(site, asked)
-    assert asked == [("ORTHANC", "PACS", PackageStatus.UNTRAINED)]
+    assert asked == [("ORTHANC", ["ORTHANC", "OTHER", "PACS"], PackageStatus.UNTRAINED)]
 
 
 def test_whoever_asks_who_has_a_patient_s_images_hears_of_those_that_sent_them_again(audit_site: Any) -> None:

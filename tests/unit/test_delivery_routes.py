@@ -38,17 +38,18 @@ def test_destinations_of_a_result(peer_ae_title: str | None, names: list[str]) -
 
 
 @pytest.mark.parametrize(
-    ("peer_ae_title", "first_ae_title", "names"),
+    ("peer_ae_title", "senders", "names"),
     [
-        ("MODALITY", "ORTHANC", ["pacs", "web", "folder"]),  # not to ORTHANC, which sent it and is not bound
-        ("SECOND", "ORTHANC", ["pacs", "bound", "web", "folder"]),
-        ("PACS", "ORTHANC", ["web", "folder"]),
+        ("MODALITY", {"ORTHANC"}, ["pacs", "web", "folder"]),  # not to ORTHANC, which sent it and is not bound
+        ("SECOND", {"ORTHANC"}, ["pacs", "bound", "web", "folder"]),
+        ("PACS", {"ORTHANC"}, ["web", "folder"]),
+        ("MODALITY", {"OTHER", "ORTHANC", "PACS"}, ["web", "folder"]),
     ],
 )
 def test_a_result_goes_back_to_nobody_who_sent_the_image_before(
-    peer_ae_title: str, first_ae_title: str, names: list[str]
+    peer_ae_title: str, senders: set[str], names: list[str]
 ) -> None:
-    chosen = destinations_for(peer_ae_title, ALL, first_ae_title=first_ae_title)
+    chosen = destinations_for(peer_ae_title, ALL, senders=senders)
     assert [destination.name for destination in chosen] == names
 
 
