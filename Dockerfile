@@ -7,12 +7,15 @@ FROM python:3.13-slim-bookworm AS wheel
 WORKDIR /src
 COPY locks/build.txt locks/build.txt
 RUN pip install --no-cache-dir --require-hashes --requirement locks/build.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY config config
 COPY configs configs
 COPY cxr cxr
 COPY db db
+COPY docs/example/frontal.dcm docs/example/frontal.dcm
+COPY docs/orthanc/autoroute.lua docs/orthanc/autoroute.lua
+COPY docs/systemd docs/systemd
 COPY inference inference
 COPY listener listener
 COPY models models

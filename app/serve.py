@@ -24,7 +24,6 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def serve(
     ctx: typer.Context,
-    data_dir: Annotated[str | None, typer.Option(help="Where everything is kept.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the listener.")] = None,
 ) -> None:
     """Run listener and worker together, on SQLite, until Ctrl-C.
@@ -32,9 +31,7 @@ def serve(
     Example: cxr serve --port 11113
     """
     context: CommandContext = ctx.obj
-    context = context.with_overrides(
-        {"data_dir": data_dir} if data_dir else {}, {"listener": {"port": port}} if port else {}
-    )
+    context = context.with_overrides({"listener": {"port": port}} if port else {})
     settings = context.settings()
     configure(settings.log)
     check_start(settings)

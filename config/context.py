@@ -44,6 +44,10 @@ class CommandContext:
         """
         return load_settings(self.config_file, flags=merge(self.overrides, flags or {}))
 
+    def with_file(self, config_file: Path) -> CommandContext:
+        """Return the same overrides with another settings file."""
+        return CommandContext(config_file=config_file, overrides=self.overrides)
+
     def with_overrides(self, *layers: Mapping[str, Any]) -> CommandContext:
         """Return the same context with more values over its settings."""
         overrides = dict(self.overrides)

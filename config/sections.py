@@ -300,7 +300,7 @@ class WorkerSettings(Section):
 
     device: str = Field("auto", pattern=r"^(auto|cpu|gpu:\d+)$", description="auto, cpu, or gpu:N.")
     runtime: Literal["tensorflow", "openvino"] = Field(
-        "tensorflow", description="What runs the model: tensorflow, or openvino (an extra; the CPU alone, and faster)."
+        "tensorflow", description="What runs the model: tensorflow, or openvino (the CPU alone, and faster)."
     )
     default_model: DefaultModel = Field(
         "covid19",

@@ -80,7 +80,7 @@ def _choose_for_openvino(requested: str) -> Choice:
         )
     if find_spec("openvino") is None:
         raise SettingsError(
-            "worker.runtime is openvino, which is not installed: install the openvino extra (cxr-listener[openvino]), "
+            "worker.runtime is openvino, which is not installed: install it (pip install openvino), "
             "or set worker.runtime to tensorflow."
         )
     return Choice(CPU)

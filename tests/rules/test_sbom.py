@@ -22,7 +22,7 @@ def made(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _pinned(lock: Path) -> set[tuple[str, str]]:
-    return set(re.findall(r"^([A-Za-z0-9._-]+)==([^ ;]+)", lock.read_text(), re.MULTILINE))
+    return set(re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^ ;]+)", lock.read_text(), re.MULTILINE))
 
 
 @pytest.mark.parametrize("image", ["listener", "worker", "gpu"])
