@@ -173,17 +173,18 @@ def main() -> None:
     """Run the command; faults that people can mend are said in words, without a traceback."""
     try:
         app()
-    except ModuleNotFoundError as error:
-        sys.exit(_say(_missing_module(error), code=2))
+    except ImportError as error:
+        sys.exit(_say(_incomplete(error), code=2))
     except SettingsError as error:
         sys.exit(_say(error, code=2))
     except CxrError as error:
         sys.exit(_say(error, code=1))
 
 
-def _missing_module(error: ModuleNotFoundError) -> CxrError:
+def _incomplete(error: ImportError) -> CxrError:
+    """Name the module or system library that can't be loaded: no later start will find it by itself."""
     return SettingsError(
-        f"The Python module {error.name} can't be found: this installation is not complete. "
+        f"A package can't be loaded ({error}): this installation is not complete. "
         "Install cxr-listener[worker] into this environment again."
     )
 
