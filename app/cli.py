@@ -25,7 +25,7 @@ VERBS = {
     "listen": "app.listen",
     "work": "app.work",
     "send": "app.send",
-    "score": "app.score",
+    "score": "app.score.cli",
     "audit": "db.cli:audit_app",
     "jobs": "db.cli:jobs_app",
     "train": "training.cli",

@@ -1,36 +1,26 @@
-"""``cxr score``: score files without a server, exactly as the worker would."""
+"""One file after the other through header, view model, score and input gate, as in the worker."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
-from config.context import CommandContext
-from config.logs import configure
 from config.settings import Settings
-from cxr.domain import PackageStatus, View
+from cxr.domain import View
 from cxr.errors import CxrError, SettingsError
-from cxr.marks import NOTICE
 
 if TYPE_CHECKING:
     from cxr.package import ModelPackage
     from inference.input_gate import InputGate
     from inference.model import Model, ModelOutput
     from inference.view_check import Verdict, ViewCheck
-
-app = typer.Typer(add_completion=False)
 
 MIB = 1024 * 1024
 
@@ -45,38 +35,14 @@ class FileScore:
     finding: str | None = None
     score: float | None = None
     error_code: str | None = None
+    error_detail: str | None = None  # the error in a sentence
     threshold: float | None = None
     model: str | None = None
     fingerprint: str | None = None
     model_status: str | None = None
     warnings: tuple[str, ...] = ()
-
-
-@app.command()
-def score(
-    ctx: typer.Context,
-    files: Annotated[list[Path], typer.Argument(help="DICOM, PNG or JPEG files.", metavar="FILE...")],
-    package: Annotated[Path | None, typer.Option(help="Model package (folder); else the one in service.")] = None,
-    overlay: Annotated[
-        Path | None, typer.Option(help="Write the file's evidence map (or Grad-CAM) over its image here, as PNG.")
-    ] = None,
-    any_view: Annotated[bool, typer.Option("--any-view", help="Score also what is not a frontal chest image.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file and finding.")] = False,
-) -> None:
-    """Score files; what the header says about the view decides as in the service, but unknown views are scored.
-
-    Example: cxr score chest.dcm film.png --overlay evidence.png
-    """
-    context: CommandContext = ctx.obj
-    settings = context.settings()
-    configure(settings.log)
-    if overlay is not None and len(files) != 1:
-        raise SettingsError(f"--overlay takes one file; got {len(files)}.")
-    progress = track(files, description="scoring", console=Console(stderr=True), disable=len(files) < 3, transient=True)
-    with Scorer(settings, package, any_view=any_view) as scorer:
-        rows = [row for file in progress for row in scorer.score(file, overlay)]
-        _print_json(rows) if as_json else _print_table(rows, scorer.package)
-    raise typer.Exit(1 if any(row.error_code for row in rows) else 0)
+    at_or_above: bool | None = None  # whether the score reaches its threshold
+    is_predicted: bool | None = None  # softmax: whether its class has the largest probability
 
 
 class Scorer:
@@ -133,9 +99,12 @@ class Scorer:
                     return [FileScore(file=str(file), view=view, reason=reason)]
             return list(self._rows(file, view, reason, overlay))
         except CxrError as error:
-            return [FileScore(file=str(file), view=view, reason=reason, error_code=error.code)]
-        except OSError:
-            return [FileScore(file=str(file), view=view, reason=reason, error_code="unreadable_file")]
+            return [FileScore(file=str(file), view=view, reason=reason, error_code=error.code, error_detail=str(error))]
+        except OSError as error:
+            detail = f"The file can't be read: {error.strerror or type(error).__name__}."
+            return [
+                FileScore(file=str(file), view=view, reason=reason, error_code="unreadable_file", error_detail=detail)
+            ]
 
     def _decide(self, file: Path) -> tuple[str, str, bool]:
         from cxr.header import open_dataset, read_header
@@ -160,7 +129,8 @@ class Scorer:
         warnings = self._input_gate().warnings(seen, output, 0, shape=self._shape_of(file))
         if overlay is not None:
             self._write_overlay(overlay, seen.pixels, output)
-        for entry, probability in zip(manifest.classes, output.probabilities[0], strict=True):
+        largest = int(np.argmax(output.probabilities[0])) if manifest.activation == "softmax" else None
+        for number, (entry, probability) in enumerate(zip(manifest.classes, output.probabilities[0], strict=True)):
             yield FileScore(
                 file=str(file),
                 view=view,
@@ -172,6 +142,8 @@ class Scorer:
                 fingerprint=self.package.fingerprint,
                 model_status=manifest.status.value,
                 warnings=warnings + verdict.warnings,
+                at_or_above=None if entry.threshold is None else bool(probability >= entry.threshold),
+                is_predicted=None if largest is None else number == largest,
             )
 
     def _judge_view(self, file: Path, view: str) -> Verdict:
@@ -234,24 +206,3 @@ def is_dicom(file: Path) -> bool:
     with file.open("rb") as stream:
         start = stream.read(8)
     return not start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"))
-
-
-def _print_json(rows: Sequence[FileScore]) -> None:
-    for row in rows:
-        typer.echo(json.dumps(asdict(row)))
-
-
-def _print_table(rows: Sequence[FileScore], package: ModelPackage) -> None:
-    manifest = package.manifest
-    title = f"{manifest.name} {manifest.version} - {NOTICE}"
-    if manifest.status is not PackageStatus.EVALUATED:
-        title += f" - {manifest.status.value.upper()} MODEL"
-    table = Table(title=title)
-    for heading in ("file", "view", "reason", "finding", "score", "warnings", "error"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        shown = "" if row.score is None else f"{row.score:.4f}"
-        table.add_row(
-            row.file, row.view, row.reason, row.finding or "", shown, ", ".join(row.warnings), row.error_code or ""
-        )
-    Console().print(table)

@@ -1,0 +1,1 @@
+"""``cxr score``: score files without a server, exactly as the worker would."""

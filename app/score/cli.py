@@ -1,0 +1,147 @@
+"""The verb ``cxr score``: files and folders in, a table or JSON out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from app.score.scorer import FileScore, Scorer
+from app.sendable import find_files
+from config.context import CommandContext
+from config.logs import configure
+from config.settings import LogSettings
+from cxr.domain import PackageStatus, View
+from cxr.errors import SettingsError
+from cxr.marks import NOTICE
+
+if TYPE_CHECKING:
+    from cxr.package import ModelPackage
+
+app = typer.Typer(add_completion=False)
+
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+_REMARK = 18  # columns: the longest error code
+
+
+@app.command()
+def score(
+    ctx: typer.Context,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="DICOM, PNG or JPEG files, and folders of them.", metavar="PATH..."),
+    ],
+    package: Annotated[Path | None, typer.Option(help="Model package (folder); else the one in service.")] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="Write the file's evidence map (or Grad-CAM) over its image here, as PNG.")
+    ] = None,
+    any_view: Annotated[bool, typer.Option("--any-view", help="Score also what is not a frontal chest image.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file and finding.")] = False,
+) -> None:
+    """Score files; the header's view decides as in the service, but unknown views are scored.
+
+    Of a folder, what is neither DICOM, PNG nor JPEG is left out.
+
+    Example: cxr score chest.dcm film.png --overlay evidence.png
+    """
+    context: CommandContext = ctx.obj
+    settings = context.settings()
+    # What is wrong with a file or a device stands in the table; a log line would cut through it.
+    configure(LogSettings(level="error"))
+    files = list(files_to_score(paths))
+    if not files:
+        raise SettingsError("There is no DICOM, PNG or JPEG file in what was named.")
+    if overlay is not None:
+        _check_overlay(overlay, files)
+    progress = track(files, description="scoring", console=Console(stderr=True), disable=len(files) < 3, transient=True)
+    with Scorer(settings, package, any_view=any_view) as scorer:
+        rows = [row for file in progress for row in scorer.score(file, overlay)]
+        if as_json:
+            for row in rows:
+                typer.echo(json.dumps(asdict(row)))
+        else:
+            print_table(rows, scorer.package, Console())
+    raise typer.Exit(1 if any(row.error_code for row in rows) else 0)
+
+
+def files_to_score(paths: Sequence[Path]) -> Iterator[Path]:
+    """Name each file once; of a folder only those that begin as DICOM, PNG or JPEG files do."""
+    for named in find_files(paths):
+        if not named.is_found or _looks_like_an_image(named.path):
+            yield named.path
+
+
+def _looks_like_an_image(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(132)
+    except OSError:
+        return False
+    return start.startswith(_PICTURES) or start[128:132] == b"DICM"
+
+
+def _check_overlay(overlay: Path, files: Sequence[Path]) -> None:
+    if len(files) != 1:
+        raise SettingsError(f"--overlay takes one file; got {len(files)}.")
+    if overlay.is_dir() or not os.access(overlay.parent, os.W_OK):
+        raise SettingsError(f"--overlay {overlay} can't be written: it is a folder, or its folder does not exist.")
+
+
+def print_table(rows: Sequence[FileScore], package: ModelPackage, console: Console) -> None:
+    """Print one line per file and finding; it fits 80 columns, long names are folded.
+
+    Parameters
+    ----------
+    rows
+        What came of the files.
+    package
+        The model package that scored them.
+    console
+        Where to.
+    """
+    manifest = package.manifest
+    console.print(Text(f"{manifest.name} {manifest.version}"))
+    status = "" if manifest.status is PackageStatus.EVALUATED else f" - {manifest.status.value.upper()} MODEL"
+    console.print(Text(NOTICE + status))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("file", overflow="fold", ratio=3)
+    for heading in ("view", "finding"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("score", no_wrap=True, justify="right")
+    table.add_column("threshold", no_wrap=True)
+    table.add_column("remark", ratio=2, min_width=_REMARK)
+    for row in rows:
+        shown = "" if row.score is None else f"{row.score:.4f}"
+        table.add_row(*map(Text, (row.file, row.view, row.finding or "", shown, threshold_words(row), remark(row))))
+    console.print(table)
+    for row in rows:
+        if row.error_detail is not None:
+            console.print(Text(f"{row.file}: {row.error_detail}"))
+
+
+def threshold_words(row: FileScore) -> str:
+    """Return the threshold and the score's side of it."""
+    if row.threshold is None or row.at_or_above is None:
+        return ""
+    return f"{'above' if row.at_or_above else 'below'} {row.threshold:.4f}"
+
+
+def remark(row: FileScore) -> str:
+    """Return what a person has to know of a row: why there is no score, or what speaks against it."""
+    parts = ["predicted class"] if row.is_predicted else []
+    if row.error_code is not None:
+        parts.append(row.error_code)
+    elif row.score is None:
+        parts.append(f"not scored: {row.reason}")
+        if row.view != View.FRONTAL.value:
+            parts.append("--any-view scores it")
+    return ", ".join([*parts, *row.warnings])
