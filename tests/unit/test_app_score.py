@@ -39,7 +39,7 @@ def folder(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_brackets_in_names_stay_and_a_folder_is_searched(folder: Path) -> None:
-    done = RUNNER.invoke(app, ["score", "films", "gone.dcm", "films/notes.txt"], env={"COLUMNS": "80"})
+    done = RUNNER.invoke(app, ["score", "films/notes.txt", "films", "gone.dcm"], env={"COLUMNS": "80"})
     assert done.exit_code == 1, "one file is not there"
     for name in ("films/[b]f[b].dcm", "films/a[/b].dcm", "films/IMG[a].dcm"):
         assert name in done.stdout
