@@ -70,6 +70,8 @@ def _read_body_part(header: ImageHeader) -> Finding | None:
 
 def _read_part(text: str, reason: str, keyword: str) -> Finding | None:
     others, chest = terms.OTHER_BODY_PARTS.found_in(text), terms.CHEST.found_in(text)
+    if chest:
+        others -= terms.FRONTAL.words  # "thorax de face"
     if not others and not chest:
         return None
     return Finding(not others, reason, keyword, " ".join(sorted(others | chest)))
