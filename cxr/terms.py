@@ -205,7 +205,20 @@ CHEST = Vocabulary(
         *("CHEST", "THORA", "TORA", "PULM", "LUNG", "POUMON", "POITRIN", "POLMON", "BRUSTRAUM", "BRYSTKAS"),
         *("BRYSTKORG", "BROSTKORG", "BRJOSTK", "KEUHKO", "RINDKERE", "KRUSKURV", "PLAUS", "KRUTIN", "PLAUC"),
         *("PIERSIOW", "PLUC", "PLJUC", "HRUDNI", "MELLKAS", "PLAMAN", "PRSNI", "GRUDNI", "KRAHAROR"),
-        *("MUSHKERI", "AKCIGER", "ΘΩΡΑΚ", "ΠΝΕΥΜΟΝ", "ГРУД", "ЛЕГК", "ЛЕГЕН", "ТОРАК", "ГРЪД", "ГРАДЕН", "ПЛУЋ"),
+        *(
+            "MUSHKERI",
+            "PLIC",
+            "AKCIGER",
+            "ΘΩΡΑΚ",
+            "ΠΝΕΥΜΟΝ",
+            "ГРУД",
+            "ЛЕГК",
+            "ЛЕГЕН",
+            "ТОРАК",
+            "ГРЪД",
+            "ГРАДЕН",
+            "ПЛУЋ",
+        ),
     ),
     parts=(
         *(
