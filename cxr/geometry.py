@@ -71,6 +71,11 @@ class Geometry:
         turned = turned[:, ::-1] if self.is_mirrored else turned
         return np.ascontiguousarray(turned[::-1] if self.is_upside_down else turned)
 
+    @property
+    def changes_sides(self) -> bool:
+        """Whether left and right of the patient change sides: a reflection, not a rotation."""
+        return (self.is_transposed + self.is_mirrored + self.is_upside_down) % 2 == 1
+
     def shape(self, rows: int, columns: int) -> tuple[int, int]:
         """Return the proportions of the upright image in square pixels, from its Rows and Columns."""
         height, width = (columns, rows) if self.is_transposed else (rows, columns)

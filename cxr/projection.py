@@ -68,6 +68,7 @@ PIXEL_REASONS: Mapping[str, str] = MappingProxyType(
     {
         "pixels_lateral": "The view model sees a lateral chest radiograph.",
         "pixels_not_a_chest": "The view model sees no upright chest radiograph.",
+        "pixels_not_as_oriented": "Patient Orientation says turned or mirrored; the pixels, turned back, don't agree.",
         "pixels_unsure": "The view model is not sure that this is a frontal chest radiograph.",
     }
 )
