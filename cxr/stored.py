@@ -81,7 +81,7 @@ def decode(dataset: Dataset, recipe: PixelRecipe, *, max_megapixels: int) -> Sto
         if not data:
             raise MissingPixels("The object has no pixel data: have the sender export the image with its pixels.")
         frame, stream = _one_frame(data, header)
-        pixels = _decode_frame(frame, header, dataset)
+        pixels = _decode_frame(frame, header, dataset, stream)
         bits = _read_bits(pixels, header, stream)
         tones = _read_tones(dataset, header, pixels, bits)
     except READING_FAULTS as error:
@@ -110,9 +110,10 @@ def _one_frame(data: bytes, header: PixelHeader) -> tuple[bytes, CodeStream | No
     return frame, stream
 
 
-def _decode_frame(frame: bytes, header: PixelHeader, dataset: Dataset) -> NDArray[Any]:
+def _decode_frame(frame: bytes, header: PixelHeader, dataset: Dataset, stream: CodeStream | None) -> NDArray[Any]:
     """Decode to (rows, columns), or (rows, columns, 3) where the recipe accepts colour."""
     is_colour = header.photometric not in MONOCHROME
+    is_deeper = stream is not None and stream.precision > header.bits_allocated  # the header is wrong
     options: dict[str, Any] = {
         "rows": header.rows,
         "columns": header.columns,
@@ -120,7 +121,7 @@ def _decode_frame(frame: bytes, header: PixelHeader, dataset: Dataset) -> NDArra
         "samples_per_pixel": header.samples,
         "photometric_interpretation": header.photometric,
         "planar_configuration": header.planar,
-        "bits_allocated": header.bits_allocated,
+        "bits_allocated": 16 if is_deeper else header.bits_allocated,
         "bits_stored": header.bits_stored,
         "pixel_representation": int(header.is_signed),
         "pixel_keyword": "PixelData",
