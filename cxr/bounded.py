@@ -47,12 +47,14 @@ class Metered:
         What is read from, at its place.
     max_bytes
         How much is read of it, in bytes.
+    max_pieces
+        How many reads are allowed; an element or an item takes one to three.
     """
 
-    def __init__(self, source: _Source, max_bytes: int = MAX_HEADER_BYTES) -> None:
+    def __init__(self, source: _Source, max_bytes: int = MAX_HEADER_BYTES, max_pieces: int = _MAX_PIECES) -> None:
         self._source = source
         self._bytes_left = max_bytes
-        self._pieces_left = _MAX_PIECES
+        self._pieces_left = max_pieces
         self.seek = source.seek
         self.tell = source.tell
         self.name = getattr(source, "name", "header")

@@ -32,6 +32,7 @@ from pydicom.uid import (
 )
 from pydicom.uid import JPEG2000 as JPEG2000_LOSSY
 
+from cxr.codestream import has_end_of_image
 from cxr.syntaxes import COMPRESSED_SYNTAXES
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ PLUGIN: Final = "imagecodecs"
 DECODER_DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = dict.fromkeys(COMPRESSED_SYNTAXES, ("numpy", PLUGIN))
 """Asked for by pydicom (guide "Decoder plugins")."""
 
-_END_OF_IMAGE: Final = b"\xff\xd9"
-"""EOI of JPEG, and EOC of JPEG 2000."""
+_END_OF_CODE_STREAM: Final = b"\xff\xd9"
+"""EOC of JPEG 2000."""
 
 # Where pydicom's own plug-ins live, to register them again behind ours.
 _PYDICOM_MODULES: Final = MappingProxyType(
@@ -114,12 +115,7 @@ def _decode_jpeg(src: bytes, runner: DecodeRunner) -> bytearray:
     if runner.samples_per_pixel != 1:
         raise NotImplementedError("colour is left to Pillow, which keeps the colour space apart")
     _check_is_complete(src)
-    pixels = imagecodecs.jpeg8_decode(src)
-    # A lossy coder overshoots: what lies beyond Bits Stored is white, and must not wrap to black.
-    largest = (1 << runner.bits_stored) - 1
-    if not runner.pixel_representation and largest < np.iinfo(pixels.dtype).max:
-        np.minimum(pixels, pixels.dtype.type(largest), out=pixels)
-    return _hand_over(pixels, runner)
+    return _hand_over(imagecodecs.jpeg8_decode(src), runner)
 
 
 def _decode_lossless_jpeg(src: bytes, runner: DecodeRunner) -> bytearray:
@@ -133,6 +129,7 @@ def _decode_lossless_jpeg(src: bytes, runner: DecodeRunner) -> bytearray:
 
 
 def _decode_jpeg_ls(src: bytes, runner: DecodeRunner) -> bytearray:
+    _check_is_complete(src)
     return _hand_over(imagecodecs.jpegls_decode(src), runner)
 
 
@@ -144,7 +141,8 @@ def _decode_jpeg_2000(src: bytes, runner: DecodeRunner) -> bytearray:
 
 def _decode_htj2k(src: bytes, runner: DecodeRunner) -> bytearray:
     """High-throughput JPEG 2000 (ITU-T T.814); the colour transform, if any, is undone."""
-    _check_is_complete(src)
+    if not src.rstrip(b"\x00\xff").endswith(_END_OF_CODE_STREAM):
+        raise ValueError("the code stream is cut short: it has no end marker")
     pixels = _hand_over(imagecodecs.htj2k_decode(src), runner)
     if runner.samples_per_pixel == 3:
         runner.set_option("photometric_interpretation", "RGB")
@@ -163,8 +161,8 @@ def _decode_rle(src: bytes, runner: DecodeRunner) -> bytearray:
 
 
 def _check_is_complete(src: bytes) -> None:
-    # libjpeg and OpenJPH fill what is missing with grey, and say so at most on their own console.
-    if not src.rstrip(b"\x00\xff").endswith(_END_OF_IMAGE):
+    # libjpeg fills what is missing with grey, and reports it at most on its own console; CharLS stays busy for minutes.
+    if not has_end_of_image(src):
         raise ValueError("the code stream is cut short: it has no end marker")
 
 

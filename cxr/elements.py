@@ -11,23 +11,33 @@ DICOM PS3.5 Sections 6.1 (character sets) and 6.2 (value representations)
 
 from __future__ import annotations
 
+import math
 import re
 import struct
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from itertools import islice
+from typing import BinaryIO, Final, cast
 
 from pydicom.charset import python_encoding
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_sequence_item
 from pydicom.valuerep import PersonName
 
+from cxr.bounded import Metered
 from cxr.domain import Code
 from cxr.reading import READING_FAULTS, is_of_the_machine
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b[\x20-\x2f]*[\x30-\x7e]")
 _UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
 _PADDING = " \0"
-_MAX_SEQUENCE_BYTES = 64 * 1024  # pydicom makes an object of 700 bytes of an item of 8
+# pydicom makes an object of 700 bytes of an item of 8 bytes: elements and items are bounded, bytes are not. One
+# LUT has 128 KiB in a single element.
+_MAX_PIECES: Final = 8192
+_MAX_ITEMS: Final = 1024
 
 
 def find(dataset: Dataset, keyword: str) -> RawDataElement | DataElement | None:
@@ -157,24 +167,61 @@ def integer(dataset: Dataset, keyword: str) -> int | None:
     return int(written) if re.fullmatch(r"[+-]?\d{1,12}", written, re.ASCII) else None
 
 
-def items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    """Read the items of a sequence; none if it is absent, empty, malformed or longer than 64 KiB.
+def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """Read the values of a decimal or integer string; empty if it is absent or one is not a finite number."""
+    try:
+        values = tuple(float(part) for part in (text(dataset, keyword) or "").split("\\"))
+    except ValueError:
+        return ()
+    return values if all(map(math.isfinite, values)) else ()
+
+
+def items(dataset: Dataset, keyword: str, at_most: int = _MAX_ITEMS) -> list[Dataset]:
+    """Read the first items of a sequence, whatever its length in bytes.
 
     The sequence of the dataset itself stays unconverted.
+
+    Parameters
+    ----------
+    dataset, keyword
+        Where the sequence is.
+    at_most
+        Number of items to read; those behind them are not looked at.
+
+    Returns
+    -------
+    list[Dataset]
+        Empty if the sequence is absent or empty, if an item is malformed, or if the items have more elements than
+        a header of an image needs.
     """
     element = find(dataset, keyword)
-    if element is None or (isinstance(element, RawDataElement) and len(element.value or b"") > _MAX_SEQUENCE_BYTES):
+    if element is None:
         return []
-    aside = Dataset({element.tag: element})
-    is_implicit, is_little = dataset.original_encoding
-    aside.set_original_encoding(is_implicit, is_little, dataset.original_character_set)
     try:
-        value = aside[element.tag].value
-        return [item for item in value if isinstance(item, Dataset)] if isinstance(value, Sequence) else []
+        if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
+            return list(islice(_parsed(element, dataset), at_most))
+        value = element.value
+        found = [item for item in value if isinstance(item, Dataset)] if isinstance(value, Sequence) else []
+        return found[:at_most]
     except (*READING_FAULTS, OSError) as error:
         if is_of_the_machine(error):
             raise
         return []
+
+
+def _parsed(element: RawDataElement, dataset: Dataset) -> Iterator[Dataset]:
+    """Parse the items of a sequence of explicit length, one by one."""
+    value = element.value or b""
+    # A value of VR UN is encoded in Implicit VR Little Endian (PS3.5 Section 6.2.2, note 2).
+    is_unknown = element.VR == "UN"
+    is_implicit, is_little = (True, True) if is_unknown else (element.is_implicit_VR, element.is_little_endian)
+    encodings = dataset.original_character_set or "iso8859"
+    stream = cast("BinaryIO", Metered(BytesIO(value), sys.maxsize - 1, _MAX_PIECES))
+    while stream.tell() < len(value):
+        item = read_sequence_item(stream, is_implicit, is_little, encodings)
+        if item is None:
+            return
+        yield item
 
 
 def coded(dataset: Dataset, keyword: str) -> tuple[Code, ...]:

@@ -32,11 +32,14 @@ class Finding:
 def read_anatomy(header: ImageHeader) -> list[Finding]:
     """Read what the header says of the part of the body.
 
-    Coded attributes first; descriptions count only where there are none (an absent body part is
-    unknown, not a rejection).
+    Coded attributes first; descriptions count where there are none (an absent body part is unknown, not a
+    rejection), or where the series' own name another part than the coded chest.
     """
     coded = [finding for finding in (_read_region(header), _read_body_part(header)) if finding is not None]
-    return coded or [finding for finding in (_read_descriptions(header),) if finding is not None]
+    described = _read_other_parts(header) if coded and coded[0].says else None
+    if coded:
+        return coded if described is None else [*coded, described]
+    return [finding for finding in (_read_descriptions(header),) if finding is not None]
 
 
 def read_view(header: ImageHeader) -> list[Finding]:
@@ -46,35 +49,50 @@ def read_view(header: ImageHeader) -> list[Finding]:
 
 
 def _read_region(header: ImageHeader) -> Finding | None:
-    if header.anatomic_region is None:
+    """Look for the coded region, by code or, where that is a site's own, by its meaning; another code is unknown."""
+    region = header.anatomic_region
+    if region is None:
         return None
-    meaning = terms.meaning_of(header.anatomic_region, terms.CHEST_REGION_CODES)
-    return Finding(
-        meaning is not None, "anatomic_region_not_chest", "AnatomicRegionSequence", meaning or "another region"
+    reason, keyword = "anatomic_region_not_chest", "AnatomicRegionSequence"
+    chest, other = (
+        terms.meaning_of(region, terms.CHEST_REGION_CODES),
+        terms.meaning_of(region, terms.OTHER_REGION_CODES),
     )
+    if chest or other:
+        return Finding(chest is not None, reason, keyword, chest or other or "")
+    return _read_part(region.meaning, reason, keyword)
 
 
 def _read_body_part(header: ImageHeader) -> Finding | None:
-    words = terms.words_of(header.body_part_examined or "")
-    others, chest = words & terms.OTHER_BODY_PARTS, words & terms.CHEST_WORDS
-    keyword = "BodyPartExamined"
-    if others:
-        return Finding(False, "body_part_not_chest", keyword, " ".join(sorted(others | chest)))
+    """Look for the part of the body; a word that is in no table is unknown, as an absent one."""
+    return _read_part(header.body_part_examined or "", "body_part_not_chest", "BodyPartExamined")
+
+
+def _read_part(text: str, reason: str, keyword: str) -> Finding | None:
+    others, chest = terms.OTHER_BODY_PARTS.found_in(text), terms.CHEST.found_in(text)
     if chest:
-        return Finding(True, "", keyword, " ".join(sorted(chest)))
-    if not words or words <= terms.NO_BODY_PART:
+        others -= terms.FRONTAL.words  # "thorax de face"
+    if not others and not chest:
         return None
-    return Finding(False, "body_part_not_listed", keyword, "not listed")
+    return Finding(not others, reason, keyword, " ".join(sorted(others | chest)))
 
 
 def _read_descriptions(header: ImageHeader) -> Finding | None:
     """Look for a part of the body in free text, nearest to the image first."""
     for keyword, text in _descriptions(header):
-        words = terms.words_of(text or "")
-        chest, others = words & terms.CHEST_WORDS, words & terms.OTHER_BODY_PARTS
-        if chest or others:
+        chest, others = terms.CHEST.found_in(text or ""), terms.OTHER_BODY_PARTS.found_in(text or "")
+        if chest - others or others:
             # A text that names both ("chest, pelvis") is about a study, not about this image.
             return Finding(bool(chest), "description_not_chest", keyword, " ".join(sorted(chest or others)))
+    return None
+
+
+def _read_other_parts(header: ImageHeader) -> Finding | None:
+    """Look for another part of the body in the series' own texts, to be held against what is coded."""
+    for keyword, text in _descriptions(header)[:2]:
+        others = terms.OTHER_BODY_PARTS.found_in(text or "") - terms.AMBIGUOUS_PARTS
+        if others and not terms.CHEST.found_in(text or ""):
+            return Finding(False, "description_not_chest", keyword, " ".join(sorted(others)))
     return None
 
 
@@ -87,8 +105,14 @@ def _descriptions(header: ImageHeader) -> tuple[tuple[str, str | None], ...]:
 
 
 def _read_view_codes(header: ImageHeader) -> Finding | None:
+    """Look the codes up; a site's own code says what its meaning says."""
     frontal = [terms.meaning_of(code, terms.FRONTAL_VIEW_CODES) for code in header.view_codes]
     others = [terms.meaning_of(code, terms.OTHER_VIEW_CODES) for code in header.view_codes]
+    own = [
+        code.meaning for code, *known in zip(header.view_codes, frontal, others, strict=True) if known == [None, None]
+    ]
+    others += [term for meaning in own for term in sorted(terms.LATERAL.found_in(meaning))]
+    frontal += [term for meaning in own for term in sorted(terms.FRONTAL.found_in(meaning))]
     named = [meaning for meaning in (*others, *frontal) if meaning is not None]
     if not named:
         return None
@@ -98,8 +122,10 @@ def _read_view_codes(header: ImageHeader) -> Finding | None:
 
 
 def _read_view_position(header: ImageHeader) -> Finding | None:
-    words = terms.words_of(header.view_position or "")
-    others, frontal = words & terms.OTHER_POSITIONS, words & terms.FRONTAL_POSITIONS
+    text = header.view_position or ""
+    words = terms.words_of(text)
+    others = (words & terms.OTHER_POSITIONS) | terms.LATERAL.found_in(text)
+    frontal = terms.FRONTAL.found_in(text)
     value = " ".join(sorted(others | frontal))
     if others:
         return Finding(False, "view_position_not_frontal", "ViewPosition", value)
@@ -125,10 +151,9 @@ def _read_orientation(header: ImageHeader) -> Finding | None:
 
 
 def _read_view_words(header: ImageHeader) -> Finding | None:
-    """Look for a lateral in the series' own texts; they can speak against an image, never for it."""
-    for keyword, text in _descriptions(header)[:2]:
-        words = terms.words_of(text or "")
-        lateral = words & terms.LATERAL_WORDS
-        if lateral and not words & terms.FRONTAL_WORDS:
+    """Look for a lateral in the texts; they can speak against an image, never for it."""
+    for keyword, text in (*_descriptions(header)[:2], ("BodyPartExamined", header.body_part_examined)):
+        lateral = terms.LATERAL.found_in(text or "")
+        if lateral and not terms.FRONTAL.found_in(text or ""):
             return Finding(False, "description_not_frontal", keyword, " ".join(sorted(lateral)))
     return None

@@ -31,7 +31,7 @@ class LookupTable:
 
     first: int  # the input value that the first entry stands for
     entries: Values  # (n,)
-    maximum: float  # of the output range, by LUT Descriptor
+    maximum: float  # the entry that is shown white
 
     def look_up(self, values: Values) -> Values:
         """Give each value its entry; below the first the first, beyond the last the last."""
@@ -40,7 +40,7 @@ class LookupTable:
         return entries
 
     def to_grey(self, values: Values) -> Values:
-        """As a VOI LUT: look up, in shares of the output range, in [0, 1]."""
+        """As a VOI LUT: look up, in shares of the largest entry, in [0, 1]."""
         return self.look_up(values) / self.maximum
 
 
@@ -125,7 +125,7 @@ def _read_window(dataset: Dataset) -> Window | None:
 
 def _read_table(dataset: Dataset, keyword: str, *, may_be_negative: bool) -> LookupTable | None:
     """Read the first item of a LUT sequence; None if absent or unusable."""
-    items = elements.items(dataset, keyword)
+    items = elements.items(dataset, keyword, at_most=1)
     byte_order = ">" if dataset.original_encoding[1] is False else "<"
     try:
         if not items:
@@ -136,7 +136,9 @@ def _read_table(dataset: Dataset, keyword: str, *, may_be_negative: bool) -> Loo
         return None
     if may_be_negative and first > 0x7FFF:
         first -= 0x10000
-    return LookupTable(first=first, entries=entries, maximum=_output_maximum(entries, bits))
+    # The third value of LUT Descriptor often is the width of the entries' containers, not of their range: Agfa and
+    # others declare 16 bits and use 12 to 15. The largest entry is white, as in other viewers.
+    return LookupTable(first=first, entries=entries, maximum=float(entries.max()) or 1.0)
 
 
 def _words(value: object, byte_order: str) -> NDArray[np.int64]:
@@ -155,9 +157,3 @@ def _entries(data: object, count: int, bits: int, byte_order: str) -> Values:
     if len(words) < count:
         raise ValueError("LUT Data is shorter than LUT Descriptor says")
     return words[:count].astype(np.float64)
-
-
-def _output_maximum(entries: Values, bits: int) -> float:
-    """Give the top of the output range: as declared, or wider where an entry is beyond it."""
-    needed = int(entries.max()).bit_length()
-    return float((1 << max(needed, bits if 1 <= bits <= 16 else 1)) - 1)

@@ -26,6 +26,7 @@ DEFAULT_MAX_MEGAPIXELS: Final = 64
 MONOCHROME: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
 """Photometric interpretations of radiographs."""
 
+_ONE_SAMPLE: Final = MONOCHROME | {"PALETTE COLOR"}
 _BITS_ALLOCATED: Final = (1, 8, 16, 32)
 _FLOAT_PIXELS: Final = ("FloatPixelData", "DoubleFloatPixelData")
 
@@ -42,6 +43,7 @@ class PixelHeader:
     is_signed: bool
     samples: int
     photometric: str
+    planar: int  # 0: colour by pixel, 1: by plane
     syntax: UID
 
     @property
@@ -75,6 +77,13 @@ def check_header(dataset: Dataset, recipe: PixelRecipe, *, max_megapixels: int) 
     if not 1 <= stored <= allocated:
         raise DamagedPixels(f"Received {stored} bits stored in {allocated} allocated: have the image exported again.")
     high_bit = elements.integer(dataset, "HighBit")
+    photometric = elements.code_string(dataset, "PhotometricInterpretation")
+    if photometric is None:
+        raise UnsupportedPixels(
+            "Photometric Interpretation is absent or empty; accepted are MONOCHROME1 and MONOCHROME2: have the sender "
+            "export the image again."
+        )
+    samples = elements.integer(dataset, "SamplesPerPixel") or (1 if photometric in _ONE_SAMPLE else 3)
     is_possible = high_bit is not None and stored - 1 <= high_bit < allocated
     header = PixelHeader(
         rows=rows,
@@ -83,8 +92,9 @@ def check_header(dataset: Dataset, recipe: PixelRecipe, *, max_megapixels: int) 
         bits_stored=stored,
         high_bit=high_bit if is_possible and high_bit is not None else stored - 1,
         is_signed=elements.integer(dataset, "PixelRepresentation") == 1,
-        samples=elements.integer(dataset, "SamplesPerPixel") or 1,
-        photometric=elements.code_string(dataset, "PhotometricInterpretation") or "",
+        samples=samples,
+        photometric=photometric,
+        planar=1 if elements.integer(dataset, "PlanarConfiguration") == 1 else 0,
         syntax=_syntax(dataset),
     )
     _check_size(header, max_megapixels)
@@ -123,7 +133,7 @@ def _check_colour(header: PixelHeader, recipe: PixelRecipe) -> None:
     if header.samples == 1 and header.photometric in MONOCHROME:
         return
     is_colour = (header.samples, header.photometric == "PALETTE COLOR") in {(3, False), (1, True)}
-    if not is_colour or header.photometric in MONOCHROME | {""} or header.bits_allocated not in {8, 16}:
+    if not is_colour or header.photometric in MONOCHROME or header.bits_allocated not in {8, 16}:
         raise UnsupportedPixels(
             "Received neither MONOCHROME1 nor MONOCHROME2 nor 8- or 16-bit colour of three samples: send radiographs."
         )

@@ -6,6 +6,9 @@
                                      ├─ table (cxr.tones) ─▶ grey ─▶ square ─▶ float32 (size, size, 1)
     PNG, JPEG, array ────────────────┘
 
+A DICOM image is made upright and its pixels square as its header says (``cxr.geometry``); stored values and
+pictures without header are taken as they lie.
+
 Scaling to ImageNet's statistics and the three equal channels live in the graph, so that [0, 1] is
 the only contract.
 """
@@ -101,7 +104,8 @@ def to_model_inputs(
         if isinstance(source, Dataset):
             stored = decode(source, recipes[0], max_megapixels=max_megapixels)
             greys = _paintings(stored, recipes)
-            return tuple(_finish(grey, recipe) for grey, recipe in zip(greys, recipes, strict=True))
+            aspect = stored.geometry.aspect
+            return tuple(_finish(grey, recipe, aspect) for grey, recipe in zip(greys, recipes, strict=True))
         return tuple(_finish(_from_array(source, recipe), recipe) for recipe in recipes)
 
 
@@ -223,28 +227,29 @@ def _blocks(containers: NDArray[Any]) -> Iterator[slice]:
     return (slice(first, first + step) for first in range(0, rows, step))
 
 
-def _finish(grey: Grey, recipe: PixelRecipe) -> Grey:
-    square = np.clip(_normalise(grey, recipe), 0.0, 1.0)
+def _finish(grey: Grey, recipe: PixelRecipe, aspect: float = 1.0) -> Grey:
+    square = np.clip(_normalise(grey, recipe, aspect), 0.0, 1.0)
     return (from_steps(to_steps(square)) if recipe.quantised else square)[:, :, np.newaxis]
 
 
-def _normalise(grey: Grey, recipe: PixelRecipe) -> Grey:
-    """Bring a picture to the model's size, and what the recipe says beside that."""
+def _normalise(grey: Grey, recipe: PixelRecipe, aspect: float) -> Grey:
+    """Bring a picture to the model's size, and what the recipe says beside that; ``aspect`` as in `Geometry`."""
     if recipe.borders == "crop":
         grey = without_borders(grey)
     if recipe.margin:
         grey = central(grey, recipe.margin)
-    square = _to_square(grey, recipe.detail or recipe.size, recipe)
+    square = _to_square(grey, recipe.detail or recipe.size, recipe, aspect)
     if recipe.contrast == "equalise":
         square = equalised(square)
     return _resize(square, recipe.size, recipe.size, recipe)
 
 
-def _to_square(grey: Grey, size: int, recipe: PixelRecipe) -> Grey:
+def _to_square(grey: Grey, size: int, recipe: PixelRecipe, aspect: float) -> Grey:
     if recipe.fit == "stretch":
         return _resize(grey, size, size, recipe)
-    scale = size / max(grey.shape)
-    rows, columns = (max(1, round(side * scale)) for side in grey.shape)
+    height, width = grey.shape[0] * aspect, grey.shape[1]
+    scale = size / max(height, width)
+    rows, columns = (max(1, round(side * scale)) for side in (height, width))
     small = _resize(grey, rows, columns, recipe)
     # Filled after resampling: the same picture, at a fraction of the cost.
     top, left = (size - rows) // 2, (size - columns) // 2

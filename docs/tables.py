@@ -46,7 +46,7 @@ _REJECTIONS: Mapping[Rejection, str] = {
     Rejection.TOO_MANY_OF_PEER: "`max_associations` of the peer's `[[peers]]` entry are open.",
 }
 
-_PIXEL_MODULES = ("cxr/pixel_header.py", "cxr/stored.py", "cxr/luts.py")
+_PIXEL_MODULES = ("cxr/geometry.py", "cxr/pixel_header.py", "cxr/stored.py", "cxr/luts.py")
 
 
 def filled(page: str) -> str:

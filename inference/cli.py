@@ -15,6 +15,7 @@ from config.context import CommandContext
 from cxr.domain import PackageStatus
 from cxr.errors import CxrError
 from cxr.marks import NOTICE
+from cxr.printable import printable
 
 if TYPE_CHECKING:
     from cxr.package import ModelPackage
@@ -72,7 +73,7 @@ def show(ctx: typer.Context, package: Package = "current", as_json: Json = False
         typer.echo(json.dumps({"fingerprint": found.fingerprint, **found.manifest.model_dump(mode="json")}))
         return
     typer.echo(f"fingerprint {found.fingerprint}\n")
-    typer.echo((found.folder / "MODEL_CARD.md").read_text(encoding="utf-8"))
+    typer.echo(printable((found.folder / "MODEL_CARD.md").read_text(encoding="utf-8"), lines=True))
 
 
 @app.command()

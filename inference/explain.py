@@ -25,6 +25,8 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from cxr import marks
 from cxr.errors import ReportError
+from cxr.geometry import read_geometry
+from cxr.quality import TURNED
 from inference.report import codes
 from inference.report.build import BuiltReport, ReportOptions, SourceDigests, finish, identify
 from inference.report.header import code_item, shared_modules
@@ -149,6 +151,9 @@ def saliency(
             description=method.series,
         )
         _add_capture(capture, image, _drawn(evidence, scored).score.finding, method)
+        if not read_geometry(source).is_upright:  # the map lies over the picture as the model saw it
+            capture.PatientOrientation = ["L", "F"]
+            capture.DerivationDescription += " Turned upright, by Patient Orientation of the source."
         _add_pixels(capture, picture)
     return finish(capture)
 
@@ -265,10 +270,12 @@ def _notices(scored: ScoredImage) -> list[tuple[str, tuple[int, int, int]]]:
 
 def _captions(scored: ScoredImage, drawn: _Drawn, method: Method) -> list[tuple[str, tuple[int, int, int]]]:
     prefix = words_for(scored.status).prefix
+    lay = [("Picture turned upright, by Patient Orientation", _WHITE)] if TURNED in scored.warnings else []
     return [
         (f"{method.title} for {drawn.score.finding}: score {drawn.score.score * 100:.2f} %", _WHITE),
         (f"{prefix}{scored.model_name} {scored.model_version}", _WHITE),
         (f"Package {scored.fingerprint[:16]}; not a segmentation, not a finding", _WHITE),
+        *lay,
     ]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cxr.geometry import UPRIGHT, Geometry
 from cxr.input_gate import FeatureSpace, GateComponent, component_of, is_unsure, read_space
 from cxr.lungs import Seen
 from cxr.package import ModelPackage
-from cxr.quality import ONE_LUNG, OUTLIER, UNSURE, quality_warnings
+from cxr.quality import ONE_LUNG, OUTLIER, TURNED, UNSURE, quality_warnings
 from inference.batches import ModelOutput
 
 
@@ -41,7 +42,15 @@ class InputGate:
         component = component_of(package.manifest)
         return cls(package, component, None if component is None else read_space(package.folder / component.file))
 
-    def warnings(self, seen: Seen, output: ModelOutput, row: int, *, shape: tuple[int, int] | None) -> tuple[str, ...]:
+    def warnings(
+        self,
+        seen: Seen,
+        output: ModelOutput,
+        row: int,
+        *,
+        shape: tuple[int, int] | None,
+        geometry: Geometry = UPRIGHT,
+    ) -> tuple[str, ...]:
         """Check one image of a batch.
 
         Parameters
@@ -54,13 +63,17 @@ class InputGate:
             Which image of it.
         shape
             Rows and columns of the received image; None: not known.
+        geometry
+            How it lay, by its header.
 
         Returns
         -------
         tuple[str, ...]
             Codes of ``cxr.quality.WARNINGS``.
         """
-        found = quality_warnings(seen.plain, shape)
+        found = quality_warnings(seen.plain, shape and geometry.shape(*shape))
+        if not geometry.is_upright:
+            found += (TURNED,)
         if seen.is_one_sided:
             found += (ONE_LUNG,)
         if self._is_outlier(output, row):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.geometry import Geometry, read_geometry
 from cxr.header import read_header
 from cxr.reading import open_dataset
 from db.records import ClaimedJob, ReportKind, ReportRecord
@@ -102,6 +103,10 @@ class Reporter:
         """Rows and columns of the received image; None: its header does not say."""
         header = read_header(self._source(self.spool.path(job.spool_name)))
         return (header.rows, header.columns) if header.rows and header.columns else None
+
+    def geometry_of(self, job: ClaimedJob) -> Geometry:
+        """How the received image lies, by its header."""
+        return read_geometry(self._source(self.spool.path(job.spool_name)))
 
     def _source(self, path: Path) -> Dataset:
         return open_dataset(path, max_inflated_bytes=self.max_inflated_bytes)

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.domain import JobState, PixelView, UnknownView, View
+from cxr.geometry import UPRIGHT, Geometry
 from cxr.package import load_package
-from cxr.quality import LOOKS_LATERAL, LOOKS_NOT_A_CHEST, VIEW_FROM_PIXELS, VIEW_UNSURE
+from cxr.quality import LOOKS_LATERAL, LOOKS_NOT_A_CHEST, VIEW_FROM_PIXELS, VIEW_UNSURE, heart_side
 from cxr.recipe import PixelRecipe
 from cxr.shipped import view_folder
 from cxr.view_model import CLASSES, Seen, ViewComponent, component_of
@@ -37,6 +38,9 @@ _REASONS: Final[Mapping[Seen, str]] = {
     Seen.NOT_A_CHEST: "pixels_not_a_chest",
     Seen.UNSURE: "pixels_unsure",
 }
+
+_NOT_AS_ORIENTED: Final = "pixels_not_as_oriented"
+_CLEAR_SIDE: Final = 0.18  # wrong in 5 of 100 films
 
 Floats = NDArray[np.float32]
 
@@ -64,6 +68,27 @@ class Verdict:
 
 
 SCORED: Final = Verdict()
+
+
+def judge_turn(picture: Floats, geometry: Geometry) -> Verdict:
+    """Have an image held where its header says that it lay turned or mirrored, and its pixels don't agree.
+
+    A view model tells whether a film is upright, not which side is left: for that the heart is looked at. It must
+    speak for a reflection, and must not speak against a rotation.
+
+    Parameters
+    ----------
+    picture
+        Turned upright as the header says; shape (size, size, 1), in [0, 1].
+    geometry
+        How the image lay.
+    """
+    if geometry.is_upright:
+        return SCORED
+    side = heart_side(picture)
+    if side > (_CLEAR_SIDE if geometry.changes_sides else -_CLEAR_SIDE):
+        return SCORED
+    return Verdict(JobState.HELD, _NOT_AS_ORIENTED, facts={"heart_side": round(side, 4)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +141,7 @@ class ViewCheck:
         """How pixels become what ``judge`` takes."""
         return self.package.manifest.recipe
 
-    def judge(self, picture: Floats, *, view: View, is_released: bool = False) -> Verdict:
+    def judge(self, picture: Floats, *, view: View, is_released: bool = False, geometry: Geometry = UPRIGHT) -> Verdict:
         """Say what is done with an image.
 
         Parameters
@@ -127,6 +152,8 @@ class ViewCheck:
             What its header tells.
         is_released
             Whether a person has sent it to the model.
+        geometry
+            How the image lay, by its header; the picture is upright.
         """
         chances = self.model.score(picture[None]).probabilities[0]
         seen = self.component.judge(chances.tolist())
@@ -134,6 +161,11 @@ class ViewCheck:
         flags = (_FLAGS[seen],) if seen in _FLAGS else ()
         if is_released:
             return Verdict(warnings=flags, facts=facts)
+        if not geometry.is_upright and self.component.is_held(chances.tolist()):
+            return Verdict(JobState.HELD, _NOT_AS_ORIENTED, facts=facts)
+        turned = judge_turn(picture, geometry)
+        if turned.state is not None:
+            return Verdict(turned.state, turned.reason, facts={**facts, **turned.facts})
         if view is View.UNKNOWN and self.settings.unknown is UnknownView.MODEL:
             return self._decide(seen, facts)
         if self.settings.pixels is PixelView.HOLD and self.component.is_held(chances.tolist()):

@@ -32,7 +32,7 @@ from inference.held_jobs import HeldJobs
 from inference.input_gate import InputGate
 from inference.scored import scored_image
 from inference.stages import Stages
-from inference.view_check import SCORED
+from inference.view_check import SCORED, judge_turn
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -243,7 +243,8 @@ class Worker:
         for row, (job, seen) in enumerate(ready):
             with self._held.failing_alone([job]):
                 package, shape = gate.package, self._reporter.shape_of(job)
-                warnings = gate.warnings(seen, output, row, shape=shape) + flags[job.id]
+                geometry = self._reporter.geometry_of(job)
+                warnings = gate.warnings(seen, output, row, shape=shape, geometry=geometry) + flags[job.id]
                 scored = scored_image(output.probabilities[row], package, model.device, self._clock(), warnings)
                 evidence = None if output.evidence is None else output.evidence[row]
                 if evidence is None and self._reporter.saliency:
@@ -255,14 +256,15 @@ class Worker:
         return reported
 
     def _judge_view(self, prepared: Prepared) -> Verdict:
-        """Ask the view model about one image, where there is one."""
-        if self._view is None:
-            return SCORED
+        """Ask the view model about one image, where there is one, and look at one that was turned."""
         job = prepared.job
         with self._stages.timing("decode"):
-            picture = prepared.pictures.result()[1]
+            picture = prepared.pictures.result()[-1]
+        geometry = self._reporter.geometry_of(job)
+        if self._view is None:
+            return SCORED if job.is_released else judge_turn(picture, geometry)
         with self._stages.timing("view", 1):
-            return self._view.judge(picture, view=job.view, is_released=job.is_released)
+            return self._view.judge(picture, view=job.view, is_released=job.is_released, geometry=geometry)
 
     def _report(
         self,

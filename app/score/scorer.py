@@ -17,6 +17,7 @@ from cxr.domain import View
 from cxr.errors import CxrError, SettingsError
 
 if TYPE_CHECKING:
+    from cxr.geometry import Geometry
     from cxr.package import ModelPackage
     from inference.input_gate import InputGate
     from inference.model import Model, ModelOutput
@@ -126,9 +127,11 @@ class Scorer:
         pixels = to_model_input(file, manifest.recipe, max_megapixels=self._settings.worker.max_megapixels)
         seen = self._model().see(pixels)
         output = self._model().score(seen.pixels[None])
-        warnings = self._input_gate().warnings(seen, output, 0, shape=self._shape_of(file))
+        warnings = self._input_gate().warnings(
+            seen, output, 0, shape=self._shape_of(file), geometry=self._geometry_of(file)
+        )
         if overlay is not None:
-            self._write_overlay(overlay, seen.pixels, output)
+            self._write_overlay(overlay, seen.pixels, output, warnings)
         largest = int(np.argmax(output.probabilities[0])) if manifest.activation == "softmax" else None
         for number, (entry, probability) in enumerate(zip(manifest.classes, output.probabilities[0], strict=True)):
             yield FileScore(
@@ -159,7 +162,7 @@ class Scorer:
         if check is None:
             return SCORED
         picture = to_model_input(file, check.recipe, max_megapixels=self._settings.worker.max_megapixels)
-        return check.judge(picture, view=View(view), is_released=self._any_view)
+        return check.judge(picture, view=View(view), is_released=self._any_view, geometry=self._geometry_of(file))
 
     def _shape_of(self, file: Path) -> tuple[int, int] | None:
         """Rows and columns as the file's header says them."""
@@ -172,6 +175,15 @@ class Scorer:
                 return image.height, image.width
         header = open_dataset(file, max_inflated_bytes=self._settings.listener.max_object_mib * MIB)
         return int(header.Rows), int(header.Columns)  # checked, or it would not have been decoded
+
+    def _geometry_of(self, file: Path) -> Geometry:
+        """How the image lies, by its header."""
+        from cxr.geometry import UPRIGHT, read_geometry
+        from cxr.header import open_dataset
+
+        if not is_dicom(file):
+            return UPRIGHT
+        return read_geometry(open_dataset(file, max_inflated_bytes=self._settings.listener.max_object_mib * MIB))
 
     def _model(self) -> Model:
         from inference.model import Model
@@ -189,7 +201,9 @@ class Scorer:
             self._gate = InputGate.of(self.package)
         return self._gate
 
-    def _write_overlay(self, target: Path, pixels: NDArray[np.float32], output: ModelOutput) -> None:
+    def _write_overlay(
+        self, target: Path, pixels: NDArray[np.float32], output: ModelOutput, warnings: tuple[str, ...]
+    ) -> None:
         from inference.explain import Method, overlay
         from inference.scored import scored_image
 
@@ -197,7 +211,7 @@ class Scorer:
         evidence = model.grad_cam(pixels) if output.evidence is None else output.evidence[0]
         if evidence is None:
             raise SettingsError("--overlay needs a model package that can say where its evidence lies; this one can't.")
-        scored = scored_image(output.probabilities[0], self.package, model.device, datetime.now(UTC))
+        scored = scored_image(output.probabilities[0], self.package, model.device, datetime.now(UTC), warnings)
         target.write_bytes(overlay(pixels, evidence, scored, Method.of(self.package.manifest)))
 
 

@@ -414,12 +414,19 @@ def test_nested_elements_count_too() -> None:
         open_dataset(io.BytesIO(b"\0" * 128 + b"DICM" + meta(ExplicitVRLittleEndian) + many))
 
 
-def test_a_sequence_that_is_looked_at_is_read_up_to_a_length_only(synthetic_xray: Make) -> None:
-    for count, expected in ((2, 1), (10_000, 0)):
+def test_a_sequence_is_read_up_to_a_number_of_items_and_elements(synthetic_xray: Make) -> None:
+    for count in (2, 10_000):
         code = Dataset()
         code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "399348003", "SCT", "antero-posterior"
         dataset = synthetic_xray(PixelData=None, ViewCodeSequence=[code] + [Dataset() for _ in range(count)])
-        assert len(read_header(open_dataset(io.BytesIO(as_bytes(dataset)))).view_codes) == expected
+        received = open_dataset(io.BytesIO(as_bytes(dataset)))
+        assert len(read_header(received).view_codes) == 1
+        assert len(elements.items(received, "ViewCodeSequence")) == min(count + 1, 1024)
+    crowded = Dataset()
+    for element in range(0x1001, 0x1001 + 9000):
+        crowded.add_new((0x0019, element), "LO", "")
+    dataset = synthetic_xray(PixelData=None, ViewCodeSequence=[code, crowded])
+    assert elements.items(open_dataset(io.BytesIO(as_bytes(dataset))), "ViewCodeSequence") == []
 
 
 def test_what_stands_before_the_pixels_may_not_be_longer_than_a_header(synthetic_xray: Make) -> None:

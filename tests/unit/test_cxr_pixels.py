@@ -120,14 +120,15 @@ def test_the_first_of_several_windows_counts(film: Make) -> None:
     )
 
 
-def test_a_voi_lut_goes_before_a_window_and_fills_its_output_range(film: Make) -> None:
+def test_a_voi_lut_goes_before_a_window_and_its_largest_entry_is_white(film: Make) -> None:
     item = Dataset()
     item.add_new("LUTDescriptor", "US", [4096, 0, 10])
     item.add_new("LUTData", "US", [value // 8 for value in range(4096)])  # up to 511 of 1023
     dataset = film(ramp(), VOILUTSequence=Sequence([item]), WindowCenter=100, WindowWidth=10)
     grey = to_model_input(dataset, exact(64)).ravel()
     assert grey[0] == 0
-    assert grey[4095] == pytest.approx(511 / 1023)
+    assert grey[2048] == pytest.approx(256 / 511)
+    assert grey[4095] == 1
 
 
 @pytest.mark.parametrize("vr", ["OW", "US"])

@@ -85,7 +85,7 @@ def plain_lut(values: NDArray[np.float64], item: Dataset) -> NDArray[np.float64]
 def plain_voi(values: NDArray[np.float64], dataset: Dataset) -> NDArray[np.float64] | None:
     if "VOILUTSequence" in dataset:
         item = dataset.VOILUTSequence[0]
-        return plain_lut(values, item) / (2 ** item.LUTDescriptor[2] - 1)
+        return plain_lut(values, item) / (max(item.LUTData[: item.LUTDescriptor[0]]) or 1)
     if "WindowCenter" not in dataset:
         return None
     center, width = float(dataset.WindowCenter), float(dataset.WindowWidth)
@@ -195,8 +195,8 @@ def test_voi_lut_that_begins_below_zero_is_read_so_where_the_slope_is_negative()
     stored = np.zeros((SIDE, SIDE), np.uint8)
     stored[0] = 3
     item = Dataset()
-    item.add_new("LUTDescriptor", "SS", [2, -3, 8])
-    item.add_new("LUTData", "US", [163, 217])
+    item.add_new("LUTDescriptor", "SS", [4, -3, 8])
+    item.add_new("LUTData", "US", [163, 0, 255, 217])
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

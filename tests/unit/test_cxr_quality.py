@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cxr.pixels import to_model_input
-from cxr.quality import ASPECT, CLIPPED, FLAT, INVERTED, WARNINGS, quality_warnings
+from cxr.quality import ASPECT, CLIPPED, FLAT, INVERTED, WARNINGS, heart_side, quality_warnings
 from cxr.recipe import TRAINING_RECIPE
 
 
@@ -46,6 +46,20 @@ def test_a_picture_that_is_mostly_one_end_is_clipped(grey: float, rows: int) -> 
 
 def test_an_empty_picture_is_flat() -> None:
     assert FLAT in quality_warnings(np.full((64, 64, 1), 0.4, np.float32))
+
+
+@pytest.mark.parametrize(("greys", "is_flat"), [(10, True), (13, False)])  # 3.3 and 3.7 bits
+def test_a_picture_of_few_greys_is_flat(greys: int, is_flat: bool) -> None:
+    picture = np.tile(np.linspace(0.05, 0.95, greys, dtype=np.float32), (130, 130 // greys))[..., None]
+    assert (FLAT in quality_warnings(picture)) is is_flat
+
+
+def test_the_heart_is_on_the_right_of_an_upright_film() -> None:
+    picture = chest()
+    assert abs(heart_side(picture)) < 0.1
+    picture[50:80, 55:75] += 0.3
+    assert heart_side(picture) > 0.3
+    assert heart_side(picture[:, ::-1]) < -0.3
 
 
 def test_a_long_picture_is_named_whichever_way_it_lies() -> None:

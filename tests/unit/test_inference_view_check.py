@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from config.checks import faults_at_start
 from config.settings import Settings, ViewSettings
 from cxr.domain import JobState, View
 from cxr.errors import IncompatiblePackage
+from cxr.geometry import UPRIGHT, Geometry
 from cxr.package import ModelPackage
 from cxr.pixels import to_model_input, to_model_inputs
 from cxr.projection import PIXEL_REASONS
@@ -22,7 +24,7 @@ from cxr.recipe import DEFAULT_RECIPE, MIDRC_EMORY_RECIPE, TRAINING_RECIPE
 from cxr.view_model import CLASSES, ENOUGH_LATERALS, Seen, ViewComponent, component_of, is_view_model
 from inference.model import Model
 from inference.registry import Registry
-from inference.view_check import ViewCheck
+from inference.view_check import ViewCheck, judge_turn
 from training.view_network import SIZE
 
 PICTURE = np.zeros((SIZE, SIZE, 1), np.float32)
@@ -44,6 +46,43 @@ def check(view_package: Make) -> Callable[..., ViewCheck]:
         return loaded
 
     return make
+
+
+def lopsided(side: float) -> NDArray[np.float32]:
+    """A picture with the heart on the right (1), on the left (-1) or in the middle (0)."""
+    picture = np.random.default_rng(0).random((SIZE, SIZE, 1)).astype(np.float32) / 2
+    start = round(SIZE * (0.58 if side > 0 else 0.3))
+    picture[SIZE // 2 : 3 * SIZE // 4, start : start + SIZE // 8] += abs(side) / 2
+    return picture
+
+
+MIRRORED, ROTATED = Geometry(is_mirrored=True), Geometry(is_mirrored=True, is_upside_down=True)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "side", "seen", "pixels", "is_held"),
+    [
+        (MIRRORED, 1, Seen.FRONTAL, "hold", False),
+        (MIRRORED, 0, Seen.FRONTAL, "hold", True),  # nothing speaks for it
+        (MIRRORED, -1, Seen.FRONTAL, "hold", True),
+        (MIRRORED, -1, Seen.FRONTAL, "flag", True),
+        (ROTATED, 1, Seen.FRONTAL, "hold", False),
+        (ROTATED, 0, Seen.FRONTAL, "hold", False),
+        (ROTATED, -1, Seen.FRONTAL, "hold", True),
+        (ROTATED, 1, Seen.NOT_A_CHEST, "flag", True),  # turned back, it lies on its side
+        (MIRRORED, 1, Seen.LATERAL, "flag", True),
+        (UPRIGHT, -1, Seen.FRONTAL, "hold", False),
+    ],
+)
+def test_a_film_that_was_turned_is_held_where_its_pixels_do_not_agree(
+    check: Callable[..., ViewCheck], geometry: Geometry, side: int, seen: Seen, pixels: str, is_held: bool
+) -> None:
+    made = check(seen, pixels=pixels)
+    verdict = made.judge(lopsided(side), view=FRONTAL_HEADER, geometry=geometry)
+    assert (verdict.state, verdict.reason) == ((HELD, "pixels_not_as_oriented") if is_held else (None, ""))
+    released = made.judge(lopsided(side), view=FRONTAL_HEADER, geometry=geometry, is_released=True)
+    assert released.state is None
+    assert judge_turn(lopsided(side), geometry).state is (HELD if is_held and seen is Seen.FRONTAL else None)
 
 
 @pytest.mark.parametrize(
