@@ -17,6 +17,7 @@ from pynetdicom import AE
 
 from config.certificates import Certificates
 from config.logs import get_logger
+from config.pynetdicom_overrides import check_version
 from config.settings import ListenerSettings, PeerSettings, Settings
 from cxr import marks
 from cxr.domain import Peer
@@ -33,7 +34,7 @@ from listener.processes import port_in_use
 from listener.service import Service, Timeouts
 from listener.storage import open_storage
 from listener.tls import server_certificates
-from listener.transport import ListenerServer, check_version
+from listener.transport import ListenerServer
 
 _MIB = 1024 * 1024
 _SILENT_PER_ASSOCIATION = 4  # connections without an association, for each association that is allowed
