@@ -17,6 +17,7 @@ import struct
 import time
 from contextlib import suppress
 
+from config.pynetdicom_overrides import MAX_CONTROL_PDU_BYTES
 from cxr.associate_pdu import ABORT, ASSOCIATE_RJ, ASSOCIATE_RQ, HEAD_BYTES, HEADER_BYTES, read_titles
 from listener.admission import Rejection, Sender
 from listener.service import Service, Timeouts
@@ -99,8 +100,8 @@ class Opening:
         if len(header) < HEADER_BYTES:
             return header
         kind, length = struct.unpack(">BxI", header)
-        if kind != ASSOCIATE_RQ or length < HEAD_BYTES - HEADER_BYTES:
-            return header
+        if kind != ASSOCIATE_RQ or not HEAD_BYTES - HEADER_BYTES <= length <= MAX_CONTROL_PDU_BYTES:
+            return header  # the association's thread aborts it
         return header + self._read(HEAD_BYTES - HEADER_BYTES, deadline)
 
     def _read(self, count: int, deadline: float) -> bytes:
