@@ -204,7 +204,7 @@ def build(settings: Settings, database: Database, spool: Spool, metrics: Metrics
     metrics.watch(
         associations=lambda: listener.associations,
         silent=lambda: len(listener.silent),
-        free_mib=spool.free_mib,
+        free_bytes=lambda: spool.free_mib() * _MIB,
     )
     return listener
 
@@ -245,7 +245,7 @@ def _serve(settings: Settings, stop: threading.Event, process: int | None) -> No
         if process is None:
             clear_up(database, spool, started_at=started_at)  # after the ports are ours
         metrics_port = settings.metrics.listener_port
-        stop_metrics = metrics.serve(metrics_port + (process or 0)) if metrics_port else None
+        stop_metrics = metrics.serve(settings.metrics.bind, metrics_port + (process or 0)) if metrics_port else None
         _run(settings.listener, listener, database, stop)
     finally:
         if stop_metrics is not None:

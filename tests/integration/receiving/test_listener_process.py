@@ -93,7 +93,7 @@ def test_metrics_are_served_on_loopback(
             text = response.read().decode()
     assert 'cxr_received_objects_total{outcome="queued"} 1.0' in text
     assert "cxr_open_associations 1.0" in text
-    assert "cxr_spool_free_mebibytes" in text
+    assert "cxr_spool_free_bytes" in text
 
 
 @pytest.mark.parametrize(("fault", "code"), [("port", 2), ("data_dir", 2), ("spool", 1)])
