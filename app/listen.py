@@ -48,9 +48,9 @@ def listen(
 
 
 def _listen_in_processes(settings: Settings, arguments: Sequence[str], stop: threading.Event) -> None:
-    from listener.processes import prepare
+    from listener.processes import prepared
 
-    prepare(settings)
     children = [Child("listen", arguments, ("--process", str(number))) for number in range(settings.listener.processes)]
-    if not supervise(children, stop, patience_s=settings.listener.drain_timeout_s + _CUT_S):
-        raise typer.Exit(SETTINGS_FAULT)
+    with prepared(settings):
+        if not supervise(children, stop, patience_s=settings.listener.drain_timeout_s + _CUT_S):
+            raise typer.Exit(SETTINGS_FAULT)

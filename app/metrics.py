@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from db.spool import Spool
 
 
+_MIB = 1024 * 1024
+
+
 class QueueCollector(Collector):
     """Counts jobs and deliveries by state at each scrape.
 
@@ -49,19 +52,20 @@ class QueueCollector(Collector):
         for rebuild_state in RebuildState:
             of_model.add_metric([rebuild_state.value], by_rebuild[rebuild_state])
         yield of_model
-        yield GaugeMetricFamily("cxr_spool_free_mib", "Free space of the spool's disk, MiB.", self._spool.free_mib())
+        free_bytes = self._spool.free_mib() * _MIB
+        yield GaugeMetricFamily("cxr_spool_free_bytes", "Free space of the spool's disk.", free_bytes)
 
 
 def serve_metrics(
-    database: Database, spool: Spool, port: int, registry: CollectorRegistry | None = None
+    database: Database, spool: Spool, address: str, port: int, registry: CollectorRegistry | None = None
 ) -> Callable[[], None]:
-    """Serve the metrics on loopback; the answer stops it.
+    """Serve the metrics; return what stops that.
 
     Parameters
     ----------
     database, spool
         What is counted.
-    port
+    address, port
         Where.
     registry
         What the process counts itself; None: nothing.
@@ -73,4 +77,4 @@ def serve_metrics(
     """
     registry = registry or CollectorRegistry()
     registry.register(QueueCollector(database, spool))
-    return serve(registry, port, setting="metrics.worker_port")
+    return serve(registry, address, port, setting="metrics.worker_port")

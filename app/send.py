@@ -139,6 +139,7 @@ def summarize(outcomes: Sequence[Outcome], *, skipped: int) -> dict[str, Any]:
                 "error_code": outcome.code,
                 "status": None if outcome.status is None else _hex(outcome.status),
             }
+            | (dict(zip(("sop_class", "transfer_syntax"), outcome.refused, strict=True)) if outcome.refused else {})
             for outcome in failures
         ],
     }
@@ -156,6 +157,10 @@ def describe(summary: dict[str, Any]) -> str:
         f"  {failure['error_code']} {failure['status'] or ''}  {failure['file']}".replace("   ", "  ")
         for failure in failures[:_SHOWN_FAILURES]
     ]
+    refused = Counter(
+        (failure["sop_class"], failure["transfer_syntax"]) for failure in failures if "sop_class" in failure
+    )
+    lines += [f"  the peer does not accept {kind} in {syntax}: {count}" for (kind, syntax), count in refused.items()]
     if len(failures) > _SHOWN_FAILURES:
         lines.append(f"  and {len(failures) - _SHOWN_FAILURES} more failures: --json names them all")
     if not summary["stored"] and not summary["failed"]:

@@ -12,6 +12,7 @@ import typer
 
 from app.children import SETTINGS_FAULT, Child, supervise
 from app.stopping import stop_event
+from config.advice import advice
 from config.checks import check_start
 from config.context import CommandContext
 from config.logs import configure
@@ -69,4 +70,5 @@ def _banner(settings: Settings) -> str:
         f"  keeps      {settings.data_dir}/ (audit database: {settings.database_path})\n"
         f"  delivers   {destinations}\n"
         "  stop with Ctrl-C; query with `cxr audit list`"
+        + "".join(f"\n  note       {sentence}" for sentence in advice(settings))
     )

@@ -44,6 +44,7 @@ class Outcome:
     path: Path
     status: int | None = None  # DIMSE status, if the peer answered
     code: str | None = None  # of the error; None: it is stored
+    refused: tuple[str, str] | None = None  # names of the SOP class and transfer syntax that the peer does not accept
 
     @property
     def is_warned(self) -> bool:
@@ -110,7 +111,13 @@ class _Group:
                 self._association = open_association(self._address, self._contexts)
             outcome = Outcome(path=file.path, status=_store(self._association, file))
         except (DeliveryError, UnparsableObject) as error:
-            outcome = Outcome(path=file.path, status=getattr(error, "status", None), code=error.code)
+            is_refused = isinstance(error, PresentationContextRejected)
+            outcome = Outcome(
+                path=file.path,
+                status=getattr(error, "status", None),
+                code=error.code,
+                refused=(UID(file.sop_class_uid).name, UID(file.transfer_syntax_uid).name) if is_refused else None,
+            )
             self._count(error)
         else:
             self._cuts = 0
@@ -150,8 +157,9 @@ def _store(association: Association, file: Sendable) -> int:
     except ValueError as error:
         if is_accepted_as_it_is:
             raise UnparsableObject("The file can't be encoded for sending.") from error
+        sop_class, syntax = UID(file.sop_class_uid).name, UID(file.transfer_syntax_uid).name
         raise PresentationContextRejected(
-            "The peer does not accept the file's SOP class in its transfer syntax, nor in one it can be converted to."
+            f"The peer does not accept {sop_class} in {syntax}, nor in a transfer syntax that it can be converted to."
         ) from error
     except (AttributeError, OSError, *READING_FAULTS) as error:
         if isinstance(error, RuntimeError):  # pynetdicom's way to say that the association has just ended

@@ -109,7 +109,9 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
         spool.prepare()
         counted = CollectorRegistry()
         if settings.metrics.worker_port is not None:
-            running.callback(serve_metrics(database, spool, settings.metrics.worker_port, counted))
+            running.callback(
+                serve_metrics(database, spool, settings.metrics.bind, settings.metrics.worker_port, counted)
+            )
         senders = _make_senders(settings, database, spool)
         timers = Timers(
             settings=settings,
@@ -142,10 +144,10 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
 
 def _make_senders(settings: Settings, database: Database, spool: Spool) -> list[Sender]:
     """Make a sender for each destination."""
-    from inference.delivery.routes import unbound_senders
+    from config.advice import unbound_destinations
     from inference.delivery.sender import Sender
 
-    for destination in unbound_senders(settings.peers, settings.destinations):
+    for destination in unbound_destinations(settings):
         # Its own images' results don't go back to it: said once, because a site may expect them.
         log.warning("destination_gets_no_results_of_its_own_images", destination=destination.name)
     return [

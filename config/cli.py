@@ -28,10 +28,14 @@ def show(
 @app.command(epilog="Example: cxr --config site.toml config check")
 def check(ctx: typer.Context) -> None:
     """Report every fault of the settings at once; exit code 2 if there is one."""
+    from config.advice import advice
     from config.checks import check_start
 
-    check_start(_load(ctx))
+    settings = _load(ctx)
+    check_start(settings)
     typer.echo("The settings have no faults.")
+    for sentence in advice(settings):
+        typer.echo(f"Note: {sentence}")
 
 
 @app.command(epilog="Example: cxr config example > cxr.toml")

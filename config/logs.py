@@ -37,7 +37,19 @@ FIELDS = frozenset(
         *("attempt", "attempts", "category", "code", "kind", "reason", "signal", "sop_class", "state", "status"),
         *("transfer_syntax", "verified_by", "view"),
         # Parts of this installation, as the settings and the model package name them
-        *("ae_title", "bind", "destination", "device", "fingerprint", "format", "model", "pid", "port", "role"),
+        *(
+            "address",
+            "ae_title",
+            "bind",
+            "destination",
+            "device",
+            "fingerprint",
+            "format",
+            "model",
+            "pid",
+            "port",
+            "role",
+        ),
         *("setting", "timer", "tls", "tls_port", "version", "worker"),
         # Figures
         *(
@@ -53,12 +65,21 @@ FIELDS = frozenset(
             "open",
             "removed",
         ),
+        *("item", "offset"),  # of a PDU
         *("rows", "columns", "seconds", "size", "size_bytes", "total", "wait_s", "holds", "handshakes", "refused"),
+        # Of a connection that was refused
+        *("address", "called_ae_title", "calling_ae_title"),
     }
 )
 """Every field that a record of ours may carry; another one is dropped, and counted in ``dropped``."""
 
+_TITLES = frozenset({"called_ae_title", "calling_ae_title"})  # as a peer sent them: configuration, not patients
+_LONGEST_TITLE = 16  # characters; PS3.8 Section 9.3.2
+
 PACKAGES = ("app", "config", "cxr", "db", "inference", "listener", "training")
+
+_PDU_READERS = ("_validators", "acse", "dul", "fsm", "pdu", "pdu_items", "pdu_primitives", "presentation", "utils")
+"""Modules of pynetdicom that write a line for each odd item of a peer's PDU, thousands for one PDU."""
 
 _EVENT = re.compile(r"[a-z][a-z0-9_.]{0,63}")
 _TEXT = re.compile(r"[\w.:+@\[\]-]{0,80}", re.ASCII)  # no space, no caret, no slash: no name, sentence or path
@@ -122,6 +143,8 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     root.setLevel(logging.WARNING)
     for package in PACKAGES:
         logging.getLogger(package).setLevel(settings.level.upper())
+    for module in _PDU_READERS:
+        logging.getLogger(f"pynetdicom.{module}").setLevel(logging.CRITICAL)
     logging.getLogger("pynetdicom.transport").addFilter(_says_what_failed)
     # A handler that fails would print the record, with its arguments, by itself.
     logging.raiseExceptions = False
@@ -159,7 +182,7 @@ def _keep_allowed(_logger: object, _method: str, event: _Event) -> _Event:
     dropped = 0
     for name, value in event.items():
         if name in FIELDS:
-            kept[name] = _plain(value)
+            kept[name] = _printable(value) if name in _TITLES else _plain(value)
         elif name not in kept:
             dropped += 1
     if dropped:
@@ -180,6 +203,12 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     return _WITHHELD
+
+
+def _printable(title: object) -> str:
+    r"""Escape what is not printable ASCII in an AE title: PACS, a tab and a backslash become PACS\x09\x5c."""
+    is_plain = [(c, c.isascii() and c.isprintable() and c != "\\") for c in str(title)[:_LONGEST_TITLE]]
+    return "".join(c if plain else f"\\x{ord(c) % 256:02x}" for c, plain in is_plain)
 
 
 def _name_exception(_logger: object, _method: str, event: _Event) -> _Event:

@@ -1,4 +1,4 @@
-"""How a process serves its metrics: over HTTP, on loopback, where a port is set."""
+"""How a process serves its metrics: over HTTP, where a port is set."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from cxr.errors import SettingsError
 
-HOST = "127.0.0.1"
 
-
-def serve(registry: CollectorRegistry, port: int, *, setting: str) -> Callable[[], None]:
+def serve(registry: CollectorRegistry, address: str, port: int, *, setting: str) -> Callable[[], None]:
     """Serve a registry's metrics in Prometheus's text format.
 
     Parameters
     ----------
     registry
         What is served.
-    port
-        TCP port, on loopback.
+    address, port
+        Where: an IP address of this machine, and a TCP port.
     setting
         Name of the setting that the port comes from, for the message.
 
@@ -31,13 +29,14 @@ def serve(registry: CollectorRegistry, port: int, *, setting: str) -> Callable[[
     Raises
     ------
     SettingsError
-        If the port is in use.
+        If the port is in use, or the address is none of this machine's.
     """
     try:
-        server, thread = start_http_server(port, addr=HOST, registry=registry)
+        server, thread = start_http_server(port, addr=address, registry=registry)
     except OSError as error:
         raise SettingsError(
-            f"Port {port} of {HOST} can't be listened on ({error.strerror}): set {setting} to a free one, or remove it."
+            f"Port {port} of {address} can't be listened on ({error.strerror}): set {setting} and metrics.bind to what "
+            "is free here, or remove them."
         ) from error
 
     def stop() -> None:

@@ -203,7 +203,9 @@ class DestinationSettings(Section):
     )
     from_peers: tuple[AETitle, ...] = Field(
         (),
-        description="Only results of images that these AE titles sent, first or again; empty: results of all images.",
+        description="Only results of images that these AE titles sent, first or again; empty: results of all images "
+        "but those that a dicom destination's own AE title sent. A PACS that sends images and is to get their results "
+        "names itself here.",
     )
     calling_ae_title: AETitle | None = Field(None, description="Our AE title here; absent: listener.ae_title.")
     verify: Literal["auto", "commitment", "find", "none"] = Field(
@@ -404,8 +406,9 @@ class LogSettings(Section):
 
 
 class MetricsSettings(Section):
-    """Prometheus metrics, on loopback."""
+    """Prometheus metrics; without a name of anybody, and without a password."""
 
+    bind: str = Field("127.0.0.1", description="Address to serve them on; any but loopback lets others read them.")
     listener_port: Port | None = Field(
         None,
         description="Serve the listener's metrics here, those of further listening processes on the next ports; "

@@ -21,6 +21,7 @@ from db.session_cli import AsJson, open_audit, settings_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from config.settings import Settings
     from db.records import ResultRow
     from db.results import Timeline
 
@@ -50,8 +51,11 @@ def list_(
 
     rows_at_most = limit if limit is not None else (0 if as_json else 50)
     # One more than is shown, to know whether there are others: counting them would read the whole history.
-    page = dataclasses.replace(which, limit=rows_at_most + 1 if rows_at_most else None, offset=offset)
-    with open_audit(settings_of(ctx)) as database, database.read() as session:
+    settings = settings_of(ctx)
+    page = dataclasses.replace(
+        _with_routes(which, settings), limit=rows_at_most + 1 if rows_at_most else None, offset=offset
+    )
+    with open_audit(settings) as database, database.read() as session:
         found = list_results(session, page)
     rows = found[:rows_at_most] if rows_at_most else found
     if as_json:
@@ -62,6 +66,14 @@ def list_(
     print_table(_TABLE, [[getattr(row, name) for name in _TABLE] for row in rows])
     if len(found) > len(rows):
         say(f"{len(rows)} rows, and there are more; --limit and --offset show them.")
+
+
+def _with_routes(which: ResultFilter, settings: Settings) -> ResultFilter:
+    """Add the senders whose results have no destination but themselves, and so stay here undelivered."""
+    from config.advice import unbound_destinations
+
+    titles = tuple(destination.dicom_address()[0] for destination in unbound_destinations(settings))
+    return dataclasses.replace(which, unrouted_senders=titles) if which.delivered is False else which
 
 
 @audit_app.command()
@@ -112,6 +124,7 @@ def export(
         raise typer.BadParameter("Parquet goes to a file: name one", param_hint="--out")
     identifiers = IdentifierForm.FULL if identified else identifiers
     settings = settings_of(ctx)
+    which = _with_routes(which, settings)
     with open_audit(settings) as database, progress_bar("Exporting") as advance:
         keyed = load_identifiers(
             "pseudonym", settings.pseudonym_key_path, create=identifiers is IdentifierForm.PSEUDONYM

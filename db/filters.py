@@ -22,6 +22,7 @@ class ResultFilter:
     reason: str | None = None  # a code of cxr.projection.REASONS
     state: JobState | None = None
     delivered: bool | None = None
+    unrouted_senders: tuple[str, ...] = ()  # with delivered=False: AE titles whose images' results have no destination
     model: str | None = None  # the package's name
     fingerprint: str | None = None  # or how it begins
     accession_number: str | None = None

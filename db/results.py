@@ -10,7 +10,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, TableClause, and_, column, func, select, table, text, tuple_
+from sqlalchemy import ColumnElement, Select, TableClause, and_, column, func, or_, select, table, text, tuple_
 from sqlalchemy import types as sql
 
 from cxr.domain import DeliveryState, JobState, PackageStatus, View
@@ -222,7 +222,7 @@ def _conditions(which: ResultFilter, identifiers: Identifiers) -> Iterator[Colum
         "sop_instance_uid", "study_instance_uid", "error_code",
     ):  # fmt: skip
         wanted = getattr(which, name)
-        if wanted is not None:
+        if wanted is not None and not (name == "delivered" and which.unrouted_senders):
             what = _IDENTIFYING.get(name)
             yield columns[name].in_(identifiers.forms(what, wanted)) if what else columns[name] == wanted
     if which.state is not None:
@@ -230,7 +230,8 @@ def _conditions(which: ResultFilter, identifiers: Identifiers) -> Iterator[Colum
     if which.finding is not None:
         yield not_by_index(columns.finding) == which.finding
     if which.delivered is False:  # said twice: the view's column can't be looked for
-        yield columns.job_id.in_(_undelivered())
+        is_under_way = columns.job_id.in_(_undelivered())
+        yield or_(is_under_way, _has_no_destination(which)) if which.unrouted_senders else is_under_way
     if which.fingerprint is not None:
         yield columns.fingerprint.startswith(which.fingerprint, autoescape=True)
     if which.latest_only:
@@ -248,6 +249,16 @@ def _bounds(which: ResultFilter) -> Iterator[ColumnElement[bool]]:
         yield columns.score >= which.min_score
     if which.max_score is not None:
         yield columns.score <= which.max_score
+
+
+def _has_no_destination(which: ResultFilter) -> ColumnElement[bool]:
+    """Whether a result stayed here because its sender is the only place that it could have gone to."""
+    columns = _source(which).c
+    return and_(
+        not_by_index(columns.state) == JobState.REPORTED,
+        columns.delivered.is_(None),
+        columns.peer_ae_title.in_(which.unrouted_senders),
+    )
 
 
 def _undelivered() -> Select[int]:

@@ -36,8 +36,9 @@ _ROOT = Path(__file__).resolve().parent.parent
 _MARKED = re.compile(r"(<!-- table: (?P<name>[a-z_]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 _REJECTIONS: Mapping[Rejection, str] = {
+    Rejection.APPLICATION_CONTEXT: "The application context name is not DICOM's (1.2.840.10008.3.1.1.1).",
     Rejection.CALLING_AE_TITLE: "No `[[peers]]` entry has this calling AE title and network; without entries, the peer "
-    "is not on loopback.",
+    "is not on loopback, or its title is empty or has characters that no AE title has.",
     Rejection.CALLED_AE_TITLE: "The peer calls another AE title than `listener.ae_title` "
     "(`listener.check_called_ae_title`).",
     Rejection.SPOOL_FULL: "Less space is free than `listener.min_free_mib`.",

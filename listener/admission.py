@@ -2,7 +2,7 @@
 
 References
 ----------
-DICOM PS3.8 Section 9.3.4 (A-ASSOCIATE-RJ: result, source, reason)
+DICOM PS3.8 Section 9.3.4 (A-ASSOCIATE-RJ: result, source, reason), PS3.5 Table 6.2-1 (AE titles)
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 
+from config.pynetdicom_overrides import cut
+from cxr.associate_pdu import is_title
 from cxr.domain import Peer
 
 _PERMANENT, _TRANSIENT = 1, 2
@@ -24,7 +26,8 @@ _BY_USER, _BY_PRESENTATION = 1, 3
 class Rejection(Enum):
     """Why an association is refused: our code, and result, source and reason of the A-ASSOCIATE-RJ."""
 
-    CALLING_AE_TITLE = ("calling_ae_title", _PERMANENT, _BY_USER, 3)  # unknown, or from another network
+    APPLICATION_CONTEXT = ("application_context", _PERMANENT, _BY_USER, 2)  # not DICOM's
+    CALLING_AE_TITLE = ("calling_ae_title", _PERMANENT, _BY_USER, 3)  # unknown, empty, or from another network
     CALLED_AE_TITLE = ("called_ae_title", _PERMANENT, _BY_USER, 7)
     SPOOL_FULL = ("spool_full", _TRANSIENT, _BY_PRESENTATION, 1)  # temporary congestion
     STOPPING = ("stopping", _TRANSIENT, _BY_PRESENTATION, 1)  # temporary congestion
@@ -42,6 +45,16 @@ class Rejection(Enum):
         return self.value[1:]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """Where a connection comes from, and the AE titles of its A-ASSOCIATE-RQ; empty: not read."""
+
+    address: str
+    calling_ae_title: str = ""
+    called_ae_title: str = ""
+
+
+_PADDING = " \0"
 _ANYBODY = Peer(ae_title="", network="127.0.0.0/8")
 
 
@@ -63,20 +76,21 @@ class Peers:
         Parameters
         ----------
         calling_ae_title
-            As it calls itself; leading and trailing spaces don't count.
+            As it calls itself; spaces and NULs at either end are padding.
         address
             Where it calls from: IPv4 or IPv6, an IPv4 address in IPv6 form counts as IPv4.
 
         Returns
         -------
         Peer or None
-            Without entries one that lets in everybody on loopback. None: it may not.
+            Without entries one that admits every AE title on loopback. None: it may not.
         """
         where = _plain_address(address)
+        name = calling_ae_title.strip(_PADDING)
         if not self._allowed:
-            return _ANYBODY if where.is_loopback else None
-        name = calling_ae_title.strip()
-        return next((peer for peer, network in self._allowed if name == peer.ae_title and where in network), None)
+            return _ANYBODY if where.is_loopback and is_title(name) else None
+        here = (peer for peer, network in self._allowed if where in network)
+        return next((peer for peer in here if name == peer.ae_title), None)
 
 
 def _plain_address(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -118,37 +132,45 @@ class Admission:
         """Admit none from now on."""
         self._is_stopping = True
 
-    def enter(self, calling_ae_title: str, called_ae_title: str, address: str) -> Peer | Rejection:
-        """Admit one association, or say why not; `leave` with the peer must follow an admission.
+    def screen(self, sender: Sender) -> Rejection | None:
+        """Say why an association is refused as far as address, titles and space tell; nothing is counted."""
+        found = self._judge(sender)
+        return found if isinstance(found, Rejection) else None
 
-        Parameters
-        ----------
-        calling_ae_title, called_ae_title
-            Of the A-ASSOCIATE-RQ.
-        address
-            Where it came from.
-        """
-        peer = self._peers.find(calling_ae_title, address)
-        if peer is None:
-            return Rejection.CALLING_AE_TITLE
-        if self._called_ae_title not in (None, called_ae_title.strip()):
-            return Rejection.CALLED_AE_TITLE
-        if self._is_stopping:
-            return Rejection.STOPPING
-        if self._is_full():
-            return Rejection.SPOOL_FULL
+    def enter(self, sender: Sender) -> Peer | Rejection:
+        """Admit one association, or say why not; `leave` with the peer must follow an admission."""
+        peer = self._judge(sender)
+        if isinstance(peer, Rejection):
+            return peer
         with self._lock:
-            if self._open.total() >= self._limit:
-                return Rejection.TOO_MANY
-            if peer.max_associations is not None and self._open[peer] >= peer.max_associations:
-                return Rejection.TOO_MANY_OF_PEER
-            self._open[peer] += 1
-        return peer
+            refusal = self._over_limit(peer)
+            if refusal is None:
+                self._open[peer] += 1
+        return refusal or peer
 
     def leave(self, peer: Peer) -> None:
         """Count one association of a peer out."""
         with self._lock:
             self._open[peer] -= 1
+
+    def _judge(self, sender: Sender) -> Peer | Rejection:
+        peer = self._peers.find(sender.calling_ae_title, sender.address)
+        if peer is None:
+            return Rejection.CALLING_AE_TITLE
+        if self._called_ae_title not in (None, sender.called_ae_title.strip(_PADDING)):
+            return Rejection.CALLED_AE_TITLE
+        if self._is_stopping:
+            return Rejection.STOPPING
+        if self._is_full():
+            return Rejection.SPOOL_FULL
+        return self._over_limit(peer) or peer
+
+    def _over_limit(self, peer: Peer) -> Rejection | None:
+        if self._open.total() >= self._limit:
+            return Rejection.TOO_MANY
+        if peer.max_associations is not None and self._open[peer] >= peer.max_associations:
+            return Rejection.TOO_MANY_OF_PEER
+        return None
 
 
 class SilentConnections:
@@ -176,7 +198,7 @@ class SilentConnections:
         with self._lock:
             self._connections[connection] = None
             if len(self._connections) > self._limit:
-                _cut(next(iter(self._connections)))
+                cut(next(iter(self._connections)))
 
     def remove(self, connection: socket.socket) -> None:
         """Count a connection out: it asked for an association, or it ended."""
@@ -187,11 +209,4 @@ class SilentConnections:
         """Cut every silent connection."""
         with self._lock:
             for connection in self._connections:
-                _cut(connection)
-
-
-def _cut(connection: socket.socket) -> None:
-    """End a connection that another thread reads from: that thread sees its end, and closes it."""
-    with suppress(OSError):
-        # Of the socket itself: a TLS socket's own shutdown would drop its TLS state under the reader.
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+                cut(connection)

@@ -91,6 +91,11 @@ class Contexts:
     ----------
     settings
         Which classes are accepted.
+
+    Attributes
+    ----------
+    transfer_syntaxes
+        UIDs of all that may be accepted in any context.
     """
 
     def __init__(self, settings: ListenerSettings) -> None:
@@ -103,6 +108,8 @@ class Contexts:
         ]
         # What is not kept needs no decoder, so any syntax will do.
         self._other_syntaxes = [*TRANSFER_SYNTAXES, *(u for u in ALL_TRANSFER_SYNTAXES if u not in TRANSFER_SYNTAXES)]
+        own = (str(uid) for context in self._supported for uid in context.transfer_syntax)
+        self.transfer_syntaxes = frozenset([*own, *(map(str, self._other_syntaxes) if self._accepts_all else ())])
         self._known_storage = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
 
     def is_accepted(self, sop_class_uid: str) -> bool:

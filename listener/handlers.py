@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pynetdicom.presentation import PresentationContext
 
@@ -10,13 +10,14 @@ from config.logs import get_logger
 from cxr.domain import Peer
 from cxr.errors import CxrError, IntakeError
 from db.spool import Spool
-from listener.admission import Admission, Rejection
+from listener.admission import Admission, Rejection, Sender
 from listener.commands import Command
 from listener.commitment import Commitments
 from listener.contexts import Contexts
 from listener.intake import Intake, Taken, header_of
 from listener.metrics import Metrics
 from listener.reception import Reception
+from listener.refusal_log import RefusalLog
 from listener.service import StoreRequest
 from listener.statuses import OUT_OF_RESOURCES, SUCCESS, Status, status_of
 
@@ -62,10 +63,20 @@ class Handlers:
         self._metrics = metrics
         self.commitments = commitments
         self._max_object_bytes = max_object_bytes
+        self._refusals = RefusalLog()
 
-    def enter(self, calling_ae_title: str, called_ae_title: str, address: str) -> Peer | Rejection:
+    @property
+    def transfer_syntaxes(self) -> Collection[str]:
+        """UIDs of the transfer syntaxes that may be accepted in any context."""
+        return self._contexts.transfer_syntaxes
+
+    def screen(self, sender: Sender) -> Rejection | None:
+        """Say why this sender may not open an association now, as far as address and titles tell."""
+        return self._admission.screen(sender)
+
+    def enter(self, sender: Sender) -> Peer | Rejection:
         """Admit an association of a peer, or say why not."""
-        return self._admission.enter(calling_ae_title, called_ae_title, address)
+        return self._admission.enter(sender)
 
     def leave(self, peer: Peer) -> None:
         """Count an admitted association out."""
@@ -92,10 +103,14 @@ class Handlers:
         self._welcome(taken)
         return SUCCESS
 
-    def refused(self, reason: str) -> None:
-        """Count a connection or an association that was refused."""
-        log.info("association_refused", reason=reason)
+    def refused(self, reason: str, sender: Sender) -> None:
+        """Count a connection or an association that was refused, and log its sender once a minute."""
         self._metrics.refused(reason)
+        self._refusals.refused(sender, reason)
+
+    def not_understood(self, sender: Sender, error: Exception) -> None:
+        """Log that a PDU of this sender can't be read: which item, and where it begins."""
+        self._refusals.not_understood(sender, error)
 
     def _welcome(self, taken: Taken) -> None:
         self._metrics.received("resent" if taken.outcome == "resent" else str(taken.state), taken.size_bytes)

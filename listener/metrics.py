@@ -1,4 +1,4 @@
-"""What the listener counts, for Prometheus; on loopback, without a name of anybody."""
+"""What the listener counts, for Prometheus; without a name of anybody."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ class Metrics:
         )
         self._open = Gauge("cxr_open_associations", "Associations that are open", registry=self.registry)
         self._silent = Gauge("cxr_silent_connections", "Connections without an association", registry=self.registry)
-        self._free = Gauge("cxr_spool_free_mebibytes", "Free space of the spool's disk", registry=self.registry)
+        self._free = Gauge("cxr_spool_free_bytes", "Free space of the spool's disk", registry=self.registry)
 
-    def watch(self, *, associations: Callable[[], int], silent: Callable[[], int], free_mib: Callable[[], int]) -> None:
+    def watch(
+        self, *, associations: Callable[[], int], silent: Callable[[], int], free_bytes: Callable[[], int]
+    ) -> None:
         """Say where the gauges' values come from; they are read when somebody asks."""
         self._open.set_function(associations)
         self._silent.set_function(silent)
-        self._free.set_function(free_mib)
+        self._free.set_function(free_bytes)
 
     def received(self, outcome: str, size_bytes: int = 0) -> None:
         """Count one C-STORE request.
@@ -65,12 +67,12 @@ class Metrics:
         with self._answer.time():
             yield
 
-    def serve(self, port: int) -> Callable[[], None]:
-        """Serve the metrics on loopback; the answer stops it.
+    def serve(self, address: str, port: int) -> Callable[[], None]:
+        """Serve the metrics; return what stops that.
 
         Raises
         ------
         SettingsError
             If the port is in use.
         """
-        return serve(self.registry, port, setting="metrics.listener_port")
+        return serve(self.registry, address, port, setting="metrics.listener_port")

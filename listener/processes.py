@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from config.settings import Settings
 from cxr.errors import SettingsError
-from listener.storage import open_storage
+from listener.storage import clear_up, locked_storage, open_storage
 
 
-def prepare(settings: Settings) -> None:
-    """Make the database and the spool, clear up what an earlier service left, and see that the ports are free.
+@contextmanager
+def prepared(settings: Settings) -> Iterator[None]:
+    """Hold the data folder, see that the ports are free, and clear up what an earlier service left.
 
     A single process does this at its own start. Among several the clearing up is only safe while none
     receives; and ports that are shared are not refused to a second service by the kernel.
@@ -18,16 +22,22 @@ def prepare(settings: Settings) -> None:
     Raises
     ------
     SettingsError
-        If data_dir can't be written, or a port is in use.
+        If data_dir can't be written or is another listener's, or a port is in use.
     StorageError
         If the database is another version's, or the spool is not the one that was here before.
     """
-    if not settings.listener.tls.required:
-        _check_port(settings.listener.bind, settings.listener.port, "listener.port")
-    if settings.listener.tls.port is not None:
-        _check_port(settings.listener.bind, settings.listener.tls.port, "listener.tls.port")
-    database, _ = open_storage(settings, clear_up=True)
-    database.dispose()
+    started_at = datetime.now(UTC)
+    with locked_storage(settings):
+        if not settings.listener.tls.required:
+            _check_port(settings.listener.bind, settings.listener.port, "listener.port")
+        if settings.listener.tls.port is not None:
+            _check_port(settings.listener.bind, settings.listener.tls.port, "listener.tls.port")
+        database, spool = open_storage(settings)
+        try:
+            clear_up(database, spool, started_at=started_at)
+        finally:
+            database.dispose()
+        yield
 
 
 def _check_port(address: str, port: int, setting: str) -> None:

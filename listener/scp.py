@@ -9,7 +9,8 @@ import gc
 import resource
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime, timedelta
 
 from pydicom.uid import UID
@@ -17,6 +18,7 @@ from pynetdicom import AE
 
 from config.certificates import Certificates
 from config.logs import get_logger
+from config.pynetdicom_overrides import check_version
 from config.settings import ListenerSettings, PeerSettings, Settings
 from cxr import marks
 from cxr.domain import Peer
@@ -31,9 +33,9 @@ from listener.intake import Intake
 from listener.metrics import Metrics
 from listener.processes import port_in_use
 from listener.service import Service, Timeouts
-from listener.storage import open_storage
+from listener.storage import clear_up, locked_storage, open_storage
 from listener.tls import server_certificates
-from listener.transport import ListenerServer, check_version
+from listener.transport import ListenerServer
 
 _MIB = 1024 * 1024
 _SILENT_PER_ASSOCIATION = 4  # connections without an association, for each association that is allowed
@@ -202,7 +204,7 @@ def build(settings: Settings, database: Database, spool: Spool, metrics: Metrics
     metrics.watch(
         associations=lambda: listener.associations,
         silent=lambda: len(listener.silent),
-        free_mib=spool.free_mib,
+        free_bytes=lambda: spool.free_mib() * _MIB,
     )
     return listener
 
@@ -217,24 +219,33 @@ def serve_forever(settings: Settings, stop: threading.Event, *, process: int | N
     stop
         Set it to stop.
     process
-        Which of several listening processes this is, from 0; ``listener.processes.prepare`` was called
-        before the first. None: the only one.
+        Which of several listening processes this is, from 0; ``listener.processes.prepared`` is
+        held by the one that started it. None: the only one.
 
     Raises
     ------
     SettingsError
-        If data_dir can't be written, or a port can't be listened on.
+        If data_dir can't be written or is another listener's, or a port can't be listened on.
     StorageError
         If the database is another version's, or the spool is not the one that was here before.
     """
     check_version()
-    database, spool = open_storage(settings, clear_up=process is None)
+    with nullcontext() if process is not None else locked_storage(settings):
+        _serve(settings, stop, process)
+
+
+def _serve(settings: Settings, stop: threading.Event, process: int | None) -> None:
+    started_at = _now()
+    database, spool = open_storage(settings)
     _raise_file_limit(_OTHER_FILES + _FILES_PER_ASSOCIATION * settings.listener.max_associations)
     metrics = Metrics()
-    listener = build(settings, database, spool, metrics)
-    metrics_port = settings.metrics.listener_port
-    stop_metrics = metrics.serve(metrics_port + (process or 0)) if metrics_port else None
+    stop_metrics: Callable[[], None] | None = None
     try:
+        listener = build(settings, database, spool, metrics)
+        if process is None:
+            clear_up(database, spool, started_at=started_at)  # after the ports are ours
+        metrics_port = settings.metrics.listener_port
+        stop_metrics = metrics.serve(settings.metrics.bind, metrics_port + (process or 0)) if metrics_port else None
         _run(settings.listener, listener, database, stop)
     finally:
         if stop_metrics is not None:

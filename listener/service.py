@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pynetdicom.presentation import PresentationContext
 
 from cxr.domain import Peer
-from listener.admission import Rejection
+from listener.admission import Rejection, Sender
 from listener.commands import Command
 from listener.commitment import Commitments
 from listener.reception import Reception
@@ -41,7 +41,10 @@ class StoreRequest:
 class Service(Protocol):
     """What decides about associations and takes objects in; many threads call it at once."""
 
-    def enter(self, calling_ae_title: str, called_ae_title: str, address: str) -> Peer | Rejection:
+    def screen(self, sender: Sender) -> Rejection | None:
+        """Say why this sender may not open an association now; nothing is counted."""
+
+    def enter(self, sender: Sender) -> Peer | Rejection:
         """Admit an association of a peer, or say why not."""
 
     def leave(self, peer: Peer) -> None:
@@ -60,5 +63,12 @@ class Service(Protocol):
     def commitments(self) -> Commitments:
         """What answers Storage Commitment."""
 
-    def refused(self, reason: str) -> None:
+    @property
+    def transfer_syntaxes(self) -> Collection[str]:
+        """UIDs of the transfer syntaxes that may be accepted in any context."""
+
+    def refused(self, reason: str, sender: Sender) -> None:
         """Count a connection or an association that was refused."""
+
+    def not_understood(self, sender: Sender, error: Exception) -> None:
+        """Log that a PDU of this sender can't be read."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 
 from config.logs import get_logger
 from config.settings import Settings
 from cxr.errors import SettingsError
 from db.engine import Database, open_database
+from db.folder_lock import lock_for_listener
 from db.identifiers import declare, load_identifiers
 from db.retention import sweep
 from db.spool import Spool
@@ -20,16 +21,28 @@ _SWEEP_MARGIN = timedelta(minutes=1)
 log = get_logger(__name__)
 
 
-def open_storage(settings: Settings, *, clear_up: bool) -> tuple[Database, Spool]:
+@contextmanager
+def locked_storage(settings: Settings) -> Iterator[None]:
+    """Hold the data folder: it is this listener's alone; see `db.folder_lock`.
+
+    Raises
+    ------
+    SettingsError
+        If data_dir can't be written, or another listener uses it.
+    """
+    with ExitStack() as held:
+        with _startable():
+            held.enter_context(lock_for_listener(settings.data_dir))
+        yield
+
+
+def open_storage(settings: Settings) -> tuple[Database, Spool]:
     """Open the database and the spool; both are made where they are missing.
 
     Parameters
     ----------
     settings
         All settings.
-    clear_up
-        Quarantine files without a row, and remove what cut transfers left; only while nothing receives
-        into this spool.
 
     Raises
     ------
@@ -38,7 +51,6 @@ def open_storage(settings: Settings, *, clear_up: bool) -> tuple[Database, Spool
     StorageError
         If the database is another version's, or the spool is not the one that was here before.
     """
-    started_at = datetime.now(UTC)
     with _startable():
         identifiers = load_identifiers(
             settings.audit.identifiers, settings.pseudonym_key_path, create=settings.audit.identifiers != "full"
@@ -47,12 +59,25 @@ def open_storage(settings: Settings, *, clear_up: bool) -> tuple[Database, Spool
         spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
         spool.prepare()
     with database.begin() as session:
-        declare(session, identifiers, now=started_at)
-    if clear_up:
-        swept = sweep(database, spool, older_than=started_at - _SWEEP_MARGIN, now=started_at)
-        if swept.quarantined:
-            log.warning("orphans_quarantined", count=swept.quarantined)
+        declare(session, identifiers, now=datetime.now(UTC))
     return database, spool
+
+
+def clear_up(database: Database, spool: Spool, *, started_at: datetime) -> None:
+    """Quarantine files without a row, and remove what cut transfers left.
+
+    Only while the data folder is locked, the ports are bound, and nothing receives into this spool.
+
+    Parameters
+    ----------
+    database, spool
+        Opened.
+    started_at
+        When this service started, aware: what came later is not a leftover.
+    """
+    swept = sweep(database, spool, older_than=started_at - _SWEEP_MARGIN, now=started_at)
+    if swept.quarantined:
+        log.warning("orphans_quarantined", count=swept.quarantined)
 
 
 @contextmanager

@@ -212,7 +212,20 @@ def _why_not(association: Association) -> DeliveryError:
             "in the settings here and there."
         )
     if association.rejected_contexts and not association.accepted_contexts:
+        proposed = ", ".join(_proposals(association.rejected_contexts))
         return PresentationContextRejected(
-            "The destination accepts none of the SOP classes that were proposed: see its conformance statement."
+            f"The destination accepts none of what was proposed ({proposed}): see its conformance statement, and "
+            "enable one of these SOP classes there."
+        )
+    malformed = association.dul.malformed
+    if malformed is not None:
+        return PeerUnreachable(
+            f"The destination answered, but its A-ASSOCIATE-AC can't be read: item {malformed.item:02X}H at byte "
+            f"{malformed.offset} is longer than what holds it. Report this to its vendor."
         )
     return PeerUnreachable("No association: the destination is down, does not answer in time, or aborted.")
+
+
+def _proposals(contexts: Iterable[PresentationContext]) -> list[str]:
+    """Name SOP classes, each once."""
+    return list(dict.fromkeys(UID(str(context.abstract_syntax)).name for context in contexts))

@@ -22,6 +22,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance, Verification
 
+from cxr.errors import AccessRefused
 from inference.delivery.association import status_of
 from inference.delivery.carrier import Parcel, Presence
 from inference.delivery.transport import ReportServer
@@ -34,6 +35,7 @@ _REQUEST = 1  # Action Type ID
 _SUCCESS = 0x0000
 _NO_SUCH_INSTANCE = 0x0112
 _CLASS_CONFLICT = 0x0119
+_NOT_AUTHORIZED = 0x0124
 _CLASS_NOT_SUPPORTED = 0x0122
 _REMEMBERED = 10_000  # transactions whose answer may still come
 
@@ -111,6 +113,9 @@ def request_commitment(association: Association, parcels: Sequence[Parcel], inbo
 
     Raises
     ------
+    AccessRefused
+        If the peer answers the request by ending the association, as Orthanc does where it does not know our AE
+        title, or with the status "Not Authorized".
     PeerUnreachable
         If the peer does not answer.
     """
@@ -120,7 +125,15 @@ def request_commitment(association: Association, parcels: Sequence[Parcel], inbo
     response, _ = association.send_n_action(
         request, _REQUEST, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
     )
-    return status_of(response) == _SUCCESS
+    if "Status" not in response and association.dul.is_ended_by_peer:
+        raise AccessRefused(
+            "The destination took the association and ended it when it was asked for Storage Commitment: enter our AE "
+            "title, address and port there, or set verify of this destination to find."
+        )
+    status = status_of(response)
+    if status == _NOT_AUTHORIZED:
+        raise AccessRefused("The destination does not allow us Storage Commitment: see its settings.", status=status)
+    return status == _SUCCESS
 
 
 class CommitmentServer:

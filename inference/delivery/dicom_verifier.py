@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from config.logs import get_logger
-from cxr.errors import PeerUnreachable, PresentationContextRejected
+from cxr.errors import AccessRefused, PeerUnreachable, PresentationContextRejected
 from inference.delivery.association import Address, abandon, close, context, open_association
 from inference.delivery.carrier import Parcel, Presence, Verification
 from inference.delivery.commitment import (
@@ -108,9 +108,9 @@ class DicomVerifier:
                     reported = self._inbox.take(presences, timeout_s=self._commitment_wait_s)
         except PresentationContextRejected:
             log.info("commitment_not_offered", port=self._address.port)
-        except PeerUnreachable:
-            # Orthanc, for one, ends the association where it does not know who asks. If the peer is
-            # down, the question by C-FIND says so.
+        except (AccessRefused, PeerUnreachable) as error:
+            # If the peer is down, or refuses everything of ours, the question by C-FIND tells.
+            log.info("commitment_refused", port=self._address.port, code=error.code)
             if self._mode == "commitment":
                 raise
         # A peer that never reports where we can hear it would cost this wait for every report.
@@ -132,6 +132,9 @@ class DicomVerifier:
         association = open_association(self._address, [context(sop_class_uid, _SYNTAXES)], self._inbox.handlers)
         try:
             yield association
+        except AccessRefused:
+            abandon(association)
+            raise
         except (PeerUnreachable, RuntimeError) as error:
             # RuntimeError is pynetdicom's way to say that the association has just ended.
             abandon(association)

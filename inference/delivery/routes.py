@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cxr.domain import PackageStatus
 
 if TYPE_CHECKING:
-    from config.settings import DestinationSettings, PeerSettings
+    from config.settings import DestinationSettings
 
 
 def destinations_for(
@@ -64,27 +64,6 @@ def results_for(
         return ()
     chosen = destinations_for(peer_ae_title, destinations, senders=senders)
     return tuple(destination.name for destination in chosen)
-
-
-def unbound_senders(
-    peers: Sequence[PeerSettings], destinations: Sequence[DestinationSettings]
-) -> tuple[DestinationSettings, ...]:
-    """Find the destinations that also send to us and get nothing of that back: worth a warning at start.
-
-    Parameters
-    ----------
-    peers, destinations
-        All of the settings.
-
-    Returns
-    -------
-    tuple[DestinationSettings, ...]
-        Those whose AE title is also a peer's, and that no ``from_peers`` binds.
-    """
-    calling = {peer.ae_title for peer in peers}
-    return tuple(
-        destination for destination in destinations if not destination.from_peers and _ae_title(destination) in calling
-    )
 
 
 def _takes(destination: DestinationSettings, peer_ae_title: str | None, senders: Set[str | None]) -> bool:

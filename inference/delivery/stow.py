@@ -12,21 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import requests
 from dicomweb_client import DICOMwebClient
-from pydicom.dataset import Dataset
 
-from cxr.errors import AccessRefused, PeerBusy, PeerUnreachable
+from cxr.errors import AccessRefused, DeliveryError, PeerBusy, PeerUnreachable, ReportUnreadable
+from inference.delivery.bounded_http import AnswerTooLong, BoundedAdapter
 from inference.delivery.carrier import Parcel, Presence, Stored, Verification
 from inference.delivery.reading import read_report
 from inference.delivery.statuses import DUPLICATE_SOP_INSTANCE, http_fault, store_fault
+from inference.delivery.store_response import NoStoreResponse, StoreResponse, read_store_response
 
 if TYPE_CHECKING:
     from config.settings import DestinationSettings
 
 _NO_SEARCH = frozenset({400, 404, 405, 406, 501})
 _ACCEPTED = 200
+_CONFLICT = 409
 
 
 class StowCarrier:
@@ -39,36 +42,25 @@ class StowCarrier:
     """
 
     def __init__(self, settings: DestinationSettings) -> None:
-        self._session = _session(settings)
-        self._client = DICOMwebClient(
-            settings.address.rstrip("/"), session=self._session, permissive_uid=True, timeout=settings.timeout_s
-        )
-        # Our own back-off knows about days; the client's would hold up the other reports.
-        self._client.set_http_retry_params(retry=False)
+        # Stores and searches may run at the same time, each in a thread of its own.
+        self._storing = _Service(settings)
+        self._searching = _Service(settings)
 
     def store(self, parcel: Parcel) -> Stored:
         """Store one report.
+
+        A report that the service refuses may be there from an attempt whose answer was lost: where the answer
+        allows for that, a search settles it.
 
         Raises
         ------
         DeliveryError
             If it is not there now.
         """
-        report = read_report(parcel.path)
-        try:
-            answer = self._client.store_instances([report])
-        except requests.HTTPError as error:
-            answer = _refused(error.response, parcel.sop_instance_uid)
-        except requests.TooManyRedirects:
-            raise AccessRefused(
-                "The DICOMweb service answered with a redirect, which turns a store into a search: set the "
-                "destination's address to where it leads."
-            ) from None
-        except (requests.exceptions.InvalidJSONError, ValueError, KeyError, TypeError, AttributeError):
-            raise PeerBusy("The DICOMweb service answered with something else than a store response.") from None
-        except OSError:  # every requests.RequestException is one, and a TLS file that can't be read now
-            raise PeerUnreachable("The DICOMweb service can't be reached or did not answer in time.") from None
-        _check(answer, parcel.sop_instance_uid)
+        response = self._storing.store(parcel)
+        fault = _fault(response, parcel.sop_instance_uid)
+        if fault is not None and not (_may_be_there(response, fault) and self._is_there(parcel)):
+            raise fault
         return Stored(status=_ACCEPTED, sop_class_uid=parcel.sop_class_uid, sop_instance_uid=parcel.sop_instance_uid)
 
     def verify(self, parcels: Sequence[Parcel]) -> Mapping[int, Verification]:
@@ -77,10 +69,11 @@ class StowCarrier:
         Raises
         ------
         DeliveryError
-            If nobody answers.
+            If the service does not answer.
         """
         return {
-            parcel.report_id: Verification(presence=self._search(parcel), verified_by="qido_rs") for parcel in parcels
+            parcel.report_id: Verification(presence=self._searching.search(parcel), verified_by="qido_rs")
+            for parcel in parcels
         }
 
     def release_idle(self) -> None:
@@ -88,24 +81,100 @@ class StowCarrier:
 
     def close(self) -> None:
         """Close all connections."""
-        self._session.close()
+        self._storing.close()
+        self._searching.close()
 
-    def _search(self, parcel: Parcel) -> Presence:
+    def _is_there(self, parcel: Parcel) -> bool:
+        try:
+            return self._storing.search(parcel) is Presence.PRESENT
+        except DeliveryError:
+            return False
+
+
+class _Service:
+    """One DICOMweb service; used by one thread at a time."""
+
+    def __init__(self, settings: DestinationSettings) -> None:
+        self._address = settings.address.rstrip("/")
+        self._timeout_s = settings.timeout_s
+        self._session = _session(settings)
+        self._client = DICOMwebClient(
+            self._address, session=self._session, permissive_uid=True, timeout=settings.timeout_s
+        )
+        # Our own back-off knows about days; the client's would hold up the other reports.
+        self._client.set_http_retry_params(retry=False)
+
+    def store(self, parcel: Parcel) -> requests.Response:
+        """Post one report, and return whatever the service answers.
+
+        Raises
+        ------
+        PeerUnreachable
+            If it does not answer in time.
+        AccessRefused
+            If its answer is longer than a store response can be.
+        ReportUnreadable
+            If there is no report in the file.
+        """
+        boundary = uuid4().hex
+        content = _content(parcel)
+        body = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode() + content
+        try:
+            return self._session.post(
+                f"{self._address}/studies",
+                data=body + f"\r\n--{boundary}--\r\n".encode(),
+                headers={
+                    "Accept": "application/dicom+json",
+                    "Content-Type": f'multipart/related; type="application/dicom"; boundary="{boundary}"',
+                },
+                timeout=self._timeout_s,
+                allow_redirects=False,
+            )
+        except AnswerTooLong:
+            raise _no_store_response() from None
+        except requests.TooManyRedirects:
+            raise AccessRefused(
+                "The DICOMweb service answered with a redirect, which turns a store into a search: set the "
+                "destination's address to where it leads."
+            ) from None
+        except OSError:  # every requests.RequestException is one, and a TLS file that can't be read now
+            raise PeerUnreachable("The DICOMweb service can't be reached or did not answer in time.") from None
+
+    def search(self, parcel: Parcel) -> Presence:
+        """Search for one report.
+
+        Raises
+        ------
+        PeerUnreachable
+            If the service does not answer in time.
+        """
         try:
             found = self._client.search_for_instances(
                 study_instance_uid=parcel.study_instance_uid,
                 series_instance_uid=parcel.series_instance_uid if parcel.study_instance_uid else None,
                 search_filters={"SOPInstanceUID": parcel.sop_instance_uid},
             )
+            uids = {str(uid) for item in found for uid in item.get("00080018", {}).get("Value", ())}
         except requests.HTTPError as error:
             status = error.response.status_code if error.response is not None else None
             return Presence.UNANSWERABLE if status in _NO_SEARCH else Presence.UNKNOWN
-        except (requests.exceptions.InvalidJSONError, ValueError, KeyError, TypeError, AttributeError):
+        except (AnswerTooLong, requests.exceptions.InvalidJSONError, ValueError, KeyError, TypeError, AttributeError):
             return Presence.UNANSWERABLE
-        except OSError:  # every requests.RequestException is one, and a TLS file that can't be read now
+        except OSError:  # as above
             raise PeerUnreachable("The DICOMweb service can't be reached or did not answer in time.") from None
-        uids = {uid for item in found for uid in item.get("00080018", {}).get("Value", ())}
         return Presence.PRESENT if parcel.sop_instance_uid in uids else Presence.ABSENT
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+
+
+def _content(parcel: Parcel) -> bytes:
+    read_report(parcel.path)
+    try:
+        return parcel.path.read_bytes()
+    except OSError as error:
+        raise ReportUnreadable("The report's file can't be read: run `cxr db check`.") from error
 
 
 def _session(settings: DestinationSettings) -> requests.Session:
@@ -113,6 +182,9 @@ def _session(settings: DestinationSettings) -> requests.Session:
     # Settings come from one place: no proxy, .netrc or CA bundle out of the environment.
     session.trust_env = False
     session.max_redirects = 0
+    session.headers["Accept-Encoding"] = "identity"
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, BoundedAdapter(settings.timeout_s))
     if settings.tls_ca is not None:
         session.verify = str(settings.tls_ca)
     if settings.tls_certificate is not None:
@@ -125,33 +197,46 @@ def _session(settings: DestinationSettings) -> requests.Session:
     return session
 
 
-def _check(answer: Dataset, sop_instance_uid: str) -> None:
-    """Raise what the response says of our instance; HTTP 202 means that something in it failed."""
-    reason = _failure_reason(answer, sop_instance_uid)
-    if reason is not None and reason != DUPLICATE_SOP_INSTANCE:
-        raise store_fault(reason)
-    named = {str(item.get("ReferencedSOPInstanceUID", "")) for item in answer.get("ReferencedSOPSequence") or ()}
-    # An empty response is legal for some services; the search afterwards tells whether it was true.
-    if reason is None and answer and sop_instance_uid not in named:
-        raise PeerBusy("The DICOMweb service answered without naming the report that it was sent.")
-
-
-def _refused(response: requests.Response | None, sop_instance_uid: str) -> Dataset:
-    """Return the body of an error that says why our instance failed; raise the HTTP status otherwise."""
-    if response is None:
-        raise PeerUnreachable("The DICOMweb service did not answer.")
-    try:
-        answer = Dataset.from_json(response.json())
-        is_about_ours = _failure_reason(answer, sop_instance_uid) is not None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        is_about_ours = False
-    if not is_about_ours:
-        raise http_fault(response.status_code) from None
-    return answer
-
-
-def _failure_reason(answer: Dataset, sop_instance_uid: str) -> int | None:
-    for item in answer.get("FailedSOPSequence") or ():
-        if item.get("ReferencedSOPInstanceUID") == sop_instance_uid and "FailureReason" in item:
-            return int(item.FailureReason)
+def _fault(response: requests.Response, sop_instance_uid: str) -> DeliveryError | None:
+    """Read what became of our report, the only one of the request; None: it is stored."""
+    answer = _answer(response)
+    reason = answer.failure_of(sop_instance_uid) if answer is not None else None
+    if reason == DUPLICATE_SOP_INSTANCE:
+        return None
+    if reason is not None:  # also with HTTP 200 or 202, which mean that something in the request succeeded
+        return store_fault(reason)
+    if not 200 <= response.status_code < 300:
+        return http_fault(response.status_code)
+    if not response.content:  # some services answer so; the search afterwards tells whether it was true
+        return None
+    if answer is None:
+        return _no_store_response()
+    if sop_instance_uid not in answer.stored:
+        return PeerBusy("The DICOMweb service answered without naming the report that it was sent.")
     return None
+
+
+def _answer(response: requests.Response) -> StoreResponse | None:
+    """Read the store response in a body; None: there is none."""
+    try:
+        return read_store_response(response.content, response.headers.get("Content-Type", ""))
+    except NoStoreResponse:
+        return None
+
+
+def _may_be_there(response: requests.Response, fault: DeliveryError) -> bool:
+    """Whether the answer may mean that the service has the report already.
+
+    HTTP 409 does for every service. Azure says 45070 ("already stored") or 45071 (0xB00E, 0xB00F), others name the
+    report in neither sequence.
+    """
+    is_warning_like = fault.status is not None and 0xB000 <= fault.status <= 0xBFFF
+    is_silent = isinstance(fault, PeerBusy) and fault.status is None
+    return response.status_code == _CONFLICT or is_warning_like or is_silent
+
+
+def _no_store_response() -> AccessRefused:
+    return AccessRefused(
+        "The DICOMweb service answered with something else than a store response, as a log-in page or a proxy does: "
+        "check the destination's address, username, password or token."
+    )

@@ -6,6 +6,7 @@ The version is pinned in pyproject.toml. In 3.0.4
   to a peer that is down leaves a descriptor to the garbage collector;
 * a connection has Nagle's algorithm (RFC 9293 Section 3.7.4), so that the data set of a small object waits 40 ms until
   the peer's kernel acknowledges the command before it; and the peer's answer does, where it is written in two pieces;
+* the decoder refuses what DCMTK and Orthanc accept in the answer of a peer, and a PDU may have any length;
 * no read and no write ever times out, so that a peer that stops in the middle of a PDU, stops to read, or
   trickles, is waited for by the thread that talks to it; and whoever ends the association waits for that thread,
   without a bound;
@@ -22,18 +23,24 @@ import socket
 import ssl
 import threading
 import time
-from contextlib import suppress
 from typing import Any
 
 from pynetdicom import AE
 from pynetdicom.association import Association
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu import PDU
 from pynetdicom.transport import AddressInformation, AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+from config.logs import get_logger
+from config.pynetdicom_overrides import MAX_CONTROL_PDU_BYTES, acknowledge_at_once, cut
+from cxr.associate_pdu import ASSOCIATE_RQ, MalformedPdu, normalise
 
 END_S = 2.0
 """How long the thread that talks to a peer has for its last words, before its connection is cut."""
 
 _POLL_S = 0.01
-_CAN_ACKNOWLEDGE = hasattr(socket, "TCP_QUICKACK")  # Linux; it does not last
+
+log = get_logger(__name__)
 
 
 class CallingEntity(AE):  # type: ignore[misc]
@@ -66,12 +73,14 @@ class ReportServer(ThreadedAssociationServer):  # type: ignore[misc]
         """Accept nothing more, and cut what is open: a peer whose report was not answered repeats it."""
         self.shutdown()
         for association in self.active_associations:
-            _cut(association.dul.socket.socket)
+            cut(association.dul.socket.socket)
 
 
 class _ReportHandler(RequestHandler):  # type: ignore[misc]
     def _create_association(self) -> Association:
-        return _bound(super()._create_association())
+        association = _bound(super()._create_association())
+        association.dul.socket.__class__ = _BoundedSocket
+        return association
 
 
 class _Checkpoint:
@@ -126,7 +135,7 @@ class _BoundedAssociation(Association):  # type: ignore[misc]
             if self.dul.state_machine.current_state == "Sta1":
                 self.dul.kill_dul()
             if time.monotonic() > deadline:
-                _cut(self.dul.socket.socket)
+                cut(self.dul.socket.socket)
             time.sleep(_POLL_S)
 
     @property
@@ -144,16 +153,60 @@ def _bound(assoc: Association) -> Association:
     """Bound the ends of an association whose thread has not started."""
     assoc.__class__ = _BoundedAssociation
     assoc._reactor_checkpoint = _Checkpoint()
+    assoc.dul.__class__ = _TolerantUpperLayer
     assoc.dul.daemon = True
     return assoc
 
 
-def _cut(connection: socket.socket | None) -> None:
-    """End a connection that another thread reads from or writes to: that thread sees its end."""
-    if connection is not None:
-        with suppress(OSError):
-            # Of the socket itself: a TLS socket's own shutdown would drop its TLS state under the reader.
-            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+class _TolerantUpperLayer(DULServiceProvider):  # type: ignore[misc]
+    """Reads A-ASSOCIATE PDUs as other implementations do."""
+
+    malformed: MalformedPdu | None = None  # of the peer's, which ended the association
+    is_ended_by_peer = False  # by an A-ABORT, or by closing the connection
+
+    def _read_pdu_data(self) -> None:
+        super()._read_pdu_data()
+        with self.event_queue.mutex:
+            self.is_ended_by_peer |= bool({"Evt16", "Evt17"} & set(self.event_queue.queue))
+
+    def _decode_pdu(self, bytestream: bytearray) -> tuple[PDU, str]:
+        # Of a request, which only peers with a commitment report make, the syntaxes that we know are decoded.
+        supported = self.assoc.acceptor.supported_contexts if bytestream[0] == ASSOCIATE_RQ else ()
+        syntaxes = {str(uid) for context in supported for uid in context.transfer_syntax} or None
+        try:
+            normalised = normalise(bytestream, syntaxes)
+        except MalformedPdu as error:
+            self.malformed = error
+            peer = self.assoc.remote
+            log.warning(
+                "bad_pdu",
+                address=peer.get("address"),
+                called_ae_title=self.assoc.acceptor.ae_title,
+                calling_ae_title=self.assoc.requestor.ae_title,
+                item=f"{error.item:02X}H",
+                offset=error.offset,
+            )
+            raise
+        decoded: tuple[PDU, str] = super()._decode_pdu(bytearray(normalised.encoded))
+        return decoded
+
+
+def _check_length(nr_bytes: int) -> None:
+    """Refuse a PDU that is longer than any we take; pynetdicom would read up to 4 GiB into memory.
+
+    Raises
+    ------
+    OSError
+        If it is; pynetdicom ends the association then.
+    """
+    if nr_bytes > MAX_CONTROL_PDU_BYTES:
+        raise OSError("The peer announces a PDU that is longer than 1 MiB.")
+
+
+class _BoundedSocket(AssociationSocket):  # type: ignore[misc]
+    def recv(self, nr_bytes: int) -> bytearray:
+        _check_length(nr_bytes)
+        return bytearray(super().recv(nr_bytes))
 
 
 class _ClosingSocket(AssociationSocket):  # type: ignore[misc]
@@ -163,9 +216,8 @@ class _ClosingSocket(AssociationSocket):  # type: ignore[misc]
         return made
 
     def recv(self, nr_bytes: int) -> bytearray:
-        if _CAN_ACKNOWLEDGE:
-            with suppress(OSError):  # the peer has gone: what follows says so
-                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        _check_length(nr_bytes)
+        acknowledge_at_once(self.socket)
         return bytearray(super().recv(nr_bytes))
 
     def _shutdown_socket(self) -> None:

@@ -17,9 +17,16 @@ What is changed, and why (each has a test):
 * **The ARTIM timer** goes by a clock that nobody sets, and a timer that is stopped has not expired.
 * **A peer learns what became of it:** after our A-ABORT, rejection or release we wait for it to close.
 * **Odd requests get a status.** pynetdicom ignores them, or ends the association.
+* **A refused peer costs nothing:** address and AE titles are looked at before the request is decoded, and before
+  the association has threads.
+* **Every wait has an end,** also the one between an A-ASSOCIATE-RQ and its answer (Sta3).
+
+What the associations that we request need as well stands in ``config.pynetdicom_overrides``: the tolerant reading
+of A-ASSOCIATE PDUs, and the check of pynetdicom's version.
 
 ``connection`` wraps the socket, ``upper_layer`` is the thread that reads and writes PDUs,
-``messages`` puts requests together, ``association`` serves them, ``server`` accepts connections.
+``messages`` puts requests together, ``association`` serves them, ``server`` accepts connections, ``opening`` reads
+their first bytes.
 
 References
 ----------
@@ -28,31 +35,6 @@ DICOM PS3.8 Section 9 (upper layer protocol), PS3.7 Section 9 (DIMSE-C)
 
 from __future__ import annotations
 
-import pynetdicom
-
 from listener.transport.server import ListenerServer
 
-__all__ = ["MADE_FOR", "ListenerServer", "check_version"]
-
-MADE_FOR = "3.0.4"
-"""The version of pynetdicom whose internals are overridden here."""
-
-
-def check_version(installed: str = pynetdicom.__version__) -> None:
-    """Refuse another version of pynetdicom than the one whose internals are overridden.
-
-    Parameters
-    ----------
-    installed
-        The version that is installed.
-
-    Raises
-    ------
-    RuntimeError
-        If it is another one.
-    """
-    if installed != MADE_FOR:
-        raise RuntimeError(
-            f"pynetdicom {installed} is installed; listener.transport overrides internals of {MADE_FOR}: "
-            "install that version (make install)."
-        )
+__all__ = ["ListenerServer"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from pynetdicom import evt
@@ -19,9 +20,10 @@ from pynetdicom.dimse_messages import _MESSAGE_TYPES, _MSG_TO_PRIMITVE
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_ACTION, DIMSEPrimitive
 
 from config.logs import get_logger
+from cxr.associate_pdu import APPLICATION_CONTEXT
 from cxr.domain import Peer
 from listener import commands
-from listener.admission import Rejection
+from listener.admission import Rejection, Sender
 from listener.commands import Command, ProtocolViolation
 from listener.commitment import Body
 from listener.service import StoreRequest
@@ -32,6 +34,8 @@ from listener.transport.reporting import Reporting
 from listener.transport.upper_layer import TICK_S, UpperLayer
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from listener.transport.server import ListenerServer
 
 _CONFORMANT_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")  # PS3.5 Section 9.1
@@ -51,7 +55,7 @@ class _Acse(ACSE):
                 super().negotiate_association()
                 return
         except Exception as error:  # noqa: BLE001 (third-party handling of a peer's bytes: any of them is a bad request)
-            log.info("bad_pdu", kind=type(error).__name__)
+            self.assoc.report_bad_pdu(error)
             self.assoc.abort(block=False)
         else:
             self.send_reject(*rejection.answer)
@@ -59,9 +63,19 @@ class _Acse(ACSE):
 
 
 class ListenerAssociation(Association):
-    """One association, from the first byte of its A-ASSOCIATE-RQ to its end."""
+    """One association, from the first byte of its A-ASSOCIATE-RQ to its end.
 
-    def __init__(self, server: ListenerServer, connection: socket.socket) -> None:
+    Parameters
+    ----------
+    server
+        What accepted the connection.
+    connection
+        The accepted socket.
+    head
+        What was read from it: the beginning of the peer's first PDU.
+    """
+
+    def __init__(self, server: ListenerServer, connection: socket.socket, head: bytes) -> None:
         super().__init__(server.ae, MODE_ACCEPTOR)
         self._server = server
         self.timeouts = server.timeouts
@@ -74,7 +88,7 @@ class ListenerAssociation(Association):
         self.acse_timeout = _PATIENCE * self.timeouts.acse_s
         self.dul.artim_timer.timeout = self.timeouts.acse_s
         self._reporting = Reporting(self, server.service.commitments)
-        self.set_socket(Connection(self, connection))
+        self.set_socket(Connection(self, connection, head))
 
     @property
     def is_draining(self) -> bool:
@@ -85,28 +99,44 @@ class ListenerAssociation(Association):
         """Ask the service whether this peer may open an association now."""
         self._server.silent.remove(self._connection)
         request = self.requestor.primitive
-        admitted = self._server.service.enter(request.calling_ae_title, request.called_ae_title, self.requestor.address)
+        sender = self._sender()
+        admitted = self._server.service.enter(sender)
+        if isinstance(admitted, Peer):
+            self._peer = admitted  # `leave` follows, also where the request is refused for another reason
+            if self.dul.application_context != APPLICATION_CONTEXT:
+                admitted = Rejection.APPLICATION_CONTEXT
         if isinstance(admitted, Rejection):
-            self._server.service.refused(admitted.code)
+            self._server.service.refused(admitted.code, sender)
             return admitted
-        self._peer = admitted
         self.dul.socket.pdu_timeout_s = self.timeouts.dimse_s
         self.acceptor.supported_contexts = self._server.service.supported_contexts(
             request.presentation_context_definition_list
         )
         return None
 
+    def report_bad_pdu(self, error: Exception) -> None:
+        """Log that a PDU of this peer can't be read, and where."""
+        self._server.service.not_understood(self._sender(), error)
+
+    def acceptable_syntaxes(self) -> Collection[str]:
+        """List the transfer syntaxes that may be accepted in any context."""
+        return self._server.service.transfer_syntaxes
+
     def wait_aside(self) -> None:
         """Count the connection among the silent ones: nothing is expected of it but its end."""
         self._server.silent.add(self._connection)
 
     def kill(self) -> None:
-        """End the association's thread, after the one that talks to the network."""
+        """End the association's thread, after the one that talks to the network; that one's end has a bound."""
         self._reactor_checkpoint.set()
         self._kill = True
         self.is_established = False
         self._is_paused = True
+        deadline = time.monotonic() + _PATIENCE * self.timeouts.acse_s
         while self.dul.is_alive() and not self.dul.stop_dul():
+            if time.monotonic() > deadline:
+                self.dul.kill_dul()
+                self.dul.socket.cut()
             self.dul.join(TICK_S)
 
     def begin_request(self, context_id: int, command: Command) -> Request:
@@ -144,6 +174,14 @@ class ListenerAssociation(Association):
                 self.kill()
             elif self._reporting.is_due:
                 self._reporting.send_next()
+
+    def _sender(self) -> Sender:
+        request = self.requestor.primitive
+        return Sender(
+            address=self.requestor.address,
+            calling_ae_title=request.calling_ae_title if request else "",
+            called_ae_title=request.called_ae_title if request else "",
+        )
 
     def _has_ended(self) -> bool:
         if self.is_established and self.acse.is_release_requested():

@@ -6,10 +6,11 @@ import select
 import socket
 import ssl
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pynetdicom.transport import AssociationSocket
+
+from config.pynetdicom_overrides import acknowledge_at_once, cut
 
 if TYPE_CHECKING:
     from listener.transport.association import ListenerAssociation
@@ -19,12 +20,22 @@ _DROP_BYTES = 65536
 
 
 class Connection(AssociationSocket):
-    """The connection: large reads, each PDU under a deadline, waiting without polling."""
+    """The connection: large reads, each PDU under a deadline, waiting without polling.
 
-    def __init__(self, assoc: ListenerAssociation, connection: socket.socket) -> None:
+    Parameters
+    ----------
+    assoc
+        Its association.
+    connection
+        The accepted socket.
+    head
+        Bytes of the peer that were read from it before.
+    """
+
+    def __init__(self, assoc: ListenerAssociation, connection: socket.socket, head: bytes = b"") -> None:
         super().__init__(assoc, client_socket=connection)
+        self._head = head
         self.pdu_timeout_s = assoc.timeouts.acse_s
-        self._acknowledges_at_once = hasattr(socket, "TCP_QUICKACK")  # Linux; it does not last
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
 
@@ -36,15 +47,13 @@ class Connection(AssociationSocket):
     def wait(self, wake: socket.socket | None, timeout_s: float) -> bool:
         """Wait until there is something to read, or something comes through `wake`.
 
-        The peer is first told what has arrived. The kernel would wait 40 ms for an answer to tell it with, and
-        a peer whose connection has Nagle's algorithm (RFC 9293 Section 3.7.4; DCMTK's, as it comes) sends the
-        end of a message no earlier.
+        The peer first gets the acknowledgement of what has arrived.
         """
         if self.socket is None:
             return False
-        if self._acknowledges_at_once:
-            with suppress(OSError):  # the peer has gone: what follows says so
-                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        if self._head:
+            return True
+        acknowledge_at_once(self.socket)
         if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
             return True
         if wake is not None:
@@ -64,7 +73,9 @@ class Connection(AssociationSocket):
         """
         connection = self.socket
         received = bytearray(nr_bytes)
-        count = 0
+        count = min(len(self._head), nr_bytes)
+        received[:count] = self._head[:count]
+        self._head = self._head[count:]
         deadline = time.monotonic() + self.pdu_timeout_s
         connection.settimeout(self.pdu_timeout_s)
         with memoryview(received) as view:
@@ -93,7 +104,4 @@ class Connection(AssociationSocket):
 
     def cut(self) -> None:
         """End the connection from another thread; the one that reads from it sees its end."""
-        connection = self.socket
-        if connection is not None:
-            with suppress(OSError):
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        cut(self.socket)

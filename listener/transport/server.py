@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import select
 import socket
-import ssl
 import sys
 import threading
 import time
@@ -18,6 +16,7 @@ from config.logs import get_logger
 from listener.admission import SilentConnections
 from listener.service import Service, Timeouts
 from listener.transport.association import ListenerAssociation
+from listener.transport.opening import Opening
 
 log = get_logger(__name__)
 
@@ -30,11 +29,13 @@ class _Newcomer(RequestHandler):
     def handle(self) -> None:
         server = self.server
         server.silent.add(self.request)
-        if server.draining.is_set() or not self._speaks():
+        opening = Opening(self.request, self.remote.address, server.service, server.timeouts)
+        head = None if server.draining.is_set() else opening.read_head()
+        if head is None:
             server.silent.remove(self.request)
             server.shutdown_request(self.request)
             return
-        association = ListenerAssociation(server, self.request)
+        association = ListenerAssociation(server, self.request, head)
         association.name = "AcceptorThread"  # pynetdicom finds associations by it
         association.acceptor.maximum_length = server.ae.maximum_pdu_size
         association.acceptor.ae_title = server.ae_title
@@ -42,22 +43,6 @@ class _Newcomer(RequestHandler):
         association.acceptor.implementation_version_name = server.ae.implementation_version_name
         association.requestor.address_info = self.remote
         association.start()
-
-    def _speaks(self) -> bool:
-        """Shake hands where that is due, and wait for the first byte."""
-        timeouts = self.server.timeouts
-        if isinstance(self.request, ssl.SSLSocket):
-            self.request.settimeout(timeouts.handshake_s)
-            try:
-                self.request.do_handshake()
-            except OSError:
-                self.server.service.refused("tls_handshake")
-                return False
-            if self.request.pending():
-                return True
-        waiting = select.poll()
-        waiting.register(self.request, select.POLLIN)
-        return bool(waiting.poll(timeouts.acse_s * 1000))
 
 
 class ListenerServer(ThreadedAssociationServer):

@@ -21,7 +21,8 @@ from pynetdicom.pdu import PDU
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE, P_DATA
 from pynetdicom.timer import Timer
 
-from config.logs import get_logger
+from config.pynetdicom_overrides import MAX_CONTROL_PDU_BYTES
+from cxr.associate_pdu import APPLICATION_CONTEXT, normalise
 
 if TYPE_CHECKING:
     from listener.transport.association import ListenerAssociation
@@ -31,9 +32,6 @@ TICK_S = 0.5
 
 _P_DATA_TF = 0x04
 _PDU_TYPES = frozenset(range(0x01, 0x08))
-_MAX_OTHER_PDU_BYTES = 1024 * 1024  # an A-ASSOCIATE-RQ with 128 contexts of 45 syntaxes has 200 KB
-
-log = get_logger(__name__)
 
 
 class ArtimTimer(Timer):
@@ -70,9 +68,8 @@ class _StateMachine(StateMachine):
     """Wakes the association's thread where pynetdicom lets it poll."""
 
     def do_action(self, event: str) -> None:
-        if (event, self.current_state) == ("Evt18", "Sta2"):
-            event = "Evt19"  # no A-ASSOCIATE-RQ in time: an A-ABORT before the end, which AA-2 would not send
         super().do_action(event)
+        self.dul.state_since = time.monotonic()
         is_over = self.current_state == "Sta1"  # whatever brought it there: an A-ABORT that comes first, for one
         if is_over:
             self.dul.to_user_queue.put(None)
@@ -107,6 +104,8 @@ class UpperLayer(DULServiceProvider):
         self._heard_at = time.monotonic()
         self._message_since: float | None = None
         self._is_lingering = False
+        self.state_since = time.monotonic()
+        self.application_context = APPLICATION_CONTEXT  # of the A-ASSOCIATE-RQ, once it has come
 
     def wake(self) -> None:
         """End the wait for the network: something is to be sent, or read again, or the service stops."""
@@ -144,7 +143,7 @@ class UpperLayer(DULServiceProvider):
     def _is_transport_event(self) -> bool:
         if self.state_machine.current_state == "Sta13":
             self._linger()
-        elif self._breaks_off():
+        elif self._breaks_off() or self._waits_in_vain():
             self.event_queue.put("Evt19")
         elif self._is_to_end():
             self.socket.close()
@@ -180,6 +179,11 @@ class UpperLayer(DULServiceProvider):
         self._message_since = self._message_since or now
         return now - self._heard_at > timeouts.dimse_s or now - self._message_since > timeouts.message_s
 
+    def _waits_in_vain(self) -> bool:
+        """Whether the answer to the A-ASSOCIATE-RQ takes too long; PS3.8 has no timer in Sta3."""
+        waited_s = time.monotonic() - self.state_since
+        return self.state_machine.current_state == "Sta3" and waited_s > self.assoc.timeouts.acse_s
+
     def _is_to_end(self) -> bool:
         """Whether the association was idle for too long, or the service stops and nothing is in flight."""
         dimse = self.assoc.dimse
@@ -206,7 +210,7 @@ class UpperLayer(DULServiceProvider):
                 self.event_queue.put("Evt17")
                 return
             kind, length = struct.unpack(">BxL", header)
-            limit = self._max_pdu_bytes if kind == _P_DATA_TF else _MAX_OTHER_PDU_BYTES
+            limit = self._max_pdu_bytes if kind == _P_DATA_TF else MAX_CONTROL_PDU_BYTES
             if kind not in _PDU_TYPES or length > limit:
                 self.event_queue.put("Evt19")
                 return
@@ -227,10 +231,12 @@ class UpperLayer(DULServiceProvider):
 
     def _decode_other(self, encoded: bytearray) -> None:
         try:
-            pdu, event = self._decode_pdu(encoded)
+            normalised = normalise(encoded, self.assoc.acceptable_syntaxes())
+            self.application_context = normalised.application_context
+            pdu, event = self._decode_pdu(bytearray(normalised.encoded))
             primitive = pdu.to_primitive()  # here, because what it refuses would end the thread in the state machine
         except Exception as error:  # noqa: BLE001 (third-party decoding of a peer's bytes: any of them is a bad PDU)
-            log.info("bad_pdu", kind=type(error).__name__)
+            self.assoc.report_bad_pdu(error)
             self.event_queue.put("Evt19")
             return
         pdu.to_primitive = lambda: primitive

@@ -70,7 +70,7 @@ def test_a_disk_that_fails_is_said_and_waited_out(
     waiting = metric(worker, 'cxr_jobs{state="queued"}') + metric(worker, 'cxr_jobs{state="scoring"}')
     assert waiting == 2.0
     assert said_by_jobs(installation).startswith("The disk of the spool refused a write")
-    assert metric(listener, "cxr_spool_free_mebibytes") > 0
+    assert metric(listener, "cxr_spool_free_bytes") > 0
 
     fault.unlink()
     assert said_by_jobs(installation) == ""

@@ -16,6 +16,7 @@ from pydicom import dcmread
 from config.settings import DestinationSettings
 from cxr.domain import DeliveryState
 from cxr.errors import AccessRefused, DeliveryError, PeerBusy, PeerRefused, PeerUnreachable
+from inference.delivery.bounded_http import MAX_ANSWER_BYTES
 from inference.delivery.carrier import Parcel, Presence
 from inference.delivery.stow import StowCarrier
 from inference.identifiers import derive_uid, series_uid
@@ -50,7 +51,7 @@ def test_orthanc_has_the_very_dataset_and_one_of_it(web_orthanc: Any, parcel: An
     carrier = carrier_to(f"{web_orthanc.url}/dicom-web", username="cxr", password="s3cret")
     for _ in range(3):
         carrier.store(parcel())
-    found = carrier._client.retrieve_study(parcel().study_instance_uid)
+    found = carrier._searching._client.retrieve_study(parcel().study_instance_uid)
     assert found == [dcmread(parcel().path)]
 
 
@@ -154,7 +155,12 @@ def failed(reason: int) -> bytes:
         (202, failed(0xC000), PeerRefused, 0xC000),
         (200, failed(0x0124), PeerRefused, 0x0124),
         (200, b'{"00081190": {"vr": "UR", "Value": ["http://elsewhere"]}}', PeerBusy, None),
-        (200, b"<html>log in here</html>", PeerBusy, None),
+        (200, b"{}", PeerBusy, None),
+        (200, b"<html>log in here</html>", AccessRefused, None),
+        (200, b'{"error": "log in"}', AccessRefused, None),
+        (200, b'"stored"', AccessRefused, None),
+        (202, b"[" * 100_000, AccessRefused, None),
+        (200, b" " * (MAX_ANSWER_BYTES + 1), AccessRefused, None),
     ],
 )
 def test_answers(
@@ -172,11 +178,107 @@ def test_answers(
     assert caught.value.status == recorded
 
 
-@pytest.mark.parametrize(("status", "body"), [(200, b""), (409, failed(0x0111))])
+def failed_in_xml(reason: int, *, namespace: str = "", head: str = "") -> bytes:
+    uid = derive_uid("test", "instance", "0")
+    values = f'<DicomAttribute tag="00081155" vr="UI"><Value number="1">{uid}</Value></DicomAttribute>'
+    values += f'<DicomAttribute tag="00081197" vr="US"><Value number="1">{reason}</Value></DicomAttribute>'
+    sequence = f'<DicomAttribute tag="00081198" vr="SQ"><Item number="1">{values}</Item></DicomAttribute>'
+    return f"{head}<NativeDicomModel{namespace}>{sequence}</NativeDicomModel>".encode()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["application/dicom+json; charset=utf-8", "application/dicom+json;charset=utf-8", "Application/JSON", ""],
+)
+def test_a_media_type_has_parameters(kind: str, service: Any, parcel: Any, carrier_to: Any) -> None:
+    with pytest.raises(PeerBusy) as caught:
+        carrier_to(service(202, failed(0xA700), **{"Content-Type": kind})).store(parcel())
+    assert caught.value.status == 0xA700
+
+
+@pytest.mark.parametrize("kind", ["application/dicom+xml", "text/xml; charset=utf-8", "application/xml", ""])
+@pytest.mark.parametrize(
+    ("namespace", "head"),
+    [("", ""), (' xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM"', '<?xml version="1.0" encoding="UTF-8"?>')],
+)
+def test_a_store_response_in_xml_is_read(
+    kind: str, namespace: str, head: str, service: Any, parcel: Any, carrier_to: Any
+) -> None:
+    body = failed_in_xml(0xC000, namespace=namespace, head=head)
+    with pytest.raises(PeerRefused) as caught:
+        carrier_to(service(200, body, **{"Content-Type": kind})).store(parcel())
+    assert caught.value.status == 0xC000
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body"),
+    [
+        (200, "text/html", b"<html>log in</html>"),
+        (202, "text/html; charset=utf-8", b"<!DOCTYPE html><html></html>"),
+        (200, "text/plain", b"stored"),
+        (200, "application/xhtml+xml", b"<html/>"),
+        (200, "application/xml", b"<html/>"),
+        (200, "application/dicom+xml", b"<NativeDicomModel>"),
+        (200, "application/dicom+xml", b'<!DOCTYPE x [<!ENTITY a "b">]><NativeDicomModel/>'),
+        (200, "", b"<html>log in</html>"),
+    ],
+)
+def test_what_is_no_store_response_is_a_refusal(
+    status: int, kind: str, body: bytes, service: Any, parcel: Any, carrier_to: Any
+) -> None:
+    with pytest.raises(AccessRefused, match="log-in page"):
+        carrier_to(service(status, body, **{"Content-Type": kind})).store(parcel())
+
+
+def stored_and_found(reason: int | None, *, is_found: bool) -> type[BaseHTTPRequestHandler]:
+    """A service that answers 409 to a store, and to a search what it is told."""
+
+    class Answering(BaseHTTPRequestHandler):
+        def answer(self, status: int, kind: str, body: bytes) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.answer(409, "application/dicom+json", b"" if reason is None else failed(reason))
+
+        def do_GET(self) -> None:
+            uid = {"00080018": {"vr": "UI", "Value": [derive_uid("test", "instance", "0")]}}
+            self.answer(200, "application/dicom+json", json.dumps([uid] if is_found else []).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Answering
+
+
+@pytest.mark.parametrize("reason", [None, 0x0110, 0xB00E, 0xB00F, 0xC000])
+@pytest.mark.parametrize("is_found", [True, False])
+def test_a_conflict_is_settled_by_a_search(reason: int | None, is_found: bool, parcel: Any, carrier_to: Any) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), stored_and_found(reason, is_found=is_found)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        carrier = carrier_to(f"http://127.0.0.1:{server.server_port}")
+        try:
+            if is_found:
+                assert carrier.store(parcel()).sop_instance_uid == parcel().sop_instance_uid
+            else:
+                with pytest.raises((PeerBusy, PeerRefused)):
+                    carrier.store(parcel())
+        finally:
+            carrier.close()
+            server.shutdown()
+
+
+@pytest.mark.parametrize(("status", "body"), [(200, b""), (409, failed(0x0111)), (409, failed_in_xml(0x0111))])
 def test_answers_that_mean_stored_or_there_already(
     status: int, body: bytes, service: Any, parcel: Any, carrier_to: Any
 ) -> None:
-    assert carrier_to(service(status, body)).store(parcel()).sop_instance_uid == parcel().sop_instance_uid
+    kind = "application/dicom+xml" if body.startswith(b"<") else "application/dicom+json"
+    stored = carrier_to(service(status, body, **{"Content-Type": kind})).store(parcel())
+    assert stored.sop_instance_uid == parcel().sop_instance_uid
 
 
 def test_redirect_is_not_taken_for_success(service: Any, parcel: Any, carrier_to: Any) -> None:

@@ -15,7 +15,9 @@ from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from cxr.domain import DeliveryState
+from cxr.errors import AccessRefused
 from inference.delivery.association import Address, close, context, open_association
+from inference.delivery.commitment import CommitmentInbox, request_commitment
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -54,6 +56,35 @@ def test_orthanc_by_storage_commitment_on_an_association_of_its_own(
     sender = sender_to(orthanc.address, verify=verify, commitment_listen=f"127.0.0.1:{port}", timeout_s=20.0)
     row = deliver_and_check(outbox, sender)
     assert (row.state, row.verified_by) == (DeliveryState.VERIFIED, "storage_commitment")
+
+
+def test_orthanc_that_does_not_know_our_title_refuses_the_commitment(
+    outbox: Any, orthanc: Any, sender_to: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="inference.delivery")
+    outbox.add()
+    row = deliver_and_check(outbox, sender_to(orthanc.address, verify="commitment", timeout_s=20.0))
+    assert row.state is DeliveryState.SENT
+    told = [record.getMessage() for record in caplog.records if "delivery_not_verified" in record.getMessage()]
+    assert len(told) == 1 and "access_refused" in told[0]
+
+
+@pytest.mark.parametrize(("status", "error"), [(0x0124, AccessRefused), (0x0122, None), (0x0110, None), (0x0211, None)])
+def test_a_status_that_refuses_us_is_told_from_one_that_refuses_commitment(
+    status: int, error: type[Exception] | None, peer_factory: Any, outbox: Any
+) -> None:
+    peer = peer_factory(also=(COMMITMENT,), handlers=((evt.EVT_N_ACTION, lambda event: (status, None)),))
+    host, port = peer.address.partition("@")[2].split(":")
+    address = Address(ae_title="PEER", host=host, port=int(port), calling_ae_title="CXR", timeout_s=20.0)
+    association = open_association(address, [context(COMMITMENT, [str(ImplicitVRLittleEndian)])])
+    try:
+        if error is None:
+            assert request_commitment(association, [], CommitmentInbox()) is False
+        else:
+            with pytest.raises(error):
+                request_commitment(association, [], CommitmentInbox())
+    finally:
+        close(association)
 
 
 def test_orthanc_that_lost_the_object_gets_it_again(

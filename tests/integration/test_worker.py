@@ -527,18 +527,18 @@ def test_stop_gives_claimed_jobs_back(bench: Bench, tiny_package: Any, synthetic
 def test_metrics_count_the_queues(bench: Bench, synthetic_xray: Any, free_port: Callable[[], int]) -> None:
     bench.receive(synthetic_xray())
     port = free_port()
-    stop = serve_metrics(bench.database, bench.spool, port)
+    stop = serve_metrics(bench.database, bench.spool, "127.0.0.1", port)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             lines = answer.read().decode().splitlines()
         with pytest.raises(SettingsError, match="worker_port"):
-            serve_metrics(bench.database, bench.spool, port)
+            serve_metrics(bench.database, bench.spool, "127.0.0.1", port)
     finally:
         stop()
     assert 'cxr_jobs{state="queued"} 1.0' in lines
     assert 'cxr_jobs{state="failed"} 0.0' in lines
     assert 'cxr_deliveries{state="dead"} 0.0' in lines
-    assert any(line.startswith("cxr_spool_free_mib ") for line in lines)
+    assert any(line.startswith("cxr_spool_free_bytes ") for line in lines)
 
 
 def _job(bench: Bench, job: int) -> dict[str, Any]:

@@ -77,6 +77,30 @@ def test_check_without_faults(cxr: Run) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "The settings have no faults.\n", "")
 
 
+PACS = '[[destinations]]\nname = "pacs"\nkind = "dicom"\naddress = "PACS@127.0.0.1:104"\n'
+PEER = '[[peers]]\nae_title = "{}"\nnetwork = "127.0.0.0/8"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (PACS + PEER.format("PACS"), ('from_peers = ["PACS"]', "only destination")),
+        (PACS, ('from_peers = ["PACS"]', "only destination")),
+        (PACS + PACS.replace("pacs", "other").replace("PACS", "OTHER") + PEER.format("PACS"), ('["PACS"]',)),
+    ],
+)
+def test_check_says_which_sender_gets_no_results(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
+    told = said("--config", site(tmp_path, text), "config", "check")
+    assert "no faults" in told
+    assert all(word in " ".join(told.split()) for word in words)
+    assert '["OTHER"]' not in told
+
+
+@pytest.mark.parametrize("text", [PACS + 'from_peers = ["PACS"]\n', PACS + PEER.format("CT"), PEER.format("PACS")])
+def test_check_has_nothing_more_to_say_where_results_go(tmp_path: Path, text: str) -> None:
+    assert said("--config", site(tmp_path, text), "config", "check").strip() == "The settings have no faults."
+
+
 def test_check_reports_all_faults_with_exit_code_2(cxr: Run, tmp_path: Path) -> None:
     done = cxr("--config", site(tmp_path, "[listener]\nport = 0\nbind = '0.0.0.0'\nx = 1\n"), "config", "check")
     assert done.returncode == 2

@@ -131,11 +131,11 @@ def test_other_people_s_records_are_reduced_to_their_origin(stream: io.StringIO)
     try:
         int(CANARY)
     except ValueError:
-        logging.getLogger("pynetdicom.acse").exception("Peer is %s", CANARY, stack_info=True)
+        logging.getLogger("pynetdicom.association").exception("Peer is %s", CANARY, stack_info=True)
     logging.getLogger("pydicom").info("quiet")
     (record,) = records(stream)
     assert record["event"] == "third_party"
-    assert record["logger"] == "pynetdicom.acse"
+    assert record["logger"] == "pynetdicom.association"
     assert record["origin"].startswith("unit/test_config_logs.py:")
     assert record["error"] == "ValueError"
     assert CANARY not in stream.getvalue()

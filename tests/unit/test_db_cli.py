@@ -113,6 +113,23 @@ def test_audit_list_filters(site: Any, cxr: Cxr, options: list[str], expected: l
     assert [row["image_id"] for row in lines(cxr("audit", "list", "--json", *options))] == expected
 
 
+@pytest.mark.parametrize(
+    ("ae_title", "bound", "expected"), [("MODALITY", "", [6, 2]), ("MODALITY", "MODALITY", [2]), ("OTHER", "", [2])]
+)
+def test_undelivered_lists_images_whose_sender_is_the_only_destination(
+    site: Any, cxr: Cxr, tmp_path: Path, ae_title: str, bound: str, expected: list[int]
+) -> None:
+    site.receive(6, peer="MODALITY")
+    site.score(scores={"covid19": 0.2, "normal": 0.8}, destinations=[])
+    settings = tmp_path / "site.toml"
+    settings.write_text(
+        f'[[destinations]]\nname = "pacs"\nkind = "dicom"\naddress = "{ae_title}@127.0.0.1:104"\n'
+        + (f'from_peers = ["{bound}"]\n' if bound else "")
+    )
+    options = ("--config", str(settings), "audit", "list", "--undelivered", "--finding", "normal", "--json")
+    assert [row["image_id"] for row in lines(cxr(*options))] == expected
+
+
 def test_a_day_without_a_time_is_a_local_day_and_the_last_one_is_included() -> None:
     from db import selection
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from config.settings import DestinationSettings, PeerSettings
+from config.settings import DestinationSettings
 from cxr.domain import PackageStatus
-from inference.delivery.routes import destinations_for, results_for, unbound_senders
+from inference.delivery.routes import destinations_for, results_for
 
 
 def destination(name: str, address: str = "PACS@10.0.0.1:104", **settings: object) -> DestinationSettings:
@@ -70,8 +70,3 @@ def test_an_untrained_network_s_results_stay_here_unless_wished(
 
 def test_no_destinations() -> None:
     assert destinations_for("ORTHANC", ()) == ()
-
-
-def test_destination_that_sends_and_is_not_bound_is_found() -> None:
-    peers = [PeerSettings(ae_title="ORTHANC", network="127.0.0.0/8")]
-    assert unbound_senders(peers, ALL) == (ORTHANC,)

@@ -10,6 +10,7 @@ from pydicom import dcmread
 from pynetdicom import build_context
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
+from config.pynetdicom_overrides import MADE_FOR, check_version
 from config.settings import ListenerSettings, TlsSettings
 from cxr import errors, marks
 from cxr.errors import IntakeError, SettingsError
@@ -21,7 +22,6 @@ from listener.contexts import NOT_ACCEPTED_REASON, TRANSFER_SYNTAXES, Contexts, 
 from listener.reception import file_header
 from listener.statuses import status_of
 from listener.tls import server_context
-from listener.transport import MADE_FOR, check_version
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"

@@ -64,12 +64,16 @@ def test_peers_are_known_by_title_and_network(
     assert running.count("cxr_refused_associations_total", reason="calling_ae_title") == (rejection is not None)
 
 
-def test_a_refused_peer_is_not_named_in_the_log(listening: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_peer_is_named_in_the_log_once_a_minute(listening: Any, caplog: pytest.LogCaptureFixture) -> None:
+    running = listening(LOOPBACK)
     caplog.set_level("DEBUG")
-    _rejection(listening(LOOPBACK).port, calling="STRANGER9")
+    for _ in range(3):
+        _rejection(running.port, calling="STRANGER9", called="CXR")
     ours = [record.getMessage() for record in caplog.records if record.name.split(".")[0] == "listener"]
-    assert any("association_refused" in message for message in ours)
-    assert not any("STRANGER9" in message for message in ours)
+    (line,) = [message for message in ours if "association_refused" in message]
+    for field in ("127.0.0.1", "STRANGER9", "CXR", "calling_ae_title"):
+        assert field in line
+    assert running.count("cxr_refused_associations_total", reason="calling_ae_title") == 3
 
 
 @pytest.mark.parametrize(("check", "rejection"), [(True, (1, 1, 7)), (False, None)])

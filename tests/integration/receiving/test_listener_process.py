@@ -6,6 +6,7 @@ import ctypes
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -92,7 +93,7 @@ def test_metrics_are_served_on_loopback(
             text = response.read().decode()
     assert 'cxr_received_objects_total{outcome="queued"} 1.0' in text
     assert "cxr_open_associations 1.0" in text
-    assert "cxr_spool_free_mebibytes" in text
+    assert "cxr_spool_free_bytes" in text
 
 
 @pytest.mark.parametrize(("fault", "code"), [("port", 2), ("data_dir", 2), ("spool", 1)])
@@ -114,8 +115,62 @@ def test_it_says_why_it_can_not_start(
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_second_listener_on_the_data_folder_is_refused_and_sweeps_nothing(
+    serving: Any,
+    make_settings: Any,
+    scu: Any,
+    synthetic_xray: Xray,
+    encode_dataset: Any,
+    wait_for: Any,
+    tmp_path: Path,
+    free_port: Callable[[], int],
+    processes: int,
+) -> None:
+    running = serving()
+    xray = synthetic_xray(rows=1024, columns=1024)
+    with scu(running.port) as peer:
+        send_rest = peer.send_part(encode_dataset(xray), instance=xray.SOPInstanceUID)
+        wait_for(lambda: len(running.incoming()) == 1, "the object is half received")
+        os.utime(running.incoming()[0], (0, 0))  # a sender that was silent for long
+        settings = make_settings(port=free_port(), processes=processes)
+        second = _start(settings, tmp_path / "second.log")
+        assert second.wait(timeout=200) == 2
+        send_rest()
+        assert peer.answer() == 0x0000
+    said = (tmp_path / "second.log").read_text()
+    assert f"(process {running.process.pid}) uses the data folder {running.settings.data_dir}" in said
+    assert "Traceback" not in said
+
+
+def test_a_port_that_is_taken_is_found_before_anything_is_swept(
+    make_settings: Any, serving: Any, tmp_path: Path, wait_for: Any
+) -> None:
+    first = serving()
+    first.process.terminate()
+    first.process.wait(timeout=60)
+    orphan = first.spool.incoming_dir / "left"
+    orphan.write_bytes(b"x")
+    os.utime(orphan, (0, 0))
+    with socket.create_server(("127.0.0.1", first.port)):
+        refused = _start(first.settings, tmp_path / "refused.log")
+        assert refused.wait(timeout=200) == 2
+    assert orphan.exists()
+    again = serving(settings=first.settings)
+    wait_for(lambda: not orphan.exists(), "the sweep after the ports were bound")
+    assert again.process.poll() is None
+
+
+def test_a_killed_listener_leaves_no_lock(serving: Any) -> None:
+    first = serving()
+    first.process.kill()
+    first.process.wait(timeout=60)
+    assert serving(settings=first.settings).process.poll() is None
+
+
 def _start(settings: Any, log: Path) -> subprocess.Popen[bytes]:
     options = [f"data_dir={settings.data_dir}", f"listener.port={settings.listener.port}", "listener.min_free_mib=1"]
+    options.append(f"listener.processes={settings.listener.processes}")
     arguments = [argument for option in options for argument in ("--set", option)]
     with log.open("wb") as stream:
         return subprocess.Popen([sys.executable, "-P", "-m", "app", *arguments, "listen"], stderr=stream, stdout=stream)

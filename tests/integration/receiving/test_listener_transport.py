@@ -23,6 +23,7 @@ RQ, AC, RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
 END = b""
 PATIENT = {"acse_timeout_s": 300, "dimse_timeout_s": 300, "idle_timeout_s": 300}
 VERIFICATION = "1.2.840.10008.1.1"
+HEAD = b"\0\1\0\0" + b"CXR".ljust(16) + b"MODALITY".ljust(16) + bytes(32)
 
 
 def pdu(kind: int, body: bytes = bytes(4), length: int | None = None) -> bytes:
@@ -109,7 +110,8 @@ def nothing_is_left(wait_for: Any) -> Callable[[Any], None]:
         pdu(RELEASE_RQ),
         pdu(RELEASE_RP),
         pdu(RQ, b"\x00\x01"),  # cut short
-        pdu(RQ, b"\xff" * 200),
+        pdu(RQ, HEAD + b"\xff" * 132),
+        pdu(RQ, HEAD + b"\x50\0\0\x10"),  # an item that is longer than the PDU
         pdu(RQ, b"", length=0xFFFFFFFF),
         pdu(RQ, b"", length=2 * 1024 * 1024),
     ],
