@@ -279,7 +279,9 @@ class Timers:
         # A clock that has just jumped ahead may be wrong, and what is removed does not come back.
         is_distrusted = time.monotonic() - self._jumped_at < DISTRUST_S
         now = self._clock() - (self._jump if is_distrusted else timedelta(0))
-        retention.enforce(self._database, self._spool, self._settings.retention, now=now)
+        removed = retention.enforce(self._database, self._spool, self._settings.retention, now=now)
+        if removed.quarantined:
+            log.warning("quarantine_emptied", count=removed.quarantined)
 
     def _check_integrity(self) -> None:
         heads = read_heads(self._settings.audit_heads_path)

@@ -81,6 +81,7 @@ class EventKind(StrEnum):
     PATIENT_FORGOTTEN = "patient_forgotten"
     IDENTIFIERS_CHANGED = "identifiers_changed"
     OBJECT_QUARANTINED = "object_quarantined"
+    QUARANTINE_EMPTIED = "quarantine_emptied"
     BACKUP_MADE = "backup_made"
     INTEGRITY_CHECKED = "integrity_checked"
     SERVICE_STARTED = "service_started"
