@@ -106,7 +106,9 @@ def timers_run(settings: Settings, now: datetime) -> bool:
     from db import leases
     from db.engine import open_database
 
-    database = open_database(settings.database_path, settings.audit_key_path, create=False)
+    database = open_database(
+        settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces
+    )
     try:
         with database.read() as session:
             return leases.is_held(session, name=LEASE, now=now)

@@ -70,7 +70,9 @@ def shadow(
         raise typer.BadParameter("say why: it goes into the audit database", param_hint="--reason")
     context: CommandContext = ctx.obj
     settings = context.settings()
-    database = open_database(settings.database_path, settings.audit_key_path, create=True)
+    database = open_database(
+        settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces
+    )
     try:
         if reason and off:
             activation.end_shadow(database, now=datetime.now(UTC), actor=activation.account_name(), reason=reason)

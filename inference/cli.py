@@ -125,7 +125,9 @@ def promote(
     registry = open_registry(ctx, judged=True)
     source = find_package(registry, package)
     fingerprint = registry.add(source.folder).fingerprint
-    database = open_database(settings.database_path, settings.audit_key_path, create=True)
+    database = open_database(
+        settings.database_path, settings.audit_key_path, create=True, traces=settings.database_traces
+    )
     try:
         promoted = activation.promote(
             registry,
@@ -152,7 +154,9 @@ def rollback(ctx: typer.Context, reason: Reason, as_json: Json = False) -> None:
 
     context: CommandContext = ctx.obj
     settings = context.settings()
-    database = open_database(settings.database_path, settings.audit_key_path, create=True)
+    database = open_database(
+        settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces
+    )
     try:
         package = activation.rollback(
             open_registry(ctx), database, now=datetime.now(UTC), actor=activation.account_name(), reason=reason

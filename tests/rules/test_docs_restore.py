@@ -103,8 +103,7 @@ def test_a_restored_service_runs_and_has_everything(
         folder.mkdir()
     for folder in (old, new):
         (folder / "cxr.toml").write_text(
-            f'data_dir = "var"\n[retention]\npixels_days = {pixels_days}\n'
-            f"[listener]\nport = {port}\nmin_free_mib = 1\n"
+            f'data_dir = "var"\n[retention]\npixels_days = {pixels_days}\n[listener]\nport = {port}\nmin_free_mib = 1\n'
         )
     with listening(old, port, wait_for):
         assert store(synthetic_xray(seed=1), port) == 0x0000

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from cxr.errors import SchemaMismatch, StorageError
+from cxr.errors import LostDatabase, SchemaMismatch, StorageError
 from db import engine
 from db.audit import EventKind, append_event, verify_chain
 from db.connection import choose_journal
@@ -197,13 +197,52 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
-    """What a kill between creating the file and the first commit leaves behind."""
+def test_an_empty_file_without_any_trace_becomes_a_database(tmp_path: Path) -> None:
     (tmp_path / "audit.sqlite").touch()
     database = open_database(tmp_path / "audit.sqlite", tmp_path / "audit.key", create=True)
     with database.read() as session:
         assert verify_chain(session).ok
     database.dispose()
+
+
+@pytest.mark.parametrize("loss", ["gone", "empty"])
+@pytest.mark.parametrize("trace", ["audit.key", "audit.heads", "spool.id", "audit.sqlite-wal", "audit.sqlite-journal"])
+@pytest.mark.parametrize("create", [True, False])
+def test_a_lost_database_is_not_replaced(tmp_path: Path, loss: str, trace: str, create: bool) -> None:
+    database, key = tmp_path / "audit.sqlite", tmp_path / "audit.key"
+    if loss == "empty":
+        database.touch()
+    if trace == "audit.key":
+        load_or_create_key(key)
+    else:
+        (tmp_path / trace).write_bytes(b"x")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(LostDatabase, match=f"{trace} shows that there was one: restore it from a backup"):
+        open_database(database, key, create=create, traces=(tmp_path / "audit.heads", tmp_path / "spool.id"))
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")) == before
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from db import durable, engine, schema
+folder, step = Path(sys.argv[1]), sys.argv[2]
+target = {"key": "load_or_create_key", "schema": "append_event"}[step]
+setattr(engine, target, lambda *args, **kwargs: os._exit(9))
+engine.open_database(folder / "audit.sqlite", folder / "audit.key", create=True)
+"""
+
+
+@pytest.mark.parametrize("step", ["key", "schema"])
+def test_a_first_start_that_was_killed_begins_again(tmp_path: Path, step: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), step], check=False, timeout=60)
+    assert done.returncode == 9
+    assert (tmp_path / "audit.key").exists() == (step == "schema")
+    database = open_database(tmp_path / "audit.sqlite", tmp_path / "audit.key", create=True)
+    with database.read() as session:
+        assert (verify_chain(session).ok, verify_chain(session).events) == (True, 1)
+    database.dispose()
+    assert [path.name for path in tmp_path.iterdir() if ".new" in path.name] == []
 
 
 def test_a_lost_key_is_not_replaced(open_audit: Callable[..., Database], tmp_path: Path) -> None:
