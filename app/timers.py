@@ -256,7 +256,7 @@ class Timers:
         if time.monotonic() - self._jumped_at < self._settings.worker.lease_s:
             return  # whoever lives renews its lease first
         with self._database.begin() as session:
-            released = jobs.release_expired(session, max_attempts=self._settings.worker.max_attempts, now=self._clock())
+            released = jobs.release_expired(session, retry_s=self._settings.worker.retry_s, now=self._clock())
         if released:
             log.warning("leases_expired", count=released)
 

@@ -53,6 +53,7 @@ class EventKind(StrEnum):
     JOB_RETRIED = "job_retried"
     JOB_FAILED = "job_failed"
     JOB_GIVEN_BACK = "job_given_back"
+    JOB_LEASE_EXPIRED = "job_lease_expired"
     JOB_SET_ASIDE = "job_set_aside"
     JOB_RELEASED = "job_released"
     JOB_REQUEUED = "job_requeued"

@@ -272,8 +272,9 @@ class Spool:
         Parameters
         ----------
         before
-            Aware: only files that entered the quarantine earlier; None: all. The age of a file counts from when it was moved or copied here, never from when it was
-            written: a restored file may be months old on the day it is quarantined.
+            Aware: only files that entered the quarantine earlier; None: all. The age of a file counts from
+            when it was moved or copied here, never from when it was written: a restored file may be months
+            old on the day it is quarantined.
         """
         if not self.quarantine_dir.is_dir():
             return []
