@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-import sqlite3
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,8 +15,12 @@ from types import MappingProxyType
 
 from sqlalchemy import select
 
+from db import damage
 from db.audit import AUDIT_KEY, EventKind, append_event, verify_chain
+from db.connection import RESTORE
 from db.copying import Progress, copy_database, translate
+from db.damage import is_malformed
+from db.driver import sqlite3
 from db.engine import Database, Session
 from db.records import ChainReport, Head
 from db.replay import differing_rows
@@ -24,6 +28,8 @@ from db.schema import revisions
 from db.spool import Spool
 from db.tables import Image, Report
 
+_MOST_DAMAGES = 20
+_PLACE = re.compile(r"\b[Tt]ree (?:page )?(\d+)|\b[Pp]age (\d+)|\b(?:index|in|table) (\w+)")
 _COPY_PREFIX = ".check-"
 _ABANDONED_AFTER_S = 3600.0
 _RESTORE: Mapping[str, str] = MappingProxyType(
@@ -88,8 +94,33 @@ def check(
     """
     with _copy_of(database, progress) as copy:
         faults, events = check_copy(copy, audit_key(database), heads)
+    _note_or_clear(database.path, faults)
     missing, files = _missing_files(database, spool)
     return CheckReport(faults=(*faults, *missing), events=events, files=files)
+
+
+def check_damaged(path: Path) -> CheckReport:
+    """Say what is wrong with a database file that is too damaged to be opened.
+
+    Parameters
+    ----------
+    path
+        The file; nothing is written to it.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            faults = _damage(connection)
+    except sqlite3.DatabaseError as error:
+        faults = [_damaged(f"SQLite can't read the file ({error.sqlite_errorname}).")]
+    _note_or_clear(path, faults)
+    return CheckReport(faults=tuple(faults), events=0, files=0)
+
+
+def _note_or_clear(path: Path, faults: Iterable[Fault]) -> None:
+    if any(fault.code == "damaged_file" for fault in faults):
+        damage.note(path)
+    else:
+        damage.clear(path)
 
 
 def verify(database: Database, *, heads: Iterable[Head] = (), progress: Progress | None = None) -> ChainReport:
@@ -156,7 +187,9 @@ def check_copy(path: Path, key: bytes, heads: Iterable[Head] = ()) -> tuple[tupl
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             faults = _damage(connection) or [*_dangling(connection), *_schema(connection), *_miscounted(connection)]
     except sqlite3.DatabaseError as error:
-        return (Fault(code="damaged_file", message=f"{translate(error)} Restore a backup."),), 0
+        if not is_malformed(error):
+            raise translate(error) from error
+        return (_damaged(f"SQLite can't read the file ({error.sqlite_errorname})."),), 0
     if faults:
         return tuple(faults), 0
     chain = _verify_copy(path, key, heads)
@@ -212,10 +245,53 @@ def _changed_rows(path: Path, key: bytes) -> list[Fault]:
 
 
 def _damage(connection: sqlite3.Connection) -> list[Fault]:
-    first = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if first == "ok":
+    answers = _integrity(connection, str(_MOST_DAMAGES))
+    if answers == ["ok"]:
         return []
-    return [Fault(code="damaged_file", message="SQLite finds the file damaged. Stop the service, restore a backup.")]
+    places = dict.fromkeys([*_tables_that_fail(connection), *_places(" ".join(answers), _roots(connection))])
+    return [_damaged(f"SQLite finds the file damaged: {', '.join(places) or 'in a place that it does not name'}.")]
+
+
+def _integrity(connection: sqlite3.Connection, argument: str) -> list[str]:
+    """Ask SQLite; where it gives up in the middle, nothing that it would call sound comes back."""
+    try:
+        return [row[0] for row in connection.execute(f"PRAGMA integrity_check({argument})")]
+    except sqlite3.DatabaseError as error:
+        if not is_malformed(error):
+            raise
+        return []
+
+
+def _tables_that_fail(connection: sqlite3.Connection) -> Iterator[str]:
+    for name in _roots(connection).values():
+        kind, _, table = name.partition(" ")
+        if kind == "table" and _integrity(connection, f"'{table}'") != ["ok"]:
+            yield name
+
+
+def _damaged(what: str) -> Fault:
+    return Fault(code="damaged_file", message=f"{what} {RESTORE}")
+
+
+def _roots(connection: sqlite3.Connection) -> dict[int, str]:
+    """Return the tables and indexes by the number of their first page, as far as the file still tells."""
+    try:
+        rows = connection.execute("SELECT rootpage, type, name FROM sqlite_master WHERE rootpage > 0").fetchall()
+    except sqlite3.DatabaseError:
+        return {}
+    return {root: f"{kind} {name}" for root, kind, name in rows}
+
+
+def _places(said: str, roots: Mapping[int, str]) -> Iterator[str]:
+    """Pick pages, tables and indexes out of what ``PRAGMA integrity_check`` answers; it also quotes values."""
+    known = {name.split()[1]: name for name in roots.values()}
+    for tree, page, name in _PLACE.findall(said):
+        if tree:
+            yield roots.get(int(tree), f"page {tree}")
+        elif page:
+            yield roots.get(int(page), f"page {page}")
+        elif name in known:
+            yield known[name]
 
 
 def _dangling(connection: sqlite3.Connection) -> list[Fault]:

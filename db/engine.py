@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,12 +18,14 @@ from typing import NoReturn
 
 from sqlalchemy.orm import Session
 
-from cxr.errors import DatabaseUnavailable, LostDatabase, StorageError
-from db import durable, schema
+from cxr.errors import DamagedDatabase, DatabaseUnavailable, LostDatabase, StorageError
+from db import damage, durable, schema
 from db.audit import AUDIT_KEY, EventKind, append_event, is_own_key
 from db.connection import BUSY_TIMEOUT_S, Journal, choose_journal, journal_mode, make_engine, translated
+from db.driver import sqlite3
 from db.identifiers import AS_RECEIVED, IDENTIFIERS, Identifiers
 from db.keys import load_or_create_key
+from db.records import FactValue
 
 __all__ = [
     "AUDIT_KEY",
@@ -85,7 +86,7 @@ class Database:
                 f"The audit database was busy for {BUSY_TIMEOUT_S:.0f} s: another thread is writing."
             )
         try:
-            with translated(), Session(self._writing, info=dict(self._info)) as session, session.begin():
+            with self._translated(), Session(self._writing, info=dict(self._info)) as session, session.begin():
                 session.connection()  # takes the lock now, also if the block starts with something else
                 yield session
         finally:
@@ -105,8 +106,17 @@ class Database:
         StorageError
             If SQLite refuses.
         """
-        with translated(), Session(self._reading, info=dict(self._info)) as session, session.begin():
+        with self._translated(), Session(self._reading, info=dict(self._info)) as session, session.begin():
             yield session
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            with translated():
+                yield
+        except DamagedDatabase:
+            damage.note(self.path)
+            raise
 
     def dispose(self) -> None:
         """Close all connections that are not in use."""
@@ -168,8 +178,8 @@ def open_database(
             key = _existing_key(key_path)
         else:
             key = _existing_key(key_path)
-            choose_journal(path)
             _check(path, key)
+            _choose_journal(path, key, now or datetime.now(UTC))
     return Database(path, key, identifiers)
 
 
@@ -296,6 +306,18 @@ def _create(path: Path, key_path: Path, now: datetime) -> None:
     draft.rename(path)
     durable.sync_folder(path.parent)
     choose_journal(path)
+
+
+def _choose_journal(path: Path, key: bytes, now: datetime) -> None:
+    journal = choose_journal(path)
+    if journal is not None:
+        major, minor, patch = sqlite3.sqlite_version_info[:3]
+        facts: dict[str, FactValue] = {
+            "journal": journal,
+            "sqlite": major * 1_000_000 + minor * 1000 + patch,
+        }  # as SQLITE_VERSION_NUMBER
+        with _setting_up(path, key) as session:
+            append_event(session, EventKind.JOURNAL_CHANGED, now=now, facts=facts)
 
 
 def _check(path: Path, key: bytes) -> None:

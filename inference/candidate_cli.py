@@ -85,11 +85,19 @@ def shadow(
 
 def _set(ctx: typer.Context, database: Database, package: str, reason: str) -> None:
     from inference import activation
+    from inference.trial_load import TrialLoad
 
+    context: CommandContext = ctx.obj
     registry = open_registry(ctx)
     fingerprint = registry.add(find_package(registry, package).folder).fingerprint
     activation.set_shadow(
-        registry, database, fingerprint, now=datetime.now(UTC), actor=activation.account_name(), reason=reason
+        registry,
+        database,
+        fingerprint,
+        now=datetime.now(UTC),
+        actor=activation.account_name(),
+        reason=reason,
+        trial=TrialLoad(context.settings().worker.runtime),
     )
 
 

@@ -119,6 +119,7 @@ def promote(
     """
     from db.engine import open_database
     from inference import activation
+    from inference.trial_load import TrialLoad
 
     context: CommandContext = ctx.obj
     settings = context.settings()
@@ -137,6 +138,7 @@ def promote(
             actor=activation.account_name(),
             reason=reason,
             accept=dict.fromkeys(accept_gate or (), reason),
+            trial=TrialLoad(settings.worker.runtime),
         )
     finally:
         database.dispose()
@@ -151,6 +153,7 @@ def rollback(ctx: typer.Context, reason: Reason, as_json: Json = False) -> None:
     """
     from db.engine import open_database
     from inference import activation
+    from inference.trial_load import TrialLoad
 
     context: CommandContext = ctx.obj
     settings = context.settings()
@@ -159,7 +162,12 @@ def rollback(ctx: typer.Context, reason: Reason, as_json: Json = False) -> None:
     )
     try:
         package = activation.rollback(
-            open_registry(ctx), database, now=datetime.now(UTC), actor=activation.account_name(), reason=reason
+            open_registry(ctx),
+            database,
+            now=datetime.now(UTC),
+            actor=activation.account_name(),
+            reason=reason,
+            trial=TrialLoad(settings.worker.runtime),
         )
     finally:
         database.dispose()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from cxr.package import ModelPackage, write_package
 from cxr.pixels import to_model_input
 from cxr.projection import decide_view
 from db import images, jobs, tables
+from db.driver import sqlite3
 from db.engine import Database
 from db.records import Receipt
 from db.replay import differing_rows

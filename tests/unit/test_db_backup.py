@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import threading
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ import pytest
 from cxr.errors import StorageError
 from db import checking
 from db.backup import backup, list_backups
+from db.driver import sqlite3
 from db.engine import open_database
 from db.heads import export_head, read_heads
 

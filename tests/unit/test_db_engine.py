@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from cxr.errors import LostDatabase, SchemaMismatch, StorageError
 from db import engine
 from db.audit import EventKind, append_event, verify_chain
 from db.connection import choose_journal
+from db.driver import sqlite3
 from db.engine import Database, journal_mode, open_database
 from db.keys import load_or_create_key
 from db.tables import Lease
@@ -53,8 +53,13 @@ def test_a_file_with_another_journal_is_switched(open_audit: Callable[..., Datab
     with sqlite3.connect(path) as connection:
         assert connection.execute(f"PRAGMA journal_mode = {other}").fetchone() == (other,)
     connection.close()
-    with open_audit().read() as session:
-        assert session.execute(text("PRAGMA journal_mode")).scalar_one() == EXPECTED.mode
+    for _ in range(2):
+        with open_audit().read() as session:
+            assert session.execute(text("PRAGMA journal_mode")).scalar_one() == EXPECTED.mode
+            found = session.execute(text("SELECT kind, facts FROM event ORDER BY id")).all()
+            assert [row.kind for row in found] == ["database_created", "journal_changed"]
+            assert f'"journal":"{EXPECTED.mode}"' in found[1].facts
+            assert verify_chain(session).ok
 
 
 def test_files_are_their_owners_only(open_audit: Callable[..., Database], tmp_path: Path, noon: datetime) -> None:
@@ -118,7 +123,7 @@ def test_errors_carry_no_values(audit_database: Database, noon: datetime) -> Non
 
 
 def test_foreign_keys_are_enforced(audit_database: Database, noon: datetime) -> None:
-    with pytest.raises(StorageError, match="SQLITE_CONSTRAINT_FOREIGNKEY"), audit_database.begin() as session:
+    with pytest.raises(StorageError, match="SQLITE_CONSTRAINT"), audit_database.begin() as session:
         session.execute(text("INSERT INTO job_report (job_id, report_id) VALUES (7, 7)"))
 
 
