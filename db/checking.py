@@ -21,7 +21,7 @@ from db.connection import RESTORE
 from db.copying import Progress, copy_database, translate
 from db.damage import is_malformed
 from db.driver import sqlite3
-from db.engine import Database, Session
+from db.engine import Database
 from db.records import ChainReport, Head
 from db.replay import differing_rows
 from db.schema import revisions
@@ -29,6 +29,7 @@ from db.spool import Spool
 from db.tables import Image, Report
 
 _MOST_DAMAGES = 20
+_WINDOW = 1000
 _PLACE = re.compile(r"\b[Tt]ree (?:page )?(\d+)|\b[Pp]age (\d+)|\b(?:index|in|table) (\w+)")
 _COPY_PREFIX = ".check-"
 _ABANDONED_AFTER_S = 3600.0
@@ -346,26 +347,39 @@ def _broken(chain: ChainReport) -> list[Fault]:
 
 
 def _missing_files(database: Database, spool: Spool) -> tuple[list[Fault], int]:
-    with database.read() as session:
-        names = _spool_names(session)
-    absent = {what for what, name in names.items() if not spool.path(name).exists()}
-    if absent:
-        # A file may have been purged since: ask the rows again.
+    faults: list[Fault] = []
+    files = 0
+    for kind, table in (("image", Image), ("report", Report)):
+        for window in _spool_names(database, table):
+            absent = [number for number, name in window if not spool.path(name).exists()]
+            missing = _still_missing(database, spool, table, absent) if absent else []
+            files += len(window) - len(absent)
+            faults += [
+                Fault(
+                    code="missing_file",
+                    message=f"The file of {kind} {number} is not in the spool. {_RESTORE[kind]}",
+                )
+                for number in missing
+            ]
+    return faults, files
+
+
+def _spool_names(database: Database, table: type[Image | Report]) -> Iterator[list[tuple[int, str]]]:
+    """Read which files the rows name, in windows: no read lasts."""
+    last = 0
+    while True:
         with database.read() as session:
-            absent &= {what for what, name in _spool_names(session).items() if not spool.path(name).exists()}
-    faults = [
-        Fault(
-            code="missing_file",
-            message=f"The file of {kind} {row_id} is not in the spool. {_RESTORE[kind]}",
-        )
-        for kind, row_id in sorted(absent)
-    ]
-    return faults, len(names) - len(absent)
+            rows = session.execute(
+                select(table.id, table.spool_name).where(table.id > last).order_by(table.id).limit(_WINDOW)
+            ).all()
+        if not rows:
+            return
+        last = rows[-1].id
+        yield [(row.id, row.spool_name) for row in rows if row.spool_name is not None]
 
 
-def _spool_names(session: Session) -> dict[tuple[str, int], str]:
-    images = session.execute(select(Image.id, Image.spool_name).where(Image.spool_name.is_not(None)))
-    reports = session.execute(select(Report.id, Report.spool_name).where(Report.spool_name.is_not(None)))
-    names = {("image", row_id): name for row_id, name in images if name}
-    names |= {("report", row_id): name for row_id, name in reports if name}
-    return names
+def _still_missing(database: Database, spool: Spool, table: type[Image | Report], absent: list[int]) -> list[int]:
+    """Look again while nobody writes: retention removes a file before it commits that it did."""
+    with database.begin() as session:
+        rows = session.execute(select(table.id, table.spool_name).where(table.id.in_(absent))).all()
+        return [row.id for row in rows if row.spool_name is not None and not spool.path(row.spool_name).exists()]

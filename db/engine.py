@@ -312,10 +312,8 @@ def _choose_journal(path: Path, key: bytes, now: datetime) -> None:
     journal = choose_journal(path)
     if journal is not None:
         major, minor, patch = sqlite3.sqlite_version_info[:3]
-        facts: dict[str, FactValue] = {
-            "journal": journal,
-            "sqlite": major * 1_000_000 + minor * 1000 + patch,
-        }  # as SQLITE_VERSION_NUMBER
+        number = major * 1_000_000 + minor * 1000 + patch  # as SQLITE_VERSION_NUMBER
+        facts: dict[str, FactValue] = {"journal": journal, "sqlite": number}
         with _setting_up(path, key) as session:
             append_event(session, EventKind.JOURNAL_CHANGED, now=now, facts=facts)
 
