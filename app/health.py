@@ -12,6 +12,7 @@ import typer
 
 from config.context import CommandContext
 from config.settings import ListenerSettings, Settings
+from cxr.errors import CxrError
 
 app = typer.Typer(add_completion=False)
 
@@ -27,20 +28,43 @@ def health(
 ) -> None:
     """Say whether a role of this installation works; exit code 1: it does not.
 
-    The listener: a connection to its port is taken and ended. The worker: the timers of one hold their
-    lease in the audit database.
+    Of both: the audit database can be read, and no process found it damaged. The listener: a connection to
+    its port is taken and ended. The worker: the timers of one hold their lease in the audit database.
 
     Example: cxr health listen
     """
+    from db.connection import describe
+
     context: CommandContext = ctx.obj
     settings = context.settings()
     if role not in ("listen", "work"):
         raise typer.BadParameter(f"roles are listen and work; got {role!r}")
-    is_well = (
+    is_well = database_is_sound(settings) and (
         listener_answers(settings.listener, timeout_s) if role == "listen" else timers_run(settings, datetime.now(UTC))
     )
-    typer.echo("well" if is_well else "not well")
+    typer.echo(f"{'well' if is_well else 'not well'} ({describe(settings.database_path)})")
     raise typer.Exit(0 if is_well else 1)
+
+
+def database_is_sound(settings: Settings) -> bool:
+    """Whether the audit database can be read, and none of its processes found its file damaged.
+
+    Parameters
+    ----------
+    settings
+        Where the audit database is.
+    """
+    from db import damage
+
+    try:
+        damage.probe(settings.database_path)
+    except CxrError as error:
+        typer.echo(str(error), err=True)
+        return False
+    if damage.is_noted(settings.database_path):
+        typer.echo("The audit database was found damaged: `cxr db check` names the part.", err=True)
+        return False
+    return True
 
 
 def listener_answers(settings: ListenerSettings, timeout_s: float) -> bool:
@@ -106,7 +130,9 @@ def timers_run(settings: Settings, now: datetime) -> bool:
     from db import leases
     from db.engine import open_database
 
-    database = open_database(settings.database_path, settings.audit_key_path, create=False)
+    database = open_database(
+        settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces
+    )
     try:
         with database.read() as session:
             return leases.is_held(session, name=LEASE, now=now)

@@ -56,7 +56,9 @@ def prepare(settings: Settings) -> None:
     """
     from db.engine import open_database
 
-    open_database(settings.database_path, settings.audit_key_path, create=True).dispose()
+    open_database(
+        settings.database_path, settings.audit_key_path, create=True, traces=settings.database_traces
+    ).dispose()
 
 
 def _banner(settings: Settings) -> str:

@@ -256,7 +256,7 @@ class Timers:
         if time.monotonic() - self._jumped_at < self._settings.worker.lease_s:
             return  # whoever lives renews its lease first
         with self._database.begin() as session:
-            released = jobs.release_expired(session, max_attempts=self._settings.worker.max_attempts, now=self._clock())
+            released = jobs.release_expired(session, retry_s=self._settings.worker.retry_s, now=self._clock())
         if released:
             log.warning("leases_expired", count=released)
 
@@ -279,7 +279,9 @@ class Timers:
         # A clock that has just jumped ahead may be wrong, and what is removed does not come back.
         is_distrusted = time.monotonic() - self._jumped_at < DISTRUST_S
         now = self._clock() - (self._jump if is_distrusted else timedelta(0))
-        retention.enforce(self._database, self._spool, self._settings.retention, now=now)
+        removed = retention.enforce(self._database, self._spool, self._settings.retention, now=now)
+        if removed.quarantined:
+            log.warning("quarantine_emptied", count=removed.quarantined)
 
     def _check_integrity(self) -> None:
         heads = read_heads(self._settings.audit_heads_path)

@@ -103,7 +103,13 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
         identifiers = load_identifiers(
             settings.audit.identifiers, settings.pseudonym_key_path, create=settings.audit.identifiers != "full"
         )
-        database = open_database(settings.database_path, settings.audit_key_path, create=True, identifiers=identifiers)
+        database = open_database(
+            settings.database_path,
+            settings.audit_key_path,
+            create=True,
+            identifiers=identifiers,
+            traces=settings.database_traces,
+        )
         running.callback(database.dispose)
         spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
         spool.prepare()

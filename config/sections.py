@@ -368,6 +368,11 @@ class RetentionSettings(Section):
 
     pixels_days: float = Field(30.0, ge=0, description="Received objects of finished images; 0: within ten minutes.")
     results_days: float = Field(365.0, ge=0, description="SR files that were delivered; 0: within ten minutes.")
+    quarantine_days: float = Field(
+        30.0,
+        ge=1,
+        description="Files that no row knows, from the day they were moved to the quarantine.",
+    )
     low_space_mib: int = Field(
         4096,
         ge=0,

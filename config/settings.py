@@ -188,6 +188,12 @@ class Settings(BaseSettings):
         """Exported heads of the event chain, beside its key: whoever cuts the log can't cut these."""
         return self.audit_key_path.with_name("audit.heads")
 
+    @property
+    def database_traces(self) -> tuple[Path, ...]:
+        """Files that are made after the audit database: where one of them is, there was a database."""
+        beside = self.spool_dir.with_name(f"{self.spool_dir.name}.id")
+        return (self.audit_heads_path, beside, self.spool_dir / "spool.id")
+
 
 def load_settings(
     file: Path | None = None,

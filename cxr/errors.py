@@ -267,6 +267,18 @@ class SchemaMismatch(StorageError):
     code = "schema_mismatch"
 
 
+class LostDatabase(StorageError):
+    """The audit database is gone or empty, and other files of the installation show that there was one."""
+
+    code = "lost_database"
+
+
+class DamagedDatabase(StorageError):
+    """SQLite finds the audit database's file malformed, or no database at all."""
+
+    code = "damaged_database"
+
+
 class DatabaseUnavailable(StorageError):
     """The audit database can't be written or read now: locked for long, or its disk fails or is read-only."""
 

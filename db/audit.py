@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import json
 import re
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -26,6 +25,7 @@ from sqlalchemy.orm import Session
 from cxr.errors import StorageError
 from db import tables
 from db.copying import translate
+from db.driver import sqlite3
 from db.records import ChainReport, FactValue, Head
 from db.rows import add_row
 
@@ -45,6 +45,7 @@ class EventKind(StrEnum):
 
     DATABASE_CREATED = "database_created"
     SCHEMA_UPGRADED = "schema_upgraded"
+    JOURNAL_CHANGED = "journal_changed"
     RECEIVED = "received"
     RESENT = "resent"
     CHANGED_RESEND = "changed_resend"
@@ -53,6 +54,7 @@ class EventKind(StrEnum):
     JOB_RETRIED = "job_retried"
     JOB_FAILED = "job_failed"
     JOB_GIVEN_BACK = "job_given_back"
+    JOB_LEASE_EXPIRED = "job_lease_expired"
     JOB_SET_ASIDE = "job_set_aside"
     JOB_RELEASED = "job_released"
     JOB_REQUEUED = "job_requeued"
@@ -81,6 +83,7 @@ class EventKind(StrEnum):
     PATIENT_FORGOTTEN = "patient_forgotten"
     IDENTIFIERS_CHANGED = "identifiers_changed"
     OBJECT_QUARANTINED = "object_quarantined"
+    QUARANTINE_EMPTIED = "quarantine_emptied"
     BACKUP_MADE = "backup_made"
     INTEGRITY_CHECKED = "integrity_checked"
     SERVICE_STARTED = "service_started"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-import sqlite3
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,15 +15,22 @@ from types import MappingProxyType
 
 from sqlalchemy import select
 
+from db import damage
 from db.audit import AUDIT_KEY, EventKind, append_event, verify_chain
+from db.connection import RESTORE
 from db.copying import Progress, copy_database, translate
-from db.engine import Database, Session
+from db.damage import is_malformed
+from db.driver import sqlite3
+from db.engine import Database
 from db.records import ChainReport, Head
 from db.replay import differing_rows
 from db.schema import revisions
 from db.spool import Spool
 from db.tables import Image, Report
 
+_MOST_DAMAGES = 20
+_WINDOW = 1000
+_PLACE = re.compile(r"\b[Tt]ree (?:page )?(\d+)|\b[Pp]age (\d+)|\b(?:index|in|table) (\w+)")
 _COPY_PREFIX = ".check-"
 _ABANDONED_AFTER_S = 3600.0
 _RESTORE: Mapping[str, str] = MappingProxyType(
@@ -88,8 +95,33 @@ def check(
     """
     with _copy_of(database, progress) as copy:
         faults, events = check_copy(copy, audit_key(database), heads)
+    _note_or_clear(database.path, faults)
     missing, files = _missing_files(database, spool)
     return CheckReport(faults=(*faults, *missing), events=events, files=files)
+
+
+def check_damaged(path: Path) -> CheckReport:
+    """Say what is wrong with a database file that is too damaged to be opened.
+
+    Parameters
+    ----------
+    path
+        The file; nothing is written to it.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            faults = _damage(connection)
+    except sqlite3.DatabaseError as error:
+        faults = [_damaged(f"SQLite can't read the file ({error.sqlite_errorname}).")]
+    _note_or_clear(path, faults)
+    return CheckReport(faults=tuple(faults), events=0, files=0)
+
+
+def _note_or_clear(path: Path, faults: Iterable[Fault]) -> None:
+    if any(fault.code == "damaged_file" for fault in faults):
+        damage.note(path)
+    else:
+        damage.clear(path)
 
 
 def verify(database: Database, *, heads: Iterable[Head] = (), progress: Progress | None = None) -> ChainReport:
@@ -156,7 +188,9 @@ def check_copy(path: Path, key: bytes, heads: Iterable[Head] = ()) -> tuple[tupl
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             faults = _damage(connection) or [*_dangling(connection), *_schema(connection), *_miscounted(connection)]
     except sqlite3.DatabaseError as error:
-        return (Fault(code="damaged_file", message=f"{translate(error)} Restore a backup."),), 0
+        if not is_malformed(error):
+            raise translate(error) from error
+        return (_damaged(f"SQLite can't read the file ({error.sqlite_errorname})."),), 0
     if faults:
         return tuple(faults), 0
     chain = _verify_copy(path, key, heads)
@@ -212,10 +246,53 @@ def _changed_rows(path: Path, key: bytes) -> list[Fault]:
 
 
 def _damage(connection: sqlite3.Connection) -> list[Fault]:
-    first = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if first == "ok":
+    answers = _integrity(connection, str(_MOST_DAMAGES))
+    if answers == ["ok"]:
         return []
-    return [Fault(code="damaged_file", message="SQLite finds the file damaged. Stop the service, restore a backup.")]
+    places = dict.fromkeys([*_tables_that_fail(connection), *_places(" ".join(answers), _roots(connection))])
+    return [_damaged(f"SQLite finds the file damaged: {', '.join(places) or 'in a place that it does not name'}.")]
+
+
+def _integrity(connection: sqlite3.Connection, argument: str) -> list[str]:
+    """Ask SQLite; where it gives up in the middle, nothing that it would call sound comes back."""
+    try:
+        return [row[0] for row in connection.execute(f"PRAGMA integrity_check({argument})")]
+    except sqlite3.DatabaseError as error:
+        if not is_malformed(error):
+            raise
+        return []
+
+
+def _tables_that_fail(connection: sqlite3.Connection) -> Iterator[str]:
+    for name in _roots(connection).values():
+        kind, _, table = name.partition(" ")
+        if kind == "table" and _integrity(connection, f"'{table}'") != ["ok"]:
+            yield name
+
+
+def _damaged(what: str) -> Fault:
+    return Fault(code="damaged_file", message=f"{what} {RESTORE}")
+
+
+def _roots(connection: sqlite3.Connection) -> dict[int, str]:
+    """Return the tables and indexes by the number of their first page, as far as the file still tells."""
+    try:
+        rows = connection.execute("SELECT rootpage, type, name FROM sqlite_master WHERE rootpage > 0").fetchall()
+    except sqlite3.DatabaseError:
+        return {}
+    return {root: f"{kind} {name}" for root, kind, name in rows}
+
+
+def _places(said: str, roots: Mapping[int, str]) -> Iterator[str]:
+    """Pick pages, tables and indexes out of what ``PRAGMA integrity_check`` answers; it also quotes values."""
+    known = {name.split()[1]: name for name in roots.values()}
+    for tree, page, name in _PLACE.findall(said):
+        if tree:
+            yield roots.get(int(tree), f"page {tree}")
+        elif page:
+            yield roots.get(int(page), f"page {page}")
+        elif name in known:
+            yield known[name]
 
 
 def _dangling(connection: sqlite3.Connection) -> list[Fault]:
@@ -270,26 +347,39 @@ def _broken(chain: ChainReport) -> list[Fault]:
 
 
 def _missing_files(database: Database, spool: Spool) -> tuple[list[Fault], int]:
-    with database.read() as session:
-        names = _spool_names(session)
-    absent = {what for what, name in names.items() if not spool.path(name).exists()}
-    if absent:
-        # A file may have been purged since: ask the rows again.
+    faults: list[Fault] = []
+    files = 0
+    for kind, table in (("image", Image), ("report", Report)):
+        for window in _spool_names(database, table):
+            absent = [number for number, name in window if not spool.path(name).exists()]
+            missing = _still_missing(database, spool, table, absent) if absent else []
+            files += len(window) - len(absent)
+            faults += [
+                Fault(
+                    code="missing_file",
+                    message=f"The file of {kind} {number} is not in the spool. {_RESTORE[kind]}",
+                )
+                for number in missing
+            ]
+    return faults, files
+
+
+def _spool_names(database: Database, table: type[Image | Report]) -> Iterator[list[tuple[int, str]]]:
+    """Read which files the rows name, in windows: no read lasts."""
+    last = 0
+    while True:
         with database.read() as session:
-            absent &= {what for what, name in _spool_names(session).items() if not spool.path(name).exists()}
-    faults = [
-        Fault(
-            code="missing_file",
-            message=f"The file of {kind} {row_id} is not in the spool. {_RESTORE[kind]}",
-        )
-        for kind, row_id in sorted(absent)
-    ]
-    return faults, len(names) - len(absent)
+            rows = session.execute(
+                select(table.id, table.spool_name).where(table.id > last).order_by(table.id).limit(_WINDOW)
+            ).all()
+        if not rows:
+            return
+        last = rows[-1].id
+        yield [(row.id, row.spool_name) for row in rows if row.spool_name is not None]
 
 
-def _spool_names(session: Session) -> dict[tuple[str, int], str]:
-    images = session.execute(select(Image.id, Image.spool_name).where(Image.spool_name.is_not(None)))
-    reports = session.execute(select(Report.id, Report.spool_name).where(Report.spool_name.is_not(None)))
-    names = {("image", row_id): name for row_id, name in images if name}
-    names |= {("report", row_id): name for row_id, name in reports if name}
-    return names
+def _still_missing(database: Database, spool: Spool, table: type[Image | Report], absent: list[int]) -> list[int]:
+    """Look again while nobody writes: retention removes a file before it commits that it did."""
+    with database.begin() as session:
+        rows = session.execute(select(table.id, table.spool_name).where(table.id.in_(absent))).all()
+        return [row.id for row in rows if row.spool_name is not None and not spool.path(row.spool_name).exists()]

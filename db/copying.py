@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -17,7 +16,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cxr.errors import SpoolFull, StorageError
-from db.connection import BUSY_TIMEOUT_S
+from db.connection import BUSY_TIMEOUT_S, MALFORMED, damaged
+from db.driver import sqlite3
 from db.durable import create_file, make_folder, refusals, sync_folder
 
 Progress = Callable[[int, int], None]  # (pages copied, pages in all)
@@ -60,6 +60,8 @@ def translate(error: sqlite3.Error) -> StorageError | SpoolFull:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if name == "SQLITE_FULL":
         return SpoolFull("The disk is full: free space on it and run the command again.")
+    if name.startswith(MALFORMED):
+        return damaged(name)
     return StorageError(f"SQLite refused ({name}): `cxr db check` tells whether the audit database is sound.")
 
 

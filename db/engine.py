@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from sqlalchemy.orm import Session
 
-from cxr.errors import DatabaseUnavailable, StorageError
-from db import durable, schema
+from cxr.errors import DamagedDatabase, DatabaseUnavailable, LostDatabase, StorageError
+from db import damage, durable, schema
 from db.audit import AUDIT_KEY, EventKind, append_event, is_own_key
 from db.connection import BUSY_TIMEOUT_S, Journal, choose_journal, journal_mode, make_engine, translated
+from db.driver import sqlite3
 from db.identifiers import AS_RECEIVED, IDENTIFIERS, Identifiers
 from db.keys import load_or_create_key
+from db.records import FactValue
 
 __all__ = [
     "AUDIT_KEY",
@@ -84,7 +86,7 @@ class Database:
                 f"The audit database was busy for {BUSY_TIMEOUT_S:.0f} s: another thread is writing."
             )
         try:
-            with translated(), Session(self._writing, info=dict(self._info)) as session, session.begin():
+            with self._translated(), Session(self._writing, info=dict(self._info)) as session, session.begin():
                 session.connection()  # takes the lock now, also if the block starts with something else
                 yield session
         finally:
@@ -104,8 +106,17 @@ class Database:
         StorageError
             If SQLite refuses.
         """
-        with translated(), Session(self._reading, info=dict(self._info)) as session, session.begin():
+        with self._translated(), Session(self._reading, info=dict(self._info)) as session, session.begin():
             yield session
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            with translated():
+                yield
+        except DamagedDatabase:
+            damage.note(self.path)
+            raise
 
     def dispose(self) -> None:
         """Close all connections that are not in use."""
@@ -120,6 +131,7 @@ def open_database(
     create: bool,
     now: datetime | None = None,
     identifiers: Identifiers = AS_RECEIVED,
+    traces: Sequence[Path] = (),
 ) -> Database:
     """Open the audit database; a new one is made whole or not at all, however many processes start at once.
 
@@ -135,6 +147,10 @@ def open_database(
         When, for a new database's first event; None: by the clock.
     identifiers
         In which form identifiers are written, and looked for.
+    traces
+        Files of this installation besides the key that exist only if a database was there before: the
+        exported heads, the guard files of the spool. Where the database is absent and one of these or the
+        key is there, the database was lost, and no new one takes its place.
 
     Returns
     -------
@@ -145,24 +161,25 @@ def open_database(
     ------
     SchemaMismatch
         If the schema is older or newer, or the file is another program's.
+    LostDatabase
+        If the database is absent or empty, and something shows that there was one.
     StorageError
         If there is no database and none is to be made, its key is missing or another's, or SQLite
         is too old.
     """
     _check_library()
-    is_absent = not path.exists() or path.stat().st_size == 0
-    if is_absent and not create:
-        raise StorageError("There is no audit database in data_dir: start the service once, or check data_dir.")
+    if _is_absent(path) and not create:
+        _refuse_absent(path, (key_path, *traces))
     durable.make_folder(path.parent)
     with _one_opener(path):
-        is_new = not path.exists() or path.stat().st_size == 0
-        if is_new:
-            key = load_or_create_key(key_path)
-            _create(path, key, now or datetime.now(UTC))
+        if _is_absent(path):
+            _check_never_there(path, (key_path, *traces))
+            _create(path, key_path, now or datetime.now(UTC))
+            key = _existing_key(key_path)
         else:
             key = _existing_key(key_path)
-            choose_journal(path)
             _check(path, key)
+            _choose_journal(path, key, now or datetime.now(UTC))
     return Database(path, key, identifiers)
 
 
@@ -191,8 +208,8 @@ def upgrade(path: Path, key_path: Path, *, now: datetime | None = None) -> tuple
         If there is none, its key is missing, or SQLite refuses; then nothing was changed.
     """
     _check_library()
-    if not path.exists():
-        raise StorageError("There is no audit database in data_dir: start the service once, or check data_dir.")
+    if _is_absent(path):
+        _refuse_absent(path, (key_path,))
     key = _existing_key(key_path)
     with _one_opener(path), _setting_up(path, key) as session:
         before, after = schema.migrate(session.connection())
@@ -238,14 +255,67 @@ def _setting_up(path: Path, key: bytes) -> Iterator[Session]:
         engine.dispose()
 
 
-def _create(path: Path, key: bytes, now: datetime) -> None:
-    if not path.exists():
-        os.close(durable.create_file(path))  # SQLite gives its journals the same mode
-    choose_journal(path)
-    with _setting_up(path, key) as session:
+def _is_absent(path: Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0
+
+
+def _refuse_absent(path: Path, traces: Sequence[Path]) -> NoReturn:
+    _check_never_there(path, traces)
+    raise StorageError(
+        f"There is no audit database in {path.parent}: start the service once, or check data_dir and --config."
+    )
+
+
+def _check_never_there(path: Path, traces: Sequence[Path]) -> None:
+    """Refuse to take a lost database for one that was never made.
+
+    A first start that is killed leaves a draft, and perhaps the key; it begins again.
+
+    Raises
+    ------
+    LostDatabase
+        If something of an earlier database is there.
+    """
+    if _draft_of(path).exists():
+        return
+    journals = (path.with_name(f"{path.name}{end}") for end in ("-wal", "-journal"))
+    found = [trace for trace in (*traces, *journals) if trace.exists()]
+    if found:
+        raise LostDatabase(
+            f"The audit database {path} is {'empty' if path.exists() else 'gone'}, but {found[0]} shows that there was "
+            "one: restore it from a backup (docs/operations.md, Back-up and restore). To begin anew without what it "
+            f"held, move these away first: {', '.join(map(str, found))}."
+        )
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
+def _create(path: Path, key_path: Path, now: datetime) -> None:
+    """Make the database under another name, then the key; a kill in between leaves the draft as a mark."""
+    draft = _draft_of(path)
+    for leftover in (draft, draft.with_name(f"{draft.name}-journal")):
+        leftover.unlink(missing_ok=True)
+    os.close(durable.create_file(draft))  # SQLite gives its journals the same mode
+    durable.sync_folder(path.parent)
+    key = load_or_create_key(key_path)
+    with _setting_up(draft, key) as session:
         schema.migrate(session.connection())
         append_event(session, EventKind.DATABASE_CREATED, now=now)
+    draft.rename(path)
     durable.sync_folder(path.parent)
+    choose_journal(path)
+
+
+def _choose_journal(path: Path, key: bytes, now: datetime) -> None:
+    journal = choose_journal(path)
+    if journal is not None:
+        major, minor, patch = sqlite3.sqlite_version_info[:3]
+        number = major * 1_000_000 + minor * 1000 + patch  # as SQLITE_VERSION_NUMBER
+        facts: dict[str, FactValue] = {"journal": journal, "sqlite": number}
+        with _setting_up(path, key) as session:
+            append_event(session, EventKind.JOURNAL_CHANGED, now=now, facts=facts)
 
 
 def _check(path: Path, key: bytes) -> None:

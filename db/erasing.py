@@ -8,7 +8,6 @@ copies that were made of it are made again or rewritten.
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -24,6 +23,7 @@ from db.backup import list_backups
 from db.checking import audit_key, check_copy
 from db.connection import BUSY_TIMEOUT_S
 from db.copying import copy_database, translate
+from db.driver import sqlite3
 from db.durable import sync_folder
 from db.engine import Database
 from db.forgetting import Whom, find, forget, forgotten
@@ -103,7 +103,13 @@ def rebuild(path: Path) -> None:
             folder = str(path.parent.absolute()).replace("'", "''")
             connection.execute(f"PRAGMA temp_store_directory = '{folder}'")
             connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            # Until then the old pages stand in the database's file, and every earlier state of them in the log.
+            (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if is_busy:
+                raise StorageError(
+                    f"The audit database was read by another process for {BUSY_TIMEOUT_S:.0f} s, so that what was "
+                    "forgotten is still in its file: end that process and run the command again."
+                )
     except sqlite3.Error as error:
         raise translate(error) from error
 

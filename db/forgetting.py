@@ -103,7 +103,7 @@ def find(database: Database, spool: Spool | None, whom: Whom) -> Found:
         ).all()
         again = set(session.scalars(select(Resend.peer_ae_title).where(Resend.image_id.in_(numbers))))
         elsewhere = tuple(_elsewhere(session, reports))
-    quarantined = () if spool is None else tuple(path for path in spool.quarantine_dir.iterdir() if whom.is_in(path))
+    quarantined = () if spool is None else tuple(path for path in spool.quarantined() if whom.is_in(path))
     return Found(
         images=numbers,
         reports=reports,

@@ -41,6 +41,9 @@ __all__ = [
 
 LEASE_EXPIRED = "lease_expired"
 MISSING_OBJECT = "missing_object"
+GIVE_UP_AFTER = timedelta(days=7)
+FEWEST_EXPIRIES = 20  # also where the clock jumped ahead
+LONGEST_WAIT_S = 3600.0
 
 _IS_RELEASED = exists().where(Event.image_id == Job.image_id, Event.kind == EventKind.JOB_RELEASED).correlate(Job)
 
@@ -297,19 +300,57 @@ def give_back(session: Session, *, worker_id: str, now: datetime) -> int:
     return len(unfinished)
 
 
-def release_expired(session: Session, *, max_attempts: int, now: datetime) -> int:
-    """Take the jobs of silent workers from them; the attempt counts.
+def release_expired(session: Session, *, retry_s: float, now: datetime) -> int:
+    """Take the jobs of silent workers from them; this costs no attempt.
+
+    A worker that dies leaves every job that it had claimed, most of which it had not begun with. So a job
+    goes back into the queue, at once the first time, then after waits that double up to an hour and differ
+    between jobs: an image that kills its worker soon stands alone. Failed is only what
+    was left so for a week and at least `FEWEST_EXPIRIES` times.
+
+    Parameters
+    ----------
+    session
+        A write transaction.
+    retry_s
+        Wait after the second time, in seconds.
+    now
+        The time.
 
     Returns
     -------
     int
-        How many jobs were taken; those without an attempt left are failed with ``lease_expired``.
+        How many jobs were taken.
     """
     stalled = select_jobs(session, Job.state == JobState.SCORING, Job.lease_until <= now)
     for job in stalled:
-        is_last = job.attempts + 1 >= max_attempts
-        _end_attempt(session, job, code=LEASE_EXPIRED, is_last=is_last, not_before=None, now=now)
+        earlier = _expiries(session, job.image_id)
+        is_last = len(earlier) + 1 >= FEWEST_EXPIRIES and now - earlier[0] >= GIVE_UP_AFTER
+        wait = min(retry_s * 2 ** (len(earlier) - 1), LONGEST_WAIT_S) if earlier else 0.0
+        spread = 1 + job.id % 16 / 16
+        move(
+            session,
+            job,
+            JobState.FAILED if is_last else JobState.QUEUED,
+            EventKind.JOB_FAILED if is_last else EventKind.JOB_LEASE_EXPIRED,
+            now=now,
+            facts={"code": LEASE_EXPIRED, "expired": len(earlier) + 1},
+            not_before=now + timedelta(seconds=wait * spread) if earlier and not is_last else None,
+            error_code=LEASE_EXPIRED,
+        )
     return len(stalled)
+
+
+def _expiries(session: Session, image_id: int) -> list[datetime]:
+    """Return when leases of an image's job ran out since a person last requeued it, oldest first."""
+    kinds = (EventKind.JOB_LEASE_EXPIRED, EventKind.JOB_REQUEUED)
+    events = session.execute(
+        select(Event.kind, Event.at).where(Event.image_id == image_id, Event.kind.in_(kinds)).order_by(Event.id)
+    )
+    found: list[datetime] = []
+    for kind, at in events:
+        found = [*found, at] if kind == EventKind.JOB_LEASE_EXPIRED else []
+    return found
 
 
 def _claimed(session: Session, job_ids: Sequence[int]) -> list[ClaimedJob]:

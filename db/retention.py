@@ -1,4 +1,4 @@
-"""What is forgotten, and when: pixels of finished images, results that were delivered.
+"""What is forgotten, and when: pixels of finished images, results that were delivered, files without a row.
 
 The audit rows stay; every removal is an event. What is queued, being scored or held is never touched,
 nor are the pixels of a failed image before an operator says so: it may be requeued.
@@ -17,6 +17,7 @@ from cxr.domain import DeliveryState, JobState
 from db import jobs
 from db.audit import EventKind, append_event
 from db.connection import not_by_index
+from db.durable import sync_folder
 from db.engine import Database, Session
 from db.spool import Spool, Swept
 from db.tables import Custody, Delivery, Image, Job, Report
@@ -72,7 +73,12 @@ def enforce(database: Database, spool: Spool, settings: RetentionSettings, *, no
         database, spool, delivered_before=now - timedelta(days=settings.results_days), now=now
     ):
         reports += batch
-    return Removed(pixels=pixels, reports=reports, quarantined=spool.empty_quarantine(older_than=pixels_until))
+    quarantined_until = now - timedelta(days=settings.quarantine_days)
+    return Removed(
+        pixels=pixels,
+        reports=reports,
+        quarantined=_empty_quarantine(database, spool, before=quarantined_until, now=now),
+    )
 
 
 def purge(database: Database, spool: Spool, *, states: Sequence[JobState], older_than: timedelta, now: datetime) -> int:
@@ -190,6 +196,19 @@ def _remove_reports(database: Database, spool: Spool, *, delivered_before: datet
             report.spool_name, report.removed_at = None, now
             append_event(session, EventKind.REPORT_REMOVED, now=now, report_id=report.id)
         return len(reports)
+
+
+def _empty_quarantine(database: Database, spool: Spool, *, before: datetime, now: datetime) -> int:
+    due = spool.quarantined(before=before)
+    if not due:
+        return 0
+    # The event first: no row names these files, so a removal that was not written down could not be found out.
+    with database.begin() as session:
+        append_event(session, EventKind.QUARANTINE_EMPTIED, now=now, facts={"objects": len(due)})
+    for path in due:
+        path.unlink(missing_ok=True)
+    sync_folder(spool.quarantine_dir)
+    return len(due)
 
 
 def _delivered(before: datetime) -> Select[Report]:

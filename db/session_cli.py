@@ -46,7 +46,13 @@ def open_audit(settings: Settings) -> Iterator[Database]:
     from db.identifiers import load_identifiers
 
     identifiers = load_identifiers(settings.audit.identifiers, settings.pseudonym_key_path, create=False)
-    database = open_database(settings.database_path, settings.audit_key_path, create=False, identifiers=identifiers)
+    database = open_database(
+        settings.database_path,
+        settings.audit_key_path,
+        create=False,
+        identifiers=identifiers,
+        traces=settings.database_traces,
+    )
     try:
         yield database
     finally:

@@ -7,11 +7,11 @@ and the reader keeps the old one.
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from db.copying import Progress, copy_database, open_live
+from db.driver import sqlite3
 from db.engine import Database
 
 _STATE = "SELECT (SELECT max(id) FROM event), (SELECT group_concat(version_num) FROM alembic_version)"

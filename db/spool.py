@@ -16,6 +16,7 @@ its folder fsynced.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import secrets
@@ -257,7 +258,7 @@ class Spool:
         for name in list(self.names()):
             path = self._root / name
             if _is_older(path, limit) and not is_known(name):
-                path.rename(self.quarantine_dir / path.name)
+                self._quarantine(path)
                 quarantined += 1
         for leftover in list(self.incoming_dir.iterdir()):
             if _is_older(leftover, limit):
@@ -265,24 +266,25 @@ class Spool:
                 leftovers += 1
         return Swept(quarantined=quarantined, leftovers=leftovers)
 
-    def empty_quarantine(self, *, older_than: datetime) -> int:
-        """Remove quarantined files for good.
+    def quarantined(self, *, before: datetime | None = None) -> list[Path]:
+        """List the files in the quarantine; none where the folder was never made.
 
         Parameters
         ----------
-        older_than
-            Aware. Files that were written later stay.
-
-        Returns
-        -------
-        int
-            How many were removed.
+        before
+            Aware: only files that entered the quarantine earlier; None: all. The age of a file counts from
+            when it was moved or copied here, never from when it was written: a restored file may be months
+            old on the day it is quarantined.
         """
-        limit = older_than.timestamp()
-        due = [path for path in self.quarantine_dir.iterdir() if _is_older(path, limit)]
-        for path in due:
-            path.unlink(missing_ok=True)
-        return len(due)
+        if not self.quarantine_dir.is_dir():
+            return []
+        limit = math.inf if before is None else before.timestamp()
+        return sorted(path for path in self.quarantine_dir.iterdir() if _entered(path) < limit)
+
+    def _quarantine(self, path: Path) -> None:
+        # Before the move: a kill in between leaves a file that the next sweep but one finds.
+        os.utime(path)
+        path.rename(self.quarantine_dir / path.name)
 
     def _keep_as(self, incoming: IncomingFile, kind: str, suffix: str) -> str:
         token = secrets.token_hex(16)
@@ -300,6 +302,18 @@ class Spool:
                     leftover.unlink(missing_ok=True)
             raise
         return name
+
+
+def _entered(path: Path) -> float:
+    """Return when a file came into its folder, in seconds since the epoch; one that is gone: infinity.
+
+    A move changes ``ctime`` and keeps ``mtime``; ``cp --archive`` restores ``mtime`` alone.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return math.inf
+    return max(status.st_mtime, status.st_ctime)
 
 
 def _is_older(path: Path, limit: float) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cxr.errors import DamagedDatabase
 from db.display import print_json, progress_bar
 from db.session_cli import AsJson, now, open_audit, open_spool, settings_of
 
@@ -34,18 +35,25 @@ def check(ctx: typer.Context, as_json: AsJson = False) -> None:
     Example: cxr db check
     """
     from db import checking
+    from db.connection import describe
     from db.heads import read_heads
 
     settings = settings_of(ctx)
     heads = read_heads(settings.audit_heads_path)
-    with open_audit(settings) as database, progress_bar("Copying") as advance:
-        report = checking.check(database, open_spool(settings), heads=heads, progress=advance)
+    try:
+        with open_audit(settings) as database, progress_bar("Copying") as advance:
+            report = checking.check(database, open_spool(settings), heads=heads, progress=advance)
+    except DamagedDatabase:
+        report = checking.check_damaged(settings.database_path)
+        if report.ok:
+            raise
     for fault in report.faults:
         if as_json:
             print_json(asdict(fault))
         else:
             typer.echo(f"{fault.code}: {fault.message}")
     if not as_json:
+        typer.echo(describe(settings.database_path))
         typer.echo(f"{len(report.faults)} faults; {report.events} events and {report.files} files are sound")
     raise typer.Exit(0 if report.ok else 1)
 

@@ -20,7 +20,7 @@ from db.records import Activation
 from inference.gates import judge_by_status
 from inference.graph_file import check_graph_file
 from inference.promotions import Promotion
-from inference.registry import Registry
+from inference.registry import Registry, Trial, no_trial
 
 FOUND = "found in service at start"
 
@@ -43,19 +43,29 @@ def promote(
     actor: str,
     reason: str,
     accept: Mapping[str, str] | None = None,
+    trial: Trial = no_trial,
 ) -> ModelPackage:
     """Promote a package and record it; parameters and errors are ``Registry.promote``'s."""
-    promotion = registry.promote(fingerprint, now=now, actor=actor, reason=reason, accept=accept)
+    promotion = registry.promote(fingerprint, now=now, actor=actor, reason=reason, accept=accept, trial=trial)
     return _record(registry, database, promotion)
 
 
-def rollback(registry: Registry, database: Database, *, now: datetime, actor: str, reason: str) -> ModelPackage:
+def rollback(
+    registry: Registry, database: Database, *, now: datetime, actor: str, reason: str, trial: Trial = no_trial
+) -> ModelPackage:
     """Go back to the package before and record it; parameters and errors are ``Registry.rollback``'s."""
-    return _record(registry, database, registry.rollback(now=now, actor=actor, reason=reason))
+    return _record(registry, database, registry.rollback(now=now, actor=actor, reason=reason, trial=trial))
 
 
 def set_shadow(
-    registry: Registry, database: Database, fingerprint: str, *, now: datetime, actor: str, reason: str
+    registry: Registry,
+    database: Database,
+    fingerprint: str,
+    *,
+    now: datetime,
+    actor: str,
+    reason: str,
+    trial: Trial = no_trial,
 ) -> ModelPackage:
     """Have a package scored beside the one in service; a running worker takes it up between two batches.
 
@@ -71,6 +81,8 @@ def set_shadow(
         In full.
     now, actor, reason
         When, who and why.
+    trial
+        As for ``Registry.promote``.
 
     Raises
     ------
@@ -89,6 +101,7 @@ def set_shadow(
     if final:
         faults = "; ".join(f"gate {gate.name}: {gate.figure} (wanted: {gate.bar})" for gate in final)
         raise PromotionRefused(f"The package can't be served, as a shadow neither. {faults}.")
+    trial(package)
     manifest = package.manifest
     shadow = shadows.ShadowPackage(
         fingerprint=package.fingerprint, name=manifest.name, version=manifest.version, status=manifest.status

@@ -70,7 +70,9 @@ def shadow(
         raise typer.BadParameter("say why: it goes into the audit database", param_hint="--reason")
     context: CommandContext = ctx.obj
     settings = context.settings()
-    database = open_database(settings.database_path, settings.audit_key_path, create=True)
+    database = open_database(
+        settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces
+    )
     try:
         if reason and off:
             activation.end_shadow(database, now=datetime.now(UTC), actor=activation.account_name(), reason=reason)
@@ -83,11 +85,19 @@ def shadow(
 
 def _set(ctx: typer.Context, database: Database, package: str, reason: str) -> None:
     from inference import activation
+    from inference.trial_load import TrialLoad
 
+    context: CommandContext = ctx.obj
     registry = open_registry(ctx)
     fingerprint = registry.add(find_package(registry, package).folder).fingerprint
     activation.set_shadow(
-        registry, database, fingerprint, now=datetime.now(UTC), actor=activation.account_name(), reason=reason
+        registry,
+        database,
+        fingerprint,
+        now=datetime.now(UTC),
+        actor=activation.account_name(),
+        reason=reason,
+        trial=TrialLoad(context.settings().worker.runtime),
     )
 
 

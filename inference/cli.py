@@ -120,13 +120,16 @@ def promote(
     """
     from db.engine import open_database
     from inference import activation
+    from inference.trial_load import TrialLoad
 
     context: CommandContext = ctx.obj
     settings = context.settings()
     registry = open_registry(ctx, judged=True)
     source = find_package(registry, package)
     fingerprint = registry.add(source.folder).fingerprint
-    database = open_database(settings.database_path, settings.audit_key_path, create=True)
+    database = open_database(
+        settings.database_path, settings.audit_key_path, create=True, traces=settings.database_traces
+    )
     try:
         promoted = activation.promote(
             registry,
@@ -136,6 +139,7 @@ def promote(
             actor=activation.account_name(),
             reason=reason,
             accept=dict.fromkeys(accept_gate or (), reason),
+            trial=TrialLoad(settings.worker.runtime),
         )
     finally:
         database.dispose()
@@ -150,13 +154,21 @@ def rollback(ctx: typer.Context, reason: Reason, as_json: Json = False) -> None:
     """
     from db.engine import open_database
     from inference import activation
+    from inference.trial_load import TrialLoad
 
     context: CommandContext = ctx.obj
     settings = context.settings()
-    database = open_database(settings.database_path, settings.audit_key_path, create=True)
+    database = open_database(
+        settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces
+    )
     try:
         package = activation.rollback(
-            open_registry(ctx), database, now=datetime.now(UTC), actor=activation.account_name(), reason=reason
+            open_registry(ctx),
+            database,
+            now=datetime.now(UTC),
+            actor=activation.account_name(),
+            reason=reason,
+            trial=TrialLoad(settings.worker.runtime),
         )
     finally:
         database.dispose()

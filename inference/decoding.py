@@ -6,7 +6,8 @@ the worker goes on.
 
 pebble keeps the processes, starts new ones and enforces the timeout. It gives its pool up, though,
 when a process is killed that had nothing to do, and can be left waiting when one is killed while it
-hands over a result; a thread here sees both and starts a new pool.
+hands over a result; a thread here sees both and starts a new pool. Images that no process had begun
+with are handed to the new pool: only the image in hand fails with its process.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import multiprocessing
 import threading
 import time
 from concurrent.futures import CancelledError, Future
+from concurrent.futures.process import BrokenProcessPool
 from ctypes import c_bool
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +44,8 @@ _WATCH_S: Final = 0.5
 _START_S: Final = 60.0
 # What stopping may take: pebble gives each process 3 s before it kills it.
 _END_S: Final = 30.0
+# How often an image that no process had begun with is handed to a new pool.
+_MOST_POOLS: Final = 5
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +65,22 @@ class _Pool:
     def _dispose(self) -> None:
         self.processes.stop()  # type: ignore[no-untyped-call]
         self.processes.join()
+
+
+@dataclass(slots=True, eq=False)
+class _Task:
+    """One image, in the pool that has it now."""
+
+    path: Path
+    outer: Future[Prepared]
+    pool: _Pool
+    inner: Future[Prepared | Refusal] | None = None  # pebble's; None: not handed over yet
+    pools: int = 1  # that had it, this one included
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a process said that it works on the image."""
+        return self.inner is not None and self.inner.running()
 
 
 class Preparer:
@@ -87,7 +107,7 @@ class Preparer:
         self._max_megapixels = max_megapixels
         self._lock = threading.Lock()
         self._pool = self._new_pool()
-        self._outstanding: dict[Future[Prepared], _Pool] = {}
+        self._outstanding: set[_Task] = set()
         self._last_progress = time.monotonic()
         self._closing = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="preparer-watch", daemon=True)
@@ -126,17 +146,24 @@ class Preparer:
         """
         if self._closing.is_set():
             raise DecoderError("The preparer is closed; open a new one.")
-        outer: Future[Prepared] = Future()
-        pool = self._register(outer)
+        with self._lock:
+            if not self._outstanding:
+                self._last_progress = time.monotonic()
+            task = _Task(path, Future(), self._pool)
+            self._outstanding.add(task)
+        self._schedule(task)
+        return task.outer
+
+    def _schedule(self, task: _Task) -> None:
+        pool = task.pool
         try:
-            inner = pool.processes.schedule(
-                prepare, args=(str(path), self._recipes, self._max_megapixels), timeout=self._timeout_s
+            task.inner = pool.processes.schedule(
+                prepare, args=(str(task.path), self._recipes, self._max_megapixels), timeout=self._timeout_s
             )
         except RuntimeError:  # the pool has given up; this image is the first to notice
             self._replace(pool)
         else:
-            inner.add_done_callback(partial(self._settle, outer))
-        return outer
+            task.inner.add_done_callback(partial(self._settle, task, pool))
 
     def _new_pool(self) -> _Pool:
         context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads' locks
@@ -151,40 +178,39 @@ class Preparer:
             is_stopping,
         )
 
-    def _register(self, outer: Future[Prepared]) -> _Pool:
-        with self._lock:
-            if not self._outstanding:
-                self._last_progress = time.monotonic()
-            self._outstanding[outer] = self._pool
-            return self._pool
-
-    def _settle(self, outer: Future[Prepared], inner: Future[Prepared | Refusal]) -> None:
+    def _settle(self, task: _Task, pool: _Pool, inner: Future[Prepared | Refusal]) -> None:
         """Pass the outcome of pebble's future on, in the project's own errors."""
+        if task.pool is not pool:
+            return  # another pool has it now
         try:
             outcome = inner.result()
         except TimeoutError:
             outcome = self._failure(f"Preparing the image took longer than {self._timeout_s:g} s")
         except ProcessExpired as error:
             outcome = self._failure(f"The process that prepared the image ended with code {error.exitcode}")
-        except (CancelledError, RuntimeError, OSError) as error:  # the pool was stopped, or broke
+        except BrokenProcessPool:  # pebble raises it where no process had begun with any image
+            self._replace(pool)
+            return
+        except (CancelledError, RuntimeError, OSError) as error:  # the pool was stopped
             outcome = self._failure(f"The processes that prepare images were lost ({type(error).__name__})")
-        self._finish(outer, outcome)
+        self._finish(task, outcome)
 
     @staticmethod
     def _failure(what: str) -> Refusal:
         return Refusal(DecoderError, f"{what}; it is retried.")
 
-    def _finish(self, outer: Future[Prepared], outcome: Prepared | Refusal) -> None:
+    def _finish(self, task: _Task, outcome: Prepared | Refusal) -> None:
         with self._lock:
             self._last_progress = time.monotonic()
-            if self._outstanding.pop(outer, None) is None:
+            if task not in self._outstanding:
                 return  # given up before
-        if not outer.set_running_or_notify_cancel():
+            self._outstanding.remove(task)
+        if not task.outer.set_running_or_notify_cancel():
             return
         if isinstance(outcome, Refusal):
-            outer.set_exception(outcome.error(outcome.message))
+            task.outer.set_exception(outcome.error(outcome.message))
         else:
-            outer.set_result(outcome)
+            task.outer.set_result(outcome)
 
     def _watch(self) -> None:
         while True:
@@ -204,14 +230,22 @@ class Preparer:
             return bool(self._outstanding) and silent_s > 2 * self._timeout_s + _START_S
 
     def _replace(self, pool: _Pool) -> None:
+        """Start a new pool in the place of one that is broken, and hand it the images that nobody had begun with."""
         with self._lock:
             if self._pool is pool:
                 self._pool = self._new_pool()
                 pool.dispose()
+            its = [task for task in self._outstanding if task.pool is pool]
+            innocent = [task for task in its if not task.is_begun and task.pools < _MOST_POOLS]
+            for task in innocent:
+                task.pool, task.inner, task.pools = self._pool, None, task.pools + 1
+            self._last_progress = time.monotonic()
         self._fail(pool, "The processes that prepare images were lost; it is retried.")
+        for task in innocent:
+            self._schedule(task)
 
     def _fail(self, pool: _Pool, message: str) -> None:
         with self._lock:
-            lost = [outer for outer, its_pool in self._outstanding.items() if its_pool is pool]
-        for outer in lost:
-            self._finish(outer, Refusal(DecoderError, message))
+            lost = [task for task in self._outstanding if task.pool is pool]
+        for task in lost:
+            self._finish(task, Refusal(DecoderError, message))

@@ -76,7 +76,11 @@ class HeldJobs:
         return claimed
 
     def ended(self, ids: Iterable[int]) -> None:
-        """These jobs are finished, failed or set aside: their leases are not kept any more."""
+        """Keep the leases of these jobs no longer.
+
+        Call it before the transaction that ends a job: the heartbeat, which runs beside it, would take a job
+        that is still held and no longer scored for one that was lost.
+        """
         self.in_flight.discard(ids)
 
     def give_back(self) -> None:
@@ -113,6 +117,7 @@ class HeldJobs:
         """Hold an image, or don't score it, for what its pixels show."""
         if verdict.state is None:
             return
+        self.ended([job.id])
         with self._database.begin() as session:
             jobs.set_aside(
                 session,
@@ -131,6 +136,7 @@ class HeldJobs:
         try:
             yield
         except LeaseLost:
+            self.ended(job.id for job in concerned)
             log.warning("lease_lost", jobs=[job.id for job in concerned])
         except CxrError as error:
             self._fail(
@@ -147,6 +153,7 @@ class HeldJobs:
         return isinstance(error, SpoolFull)
 
     def _fail(self, concerned: Sequence[ClaimedJob], *, code: str, retryable: bool, is_the_disk: bool = False) -> None:
+        self.ended(job.id for job in concerned)
         for job in concerned:
             # The disk is no fault of the image: it is tried for as long as that lasts.
             attempts = job.attempt + 1 if is_the_disk else self._settings.max_attempts

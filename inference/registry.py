@@ -39,6 +39,13 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 Judge = Callable[[ModelPackage, ModelPackage | None], Sequence[GateResult]]
 """Judges a package against the one in service; None: there is none."""
 
+Trial = Callable[[ModelPackage], None]
+"""Raises a ``PackageError`` where the worker could not load a package (``inference.trial_load``)."""
+
+
+def no_trial(_package: ModelPackage) -> None:
+    """Accept a package without loading it: one that came with the project, or was just trained and scored here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -174,6 +181,7 @@ class Registry:
         actor: str,
         reason: str,
         accept: Mapping[str, str] | None = None,
+        trial: Trial = no_trial,
     ) -> Promotion:
         """Put a package into service; a running worker takes it up between two batches.
 
@@ -191,6 +199,8 @@ class Registry:
             Who does it and why, for the log.
         accept
             Failed gates that are accepted: name to reason.
+        trial
+            Called with what is about to be in service; what it raises keeps the old one there.
 
         Returns
         -------
@@ -215,6 +225,7 @@ class Registry:
             added = [gate for gate in failed if gate.name not in standing]
             if added and package.manifest.status is not PackageStatus.UNTRAINED:
                 package = self._as_demonstration(package, added, accepted, now)
+            trial(package)
             return self._switch(
                 Promotion(
                     at=now,
@@ -227,7 +238,7 @@ class Registry:
                 )
             )
 
-    def rollback(self, *, now: datetime, actor: str, reason: str) -> Promotion:
+    def rollback(self, *, now: datetime, actor: str, reason: str, trial: Trial = no_trial) -> Promotion:
         """Put the package back into service that the latest promotion took out of it.
 
         Repeated, it goes further back, as undo does.
@@ -241,7 +252,7 @@ class Registry:
             history = in_service(self._log.read(), self.active_fingerprint())
             if len(history) < 2:
                 raise PackageError("There is no earlier package to go back to: `cxr model promote` another one.")
-            self.load(history[-2])
+            trial(self.load(history[-2]))
             return self._switch(
                 Promotion(
                     at=now,

@@ -250,8 +250,6 @@ class Worker:
                 if evidence is None and self._reporter.saliency:
                     evidence = model.grad_cam(seen.pixels)
                 self._report(job, scored, package, seen.pixels, evidence)
-                # At once, not with its batch: the heartbeat would miss the lease of a job that is done.
-                self._held.ended([job.id])
                 reported.add(job.id)
         return reported
 
@@ -283,6 +281,7 @@ class Worker:
             status=package.manifest.status,
             deliver_untrained=self._reporter.deliver_untrained,
         )
+        self._held.ended([job.id])
         try:
             with self._stages.timing("commit", 1), self._database.begin() as session:
                 unneeded = jobs.finish(

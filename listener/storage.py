@@ -55,7 +55,13 @@ def open_storage(settings: Settings) -> tuple[Database, Spool]:
         identifiers = load_identifiers(
             settings.audit.identifiers, settings.pseudonym_key_path, create=settings.audit.identifiers != "full"
         )
-        database = open_database(settings.database_path, settings.audit_key_path, create=True, identifiers=identifiers)
+        database = open_database(
+            settings.database_path,
+            settings.audit_key_path,
+            create=True,
+            identifiers=identifiers,
+            traces=settings.database_traces,
+        )
         spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
         spool.prepare()
     with database.begin() as session:

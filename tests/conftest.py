@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -50,6 +51,33 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test never sees the settings of the machine it runs on."""
     for name in [name for name in os.environ if name.startswith("CXR_") and name != "CXR_REQUIRE_PEERS"]:
         monkeypatch.delenv(name)
+
+
+class _Unexpected(logging.Handler):
+    """Keeps the records of faults that the product caught without knowing them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.records: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = record.msg.get("event") if isinstance(record.msg, dict) else None
+        if event == "unexpected":
+            error = record.exc_info[1] if record.exc_info else None
+            self.records.append(f"{record.name}: {error!r}")
+
+
+@pytest.fixture(autouse=True)
+def unexpected_faults() -> Iterator[list[str]]:
+    """Fail a test in whose run the product caught a fault that it does not know; a test that means to clears the list.
+
+    The loops of the service catch every exception, also those of a test that calls them wrongly.
+    """
+    handler = _Unexpected()
+    logging.getLogger().addHandler(handler)
+    yield handler.records
+    logging.getLogger().removeHandler(handler)
+    assert handler.records == []
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,9 @@ def attempt(settings: Settings, *, due_at: datetime | None, clock: Callable[[], 
     with _only_one(settings.runs_dir) as is_ours:
         if not is_ours:
             return None
-        database = open_database(settings.database_path, settings.audit_key_path, create=False)
+        database = open_database(
+            settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces
+        )
         try:
             row = _take_up(database, due_at or clock(), clock())
             outcome = _outcome(settings, database, row, clock)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from cxr.package import ModelPackage
 from cxr.pixels import to_model_input
 from cxr.projection import decide_view
 from db import images
+from db.driver import sqlite3
 from db.engine import Database
 from db.records import Receipt
 from db.replay import differing_rows

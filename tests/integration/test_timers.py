@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import socket
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from config.settings import DestinationSettings, Settings, load_settings
 from db import deliveries, images, jobs
 from db.audit import EventKind
 from db.backup import list_backups
+from db.driver import sqlite3
 from db.engine import Database, open_database
 from db.records import ReportRecord
 from db.spool import Spool

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from cxr.package import ModelPackage, write_package
 from cxr.pixels import to_model_input
 from cxr.projection import decide_view
 from db import images, jobs, tables
+from db.driver import sqlite3
 from db.engine import Database
 from db.records import Receipt
 from db.replay import differing_rows
@@ -37,6 +37,8 @@ from db.results import ResultFilter, list_results
 from db.spool import Spool
 from inference.decoding import Preparer
 from inference.gates import TRAINED
+from inference.held_jobs import HeldJobs
+from inference.input_gate import InputGate
 from inference.model import Model
 from inference.registry import Registry
 from inference.report import ReportOptions
@@ -451,21 +453,31 @@ def test_promoted_package_is_taken_up_between_two_batches(
 
 
 def test_late_worker_leaves_no_result_and_no_report(
-    bench: Bench, running: Any, tiny_package: Any, synthetic_xray: Any, wait_for: Any
+    bench: Bench, tiny_package: Any, synthetic_xray: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.promote(tiny_package())
     job = bench.receive(synthetic_xray())
     worker = bench.worker()
+    written: list[str] = []
+    write = bench.spool.write
+
+    def note(data: bytes, *, suffix: str) -> str:
+        written.append(write(data, suffix=suffix))
+        return written[-1]
+
+    monkeypatch.setattr(bench.spool, "write", note)
     with bench.database.begin() as session:
         (claimed,) = jobs.claim(session, worker_id="tests:1", limit=1, now=now() - timedelta(hours=1), lease_s=5)
     with bench.database.begin() as session:
-        assert jobs.release_expired(session, max_attempts=9, now=now()) == 1
+        assert jobs.release_expired(session, retry_s=30, now=now()) == 1
     package = bench.registry.active()
     model = Model.load(package, device="cpu")
     with Preparer(package.manifest.recipe, processes=1, timeout_s=60) as preparer:
         pixels = preparer.submit(bench.spool.path(claimed.spool_name))
-        worker._score([Prepared(claimed, pixels)], package, model)
+        assert worker._score([Prepared(claimed, pixels)], InputGate.of(package), model) == []
+    assert written  # there was a report to remove
     assert bench.states()[job] == ("queued", "lease_expired")
+    assert bench.count("score") == 0
     assert [name for name in bench.spool.names() if name.startswith("reports/")] == []
 
 
@@ -476,12 +488,55 @@ def test_late_worker_whose_image_is_bad_goes_on(bench: Bench, tiny_package: Any,
     with bench.database.begin() as session:
         (claimed,) = jobs.claim(session, worker_id="tests:1", limit=1, now=now() - timedelta(hours=1), lease_s=5)
     with bench.database.begin() as session:
-        assert jobs.release_expired(session, max_attempts=9, now=now()) == 1
+        assert jobs.release_expired(session, retry_s=30, now=now()) == 1
     package = bench.registry.active()
     with Preparer(package.manifest.recipe, processes=1, timeout_s=60) as preparer:
         pixels = preparer.submit(bench.spool.path(claimed.spool_name))
-        worker._score([Prepared(claimed, pixels)], package, Model.load(package, device="cpu"))
+        worker._score([Prepared(claimed, pixels)], InputGate.of(package), Model.load(package, device="cpu"))
     assert bench.states()[job] == ("queued", "lease_expired")
+
+
+def test_an_image_that_comes_back_to_earlier_content_leaves_one_file_for_each_report(
+    bench: Bench, tiny_package: Any, synthetic_xray: Callable[..., Dataset]
+) -> None:
+    """The report of the third receipt has the UID of the first: its row keeps the first file."""
+    bench.promote(tiny_package())
+    first = synthetic_xray(seed=1)
+    other = synthetic_xray(seed=2)
+    other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = first.SOPInstanceUID
+    for dataset in (first, other, first):
+        bench.receive(dataset)
+        bench.work_off()
+    assert {state for state, _ in bench.states().values()} == {"reported"}
+    assert len(bench.states()) == 3
+    files = [name for name in bench.spool.names() if name.startswith("reports/")]
+    assert len(files) == bench.count("report") > 0
+
+
+def test_after_a_promotion_the_old_package_scores_nothing_that_still_waits(
+    bench: Bench, tiny_package: Any, synthetic_xray: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bench.promote(tiny_package(seed=0))
+    for seed in range(8):
+        bench.receive(synthetic_xray(seed=seed))
+    held = HeldJobs.claim
+    claimed: list[tuple[str | None, int]] = []
+    promoted: list[str] = []
+
+    def claim(self: HeldJobs, limit: int) -> list[Any]:
+        found = held(self, limit)
+        claimed.extend((bench.registry.active_fingerprint(), job.id) for job in found)
+        if found and not promoted:
+            promoted.append(bench.promote(tiny_package(seed=1)))
+        return found
+
+    monkeypatch.setattr(HeldJobs, "claim", claim)
+    bench.work_off(batch_size=1)
+    with bench.database.read() as session:
+        by_job = {row.job_id: row.fingerprint for row in list_results(session, ResultFilter())}
+    assert bench.loaded == [first, *promoted]
+    assert by_job == {job: first if active == first else promoted[0] for active, job in claimed}
+    assert sorted(by_job.values()).count(first) == 1
 
 
 def test_heart_goes_on_beating_after_the_database_refused(bench: Bench, synthetic_xray: Any, wait_for: Any) -> None:

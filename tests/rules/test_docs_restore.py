@@ -82,12 +82,14 @@ def store(dataset: Dataset, port: int) -> int:
 
 
 def age(folder: Path) -> None:
-    """Make the spool's files older than the sweep's margin, as a restored copy's are."""
+    """Make the spool's files 31 days old, as those of an image that was held for a month."""
     for path in (folder / "var" / "spool").rglob("*.dcm"):
-        os.utime(path, (path.stat().st_mtime - 3600,) * 2)
+        os.utime(path, (path.stat().st_mtime - 31 * 86400,) * 2)
 
 
+@pytest.mark.parametrize("pixels_days", [0, 30])
 def test_a_restored_service_runs_and_has_everything(
+    pixels_days: int,
     tmp_path: Path,
     block: Callable[[str], str],
     shell: Callable[..., str],
@@ -100,7 +102,9 @@ def test_a_restored_service_runs_and_has_everything(
     for folder in (old, new, tmp_path / "backup", tmp_path / "keys-backup"):
         folder.mkdir()
     for folder in (old, new):
-        (folder / "cxr.toml").write_text(f'data_dir = "var"\n[listener]\nport = {port}\nmin_free_mib = 1\n')
+        (folder / "cxr.toml").write_text(
+            f'data_dir = "var"\n[retention]\npixels_days = {pixels_days}\n[listener]\nport = {port}\nmin_free_mib = 1\n'
+        )
     with listening(old, port, wait_for):
         assert store(synthetic_xray(seed=1), port) == 0x0000
         shell(f'cxr model promote "{tiny_package().folder}" --accept-gate trained --reason tests', old)
@@ -117,6 +121,8 @@ def test_a_restored_service_runs_and_has_everything(
         assert _instances(shell, new) == [str(synthetic_xray(seed=1).SOPInstanceUID)]
         (lost,) = (new / "var" / "spool" / "quarantine").iterdir()
         assert lost.suffix == ".dcm"
+        _retain(new, pixels_days)
+        assert lost.exists()
         shell(f"cxr send var/spool/quarantine --to CXR@127.0.0.1:{port} --calling PACS", new)
         expected = {str(synthetic_xray(seed=seed).SOPInstanceUID) for seed in (1, 2)}
         assert set(_instances(shell, new)) == expected
@@ -151,6 +157,21 @@ def test_a_backup_older_than_the_last_exported_head_is_said_to_lack_events(
 
 def _instances(shell: Callable[..., str], folder: Path) -> list[str]:
     return [json.loads(line)["sop_instance_uid"] for line in shell("cxr audit list --json", folder).splitlines()]
+
+
+def _retain(folder: Path, pixels_days: int) -> None:
+    """As the worker's timer does when it starts, and every ten minutes."""
+    from config.settings import RetentionSettings
+    from db.engine import open_database
+    from db.retention import enforce
+    from db.spool import Spool
+
+    database = open_database(folder / "var" / "audit.sqlite", folder / "var.keys" / "audit.key", create=False)
+    try:
+        settings = RetentionSettings(pixels_days=pixels_days, low_space_mib=0)
+        enforce(database, Spool(folder / "var" / "spool", min_free_mib=1), settings, now=datetime.now(UTC))
+    finally:
+        database.dispose()
 
 
 def _export_head(folder: Path) -> None:

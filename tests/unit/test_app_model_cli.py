@@ -117,8 +117,9 @@ def test_the_table_says_research_use_only(cxr: Cxr, tiny_package: Callable[..., 
         (["rollback", "--reason", "x"], CxrError),
     ],
 )
-def test_what_is_not_there_is_said(cxr: Cxr, arguments: list[str], error: type[CxrError]) -> None:
+def test_what_is_not_there_is_said(cxr: Cxr, tmp_path: Path, arguments: list[str], error: type[CxrError]) -> None:
     assert isinstance(cxr(*arguments).exception, error)
+    assert list(tmp_path.iterdir()) == []  # a database least of all
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -23,6 +22,7 @@ from config.settings import Settings, load_settings
 from cxr.domain import RebuildState
 from cxr.errors import ManifestError, MissingRow, SettingsError, StorageError
 from db import rebuilds
+from db.driver import sqlite3
 from db.engine import Database
 from db.rebuilds import Outcome, RebuildRow
 from db.replay import Difference, differing_rows

@@ -99,7 +99,7 @@ def test_an_event_that_is_a_sentence_is_withheld(stream: io.StringIO) -> None:
     assert [record["event"] for record in records(stream)] == ["(withheld)", "(withheld)"]
 
 
-def test_an_exception_is_its_type_and_place(stream: io.StringIO) -> None:
+def test_an_exception_is_its_type_and_place(stream: io.StringIO, unexpected_faults: list[str]) -> None:
     try:
         dcmread(io.BytesIO(CANARY.encode()))
     except InvalidDicomError:
@@ -108,6 +108,7 @@ def test_an_exception_is_its_type_and_place(stream: io.StringIO) -> None:
     assert record["error"] == "InvalidDicomError"
     assert record["where"].startswith("pydicom/filereader.py:")
     assert "message" not in record
+    unexpected_faults.clear()
 
 
 def test_our_own_exceptions_bring_their_message_and_the_kind_of_the_cause(stream: io.StringIO) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from cxr.domain import ScoredImage
 from cxr.errors import StorageError
 from db import deliveries, images, jobs
 from db.audit import EventKind, append_event, is_own_key, read_head, verify_chain
+from db.driver import sqlite3
 from db.engine import Database
 from db.heads import export_head, read_heads
 from db.keys import load_or_create_key

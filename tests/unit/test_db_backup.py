@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import threading
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -14,9 +13,12 @@ import pytest
 
 from cxr.errors import StorageError
 from db import checking
+from db.audit import EventKind, append_event
 from db.backup import backup, list_backups
+from db.driver import sqlite3
 from db.engine import open_database
 from db.heads import export_head, read_heads
+from db.tables import Image
 
 NOW = datetime(2026, 1, 11, 2, 30, tzinfo=UTC)
 
@@ -260,3 +262,19 @@ def test_the_hourly_check_leaves_an_event(site: Any) -> None:
         kind, facts = live.execute("SELECT kind, facts FROM events ORDER BY event_id DESC LIMIT 1").fetchone()
     assert kind == "integrity_checked"
     assert '"faults":1' in facts
+
+
+def test_a_file_that_retention_is_removing_is_not_missing(audit_site: Any) -> None:
+    """Retention removes a file before it commits; the check waits for that, and only then looks again."""
+    image = audit_site.receive(1)
+    found: list[checking.CheckReport] = []
+    check = threading.Thread(target=lambda: found.append(checking.check(audit_site.database, audit_site.spool)))
+    with audit_site.database.begin() as session:
+        row = session.get_one(Image, image.image_id)
+        audit_site.spool.remove(row.spool_name)
+        check.start()
+        check.join(2)
+        row.spool_name, row.pixels_removed_at = None, audit_site.now
+        append_event(session, EventKind.PIXELS_REMOVED, now=audit_site.now, image_id=row.id, facts={"why": "age"})
+    check.join()
+    assert [report.faults for report in found] == [()]

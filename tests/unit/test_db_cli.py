@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import pytest
 
 from app.cli import main
 from cxr.domain import DeliveryState, JobState, View
+from db.driver import sqlite3
 from db.heads import export_head
 
 Cxr = Callable[..., "Done"]

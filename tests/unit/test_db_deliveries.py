@@ -306,6 +306,7 @@ MOVES: dict[str, set[tuple[str | None, str]]] = {
     "job_retried": {("scoring", "queued")},
     "job_failed": {("scoring", "failed")},
     "job_given_back": {("scoring", "queued")},
+    "job_lease_expired": {("scoring", "queued")},
     "job_set_aside": {("scoring", "held"), ("scoring", "not_scored")},
     "job_released": {("held", "queued")},
     "job_requeued": {("failed", "queued")},
@@ -446,7 +447,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         with self.database.begin() as session:
-            jobs.release_expired(session, max_attempts=2, now=self.now)
+            jobs.release_expired(session, retry_s=30, now=self.now)
 
     @rule(destination=st.sampled_from(["a", "b"]), sender=st.sampled_from(["s1", "s2"]))
     def claim_deliveries(self, destination: str, sender: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -15,10 +14,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from cxr.errors import SchemaMismatch, StorageError
+from cxr.errors import LostDatabase, SchemaMismatch, StorageError
 from db import engine
 from db.audit import EventKind, append_event, verify_chain
 from db.connection import choose_journal
+from db.driver import sqlite3
 from db.engine import Database, journal_mode, open_database
 from db.keys import load_or_create_key
 from db.tables import Lease
@@ -53,8 +53,13 @@ def test_a_file_with_another_journal_is_switched(open_audit: Callable[..., Datab
     with sqlite3.connect(path) as connection:
         assert connection.execute(f"PRAGMA journal_mode = {other}").fetchone() == (other,)
     connection.close()
-    with open_audit().read() as session:
-        assert session.execute(text("PRAGMA journal_mode")).scalar_one() == EXPECTED.mode
+    for _ in range(2):
+        with open_audit().read() as session:
+            assert session.execute(text("PRAGMA journal_mode")).scalar_one() == EXPECTED.mode
+            found = session.execute(text("SELECT kind, facts FROM event ORDER BY id")).all()
+            assert [row.kind for row in found] == ["database_created", "journal_changed"]
+            assert f'"journal":"{EXPECTED.mode}"' in found[1].facts
+            assert verify_chain(session).ok
 
 
 def test_files_are_their_owners_only(open_audit: Callable[..., Database], tmp_path: Path, noon: datetime) -> None:
@@ -118,7 +123,7 @@ def test_errors_carry_no_values(audit_database: Database, noon: datetime) -> Non
 
 
 def test_foreign_keys_are_enforced(audit_database: Database, noon: datetime) -> None:
-    with pytest.raises(StorageError, match="SQLITE_CONSTRAINT_FOREIGNKEY"), audit_database.begin() as session:
+    with pytest.raises(StorageError, match="SQLITE_CONSTRAINT"), audit_database.begin() as session:
         session.execute(text("INSERT INTO job_report (job_id, report_id) VALUES (7, 7)"))
 
 
@@ -197,13 +202,52 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
-    """What a kill between creating the file and the first commit leaves behind."""
+def test_an_empty_file_without_any_trace_becomes_a_database(tmp_path: Path) -> None:
     (tmp_path / "audit.sqlite").touch()
     database = open_database(tmp_path / "audit.sqlite", tmp_path / "audit.key", create=True)
     with database.read() as session:
         assert verify_chain(session).ok
     database.dispose()
+
+
+@pytest.mark.parametrize("loss", ["gone", "empty"])
+@pytest.mark.parametrize("trace", ["audit.key", "audit.heads", "spool.id", "audit.sqlite-wal", "audit.sqlite-journal"])
+@pytest.mark.parametrize("create", [True, False])
+def test_a_lost_database_is_not_replaced(tmp_path: Path, loss: str, trace: str, create: bool) -> None:
+    database, key = tmp_path / "audit.sqlite", tmp_path / "audit.key"
+    if loss == "empty":
+        database.touch()
+    if trace == "audit.key":
+        load_or_create_key(key)
+    else:
+        (tmp_path / trace).write_bytes(b"x")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(LostDatabase, match=f"{trace} shows that there was one: restore it from a backup"):
+        open_database(database, key, create=create, traces=(tmp_path / "audit.heads", tmp_path / "spool.id"))
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")) == before
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from db import durable, engine, schema
+folder, step = Path(sys.argv[1]), sys.argv[2]
+target = {"key": "load_or_create_key", "schema": "append_event"}[step]
+setattr(engine, target, lambda *args, **kwargs: os._exit(9))
+engine.open_database(folder / "audit.sqlite", folder / "audit.key", create=True)
+"""
+
+
+@pytest.mark.parametrize("step", ["key", "schema"])
+def test_a_first_start_that_was_killed_begins_again(tmp_path: Path, step: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), step], check=False, timeout=60)
+    assert done.returncode == 9
+    assert (tmp_path / "audit.key").exists() == (step == "schema")
+    database = open_database(tmp_path / "audit.sqlite", tmp_path / "audit.key", create=True)
+    with database.read() as session:
+        assert (verify_chain(session).ok, verify_chain(session).events) == (True, 1)
+    database.dispose()
+    assert [path.name for path in tmp_path.iterdir() if ".new" in path.name] == []
 
 
 def test_a_lost_key_is_not_replaced(open_audit: Callable[..., Database], tmp_path: Path) -> None:

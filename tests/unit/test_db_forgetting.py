@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from db import checking, commitments, erasing, forgetting, jobs
 from db.audit import AUDIT_KEY
 from db.backup import backup, list_backups
 from db.commitments import Reference
+from db.driver import sqlite3
 from db.engine import Database
 from db.forgetting import Whom, find
 from db.identifiers import Identifiers

@@ -178,10 +178,10 @@ def test_a_late_worker_can_not_write(
     later = noon + timedelta(seconds=LEASE_S)
     with audit_database.begin() as session:
         _claim(session, noon)
-        assert jobs.release_expired(session, max_attempts=3, now=later - timedelta(microseconds=1)) == 0
-        assert jobs.release_expired(session, max_attempts=3, now=later) == 1
+        assert jobs.release_expired(session, retry_s=30, now=later - timedelta(microseconds=1)) == 0
+        assert jobs.release_expired(session, retry_s=30, now=later) == 1
         (again,) = _claim(session, later, worker="w2")
-        assert again.attempt == 2
+        assert again.attempt == 1
         for job_of in ("w1", "nobody"):
             with pytest.raises(LeaseLost):
                 jobs.finish(
@@ -221,7 +221,7 @@ def test_a_heartbeat_keeps_the_lease(audit_database: Database, receive: Callable
         half = noon + timedelta(seconds=LEASE_S / 2)
         assert jobs.renew(session, [first], worker_id="w1", now=half, lease_s=LEASE_S) == {first}
         assert jobs.renew(session, [first], worker_id="w2", now=half, lease_s=LEASE_S) == frozenset()
-        assert jobs.release_expired(session, max_attempts=3, now=noon + timedelta(seconds=LEASE_S)) == 1
+        assert jobs.release_expired(session, retry_s=30, now=noon + timedelta(seconds=LEASE_S)) == 1
         held = jobs.renew(session, {first, second}, worker_id="w1", now=half, lease_s=LEASE_S)
     assert held == {first}
 
@@ -252,20 +252,49 @@ def test_a_final_fault_is_final(audit_database: Database, receive: Callable[...,
         assert (state, _only(session).attempts) == (JobState.FAILED, 1)
 
 
-def test_leases_that_run_out_use_up_attempts(
+def test_leases_that_run_out_cost_no_attempt_and_fail_nothing_within_a_week(
+    audit_database: Database, receive: Callable[..., int], noon: datetime
+) -> None:
+    job_id = receive()
+    now, waits = noon, []
+    with audit_database.begin() as session:
+        while now < noon + timedelta(days=6.9):
+            (claimed,) = _claim(session, now)
+            assert claimed.attempt == 1
+            now += timedelta(seconds=LEASE_S)
+            assert jobs.release_expired(session, retry_s=30, now=now) == 1
+            row = _only(session)
+            assert (row.state, row.error_code, row.attempts) == (JobState.QUEUED, "lease_expired", 0)
+            waits.append(((row.not_before or now) - now).total_seconds())
+            now = row.not_before or now
+        spread = 1 + job_id / 16
+        assert waits[:5] == pytest.approx([0, *(spread * each for each in (30, 60, 120, 240))])
+        assert max(waits) == pytest.approx(spread * 3600)
+
+        now += timedelta(days=1)
+        _claim(session, now)
+        now += timedelta(seconds=LEASE_S)
+        assert jobs.release_expired(session, retry_s=30, now=now) == 1
+        assert (_only(session).state, _only(session).error_code) == (JobState.FAILED, "lease_expired")
+        assert _kinds(session)[1:5] == ["job_claimed", "job_lease_expired"] * 2
+        assert _kinds(session)[-1] == "job_failed"
+
+        jobs.requeue(session, job_id, now)  # with all its time
+        _claim(session, now)
+        now += timedelta(days=30)
+        assert jobs.release_expired(session, retry_s=30, now=now) == 1
+        assert (_only(session).state, _only(session).not_before) == (JobState.QUEUED, None)
+
+
+def test_a_clock_that_jumps_ahead_fails_no_job_whose_lease_runs_out(
     audit_database: Database, receive: Callable[..., int], noon: datetime
 ) -> None:
     receive()
-    now = noon
     with audit_database.begin() as session:
-        for _ in range(2):
-            assert len(_claim(session, now)) == 1
-            now += timedelta(seconds=LEASE_S)
-            assert jobs.release_expired(session, max_attempts=2, now=now) == 1
-        row = _only(session)
-        assert (row.state, row.error_code) == (JobState.FAILED, "lease_expired")
-        assert jobs.release_expired(session, max_attempts=2, now=now) == 0
-        assert _kinds(session)[1:] == ["job_claimed", "job_retried", "job_claimed", "job_failed"]
+        for now in (noon, noon + timedelta(days=400)):
+            _claim(session, now)
+            jobs.release_expired(session, retry_s=30, now=now + timedelta(seconds=LEASE_S))
+        assert _only(session).state is JobState.QUEUED
 
 
 def test_an_orderly_stop_costs_no_attempt(
@@ -386,7 +415,7 @@ def test_hot_statements_scan_no_table(audit_database: Database, receive: Callabl
     with audit_database.begin() as session:
         (job,) = _claim(session, noon)
         jobs.renew(session, [job.id], worker_id="w1", now=noon, lease_s=LEASE_S)
-        jobs.release_expired(session, max_attempts=3, now=noon)
+        jobs.release_expired(session, retry_s=30, now=noon)
         jobs.give_back(session, worker_id="w1", now=noon)
     plans = {}
     with audit_database.read() as session:

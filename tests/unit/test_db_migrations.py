@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -16,6 +15,7 @@ from sqlalchemy import create_engine
 from cxr.errors import SchemaMismatch, StorageError
 from db import schema
 from db.audit import verify_chain
+from db.driver import sqlite3
 from db.engine import Database, upgrade
 from db.tables import Base
 from db.views import TRIGGERS, VIEWS

@@ -135,7 +135,7 @@ QUESTIONS: dict[str, Ask] = {
     "claim": _claim,
     "is anything due": lambda database, now: reading(jobs.is_any_due, now=now)(database, now),
     "give back": writing(jobs.give_back, worker_id="w"),
-    "release expired": writing(jobs.release_expired, max_attempts=3),
+    "release expired": writing(jobs.release_expired, retry_s=30),
     "settle the clock": writing(clock.settle, job_lease_s=60, delivery_lease_s=60),
     "claim deliveries": _send,
     "next delivery": reading(delivery_claims.next_due, "pacs"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from cxr.domain import DeliveryState, JobState, View
 from db import shadows
+from db.driver import sqlite3
 from db.snapshot import refresh_snapshot
 from db.views import VIEWS
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -292,12 +292,36 @@ def test_the_sweep_knows_images_and_reports_and_leaves_an_event(audit_site: Any)
     assert len(events(audit_site, "object_quarantined")) == 1
 
 
-def test_quarantined_files_go_after_the_days_of_pixels(audit_site: Any) -> None:
-    file = audit_site.spool.quarantine_dir / "orphan.dcm"
-    file.write_bytes(b"x")
-    then = (audit_site.now - timedelta(days=29)).timestamp()
-    os.utime(file, (then, then))
-    assert enforce(audit_site) == Removed()
-    audit_site.later(days=2)
-    assert enforce(audit_site) == Removed(quarantined=1)
+@pytest.mark.parametrize("pixels_days", [0.0, 30.0])
+@pytest.mark.parametrize("way", ["swept", "copied"])
+def test_age_in_quarantine_counts_from_the_quarantining(audit_site: Any, pixels_days: float, way: str) -> None:
+    """A restored file keeps the day on which it was received, months ago."""
+    spool = audit_site.spool
+    orphan = spool.path(spool.write(b"orphan", suffix=".dcm"))
+    os.utime(orphan, (1, 1))
+    if way == "swept":
+        retention.sweep(audit_site.database, spool, older_than=audit_site.now, now=audit_site.now)
+    else:  # by hand
+        orphan.rename(spool.quarantine_dir / orphan.name)
+    (file,) = spool.quarantine_dir.iterdir()
+    moved_at = datetime.fromtimestamp(file.stat().st_ctime, tz=UTC)
+
+    audit_site.now = moved_at + timedelta(days=29.9)
+    assert enforce(audit_site, pixels_days=pixels_days) == Removed()
+    assert file.exists()
+    audit_site.later(days=0.2)
+    assert enforce(audit_site, pixels_days=pixels_days) == Removed(quarantined=1)
     assert not file.exists()
+    assert events(audit_site, "quarantine_emptied") == [(None, None, '{"objects":1}')]
+    assert enforce(audit_site, pixels_days=pixels_days) == Removed()
+    assert len(events(audit_site, "quarantine_emptied")) == 1
+
+
+def test_the_sweep_dates_what_it_quarantines(audit_site: Any) -> None:
+    """So that a later ``cp --archive`` of the quarantine keeps the day."""
+    spool = audit_site.spool
+    orphan = spool.path(spool.write(b"orphan", suffix=".dcm"))
+    os.utime(orphan, (1, 1))
+    retention.sweep(audit_site.database, spool, older_than=audit_site.now, now=audit_site.now)
+    (file,) = spool.quarantine_dir.iterdir()
+    assert abs(file.stat().st_mtime - file.stat().st_ctime) < 60

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -17,6 +16,7 @@ from cxr.domain import PackageStatus
 from cxr.errors import MissingRow
 from db import shadows
 from db.audit import verify_chain
+from db.driver import sqlite3
 from db.engine import Database
 from db.replay import Difference, differing_rows
 from db.results import ResultFilter, count_results, iterate_results, list_results, show

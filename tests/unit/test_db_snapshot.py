@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 
 from cxr.errors import SpoolFull, StorageError
 from db import copying
+from db.driver import sqlite3
 from db.engine import Database
 from db.snapshot import refresh_snapshot
 from db.views import VIEWS

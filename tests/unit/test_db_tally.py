@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -17,6 +16,7 @@ from sqlalchemy import delete, select, update
 from cxr.domain import DeliveryState, JobState
 from db import images, jobs, tally
 from db.checking import check
+from db.driver import sqlite3
 from db.engine import Database
 from db.records import Receipt
 from db.spool import Spool

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from db.audit import AUDIT_KEY, EventKind, append_event, verify_chain
+from db.driver import sqlite3
 from db.engine import Database
 from db.heads import export_head, read_heads
 from db.records import ChainReport

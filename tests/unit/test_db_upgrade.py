@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -17,6 +16,7 @@ from cxr.domain import JobState, PackageStatus
 from cxr.errors import SchemaMismatch, StorageError
 from db import jobs, schema, shadows
 from db.audit import verify_chain
+from db.driver import sqlite3
 from db.engine import Database, open_database, upgrade
 from db.packages import list_activations
 from db.replay import differing_rows

@@ -43,11 +43,18 @@ def events(tmp_path: Path) -> list[str]:
     return list(found)
 
 
+def _make_database(tmp_path: Path) -> None:
+    open_database(tmp_path / "var" / "audit.sqlite", tmp_path / "var.keys" / "audit.key", create=True).dispose()
+
+
 def test_a_shadow_is_named_shown_and_taken_away(
     cxr: Cxr, tmp_path: Path, tiny_package: Callable[..., ModelPackage]
 ) -> None:
     first, second = tiny_package(seed=1), tiny_package(seed=2)
     nothing = {"fingerprint": None, "name": None, "version": None, "status": None}
+    assert "no audit database" in str(cxr("model", "shadow", "--json").exception)
+    assert not (tmp_path / "var").exists()
+    _make_database(tmp_path)
     assert in_json(cxr("model", "shadow", "--json")) == [nothing]
     (named,) = in_json(cxr("model", "shadow", str(first.folder), "--reason", "a trial", "--json"))
     assert named["fingerprint"] == first.fingerprint
@@ -79,6 +86,7 @@ def test_what_is_in_service_or_damaged_is_no_shadow(
 def test_a_package_that_serving_can_not_show_what_it_knows_is_no_shadow(
     cxr: Cxr, tmp_path: Path, tiny_package: Callable[..., ModelPackage]
 ) -> None:
+    _make_database(tmp_path)
     source = tiny_package(seed=1)
     manifest = source.manifest.model_copy(update={"components": {COMPONENT: {"source": "manifest"}}})
     masked = write_package(tmp_path / "masked", manifest, {name: source.folder / name for name in manifest.files})

@@ -163,7 +163,7 @@ def test_a_pool_whose_processes_wait_for_each_other_is_replaced(
         # As a process leaves it that is killed while it hands over a result: locked for ever.
         mutex = preparer._pool.processes._pool_manager.worker_manager.workers_channel.mutex
         assert mutex.acquire(timeout=WAIT_S)
-        assert isinstance(preparer.submit(image).exception(WAIT_S), DecoderError)
+        assert preparer.submit(image).exception(WAIT_S) is None, "no process had begun with it: another pool takes it"
         wait_for(lambda: preparer.submit(image).exception(WAIT_S) is None, "images are prepared again", 120)
 
 
@@ -279,7 +279,9 @@ def test_a_pool_that_does_not_come_back_from_being_stopped_holds_up_no_end(
     assert is_closed
 
 
-def test_the_watch_goes_on_where_no_new_processes_can_be_started_for_now(image: Path) -> None:
+def test_the_watch_goes_on_where_no_new_processes_can_be_started_for_now(
+    image: Path, unexpected_faults: list[str]
+) -> None:
     """Who is without a watch waits for ever for what a lost process was to prepare."""
     with Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300) as preparer:
         preparer.submit(image).result(WAIT_S)
@@ -299,3 +301,55 @@ def test_the_watch_goes_on_where_no_new_processes_can_be_started_for_now(image: 
             assert time.monotonic() < deadline
             time.sleep(0.05)
         preparer.submit(image).result(WAIT_S)
+    assert {"Too many open files" in fault for fault in unexpected_faults} == {True}
+    unexpected_faults.clear()
+
+
+def test_images_that_no_process_had_begun_with_are_not_charged(
+    image: Path, wait_for: Callable[..., Any], children: Callable[[], set[int]]
+) -> None:
+    """All processes die while they are idle, as in a storm of kills: what comes next has no part in that."""
+    with Preparer(DEFAULT_RECIPE, processes=2, timeout_s=300) as preparer:
+        wait_for(lambda: len(children()) == 2, "the processes are there")
+        preparer.submit(image).result(WAIT_S)
+        for pid in children():
+            os.kill(pid, signal.SIGSTOP)  # they take nothing up
+        waiting = [preparer.submit(image) for _ in range(12)]
+        for pid in children():
+            os.kill(pid, signal.SIGKILL)
+        assert [future.exception(WAIT_S) for future in waiting] == [None] * 12
+
+
+def test_of_twelve_images_the_two_in_hand_are_charged(
+    image: Path, tmp_path: Path, wait_for: Callable[..., Any], children: Callable[[], set[int]]
+) -> None:
+    pipes = [tmp_path / f"pipe{number}" for number in range(2)]
+    with Preparer(DEFAULT_RECIPE, processes=2, timeout_s=300) as preparer:
+        preparer.submit(image).result(WAIT_S)
+        for pipe in pipes:
+            os.mkfifo(pipe)
+        in_hand = [preparer.submit(pipe) for pipe in pipes]
+        for pipe in pipes:
+            wait_for(lambda pipe=pipe: is_waiting_for_writer(pipe), "a child opens the pipe")
+        waiting = [preparer.submit(image) for _ in range(10)]
+        for pid in children():
+            os.kill(pid, signal.SIGKILL)
+        assert {type(future.exception(WAIT_S)) for future in in_hand} == {DecoderError}
+        assert [future.exception(WAIT_S) for future in waiting] == [None] * 10
+
+
+def test_an_image_that_breaks_every_pool_fails_at_last(image: Path) -> None:
+    with Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300) as preparer:
+        preparer.submit(image).result(WAIT_S)
+        new_pool = preparer._new_pool
+
+        def broken() -> Any:
+            pool = new_pool()
+            pool.processes.stop()
+            return pool
+
+        preparer._new_pool = broken  # type: ignore[method-assign]
+        preparer._pool.processes.stop()
+        error = preparer.submit(image).exception(WAIT_S)
+        preparer._new_pool = new_pool  # type: ignore[method-assign]
+        assert isinstance(error, DecoderError)

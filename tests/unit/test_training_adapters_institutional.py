@@ -210,3 +210,30 @@ def test_the_audit_export_says_which_images_count(
         ("labels.csv", 4, "no_image"),
     }  # fmt: skip
     assert list(found.cases["patient_id"]) == ["SYN1", "SYN2"]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ("held", "pixels_unsure"),
+        ("held", "pixels_lateral"),
+        ("held", "pixels_not_a_chest"),
+        ("held", "contradictory_view"),
+        ("not_scored", "pixels_lateral"),
+        ("not_scored", "purged"),
+    ],
+)
+def test_an_image_whose_pixels_speak_against_its_header_trains_nothing(
+    tmp_path: Path, site: Callable[..., None], synthetic_xray: Xray, state: str, reason: str
+) -> None:
+    uids = [synthetic_xray(seed=seed).SOPInstanceUID for seed in (1, 2)]
+    rows = [
+        "image_id,sop_instance_uid,state,view,reason,finding,is_latest",
+        f"1,{uids[0]},reported,frontal,view_position_frontal,covid19,true",
+        f"2,{uids[1]},{state},frontal,{reason},covid19,true",
+    ]
+    site({"good": {}, "doubtful": {}}, "\n".join(rows), name="export.csv")
+    (tmp_path / "labels.csv").write_text(f"sop_instance_uid,label\n{uids[0]},normal\n{uids[1]},covid19\n")
+    found = audit_export.index(tmp_path)
+    assert labels(found) == {"good": "normal"}
+    assert ("export.csv", 3, reason) in reasons(found)

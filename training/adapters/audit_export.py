@@ -97,7 +97,8 @@ def _wanted(exported: pd.DataFrame, name: str, rejected: list[Rejection]) -> dic
 def _reason_against(row: Mapping[str, str]) -> str:
     if row["is_latest"].casefold() in ("false", "0"):
         return "not_latest"
-    if row["view"] == "frontal" or (row["view"] == "unknown" and row["state"] in _SCORED):
+    # The view is the header's word; what the pixels said against it stands in state and reason.
+    if row["view"] in ("frontal", "unknown") and row["state"] in _SCORED:
         return ""
     return row["reason"] or "view_unknown"
 

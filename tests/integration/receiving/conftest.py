@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 
 from config.settings import Settings, load_settings
+from db.driver import sqlite3
 from db.engine import Database, open_database
 from db.spool import Spool
 from listener.metrics import Metrics

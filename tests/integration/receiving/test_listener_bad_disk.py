@@ -7,7 +7,6 @@ Real file systems are in test_listener_disk.py.
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from pydicom.dataset import Dataset
 
 from db.audit import verify_chain
 from db.checking import check
+from db.driver import sqlite3
 from db.engine import open_database
 from db.spool import Spool
 
