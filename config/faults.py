@@ -10,6 +10,24 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+_PLAIN: Mapping[str, str] = {
+    "missing": "this setting is required",
+    "path_type": "accepted is a path, as text in quotes",
+    "string_type": "accepted is text in quotes",
+    "bool_type": "accepted is true or false",
+    "bool_parsing": "accepted is true or false",
+    "int_type": "accepted is a whole number",
+    "int_parsing": "accepted is a whole number",
+    "int_from_float": "accepted is a whole number",
+    "float_type": "accepted is a number",
+    "float_parsing": "accepted is a number",
+    "finite_number": "accepted is a finite number",
+    "model_type": "accepted is a table of settings",
+    "model_attributes_type": "accepted is a table of settings",
+    "tuple_type": "accepted is a list",
+}
+"""Messages in place of pydantic's, by its type of fault."""
+
 SECRETS = frozenset({"password", "token"})
 """Settings whose value is never shown."""
 
@@ -42,7 +60,7 @@ def describe(fault: ErrorDetails, layers: Mapping[str, Any], model: type[BaseMod
     place = fault["loc"]
     where = ".".join(str(part) for part in place)
     source = next((name for name in reversed(list(layers)) if _has(layers[name], place)), None)
-    message = fault["msg"].removeprefix("Value error, ")
+    message = _PLAIN.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         message = "there is no such setting" + _nearest(place, model)
     shown = fault["input"] if _may_be_shown(place, fault["input"]) else None

@@ -220,8 +220,9 @@ def load_settings(
     """
     environment = dict(os.environ if environ is None else environ)  # noqa: TID251 (this is the one reader)
     faults: list[str] = []
+    path = _settings_file(file, environment)
     layers = {
-        "the settings file": _read_file(file, environment, faults),
+        f"the settings file {path}": _read_file(path, faults),
         "the environment": _read_environment(environment, faults),
         "the command line": dict(flags or {}),
     }
@@ -246,19 +247,26 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _read_file(file: Path | None, environment: Mapping[str, str], faults: list[str]) -> dict[str, Any]:
-    named = file or (Path(environment["CXR_CONFIG"]) if environment.get("CXR_CONFIG") else None)
-    path = named or DEFAULT_FILE
-    if named is None and not path.exists():
+def _settings_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
+    """Return the file that ``--config`` or ``CXR_CONFIG`` names, else ``cxr.toml`` where there is one."""
+    if file is not None:
+        return file
+    if environment.get("CXR_CONFIG"):
+        return Path(environment["CXR_CONFIG"])
+    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+
+
+def _read_file(path: Path | None, faults: list[str]) -> dict[str, Any]:
+    if path is None:
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
-        faults.append(f"the settings file can't be read ({error.strerror}): check --config or CXR_CONFIG")
+        faults.append(f"the settings file {path} can't be read ({error.strerror}): check --config or CXR_CONFIG")
     except UnicodeDecodeError:
-        faults.append("the settings file is not UTF-8 text")
+        faults.append(f"the settings file {path} is not UTF-8 text")
     except tomllib.TOMLDecodeError as error:
-        faults.append(f"the settings file is not valid TOML: {error}")
+        faults.append(f"the settings file {path} is not valid TOML: {error}")
     return {}
 
 

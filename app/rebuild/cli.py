@@ -27,7 +27,7 @@ def rebuild(
     with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Fine-tune on new labelled images, as [rebuild] of the settings says, and stop before promotion, with a report.
+    """Fine-tune on new labelled images, as the settings table ``rebuild`` describes, and stop before promotion.
 
     One at a time; one that was killed goes on where it was. Exit code 1: it failed, or another is at work.
 

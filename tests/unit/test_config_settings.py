@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,8 @@ def test_every_fault_of_every_source_is_reported_at_once(write: Write) -> None:
     expected = [
         ("CXR_FOO", "no such setting"),
         ("CXR_PEERS", "JSON"),
-        ("listener.port", "less than or equal to 65535; received 99999 (in the settings file)"),
-        ("listener.prot", "did you mean 'port'? (in the settings file)"),
+        ("listener.port", f"less than or equal to 65535; received 99999 (in the settings file {file})"),
+        ("listener.prot", f"did you mean 'port'? (in the settings file {file})"),
         ("listener.max_asociations", "did you mean 'max_associations'? (in the environment)"),
         ("viewer", "did you mean 'view'?"),
         ("worker.device", "received 'tpu' (in the environment)"),
@@ -132,10 +133,31 @@ def test_a_broken_file_does_not_hide_the_faults_of_the_environment(write: Write)
     assert "listener.port" in found[1]
 
 
-def test_a_file_that_is_named_and_absent_is_a_fault_without_its_path(tmp_path: Path) -> None:
+def test_a_file_that_is_named_and_absent_is_a_fault_that_names_it(tmp_path: Path) -> None:
     (found,) = faults(file=tmp_path / "absent.toml")
     assert "No such file" in found
-    assert str(tmp_path) not in found
+    assert str(tmp_path / "absent.toml") in found
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "bom.toml").write_bytes(b"\xef\xbb\xbf[listener]\nport = 104\n")
+    assert load_settings(tmp_path / "bom.toml", environ={}).listener.port == 104
+
+
+@pytest.mark.parametrize(
+    ("toml", "text"),
+    [
+        ("data_dir = 3", "data_dir: accepted is a path, as text in quotes; received 3"),
+        ("[[peers]]\nae_title = 'PACS'", "peers.0.network: this setting is required"),
+        ("[listener]\nport = 'many'", "listener.port: accepted is a whole number; received 'many'"),
+        ("[listener]\nsecondary_capture = 'perhaps'", "accepted is true or false; received 'perhaps'"),
+        ("listener = 3", "listener: accepted is a table of settings; received 3"),
+    ],
+)
+def test_faults_are_in_words_of_people_and_not_of_a_library(write: Write, toml: str, text: str) -> None:
+    (found,) = faults(file=write(toml), environ={})
+    assert text in found
+    assert not re.search(r"class '|Value error|Field required|Input should", found)
 
 
 def test_a_file_that_is_no_text_is_a_fault(tmp_path: Path) -> None:
