@@ -181,7 +181,7 @@ def test_a_listed_peer_s_huge_request_is_bounded(listening: Any, wait_for: Any, 
     many = b"".join(item(0x5A, b"") for _ in range(15_000)) + b"".join(item(0x54, b"") for _ in range(1000))
     found = asked(running.port, request(contexts=HUGE, user=many))
     assert found is not None and found[0] == AC
-    assert found[1].count(b"\x21\0") == 128
+    assert found[1].count(b"\x21\0\0") >= 128, "an answer for each context"
     assert time.process_time() - before < 10, "it was decoded whole"
     ours = [record for record in caplog.records if record.name.startswith("pynetdicom.") and record.levelno >= 30]
     assert len(ours) < 400
