@@ -49,6 +49,9 @@ DECODER_DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = dict.fromkeys(COMPRESS
 _END_OF_CODE_STREAM: Final = b"\xff\xd9"
 """EOC of JPEG 2000."""
 
+_START_OF_DATA: Final = b"\xff\x93"
+"""SOD of JPEG 2000."""
+
 # Where pydicom's own plug-ins live, to register them again behind ours.
 _PYDICOM_MODULES: Final = MappingProxyType(
     {
@@ -141,7 +144,8 @@ def _decode_jpeg_2000(src: bytes, runner: DecodeRunner) -> bytearray:
 
 def _decode_htj2k(src: bytes, runner: DecodeRunner) -> bytearray:
     """High-throughput JPEG 2000 (ITU-T T.814); the colour transform, if any, is undone."""
-    if not src.rstrip(b"\x00\xff").endswith(_END_OF_CODE_STREAM):
+    # Coded data can't contain the marker (T.800 B.10.1): what stands behind it is padding.
+    if src.find(_END_OF_CODE_STREAM, max(0, src.find(_START_OF_DATA))) < 0:
         raise ValueError("the code stream is cut short: it has no end marker")
     pixels = _hand_over(imagecodecs.htj2k_decode(src), runner)
     if runner.samples_per_pixel == 3:

@@ -122,6 +122,7 @@ class ImageHeader:
     series_description: str | None = None
     protocol_name: str | None = None
     study_description: str | None = None
+    processing_description: str | None = None  # Acquisition Device Processing Description (0018,1400)
 
     # What it is for
     presentation_intent_type: str | None = None

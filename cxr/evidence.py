@@ -152,7 +152,12 @@ def _read_orientation(header: ImageHeader) -> Finding | None:
 
 def _read_view_words(header: ImageHeader) -> Finding | None:
     """Look for a lateral in the texts; they can speak against an image, never for it."""
-    for keyword, text in (*_descriptions(header)[:2], ("BodyPartExamined", header.body_part_examined)):
+    texts = (
+        *_descriptions(header)[:2],
+        ("AcquisitionDeviceProcessingDescription", header.processing_description),  # the menu that was chosen
+        ("BodyPartExamined", header.body_part_examined),
+    )
+    for keyword, text in texts:
         lateral = terms.LATERAL.found_in(text or "")
         if lateral and not terms.FRONTAL.found_in(text or ""):
             return Finding(False, "description_not_frontal", keyword, " ".join(sorted(lateral)))

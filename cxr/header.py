@@ -68,6 +68,7 @@ def _read_header(dataset: Dataset) -> ImageHeader:
         series_description=elements.text(dataset, "SeriesDescription"),
         protocol_name=elements.text(dataset, "ProtocolName"),
         study_description=elements.text(dataset, "StudyDescription"),
+        processing_description=elements.text(dataset, "AcquisitionDeviceProcessingDescription"),
         presentation_intent_type=elements.code_string(dataset, "PresentationIntentType"),
         image_type=elements.code_strings(dataset, "ImageType"),
         content_qualification=elements.code_string(dataset, "ContentQualification"),

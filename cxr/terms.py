@@ -137,8 +137,11 @@ class Vocabulary:
 
     def found_in(self, text: str) -> frozenset[str]:
         """Return the terms of this vocabulary that a text has; none of the text's own words."""
+        if not text:
+            return frozenset()
         folded, words = fold(text), words_of(text)
-        stems = (stem for stem in self.stems for word in words if word.startswith(stem))
+        begun = (word for word in words if word.startswith(self.stems))
+        stems = (stem for word in begun for stem in self.stems if word.startswith(stem))
         return frozenset({*(words & self.words), *stems, *(part for part in self.parts if part in folded)})
 
 
@@ -251,7 +254,7 @@ OTHER_BODY_PARTS = Vocabulary(
             *("ORBITS", "PATELLA", "RADIUS", "RIB", "RIBS", "SACRUM", "SCAPULA", "SCJOINT", "SELLA"),
             *("SHOULDER", "SIJOINT", "SINUS", "SINUSES", "SKULL", "SPINE", "STERNUM", "STOMACH", "TEETH"),
             *("THIGH", "THUMB", "TIBIA", "TIBIAFIBULA", "TMJ", "TOE", "ULNA", "UTERUS"),
-            *("WHOLEBODY", "WRIST", "ZYGOMA", "CERVICAL", "LUMBAR", "BODY", "BWS", "HWS", "LWS"),
+            *("WHOLEBODY", "WRIST", "ZYGOMA", "CERVICAL", "LUMBAR", "BWS", "HWS", "LWS"),
             *("KNIE", "HUFTE", "BECKEN", "SCHULTER", "GENOU", "BASSIN", "EPAULE", "RODILLA", "HOMBRO", "CADERA"),
             *("GINOCCHIO", "SPALLA", "BACINO", "JOELHO", "OMBRO"),
         }
@@ -282,7 +285,7 @@ OTHER_BODY_PARTS = Vocabulary(
 )
 """Terms that say another part of the body, also beside the chest ("CHEST ABDOMEN")."""
 
-AMBIGUOUS_PARTS = frozenset({"FACE", "BODY", "HEAD", "EYE", "STOMACH", "ARM", "RADIUS", "NECK"})
+AMBIGUOUS_PARTS = frozenset({"FACE", "HEAD", "EYE", "STOMACH", "ARM", "RADIUS", "NECK"})
 """Of the other parts, those that a description of a chest film has for another reason ("thorax face", "head up")."""
 
 _WORD = re.compile(r"[^\W_]+")
@@ -295,6 +298,8 @@ _BETWEEN = re.compile(r"\b(ANTERO|POSTERO|ANTERIOR|POSTERIOR)[\s./_-]+(POSTERIOR
 
 def fold(text: str) -> str:
     """Return a text in upper case, full width and without accents, so that spellings compare equal."""
+    if text.isascii():
+        return text.upper()
     wide = unicodedata.normalize("NFKC", text).upper()
     plain = _MARKS.sub("", unicodedata.normalize("NFKD", wide))
     return unicodedata.normalize("NFC", plain).translate(_UNDECOMPOSED)

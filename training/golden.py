@@ -28,6 +28,7 @@ KEPT: Final = (
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("RescaleIntercept", "RescaleSlope", "RescaleType", "WindowCenter", "WindowWidth", "VOILUTFunction"),
     *("PresentationLUTShape", "PixelData"),
+    *("PatientOrientation", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
 )
 """Elements of a golden DICOM file: the pixels, and how they are shown. No patient, study or device."""
 

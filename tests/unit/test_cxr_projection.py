@@ -368,6 +368,8 @@ def test_an_orientation_that_is_none_says_nothing(orientation: tuple[str, ...]) 
         {"view_position": "PA", "patient_orientation": ("P", "F")},
         {"view_codes": (PA_CODE,), "patient_orientation": ("A", "F")},
         {"view_position": "AP", "series_description": "CHEST LAT"},
+        {"view_position": "PA", "processing_description": "CHEST,LAT"},
+        {"view_position": "PA", "body_part_examined": "CHEST LAT"},
     ],
 )
 def test_a_contradiction_is_never_scored_unseen(fields: dict[str, Any]) -> None:

@@ -157,11 +157,9 @@ def test_a_jpeg_ls_stream_without_end_is_refused_at_once(kept: float, padding: b
 
 
 @pytest.mark.parametrize("tail", [b"", b"\0", b"\xff\xff", b"\r\n\0\0", b"tail"])
-@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEGLosslessSV1])
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEGLosslessSV1, JPEG2000Lossless, HTJ2KLossless])
 def test_what_stands_behind_the_end_marker_is_padding(tail: bytes, syntax: UID, synthetic_xray: Make) -> None:
-    frame = imagecodecs.jpegls_encode(film())
-    if syntax == JPEGLosslessSV1:
-        frame = imagecodecs.jpeg8_encode(film(), lossless=True, bitspersample=12)
+    frame = WHOLE_WORDS[syntax](film())
     np.testing.assert_array_equal(values(compressed(synthetic_xray, frame + tail, syntax)), film())
 
 

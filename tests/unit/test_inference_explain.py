@@ -20,6 +20,7 @@ from cxr.domain import PackageStatus, ScoredImage
 from cxr.errors import ReportError
 from cxr.header import read_header
 from cxr.package import PackageManifest
+from cxr.quality import TURNED
 from inference import explain
 from inference.report import BuiltReport, SourceDigests
 
@@ -165,6 +166,20 @@ def test_the_secondary_capture_says_what_it_is(
     assert read.DerivationCodeSequence[0].CodeValue == "130402"
     assert read.pixel_array.shape == (read.Rows, read.Columns, 3)
     assert (read.pixel_array == explain.render(grey(), np.ones((7, 7, 1), np.float32), scored())).all()
+
+
+def test_a_turned_film_is_shown_upright_and_its_map_names_that(
+    capture: Callable[..., BuiltReport], scored: Scored
+) -> None:
+    plain, turned = scored(), replace(scored(), warnings=(TURNED,))
+    read = dcmread(BytesIO(capture(turned, PatientOrientation=["F", "L"]).content))
+    assert list(read.PatientOrientation) == ["L", "F"]  # as the picture in it lies
+    assert "Turned upright" in read.DerivationDescription
+    map_of = np.ones((7, 7, 1), np.float32)
+    assert (read.pixel_array == explain.render(grey(), map_of, turned)).all()
+    assert read.pixel_array.shape[0] == explain.render(grey(), map_of, plain).shape[0] + 36  # a caption more
+    upright = dcmread(BytesIO(capture(PatientOrientation=["L", "F"]).content))
+    assert "Turned" not in upright.DerivationDescription
 
 
 def test_it_is_recognised_as_our_own(capture: Callable[..., BuiltReport]) -> None:
