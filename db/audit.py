@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -28,6 +28,8 @@ from db.copying import translate
 from db.driver import sqlite3
 from db.records import ChainReport, FactValue, Head
 from db.rows import add_row
+from db.seals import Row
+from db.seals import facts as seal_facts
 
 AUDIT_KEY = "audit_key"  # where a session's info carries the key of the chain
 FIRST = "0" * 64  # stands for the hash before the first event
@@ -36,6 +38,8 @@ NO_FACTS: Mapping[str, FactValue] = MappingProxyType({})
 # Once, not for each event: putting it together takes longer than asking it.
 _LAST = select(tables.Event.id, tables.Event.hash, tables.Event.at).order_by(tables.Event.id.desc()).limit(1)
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}|[0-9a-f]{64}")  # a code, or a digest
+ACCOUNT = "account"  # the fact that names the account of an operator's process
+_ACCOUNT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\$?")
 _TIME = "%Y-%m-%d %H:%M:%S.%f"  # as UtcTime is stored
 _COLUMNS = ("id", "at", "kind", "image_id", "job_id", "report_id", "delivery_id", "facts")
 
@@ -45,6 +49,7 @@ class EventKind(StrEnum):
 
     DATABASE_CREATED = "database_created"
     SCHEMA_UPGRADED = "schema_upgraded"
+    ROWS_SEALED = "rows_sealed"
     JOURNAL_CHANGED = "journal_changed"
     RECEIVED = "received"
     RESENT = "resent"
@@ -67,6 +72,7 @@ class EventKind(StrEnum):
     DELIVERY_POSTPONED = "delivery_postponed"
     DELIVERY_DEAD = "delivery_dead"
     DELIVERY_REQUEUED = "delivery_requeued"
+    PACKAGE_RECORDED = "package_recorded"
     PACKAGE_ACTIVATED = "package_activated"
     SHADOW_CHANGED = "shadow_changed"
     SHADOW_SCORED = "shadow_scored"
@@ -100,6 +106,7 @@ def append_event(
     report_id: int | None = None,
     delivery_id: int | None = None,
     facts: Mapping[str, FactValue] = NO_FACTS,
+    seals: Sequence[Row] = (),
 ) -> int:
     """Write what happened, in the transaction that makes it happen.
 
@@ -115,6 +122,8 @@ def append_event(
         To which of our rows.
     facts
         Figures, codes (lower case, digits, underscore) and digests (64 hexadecimal digits).
+    seals
+        Rows that this event made or changed, all of whose columns are written already (`db.seals`).
 
     Returns
     -------
@@ -127,6 +136,9 @@ def append_event(
         If a fact is neither a figure nor a code: it could identify a person.
     """
     _check_facts(facts)
+    if seals:
+        session.flush()
+        facts = {**facts, **seal_facts(session, session.info[AUDIT_KEY], seals)}
     last = session.execute(_LAST).first()
     previous_id, previous = (last.id, last.hash) if last else (0, FIRST)
     columns: dict[str, Any] = {
@@ -144,8 +156,15 @@ def append_event(
     return previous_id + 1
 
 
+def is_account_name(name: str) -> bool:
+    """Whether an event may name this account: letters, digits, ``_ . -``, as POSIX has it."""
+    return _ACCOUNT_NAME.fullmatch(name) is not None
+
+
 def _check_facts(facts: Mapping[str, FactValue]) -> None:
     for key, value in facts.items():
+        if key == ACCOUNT and isinstance(value, str) and _ACCOUNT_NAME.fullmatch(value):
+            continue
         if not _CODE.fullmatch(key) or (isinstance(value, str) and not _CODE.fullmatch(value)):
             raise StorageError(
                 "An event was given a fact that is no figure, code or digest; events carry nothing else, "
@@ -164,7 +183,7 @@ def _hash(session: Session, columns: Mapping[str, Any], previous: str) -> str:
     return hmac.new(key, message.encode("ascii"), hashlib.sha256).hexdigest()
 
 
-def _stored(session: Session, limit: int = -1) -> Iterator[Mapping[str, Any]]:
+def _stored(session: Session, *, first: int = 1, limit: int = -1) -> Iterator[Mapping[str, Any]]:
     """Read events as they are stored: a tampered value may not be of its column's type, nor text that can be read."""
     connection = session.connection().connection.driver_connection
     if not isinstance(connection, sqlite3.Connection):
@@ -172,7 +191,9 @@ def _stored(session: Session, limit: int = -1) -> Iterator[Mapping[str, Any]]:
     names = (*_COLUMNS, "hash")
     connection.text_factory = _as_stored
     try:
-        for values in connection.execute(f"SELECT {', '.join(names)} FROM event ORDER BY id LIMIT ?", (limit,)):
+        # From the start also what has a number that no event gets.
+        statement = f"SELECT {', '.join(names)} FROM event WHERE id >= ? ORDER BY id LIMIT ?"
+        for values in connection.execute(statement, (-(2**63) if first == 1 else first, limit)):
             yield dict(zip(names, values, strict=True))
     except sqlite3.Error as error:
         raise translate(error) from error
@@ -184,7 +205,7 @@ def _as_stored(text: bytes) -> str:
     return text.decode("utf-8", "surrogateescape")
 
 
-def verify_chain(session: Session, heads: Iterable[Head] = ()) -> ChainReport:
+def verify_chain(session: Session, heads: Iterable[Head] = (), *, first: int = 1) -> ChainReport:
     """Check every event against its hash and the one before it.
 
     Parameters
@@ -193,6 +214,8 @@ def verify_chain(session: Session, heads: Iterable[Head] = ()) -> ChainReport:
         Any transaction; one from ``Database.read`` on a copy of the file holds nobody up.
     heads
         What `export_head` wrote, kept apart from the database.
+    first
+        Begin with this event, and take the one before it for sound.
 
     Returns
     -------
@@ -200,8 +223,10 @@ def verify_chain(session: Session, heads: Iterable[Head] = ()) -> ChainReport:
         ``first_broken_id``: the first event that is not as it was written, or that is missing.
     """
     expected = {head.id: head.hash for head in heads}
-    count, previous, last = 0, FIRST, None
-    for row in _stored(session):
+    count, previous, last = first - 1, FIRST, None
+    for before in _stored(session, first=first - 1, limit=1) if first > 1 else ():
+        previous = before["hash"]
+    for row in _stored(session, first=first):
         number, stored = row["id"], row["hash"]
         if stored != _hash(session, row, previous) or expected.get(number, stored) != stored:
             return ChainReport(ok=False, events=count, first_broken_id=count + 1, head=last)

@@ -151,11 +151,14 @@ def verify(
         Path | None,
         typer.Option(help="File with exported heads; else the one beside the key. A copy kept elsewhere proves more."),
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every event and row; else the newest 100,000 events and the rows they name.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that no event was changed, removed or cut off; exit code 1 if one was.
+    """Check that no event was changed, removed or cut off, and no row changed without one; exit code 1 if so.
 
-    Example: cxr audit verify --heads /mnt/other-machine/audit.heads
+    Example: cxr audit verify --all --heads /mnt/other-machine/audit.heads
     """
     from db import checking
     from db.heads import read_heads
@@ -165,11 +168,21 @@ def verify(
         raise typer.BadParameter("there is no such file", param_hint="--heads")
     known = read_heads(heads or settings.audit_heads_path)
     with open_audit(settings) as database, progress_bar("Copying") as advance:
-        chain = checking.verify(database, heads=known, progress=advance)
+        chain = checking.verify(database, heads=known, everything=everything, progress=advance)
     if as_json:
         print_json(chain)
     elif chain.ok:
-        typer.echo(f"{chain.events} events, all as they were written; {len(known)} exported heads agree.")
+        which = f"{chain.events} events" if chain.first == 1 else f"Events {chain.first} to {chain.events}"
+        rest = "" if chain.first == 1 else " Older ones: --all."
+        typer.echo(
+            f"{which}, all as they were written, and so are the rows that they name; "
+            f"{len(known)} exported heads agree.{rest}"
+        )
+    elif chain.changed:
+        typer.echo(
+            f"{len(chain.changed)} rows are not as they were written, first {', '.join(chain.changed[:5])}. "
+            "Find out who changed them; restore a backup."
+        )
     else:
         typer.echo(
             f"Event {chain.first_broken_id} is not as it was written, or is gone; {chain.events} before are sound."

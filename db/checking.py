@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -23,11 +23,14 @@ from db.damage import is_malformed
 from db.driver import sqlite3
 from db.engine import Database
 from db.records import ChainReport, Head
-from db.replay import differing_rows
+from db.replay import Difference, differing_rows
+from db.row_check import unsealed_rows
 from db.schema import revisions
 from db.spool import Spool
 from db.tables import Image, Report
 
+NEWEST = 100_000
+"""How many events `verify` checks where it is not told to check everything."""
 _MOST_DAMAGES = 20
 _WINDOW = 1000
 _PLACE = re.compile(r"\b[Tt]ree (?:page )?(\d+)|\b[Pp]age (\d+)|\b(?:index|in|table) (\w+)")
@@ -124,13 +127,17 @@ def _note_or_clear(path: Path, faults: Iterable[Fault]) -> None:
         damage.clear(path)
 
 
-def verify(database: Database, *, heads: Iterable[Head] = (), progress: Progress | None = None) -> ChainReport:
-    """Check the chain of events, beside a running service.
+def verify(
+    database: Database, *, heads: Iterable[Head] = (), everything: bool = False, progress: Progress | None = None
+) -> ChainReport:
+    """Check the chain of events, and the rows that they seal, beside a running service.
 
     Parameters
     ----------
     database, heads, progress
         As for `check`.
+    everything
+        Check every event and every row; else the newest `NEWEST` events, and the rows that these seal.
 
     Raises
     ------
@@ -139,8 +146,21 @@ def verify(database: Database, *, heads: Iterable[Head] = (), progress: Progress
     SpoolFull
         If there is no room for the copy.
     """
+    key = audit_key(database)
     with _copy_of(database, progress) as copy:
-        return _verify_copy(copy, audit_key(database), heads)
+        first = 1 if everything else _first_of_newest(copy)
+        chain = _verify_copy(copy, key, heads, first=first)
+        if not chain.ok:
+            return replace(chain, first=first)
+        rows = {*unsealed_rows(copy, key, first=first), *(_differing(copy, key) if first == 1 else ())}
+    changed = tuple(f"{each.table} {each.id}" for each in sorted(rows, key=lambda row: (row.table, row.id)))
+    return replace(chain, ok=not changed, first=first, changed=changed)
+
+
+def _first_of_newest(copy: Path) -> int:
+    with closing(sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()
+    return max(1, int(last) - NEWEST + 1)
 
 
 def check_and_record(database: Database, spool: Spool, *, now: datetime, heads: Iterable[Head] = ()) -> CheckReport:
@@ -222,22 +242,27 @@ def _remove_abandoned(folder: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _verify_copy(path: Path, key: bytes, heads: Iterable[Head]) -> ChainReport:
+def _verify_copy(path: Path, key: bytes, heads: Iterable[Head], *, first: int = 1) -> ChainReport:
     database = Database(path, key)
     try:
         with database.read() as session:
-            return verify_chain(session, heads)
+            return verify_chain(session, heads, first=first)
+    finally:
+        database.dispose()
+
+
+def _differing(path: Path, key: bytes) -> list[Difference]:
+    database = Database(path, key)
+    try:
+        with database.read() as session:
+            return differing_rows(session)
     finally:
         database.dispose()
 
 
 def _changed_rows(path: Path, key: bytes) -> list[Fault]:
-    database = Database(path, key)
-    try:
-        with database.read() as session:
-            changed = differing_rows(session)
-    finally:
-        database.dispose()
+    found = {*unsealed_rows(path, key, first=1), *_differing(path, key)}
+    changed = sorted(found, key=lambda row: (row.table, row.id))
     rows = ", ".join(f"{each.table} {each.id}" for each in changed[:5])
     message = (
         f"{len(changed)} rows are not what the events say, first {rows}. Find out who changed them; restore a backup."

@@ -208,9 +208,10 @@ def postpone(session: Session, number: int, *, code: str | None, due_at: datetim
     now
         The time.
     """
-    attempts = 0 if code is None else 1
-    _update(session, number, now, error_code=code, due_at=due_at, attempts=Commitment.attempts + attempts)
-    if code is not None:
+    if code is None:
+        _update(session, number, now, due_at=due_at)
+    else:
+        _update(session, number, now, error_code=code, due_at=due_at, attempts=Commitment.attempts + 1)
         _append(session, EventKind.COMMITMENT_POSTPONED, number, now, code=code)
 
 
@@ -283,4 +284,4 @@ def _update(session: Session, number: int, now: datetime, **columns: object) -> 
 
 
 def _append(session: Session, kind: EventKind, number: int, now: datetime, **facts: int | str) -> None:
-    append_event(session, kind, now=now, facts={"commitment": number, **facts})
+    append_event(session, kind, now=now, facts={"commitment": number, **facts}, seals=(("commitment", number),))

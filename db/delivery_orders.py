@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from sqlalchemy import select
@@ -10,14 +11,14 @@ from sqlalchemy.orm import Session
 from cxr.domain import DeliveryState
 from cxr.errors import MissingRow
 from db import tally
-from db.audit import EventKind
+from db.audit import NO_FACTS, EventKind
 from db.delivery_states import known_delivery, move
-from db.records import DeliveryRow
+from db.records import DeliveryRow, FactValue
 from db.tables import Delivery, Report
 
 
-def requeue(session: Session, delivery_id: int, now: datetime) -> None:
-    """Try a dead delivery again, from the start.
+def requeue(session: Session, delivery_id: int, now: datetime, *, by: Mapping[str, FactValue] = NO_FACTS) -> None:
+    """Try a dead delivery again, from the start; ``by`` says who does it, as ``db.operator.facts``.
 
     Raises
     ------
@@ -37,6 +38,7 @@ def requeue(session: Session, delivery_id: int, now: datetime) -> None:
         DeliveryState.PENDING,
         EventKind.DELIVERY_REQUEUED,
         now=now,
+        facts=by,
         attempts=0,
         error_code=None,
         status=None,

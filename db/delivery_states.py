@@ -133,4 +133,5 @@ def move(
         report_id=delivery.report_id,
         delivery_id=delivery.id,
         facts={"state": str(to), **facts},
+        seals=(("delivery", delivery.id),),
     )

@@ -26,6 +26,7 @@ from db.driver import sqlite3
 from db.identifiers import AS_RECEIVED, IDENTIFIERS, Identifiers
 from db.keys import load_or_create_key
 from db.records import FactValue
+from db.seals import SUBJECTS
 
 __all__ = [
     "AUDIT_KEY",
@@ -37,6 +38,8 @@ __all__ = [
     "open_database",
     "upgrade",
 ]
+
+_SEALED_AT_ONCE = 200  # rows, in one event
 
 OLDEST_SQLITE = (3, 35, 0)  # UPDATE ... RETURNING
 
@@ -214,8 +217,24 @@ def upgrade(path: Path, key_path: Path, *, now: datetime | None = None) -> tuple
     with _one_opener(path), _setting_up(path, key) as session:
         before, after = schema.migrate(session.connection())
         if before != after:
+            _seal_what_is_there(session, now or datetime.now(UTC))
             append_event(session, EventKind.SCHEMA_UPGRADED, now=now or datetime.now(UTC))
     return before, after
+
+
+def _seal_what_is_there(session: Session, now: datetime) -> None:
+    """Seal every row as it is: what was changed before nobody can tell any more."""
+    for subject, (table, _) in SUBJECTS.items():
+        last = 0
+        while numbers := [
+            number
+            for (number,) in session.connection().exec_driver_sql(
+                f"SELECT id FROM {table} WHERE id > ? ORDER BY id LIMIT ?", (last, _SEALED_AT_ONCE)
+            )
+        ]:
+            seals = [(subject, number) for number in numbers]
+            append_event(session, EventKind.ROWS_SEALED, now=now, facts={"rows": len(seals)}, seals=seals)
+            last = numbers[-1]
 
 
 def _check_library() -> None:

@@ -148,7 +148,23 @@ def forget(session: Session, spool: Spool | None, image_id: int, *, now: datetim
     _blank(image, now)
     session.merge(Identity(image_id=image_id, kind=FORGOTTEN, issuer_of_patient_id=None))
     session.flush()
-    append_event(session, EventKind.PATIENT_FORGOTTEN, now=now, image_id=image_id, facts={"reports": len(reports)})
+    own = [report.id for report in reports]
+    its_deliveries = or_(Delivery.job_id == job_id, Delivery.report_id.in_(own))
+    delivered = session.scalars(select(Delivery.id).where(its_deliveries)).all()
+    append_event(
+        session,
+        EventKind.PATIENT_FORGOTTEN,
+        now=now,
+        image_id=image_id,
+        facts={"reports": len(reports)},
+        # All that was sealed with the salt which is gone.
+        seals=(
+            ("image", image_id),
+            ("pixels", image_id),
+            *(("report", number) for number in own),
+            *(("delivery", number) for number in delivered),
+        ),
+    )
 
 
 def forgotten(session: Session) -> dict[int, datetime]:

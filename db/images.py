@@ -229,7 +229,8 @@ def _add(session: Session, receipt: Receipt, known: KnownImage | None, *, now: d
     if known is not None:
         facts["previous_image"] = known.image_id
         facts["same_pixels"] = same_pixels
-    append_event(session, kind, now=now, image_id=image_id, job_id=job_id, facts=facts)
+    sealed = (("image", image_id), ("pixels", image_id), ("job", job_id))
+    append_event(session, kind, now=now, image_id=image_id, job_id=job_id, facts=facts, seals=sealed)
     return Received(outcome="new" if known is None else "changed_resend", image_id=image_id, job_id=job_id)
 
 

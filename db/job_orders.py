@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from sqlalchemy import select
@@ -10,14 +11,14 @@ from sqlalchemy.orm import Session
 from cxr.domain import JobState
 from cxr.errors import StorageError
 from db import tally
-from db.audit import EventKind
+from db.audit import NO_FACTS, EventKind
 from db.job_states import check_pixels, known_job, move
-from db.records import JobRow
+from db.records import FactValue, JobRow
 from db.tables import Image, Job
 
 
-def release(session: Session, job_id: int, now: datetime) -> None:
-    """Send a held image to the model.
+def release(session: Session, job_id: int, now: datetime, *, by: Mapping[str, FactValue] = NO_FACTS) -> None:
+    """Send a held image to the model; ``by`` says who does it, as ``db.operator.facts``.
 
     Raises
     ------
@@ -28,11 +29,11 @@ def release(session: Session, job_id: int, now: datetime) -> None:
     """
     job = known_job(session, job_id, expected=JobState.HELD)
     check_pixels(session, job)
-    move(session, job, JobState.QUEUED, EventKind.JOB_RELEASED, now=now, not_before=None)
+    move(session, job, JobState.QUEUED, EventKind.JOB_RELEASED, now=now, facts=by, not_before=None)
 
 
-def requeue(session: Session, job_id: int, now: datetime) -> None:
-    """Try a failed job again, with all its attempts.
+def requeue(session: Session, job_id: int, now: datetime, *, by: Mapping[str, FactValue] = NO_FACTS) -> None:
+    """Try a failed job again, with all its attempts; ``by`` as for `release`.
 
     Raises
     ------
@@ -49,13 +50,16 @@ def requeue(session: Session, job_id: int, now: datetime) -> None:
         JobState.QUEUED,
         EventKind.JOB_REQUEUED,
         now=now,
+        facts=by,
         attempts=0,
         not_before=None,
         error_code=None,
     )
 
 
-def discard(session: Session, job_id: int, *, reason: str, now: datetime) -> None:
+def discard(
+    session: Session, job_id: int, *, reason: str, now: datetime, by: Mapping[str, FactValue] = NO_FACTS
+) -> None:
     """Decide that a held or failed image is never scored.
 
     Parameters
@@ -68,6 +72,8 @@ def discard(session: Session, job_id: int, *, reason: str, now: datetime) -> Non
         Why: a code, stored as the image's reason.
     now
         The time.
+    by
+        Who says so, as ``db.operator.facts``.
 
     Raises
     ------
@@ -87,7 +93,7 @@ def discard(session: Session, job_id: int, *, reason: str, now: datetime) -> Non
         JobState.NOT_SCORED,
         EventKind.JOB_DISCARDED,
         now=now,
-        facts={"reason": reason},
+        facts={"reason": reason, **by},
         reason=reason,
         not_before=None,
     )

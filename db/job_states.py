@@ -143,4 +143,12 @@ def move(
         .values(**({"state": to, "worker_id": None, "lease_until": None, "updated_at": now} | columns)),
         execution_options={"synchronize_session": False},
     )
-    append_event(session, kind, now=now, image_id=job.image_id, job_id=job.id, facts={"state": str(to), **facts})
+    append_event(
+        session,
+        kind,
+        now=now,
+        image_id=job.image_id,
+        job_id=job.id,
+        facts={"state": str(to), **facts},
+        seals=(("job", job.id),),
+    )

@@ -87,7 +87,15 @@ def claim(session: Session, *, worker_id: str, limit: int, now: datetime, lease_
     readable = {each.id for each in claimed}
     for job in select_jobs(session, Job.id.in_(taken)):
         facts = {"state": str(JobState.SCORING), "attempt": job.attempts + 1}
-        append_event(session, EventKind.JOB_CLAIMED, now=now, image_id=job.image_id, job_id=job.id, facts=facts)
+        append_event(
+            session,
+            EventKind.JOB_CLAIMED,
+            now=now,
+            image_id=job.image_id,
+            job_id=job.id,
+            facts=facts,
+            seals=(("job", job.id),),
+        )
         if job.id not in readable:
             _end_attempt(session, job, code=MISSING_OBJECT, is_last=True, not_before=None, now=now)
     return claimed

@@ -5,25 +5,26 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cxr.domain import DeliveryState, JobState
 from cxr.errors import SpoolFull, StorageError
+from db import operator
 from db.display import print_json, print_table, say
 from db.session_cli import AsJson, now, open_audit, open_spool, settings_of
 
 if TYPE_CHECKING:
     from config.settings import Settings
-    from db.engine import Database, Session
+    from db.engine import Database
 
 jobs_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What waits, what failed, and what to do.")
 
 Ids = Annotated[list[int] | None, typer.Argument(help="Numbers as `cxr jobs list` shows them.", metavar="[ID]...")]
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
-Change = Callable[["Session", int, datetime], None]
+Change = Callable[..., None]
 
 _JOB = ("id", "state", "reason", "attempts", "not_before", "error_code", "received_at", "updated_at")
 _DELIVERY = ("id", "job_id", "destination", "state", "attempts", "due_at", "status", "error_code", "updated_at")
@@ -143,7 +144,12 @@ def purge(
     settings = settings_of(ctx)
     with open_audit(settings) as database:
         count = retention.purge(
-            database, open_spool(settings), states=state, older_than=timedelta(days=older_than), now=now()
+            database,
+            open_spool(settings),
+            states=state,
+            older_than=timedelta(days=older_than),
+            now=now(),
+            by=operator.facts(),
         )
     typer.echo(f"{count} purged")
 
@@ -160,7 +166,7 @@ def _change(database: Database, ids: Iterable[int], change: Change, done: str) -
     for each in ids:
         try:
             with database.begin() as session:
-                change(session, each, now())
+                change(session, each, now(), by=operator.facts())
             changed += 1
         except StorageError as error:
             refused += 1

@@ -61,7 +61,6 @@ def write_reports(
     unused = []
     for report in reports:
         report_id, is_used = _write_report(session, job_id, image_id, report, now=now)
-        add_row(session, JobReport, job_id=job_id, report_id=report_id)
         if not is_used:
             unused.append(report.spool_name)
         for destination in destinations:
@@ -85,6 +84,7 @@ def _write_report(
             .values(spool_name=report.spool_name, content_digest=report.content_digest, removed_at=None),
             execution_options={"synchronize_session": False},
         )
+    add_row(session, JobReport, job_id=job_id, report_id=report_id)
     append_event(
         session,
         EventKind.REPORT_REUSED if known else EventKind.REPORT_WRITTEN,
@@ -93,6 +93,7 @@ def _write_report(
         job_id=job_id,
         report_id=report_id,
         facts={"kind": report.kind},
+        seals=(("report", report_id),),
     )
     return report_id, is_used
 
@@ -152,4 +153,5 @@ def write_delivery(
             report_id=report_id,
             delivery_id=delivery_id,
             facts={"state": str(DeliveryState.PENDING)},
+            seals=(("order", delivery_id), ("delivery", delivery_id)),
         )

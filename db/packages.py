@@ -35,7 +35,15 @@ def remember(
     statement = insert(Package).values(
         fingerprint=fingerprint, name=name, version=version, status=status, first_seen_at=now
     )
-    return session.scalars(statement.returning(Package.id)).one()
+    package_id = session.scalars(statement.returning(Package.id)).one()
+    append_event(
+        session,
+        EventKind.PACKAGE_RECORDED,
+        now=now,
+        facts={"package": package_id, "fingerprint": fingerprint, "status": str(status)},
+        seals=(("package", package_id),),
+    )
+    return package_id
 
 
 def record_activation(session: Session, activation: Activation) -> None:
@@ -56,22 +64,24 @@ def record_activation(session: Session, activation: Activation) -> None:
         status=activation.status,
         now=activation.at,
     )
-    session.execute(
-        insert(ActivationRow).values(
+    number = session.scalars(
+        insert(ActivationRow)
+        .values(
             package_id=package_id,
             accepted_gates=list(activation.accepted_gates),
             actor=activation.actor,
             reason=activation.reason,
             at=activation.at,
         )
-    )
+        .returning(ActivationRow.id)
+    ).one()
     facts: dict[str, FactValue] = {
         "fingerprint": activation.fingerprint,
         "status": str(activation.status),
         "package": package_id,
     }
     facts |= {f"accepted_{gate}": True for gate in activation.accepted_gates}
-    append_event(session, EventKind.PACKAGE_ACTIVATED, now=activation.at, facts=facts)
+    append_event(session, EventKind.PACKAGE_ACTIVATED, now=activation.at, facts=facts, seals=(("activation", number),))
 
 
 def list_activations(session: Session, *, limit: int | None = None) -> list[Activation]:

@@ -70,7 +70,7 @@ def begin(session: Session, *, due_at: datetime, run_name: str, now: datetime) -
     )
     number = session.scalars(statement.returning(Rebuild.id)).one()
     facts: dict[str, FactValue] = {"rebuild": number, "state": str(RebuildState.RUNNING)}
-    append_event(session, EventKind.REBUILD_STARTED, now=now, facts=facts)
+    append_event(session, EventKind.REBUILD_STARTED, now=now, facts=facts, seals=(("rebuild", number),))
     return _rows(session, state=RebuildState.RUNNING)[0]
 
 
@@ -123,7 +123,7 @@ def end(session: Session, rebuild_id: int, outcome: Outcome, *, now: datetime) -
         "fingerprint": outcome.fingerprint,
     }
     facts |= {f"failed_{gate}": True for gate in outcome.failed_gates or ()}
-    append_event(session, EventKind.REBUILD_ENDED, now=now, facts=facts)
+    append_event(session, EventKind.REBUILD_ENDED, now=now, facts=facts, seals=(("rebuild", rebuild_id),))
 
 
 def running(session: Session) -> RebuildRow | None:

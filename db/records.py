@@ -211,9 +211,11 @@ class ChainReport:
     """What the tamper check found."""
 
     ok: bool
-    events: int
+    events: int  # the number of the last one that is sound
     first_broken_id: int | None
     head: Head | None
+    first: int = 1  # where the check began
+    changed: tuple[str, ...] = ()  # rows that are not as an event sealed them, as ``table number``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

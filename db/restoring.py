@@ -71,7 +71,9 @@ def heal(
         image = session.get_one(Image, known.image_id)
         image.spool_name, image.pixels_removed_at = spool_name, None
         session.flush()
-        append_event(session, EventKind.PIXELS_RESTORED, now=now, image_id=known.image_id)
+        append_event(
+            session, EventKind.PIXELS_RESTORED, now=now, image_id=known.image_id, seals=(("pixels", known.image_id),)
+        )
     has_file = is_restored or not is_missing
     if has_file and known.state is JobState.FAILED and known.error_code == MISSING_OBJECT:
         requeue(session, known.job_id, now)

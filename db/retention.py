@@ -6,7 +6,7 @@ nor are the pixels of a failed image before an operator says so: it may be reque
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,10 +15,11 @@ from sqlalchemy import Select, and_, exists, or_, select
 from config.settings import RetentionSettings
 from cxr.domain import DeliveryState, JobState
 from db import jobs
-from db.audit import EventKind, append_event
+from db.audit import NO_FACTS, EventKind, append_event
 from db.connection import not_by_index
 from db.durable import sync_folder
 from db.engine import Database, Session
+from db.records import FactValue
 from db.spool import Spool, Swept
 from db.tables import Custody, Delivery, Image, Job, Report
 
@@ -81,7 +82,15 @@ def enforce(database: Database, spool: Spool, settings: RetentionSettings, *, no
     )
 
 
-def purge(database: Database, spool: Spool, *, states: Sequence[JobState], older_than: timedelta, now: datetime) -> int:
+def purge(
+    database: Database,
+    spool: Spool,
+    *,
+    states: Sequence[JobState],
+    older_than: timedelta,
+    now: datetime,
+    by: Mapping[str, FactValue] = NO_FACTS,
+) -> int:
     """Remove the pixels of failed or held images for good, on an operator's word.
 
     They become ``not_scored`` with the reason ``purged``, and stay so: an archive that sends its images
@@ -98,6 +107,8 @@ def purge(database: Database, spool: Spool, *, states: Sequence[JobState], older
         Only images that have been in that state for so long.
     now
         Aware.
+    by
+        Who says so, as ``db.operator.facts``.
 
     Returns
     -------
@@ -113,7 +124,7 @@ def purge(database: Database, spool: Spool, *, states: Sequence[JobState], older
         raise ValueError("Only failed and held images are purged; retention removes the pixels of finished ones.")
     removed = 0
     due = _with_pixels(states).where(Job.updated_at <= now - older_than)
-    while batch := _remove_pixels(database, spool, due, now=now, why=PURGED):
+    while batch := _remove_pixels(database, spool, due, now=now, why=PURGED, by=by):
         removed += batch
     return removed
 
@@ -170,21 +181,38 @@ def _finished(now: datetime, before: datetime | None = None) -> Select[Image, in
     return finished if before is None else finished.where(Job.updated_at <= before)
 
 
-def _remove_pixels(database: Database, spool: Spool, due: Select[Image, int], *, now: datetime, why: str) -> int:
+def _remove_pixels(
+    database: Database,
+    spool: Spool,
+    due: Select[Image, int],
+    *,
+    now: datetime,
+    why: str,
+    by: Mapping[str, FactValue] = NO_FACTS,
+) -> int:
     with database.begin() as session:
         rows = session.execute(due).all()
         for image, job_id in rows:
             if why == PURGED:
-                jobs.discard(session, job_id, reason=why, now=now)
-            _forget_pixels(session, spool, image, now=now, why=why)
+                jobs.discard(session, job_id, reason=why, now=now, by=by)
+            _forget_pixels(session, spool, image, now=now, why=why, by=by)
         return len(rows)
 
 
-def _forget_pixels(session: Session, spool: Spool, image: Image, *, now: datetime, why: str) -> None:
+def _forget_pixels(
+    session: Session, spool: Spool, image: Image, *, now: datetime, why: str, by: Mapping[str, FactValue]
+) -> None:
     if image.spool_name is not None:
         spool.remove(image.spool_name)
     image.spool_name, image.pixels_removed_at = None, now
-    append_event(session, EventKind.PIXELS_REMOVED, now=now, image_id=image.id, facts={"why": why})
+    append_event(
+        session,
+        EventKind.PIXELS_REMOVED,
+        now=now,
+        image_id=image.id,
+        facts={"why": why, **by},
+        seals=(("pixels", image.id),),
+    )
 
 
 def _remove_reports(database: Database, spool: Spool, *, delivered_before: datetime, now: datetime) -> int:
@@ -194,7 +222,9 @@ def _remove_reports(database: Database, spool: Spool, *, delivered_before: datet
             if report.spool_name is not None:
                 spool.remove(report.spool_name)
             report.spool_name, report.removed_at = None, now
-            append_event(session, EventKind.REPORT_REMOVED, now=now, report_id=report.id)
+            append_event(
+                session, EventKind.REPORT_REMOVED, now=now, report_id=report.id, seals=(("report", report.id),)
+            )
         return len(reports)
 
 

@@ -59,7 +59,7 @@ def change(session: Session, package: ShadowPackage | None, *, actor: str, reaso
     number = session.scalars(statement.returning(ShadowChange.id)).one()
     facts: dict[str, FactValue] = {"change": number, "package": package_id}
     facts["fingerprint"] = None if package is None else package.fingerprint
-    append_event(session, EventKind.SHADOW_CHANGED, now=now, facts=facts)
+    append_event(session, EventKind.SHADOW_CHANGED, now=now, facts=facts, seals=(("shadow_change", number),))
 
 
 def current(session: Session) -> ShadowPackage | None:
@@ -135,7 +135,15 @@ def write_scores(session: Session, job_id: int, scored: ScoredImage, *, now: dat
     session.execute(insert(ShadowScore), rows)
     facts: dict[str, FactValue] = {"package": package_id, "fingerprint": scored.fingerprint}
     facts |= {f"score_{each.finding}": float(each.score) for each in scored.scores}
-    append_event(session, EventKind.SHADOW_SCORED, now=now, image_id=job.image_id, job_id=job_id, facts=facts)
+    append_event(
+        session,
+        EventKind.SHADOW_SCORED,
+        now=now,
+        image_id=job.image_id,
+        job_id=job_id,
+        facts=facts,
+        seals=(("shadow_result", result_id),),
+    )
     return True
 
 

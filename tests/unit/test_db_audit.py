@@ -112,6 +112,7 @@ def test_tampering_is_found_where_it_was_done(
 
 def test_an_event_of_another_history_is_found(ten_events: Database, tmp_path: Path, noon: datetime) -> None:
     """A restored copy went on under the same key: each of its events is authentic, but not in this log."""
+    ten_events.dispose()  # and its write-ahead log is written back
     shutil.copy(ten_events.path, tmp_path / "copy.sqlite")
     other = Database(tmp_path / "copy.sqlite", load_or_create_key(tmp_path / "keys" / "audit.key"))
     for database, kinds in ((ten_events, ("resent", "backup_made")), (other, ("backup_made", "resent"))):
@@ -119,7 +120,7 @@ def test_an_event_of_another_history_is_found(ten_events: Database, tmp_path: Pa
             with database.begin() as session:
                 append_event(session, EventKind(kind), now=noon)
         assert _verify(database).ok
-    other.dispose()
+    other.dispose()  # and its write-ahead log is written back
     with closing(sqlite3.connect(tmp_path / "copy.sqlite")) as connection:
         at, kind, facts, chained = connection.execute(
             "SELECT at, kind, facts, hash FROM event WHERE id = 12"

@@ -130,7 +130,7 @@ def test_a_result_that_can_not_be_written_leaves_nothing(
                 session, job_id, worker_id="w1", scored=scored, reports=reports, destinations=["pacs"], now=noon
             )
 
-    with pytest.raises(StorageError, match="SQLITE_CONSTRAINT_UNIQUE"):  # two objects in one file
+    with pytest.raises(StorageError, match="SQLITE_CONSTRAINT"):  # two objects in one file
         finish(make_report(1), make_report(2, spool_name=make_report(1).spool_name))
     with audit_database.read() as session:
         assert _only(session).state is JobState.SCORING
