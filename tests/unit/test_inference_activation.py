@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.default_model import FIRST_START, FOLLOWED, ensure_active_package
-from app.score import FileScore, Scorer
+from app.score.scorer import FileScore, Scorer
 from config.settings import Settings, ViewSettings, WorkerSettings
 from cxr.domain import PackageStatus, PixelView
 from cxr.errors import DamagedPackage, SettingsError
