@@ -69,7 +69,7 @@ default-model: install ## Train the default model from the shared films, FILMS=.
 	BIN=$(BIN) configs/default-model.sh $(FILMS) $(RUNS)
 
 view-model: install ## Train the view model from the shared films and DICOM files, beside FILMS
-	$(BIN)/python -m training.default_view $(dir $(FILMS)) runs/view/manifest.csv
+	$(BIN)/python -m training.shipped.view_manifest $(dir $(FILMS)) runs/view/manifest.csv
 	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/cxr train view runs/view/manifest.csv -o runs/view/run --cache runs/view/cache --note configs/view-note.md
 
 sbom: develop ## Write what each image holds (CycloneDX, from its lock) and the licences of it into dist/

@@ -15,12 +15,12 @@ from config.logs import get_logger
 from config.native_logs import quiet_tensorflow
 from config.sections import UNTRAINED_DEFAULT
 from cxr.domain import PackageStatus
-from cxr.shipped import shipped_models
-from inference.activation import account_name, note_active, promote
-from inference.gates import TRAINED
+from cxr.package.shipped import shipped_models
+from inference.registry import TRAINED
+from inference.registry.activation import account_name, note_active, promote
 
 if TYPE_CHECKING:
-    from cxr.shipped import Shipped
+    from cxr.package.shipped import Shipped
     from db.engine import Database
     from inference.registry import Registry
 
@@ -84,7 +84,7 @@ def _serve_shipped(registry: Registry, database: Database, now: datetime, shippe
 def _serve_untrained(registry: Registry, database: Database, now: datetime) -> None:
     # Before the first import of TensorFlow, which comes with the next one.
     quiet_tensorflow("auto")
-    from training.export import build_untrained
+    from training.packaging.untrained import build_untrained
 
     log.warning("building_untrained_model")
     before = registry.active_fingerprint()

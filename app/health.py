@@ -33,7 +33,7 @@ def health(
 
     Example: cxr health listen
     """
-    from db.connection import describe
+    from db.sqlite.connection import describe
 
     context: CommandContext = ctx.obj
     settings = context.settings()
@@ -54,7 +54,7 @@ def database_is_sound(settings: Settings) -> bool:
     settings
         Where the audit database is.
     """
-    from db import damage
+    from db.sqlite import damage
 
     try:
         damage.probe(settings.database_path)
@@ -127,8 +127,8 @@ def timers_run(settings: Settings, now: datetime) -> bool:
         If the audit database can't be read.
     """
     from app.timers import LEASE
-    from db import leases
     from db.engine import open_database
+    from db.upkeep import leases
 
     database = open_database(
         settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces

@@ -12,8 +12,7 @@ from typing import Annotated
 
 import typer
 
-from app.children import SETTINGS_FAULT, Child, supervise
-from app.stopping import stop_event
+from app.supervise import SETTINGS_FAULT, Child, stop_event, supervise
 from config.checks import check_start
 from config.context import CommandContext
 from config.logs import configure
@@ -48,7 +47,7 @@ def listen(
 
 
 def _listen_in_processes(settings: Settings, arguments: Sequence[str], stop: threading.Event) -> None:
-    from listener.processes import prepared
+    from listener.startup import prepared
 
     children = [Child("listen", arguments, ("--process", str(number))) for number in range(settings.listener.processes)]
     with prepared(settings):

@@ -11,11 +11,12 @@ from prometheus_client.registry import Collector
 
 from config.metrics import serve
 from cxr.domain import DeliveryState, JobState, RebuildState
-from db import deliveries, jobs, rebuilds
+from db import deliveries, jobs
+from db.models import rebuilds
 
 if TYPE_CHECKING:
+    from db.disk import Spool
     from db.engine import Database
-    from db.spool import Spool
 
 
 _MIB = 1024 * 1024

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from config.context import CommandContext
 from cxr.package import ModelPackage
-from db.durable import make_folder
-from inference.candidate_cli import app as candidate_app
-from inference.cli import app as inference_app
+from db.disk import make_folder
+from inference.cli.candidates import app as candidate_app
+from inference.cli.packages import app as inference_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Model packages: make, list, verify, promote.")
 app.add_typer(inference_app)
@@ -50,8 +50,8 @@ def build_untrained(
 
         quiet_tensorflow("auto")
         with console.status("building a network with random weights"):
-            from training.export import DEFAULT_CLASSES
-            from training.export import build_untrained as build
+            from training.packaging.untrained import DEFAULT_CLASSES
+            from training.packaging.untrained import build_untrained as build
 
             try:
                 built = build(
@@ -91,8 +91,8 @@ def import_legacy(
     models_dir = context.settings().models_dir
     quiet_tensorflow("auto")
     with Console(stderr=True).status("reading legacy weights"):
-        from training.legacy import PROFILES
-        from training.legacy import import_legacy as convert
+        from training.packaging.keras2_import import PROFILES
+        from training.packaging.keras2_import import import_legacy as convert
 
         if profile not in PROFILES:
             raise typer.BadParameter(f"profiles are {', '.join(PROFILES)}; got {profile!r}")

@@ -1,7 +1,7 @@
 """``cxr serve``: listener and worker as two child processes of one command.
 
 A child that ends is started again; one that can't be started with its settings (a port that is taken)
-ends the command (``app.children``).
+ends the command (``app.supervise``).
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from typing import Annotated
 
 import typer
 
-from app.children import SETTINGS_FAULT, Child, supervise
-from app.stopping import stop_event
+from app.supervise import SETTINGS_FAULT, Child, stop_event, supervise
 from config.advice import advice
 from config.checks import check_start
 from config.context import CommandContext
 from config.logs import configure
 from config.settings import Settings
-from cxr.marks import NOTICE
+from cxr.product import NOTICE
 
 app = typer.Typer(add_completion=False)
 

@@ -20,15 +20,17 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from app.clock import ClockWatch, Daily, Every
+from app.clock_steps import ClockWatch, Daily, Every
 from config.logs import get_logger
 from cxr.errors import CxrError
-from db import clock as planned
-from db import jobs, leases, resends, retention
-from db.backup import backup
-from db.checking import check_and_record
-from db.heads import export_head, read_heads
-from db.snapshot import refresh_snapshot
+from db import jobs
+from db.images import resends
+from db.upkeep import clock_steps as planned
+from db.upkeep import leases, retention
+from db.upkeep.backup import backup
+from db.upkeep.exported_heads import export_head, read_heads
+from db.upkeep.integrity import check_and_record
+from db.upkeep.snapshot import refresh_snapshot
 from inference.delivery.commitment_reports import CommitmentReports
 from inference.delivery.routes import results_for
 
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
     from app.rebuild.timer import RebuildTimer
     from config.settings import Settings
     from cxr.domain import PackageStatus
+    from db.disk import Spool
     from db.engine import Database
-    from db.spool import Spool
     from inference.delivery.sender import Sender
 
 log = get_logger(__name__)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from prometheus_client import CollectorRegistry
 
-from app.stopping import stop_event
+from app.supervise import stop_event
 from app.timers import Timers
 from config.checks import check_start
 from config.context import CommandContext
@@ -24,13 +24,12 @@ from cxr.errors import DatabaseUnavailable, PackageError, SpoolFull
 
 if TYPE_CHECKING:
     from cxr.package import ModelPackage
+    from db.disk import Spool
     from db.engine import Database
-    from db.spool import Spool
     from inference.delivery.sender import Sender
-    from inference.metrics import ShadowMetrics
     from inference.registry import Registry
-    from inference.stages import Stages
-    from inference.worker import Worker
+    from inference.worker.metrics import ShadowMetrics, Stages
+    from inference.worker.worker import Worker
 
 app = typer.Typer(add_completion=False)
 log = get_logger(__name__)
@@ -90,12 +89,11 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
     from app.default_model import ensure_active_package
     from app.metrics import serve_metrics
     from app.rebuild.timer import RebuildTimer
+    from db.disk import Spool
     from db.engine import open_database
     from db.identifiers import load_identifiers
-    from db.spool import Spool
-    from inference.metrics import ShadowMetrics
     from inference.registry import Registry
-    from inference.stages import Stages
+    from inference.worker.metrics import ShadowMetrics, Stages
 
     quiet_tensorflow(settings.worker.device)
     worker_id = f"{socket.gethostname()}:{os.getpid()}"
@@ -179,12 +177,13 @@ def _make_worker(
     stages: Stages,
 ) -> Worker:
     """Make the worker, and load what its first report would otherwise wait for."""
-    from inference.model import Model
-    from inference.report import ReportOptions, warm_up
-    from inference.reporter import Reporter
-    from inference.shadow import Shadow
-    from inference.view_check import ViewCheck
-    from inference.worker import Worker
+    from inference.model.model import Model
+    from inference.report.build import ReportOptions
+    from inference.report.check import warm_up
+    from inference.worker.reporter import Reporter
+    from inference.worker.shadow import Shadow
+    from inference.worker.view_check import ViewCheck
+    from inference.worker.worker import Worker
 
     warm_up()
     reporter = Reporter(

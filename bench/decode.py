@@ -19,9 +19,9 @@ from pydicom import dcmread
 from radiograph import ENCODERS, compressed, uncompressed
 from timing import processor_ms
 
-from cxr.decoders import register_decoders
-from cxr.pixels import to_model_input
-from cxr.recipe import DEFAULT_RECIPE
+from cxr.pixels.decoders import register_decoders
+from cxr.pixels.model_input import to_model_input
+from cxr.pixels.recipe import DEFAULT_RECIPE
 
 RECOMMENDED = Path(sys.prefix) / "bench-site"
 MUST_BE_FASTER = {"JPEG Lossless", "RLE Lossless"}

@@ -13,11 +13,13 @@ from figures import Figure, Part
 from sqlalchemy import insert
 
 from cxr.domain import DeliveryState, JobState, PackageStatus
-from db import deliveries, jobs, leases, retention, tables
-from db.connection import choose_journal
-from db.delivery_claims import claim as claim_deliveries
+from db import deliveries, jobs
+from db.deliveries.claims import claim as claim_deliveries
 from db.engine import Database, open_database
-from db.results import ResultFilter, list_results
+from db.results.queries import ResultFilter, list_results
+from db.schema import tables
+from db.sqlite.connection import choose_journal
+from db.upkeep import leases, retention
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 SMALL, LARGE = 10_000, 1_000_000

@@ -17,9 +17,9 @@ from figures import Figure, Part
 from processes import CXR, family, free_port, our_listener, resident_mib, running, write_objects
 from startup import reported
 
-from cxr.recipe import PixelRecipe
-from inference.gates import TRAINED
-from training.export import build_untrained
+from cxr.pixels.recipe import PixelRecipe
+from inference.registry import TRAINED
+from training.packaging.untrained import build_untrained
 
 COUNT = 1000
 FLAT_MIB = 5.0  # per 1,000 images

@@ -9,12 +9,13 @@ from figures import Figure, Part
 from processes import write_objects
 from timing import processor_ms
 
+from cxr.dicom import open_dataset
 from cxr.domain import PackageStatus, Score, ScoredImage
 from cxr.labels import FINDINGS
-from cxr.manifest import PackageClass, PackageManifest, Provenance
-from cxr.reading import open_dataset
-from cxr.recipe import DEFAULT_RECIPE
-from inference.report import SourceDigests, TreeCheck, build_report, warm_up
+from cxr.package import PackageClass, PackageManifest, Provenance
+from cxr.pixels.recipe import DEFAULT_RECIPE
+from inference.report.build import SourceDigests, build_report
+from inference.report.check import TreeCheck, warm_up
 
 MADE = datetime(2024, 1, 1, tzinfo=UTC)
 MODELS = {"one finding": ("covid19",), "four findings": ("covid19", "viral_pneumonia", "lung_opacity", "normal")}

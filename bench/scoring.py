@@ -13,8 +13,8 @@ import keras
 import numpy as np
 from figures import Figure, Part
 
-from inference.model import Model
-from training.export import build_untrained
+from inference.model.model import Model
+from training.packaging.untrained import build_untrained
 
 SIZES = (1, 16)
 FASTER = 1.7

@@ -22,19 +22,20 @@ from history import NOW, QUEUED, fill
 from timing import processor_ms
 
 from config.settings import ViewSettings
-from cxr.decoders import register_decoders
+from cxr.dicom import open_dataset
 from cxr.domain import PixelView, View
 from cxr.package import ModelPackage
-from cxr.pixels import to_model_inputs
-from cxr.reading import open_dataset
-from cxr.shipped import shipped_models
+from cxr.package.shipped import shipped_models
+from cxr.pixels.decoders import register_decoders
+from cxr.pixels.model_input import to_model_inputs
 from db import jobs
 from db.engine import open_database
-from inference.input_gate import InputGate
-from inference.model import Model
-from inference.report import SourceDigests, TreeCheck, build_report, warm_up
-from inference.scored import scored_image
-from inference.view_check import ViewCheck
+from inference.model.model import Model
+from inference.report.build import SourceDigests, build_report
+from inference.report.check import TreeCheck, warm_up
+from inference.worker.image_warnings import InputGate
+from inference.worker.scored_image import scored_image
+from inference.worker.view_check import ViewCheck
 
 BATCH = 8
 

@@ -54,9 +54,9 @@ def _caching(folder: Path, *, quick: bool) -> str:
 
 
 def _feeding(folder: Path, *, quick: bool) -> Part:
-    from training.cache import build_cache  # noqa: PLC0415
-    from training.data import training_batches  # noqa: PLC0415
-    from training.network import build  # noqa: PLC0415
+    from training.inputs.batches import training_batches  # noqa: PLC0415
+    from training.inputs.cache import build_cache  # noqa: PLC0415
+    from training.networks import build  # noqa: PLC0415
     from training.recipe import load_recipe  # noqa: PLC0415
 
     recipe = load_recipe("default-pretrain", ("weights.source=random",))
@@ -95,7 +95,7 @@ def _training(network: Any, stage: Any, batches: list[Any]) -> float:
     """Processor time of one training step for each image, ms; the first step compiles and is not counted."""
     import keras  # noqa: PLC0415
 
-    from training.freezing import set_trainable  # noqa: PLC0415
+    from training.runs.freezing import set_trainable  # noqa: PLC0415
 
     set_trainable(network, "resnet50", stage)
     network.compile(keras.optimizers.AdamW(1e-4), loss=["binary_crossentropy", None])
@@ -105,7 +105,7 @@ def _training(network: Any, stage: Any, batches: list[Any]) -> float:
 
 
 def _build(frame: pd.DataFrame, folder: Path, processes: int) -> None:
-    from training.cache import build_cache  # noqa: PLC0415
+    from training.inputs.cache import build_cache  # noqa: PLC0415
     from training.recipe import load_recipe  # noqa: PLC0415
 
     build_cache(frame, load_recipe("default-pretrain").pixels, folder, processes=processes)

@@ -16,8 +16,8 @@ from config.settings import DestinationSettings, Settings, ViewSettings
 from cxr.domain import PixelView, UnknownView
 from cxr.errors import PackageError, SettingsError
 from cxr.package import read_manifest
-from cxr.shipped import view_folder
-from cxr.view_model import ENOUGH_LATERALS, component_of
+from cxr.package.shipped import view_folder
+from cxr.package.view_model import ENOUGH_LATERALS, component_of
 
 _NEEDS_VIEW_MODEL: Final[tuple[tuple[str, Callable[[ViewSettings], bool]], ...]] = (
     ("view.unknown = model", lambda view: view.unknown is UnknownView.MODEL),

@@ -1,7 +1,7 @@
 """What both overrides of pynetdicom share: the listener's, and those of the associations that we request.
 
 The rest of the overrides stands where it is needed, in ``listener/transport/`` and
-``inference/delivery/transport.py``. All of them are made for one version.
+``inference/delivery/pynetdicom_fixes.py``. All of them are made for one version.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def check_version(installed: str = pynetdicom.__version__) -> None:
     """
     if installed != MADE_FOR:
         raise RuntimeError(
-            f"pynetdicom {installed} is installed; listener.transport and inference.delivery.transport override "
+            f"pynetdicom {installed} is installed; listener.transport and inference.delivery.pynetdicom_fixes override "
             f"internals of {MADE_FOR}: install that version (make install)."
         )
 

@@ -18,7 +18,6 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from pydantic_settings.exceptions import SettingsError as UnreadableValue
 
 from config.faults import describe, without
-from config.rebuild import RebuildSettings
 from config.sections import (
     AuditSettings,
     DeliverySettings,
@@ -28,6 +27,7 @@ from config.sections import (
     LogSettings,
     MetricsSettings,
     PeerSettings,
+    RebuildSettings,
     ReportSettings,
     RetentionSettings,
     Section,

@@ -80,7 +80,7 @@ pack() {
   ln -sfn "../registry-$2/models/$fingerprint" "$runs/shipped/$2"
 }
 
-"$bin/python" -m training.default_model "$table" "$runs/manifests"
+"$bin/python" -m training.shipped.manifests "$table" "$runs/manifests"
 set -m # each lane is a group of processes, which ends with this script however that ends
 trap 'for lane in $(jobs -p); do kill -- "-$lane" 2>/dev/null; done' EXIT
 (lane=a; trunk) &
@@ -89,7 +89,7 @@ trap 'for lane in $(jobs -p); do kill -- "-$lane" 2>/dev/null; done' EXIT
   trunks
   folds conv5
   say "the heads alone"
-  [[ -f $runs/default-heads.json ]] || "$bin/python" -m training.default_heads "$runs"
+  [[ -f $runs/default-heads.json ]] || "$bin/python" -m training.shipped.compare_heads "$runs"
 ) &
 wait -n
 wait -n

@@ -38,7 +38,7 @@ class PixelView(StrEnum):
 
 
 class JobState(StrEnum):
-    """States of an image's job; the legal transitions stand in ``db.jobs``."""
+    """States of an image's job; the legal transitions stand in ``db.jobs.states``."""
 
     HELD = "held"
     QUEUED = "queued"
@@ -130,7 +130,7 @@ class ImageHeader:
     content_qualification: str | None = None
     quality_control_image: str | None = None
     is_animal: bool = False  # a species or breed that is not human is named, or a quadruped's anatomy
-    is_own_output: bool = False  # an object this project made (cxr.marks.MANUFACTURER)
+    is_own_output: bool = False  # an object this project made (cxr.product.MANUFACTURER)
 
     # Pixels
     rows: int | None = None
@@ -151,7 +151,7 @@ class ViewDecision:
 
     view: View
     is_chest: bool | None  # None: the header does not say
-    reason: str  # a code of cxr.projection.REASONS
+    reason: str  # a code of cxr.view.decide.REASONS
     evidence: Mapping[str, str] = field(default_factory=dict)  # what was read: keyword -> coded value
 
     @property

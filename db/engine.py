@@ -19,14 +19,13 @@ from typing import NoReturn
 from sqlalchemy.orm import Session
 
 from cxr.errors import DamagedDatabase, DatabaseUnavailable, LostDatabase, StorageError
-from db import damage, durable, schema
-from db.audit import AUDIT_KEY, EventKind, append_event, is_own_key
-from db.connection import BUSY_TIMEOUT_S, Journal, choose_journal, journal_mode, make_engine, translated
-from db.driver import sqlite3
+from db.disk import durable
+from db.events import AUDIT_KEY, SUBJECTS, EventKind, append_event, is_own_key, load_or_create_key
 from db.identifiers import AS_RECEIVED, IDENTIFIERS, Identifiers
-from db.keys import load_or_create_key
-from db.records import FactValue
-from db.seals import SUBJECTS
+from db.schema.records import FactValue
+from db.sqlite import damage, migrate
+from db.sqlite.connection import BUSY_TIMEOUT_S, Journal, choose_journal, journal_mode, make_engine, translated
+from db.sqlite.driver import sqlite3
 
 __all__ = [
     "AUDIT_KEY",
@@ -215,7 +214,7 @@ def upgrade(path: Path, key_path: Path, *, now: datetime | None = None) -> tuple
         _refuse_absent(path, (key_path,))
     key = _existing_key(key_path)
     with _one_opener(path), _setting_up(path, key) as session:
-        before, after = schema.migrate(session.connection())
+        before, after = migrate.migrate(session.connection())
         if before != after:
             _seal_what_is_there(session, now or datetime.now(UTC))
             append_event(session, EventKind.SCHEMA_UPGRADED, now=now or datetime.now(UTC))
@@ -320,7 +319,7 @@ def _create(path: Path, key_path: Path, now: datetime) -> None:
     durable.sync_folder(path.parent)
     key = load_or_create_key(key_path)
     with _setting_up(draft, key) as session:
-        schema.migrate(session.connection())
+        migrate.migrate(session.connection())
         append_event(session, EventKind.DATABASE_CREATED, now=now)
     draft.rename(path)
     durable.sync_folder(path.parent)
@@ -341,7 +340,7 @@ def _check(path: Path, key: bytes) -> None:
     engine = make_engine(path, begin="BEGIN", query_only=True)
     try:
         with translated(), Session(engine, info={AUDIT_KEY: key}) as session, session.begin():
-            schema.check_revision(schema.revision_of(session.connection()), schema.revisions())
+            migrate.check_revision(migrate.revision_of(session.connection()), migrate.revisions())
             if not is_own_key(session):
                 raise StorageError(
                     "The key does not fit the audit database's first event: restore the key file that was made "

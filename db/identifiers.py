@@ -26,10 +26,9 @@ from sqlalchemy.orm import Session
 
 from cxr.domain import ImageHeader
 from cxr.errors import StorageError
-from db.audit import EventKind, append_event
-from db.keys import load_or_create_key
-from db.records import Receipt
-from db.tables import Event
+from db.events import EventKind, append_event, load_or_create_key
+from db.schema.records import Receipt
+from db.schema.tables import Event
 
 IDENTIFIERS = "identifiers"  # where a session's info carries them
 FORGOTTEN = "forgotten"

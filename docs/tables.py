@@ -18,17 +18,18 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, Sec
 from pynetdicom.sop_class import Verification
 
 from config.settings import ListenerSettings
-from cxr import marks
+from cxr import product
+from cxr.dicom.transfer_syntaxes import COMPRESSED_SYNTAXES
 from cxr.domain import Code
-from cxr.projection import NEVER_ASSUMED, REASONS
-from cxr.syntaxes import COMPRESSED_SYNTAXES
+from cxr.view import REASONS
+from cxr.view.decide import NEVER_ASSUMED
 from inference.delivery import statuses as delivery_statuses
-from inference.delivery.commitment import COMMITMENT_SOP_CLASS
-from inference.delivery.dicom import STORED_SOP_CLASSES, TRANSFER_SYNTAXES
-from inference.delivery.find import FIND_SOP_CLASS
-from inference.fallback import FALLBACK_SOP_CLASSES
+from inference.delivery.commitment_scu import COMMITMENT_SOP_CLASS
+from inference.delivery.dicom_carrier import STORED_SOP_CLASSES, TRANSFER_SYNTAXES
+from inference.delivery.dicom_verifier import FIND_SOP_CLASS
 from inference.report import codes, copying
-from listener import commitment, contexts, statuses
+from inference.report.fallback import FALLBACK_SOP_CLASSES
+from listener import commitment_scp, contexts, statuses
 from listener.admission import Rejection
 from listener.metrics import Metrics
 
@@ -47,7 +48,7 @@ _REJECTIONS: Mapping[Rejection, str] = {
     Rejection.TOO_MANY_OF_PEER: "`max_associations` of the peer's `[[peers]]` entry are open.",
 }
 
-_PIXEL_MODULES = ("cxr/geometry.py", "cxr/pixel_header.py", "cxr/stored.py", "cxr/luts.py")
+_PIXEL_MODULES = ("cxr/pixels/geometry.py", "cxr/pixels/pixel_header.py", "cxr/pixels/decode.py", "cxr/pixels/luts.py")
 
 
 def filled(page: str) -> str:
@@ -85,7 +86,7 @@ def scp_classes() -> str:
                 how = ("`listener.secondary_capture`", "frontal chest images are kept and scored")
             yield (uid.name, f"`{uid}`", *how)
         how = ("`listener.commitment.enabled`", "not stored: N-ACTION and N-EVENT-REPORT, see 4.2.1.7")
-        yield (UID(commitment.SOP_CLASS).name, f"`{commitment.SOP_CLASS}`", *how)
+        yield (UID(commitment_scp.SOP_CLASS).name, f"`{commitment_scp.SOP_CLASS}`", *how)
         every_other = f"Success; recorded as `not_scored` (`{contexts.NOT_ACCEPTED_REASON}`), not kept"
         yield "every other storage class, private ones included", "", "`listener.accept_all_storage`", every_other
 
@@ -94,8 +95,8 @@ def scp_classes() -> str:
 
 def commitment_statuses() -> str:
     """What an N-ACTION request is answered with."""
-    rows = ((f"`0x{each.code:04X}`", each.name, each.meaning) for each in commitment.STATUSES[1:])
-    taken = ("`0x0000`", commitment.SUCCESS.name, "The request is written down; a report follows.")
+    rows = ((f"`0x{each.code:04X}`", each.name, each.meaning) for each in commitment_scp.STATUSES[1:])
+    taken = ("`0x0000`", commitment_scp.SUCCESS.name, "The request is written down; a report follows.")
     return _table(("Status", "Name", "When"), chain([taken], rows))
 
 
@@ -157,13 +158,13 @@ def _codes() -> Iterator[tuple[str, Code]]:
 
 def private_codes() -> str:
     """Codes of our own scheme."""
-    own = (code for _, code in _codes() if code.scheme_designator == marks.CODING_SCHEME_DESIGNATOR)
+    own = (code for _, code in _codes() if code.scheme_designator == product.CODING_SCHEME_DESIGNATOR)
     return _table(("Code value", "Code meaning"), ((f"`{code.value}`", code.meaning) for code in own))
 
 
 def public_codes() -> str:
     """Codes of other schemes, without the findings'."""
-    others = {code for _, code in _codes() if code.scheme_designator != marks.CODING_SCHEME_DESIGNATOR}
+    others = {code for _, code in _codes() if code.scheme_designator != product.CODING_SCHEME_DESIGNATOR}
     ordered = sorted(others, key=lambda code: (code.scheme_designator, code.value))
     rows = ((code.scheme_designator, f"`{code.value}`", code.meaning) for code in ordered)
     return _table(("Scheme", "Code value", "Code meaning"), rows)
@@ -223,7 +224,7 @@ def keywords_in(module: str) -> list[str]:
 
 def header_attributes() -> str:
     """Attributes that decide about an image or are recorded of it."""
-    return _table(("Attribute", "Tag", "VR"), map(_attribute, keywords_in("cxr/header.py")))
+    return _table(("Attribute", "Tag", "VR"), map(_attribute, keywords_in("cxr/dicom/header.py")))
 
 
 def pixel_attributes() -> str:

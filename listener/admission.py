@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from config.pynetdicom_overrides import cut
-from cxr.associate_pdu import is_title
+from cxr.dicom.associate_pdu import is_title
 from cxr.domain import Peer
 
 _PERMANENT, _TRANSIENT = 1, 2

@@ -39,7 +39,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification
 
 from config.settings import ListenerSettings
-from listener import commitment
+from listener import commitment_scp
 
 TRANSFER_SYNTAXES: tuple[UID, ...] = (
     ExplicitVRLittleEndian,
@@ -143,6 +143,6 @@ class Contexts:
 
 def _commitment() -> PresentationContext:
     """Make the context of Storage Commitment; peers ask, and don't report to us here."""
-    context = build_context(commitment.SOP_CLASS, list(commitment.SYNTAXES))
+    context = build_context(commitment_scp.SOP_CLASS, list(commitment_scp.SYNTAXES))
     context.scu_role, context.scp_role = True, False
     return context

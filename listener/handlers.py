@@ -9,11 +9,11 @@ from pynetdicom.presentation import PresentationContext
 from config.logs import get_logger
 from cxr.domain import Peer
 from cxr.errors import CxrError, IntakeError
-from db.spool import Spool
+from db.disk import Spool
 from listener.admission import Admission, Rejection, Sender
-from listener.commands import Command
-from listener.commitment import Commitments
+from listener.commitment_scp import Commitments
 from listener.contexts import Contexts
+from listener.dimse_messages import Command
 from listener.intake import Intake, Taken, header_of
 from listener.metrics import Metrics
 from listener.reception import Reception

@@ -14,19 +14,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from cxr.dicom import HeaderDataset, open_dataset, read_header
 from cxr.domain import ImageHeader, JobState, UnknownView, View, ViewDecision
 from cxr.errors import IdentityMismatch, UnparsableObject
-from cxr.header import HeaderDataset, open_dataset, read_header
-from cxr.projection import decide_view, initial_state
+from cxr.view import decide_view, initial_state
+from db.disk import IncomingFile, Spool
 from db.engine import Database
-from db.images import find_latest, is_dataset, receive, receive_again
-from db.incoming import IncomingFile
-from db.records import KnownImage, Receipt, Received
-from db.restoring import needs_file
-from db.spool import Spool
-from listener.commands import Command
+from db.images import find_latest, is_dataset, needs_file, receive, receive_again
+from db.schema.records import KnownImage, Receipt, Received
 from listener.contexts import NOT_ACCEPTED_REASON, Contexts
-from listener.digests import pixel_digest
+from listener.dimse_messages import Command
+from listener.pixel_digest import pixel_digest
 from listener.reception import file_header
 from listener.service import StoreRequest
 

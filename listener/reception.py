@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import struct
 
-from cxr import marks
+from cxr import product
 from cxr.errors import IntakeError, ObjectTooLarge, SpoolFull
-from db.incoming import IncomingFile
-from db.spool import Spool
+from db.disk import IncomingFile, Spool
 
 _PREAMBLE = bytes(128) + b"DICM"
 _SPACE_CHECK_BYTES = 4 * 1024 * 1024
@@ -136,8 +135,8 @@ def file_header(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: 
         _element(0x0002, b"UI", sop_class_uid.encode("ascii")) if sop_class_uid else b"",
         _element(0x0003, b"UI", sop_instance_uid.encode("ascii")) if sop_instance_uid else b"",
         _element(0x0010, b"UI", transfer_syntax_uid.encode("ascii")),
-        _element(0x0012, b"UI", marks.IMPLEMENTATION_CLASS_UID.encode("ascii")),
-        _element(0x0013, b"SH", marks.IMPLEMENTATION_VERSION_NAME.encode("ascii")),
+        _element(0x0012, b"UI", product.IMPLEMENTATION_CLASS_UID.encode("ascii")),
+        _element(0x0013, b"SH", product.IMPLEMENTATION_VERSION_NAME.encode("ascii")),
     )
     version = struct.pack("<HH2sxxL2s", 2, 0x0001, b"OB", 2, b"\x00\x01")
     group = version + b"".join(uids)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from config.logs import get_logger
-from cxr.associate_pdu import MalformedPdu
+from cxr.dicom.associate_pdu import MalformedPdu
 from listener.admission import Sender
 
 _EVERY_S = 60.0

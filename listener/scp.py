@@ -20,20 +20,19 @@ from config.certificates import Certificates
 from config.logs import get_logger
 from config.pynetdicom_overrides import check_version
 from config.settings import ListenerSettings, PeerSettings, Settings
-from cxr import marks
+from cxr import product
 from cxr.domain import Peer
-from db.audit import EventKind, append_event
+from db.disk import Spool
 from db.engine import Database
-from db.spool import Spool
+from db.events import EventKind, append_event
 from listener.admission import Admission, Peers, SilentConnections
-from listener.commitment import Commitments
+from listener.commitment_scp import Commitments
 from listener.contexts import Contexts
 from listener.handlers import Handlers
 from listener.intake import Intake
 from listener.metrics import Metrics
-from listener.processes import port_in_use
 from listener.service import Service, Timeouts
-from listener.storage import clear_up, locked_storage, open_storage
+from listener.startup import clear_up, locked_storage, open_storage, port_in_use
 from listener.tls import server_certificates
 from listener.transport import ListenerServer
 
@@ -143,8 +142,8 @@ class Listener:
 
 def _entity(settings: ListenerSettings) -> AE:
     entity = AE(settings.ae_title)
-    entity.implementation_class_uid = UID(marks.IMPLEMENTATION_CLASS_UID)
-    entity.implementation_version_name = marks.IMPLEMENTATION_VERSION_NAME
+    entity.implementation_class_uid = UID(product.IMPLEMENTATION_CLASS_UID)
+    entity.implementation_version_name = product.IMPLEMENTATION_VERSION_NAME
     entity.maximum_pdu_size = settings.max_pdu_bytes
     # Counted by our own admission, and not before an A-ASSOCIATE-RQ has come.
     entity.maximum_associations = 2**31
@@ -219,7 +218,7 @@ def serve_forever(settings: Settings, stop: threading.Event, *, process: int | N
     stop
         Set it to stop.
     process
-        Which of several listening processes this is, from 0; ``listener.processes.prepared`` is
+        Which of several listening processes this is, from 0; ``listener.startup.prepared`` is
         held by the one that started it. None: the only one.
 
     Raises

@@ -10,8 +10,8 @@ from pynetdicom.presentation import PresentationContext
 
 from cxr.domain import Peer
 from listener.admission import Rejection, Sender
-from listener.commands import Command
-from listener.commitment import Commitments
+from listener.commitment_scp import Commitments
+from listener.dimse_messages import Command
 from listener.reception import Reception
 from listener.statuses import Status
 

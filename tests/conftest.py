@@ -30,9 +30,9 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from cxr.domain import ImageHeader, JobState, PackageStatus, Score, ScoredImage, View, ViewDecision
 from cxr.labels import FINDINGS
 from cxr.package import AcceptedGate, PackageClass, PackageManifest, Provenance
-from cxr.recipe import DEFAULT_RECIPE
+from cxr.pixels.recipe import DEFAULT_RECIPE
 from db.engine import Database, open_database
-from db.records import Receipt, ReportRecord
+from db.schema.records import Receipt, ReportRecord
 
 if TYPE_CHECKING:
     from cxr.package import ModelPackage
@@ -212,8 +212,8 @@ def tiny_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Mode
     def make(*classes: str, activation: str = "sigmoid", size: int = 64, seed: int = 0) -> ModelPackage:
         key = (classes, activation, size, seed)
         if key not in made:
-            from cxr.recipe import PixelRecipe
-            from training.export import build_untrained
+            from cxr.pixels.recipe import PixelRecipe
+            from training.packaging.untrained import build_untrained
 
             made[key] = build_untrained(
                 tmp_path_factory.mktemp("package") / "package",
@@ -244,9 +244,9 @@ def mask_lungs() -> Callable[..., ModelPackage]:
         status: PackageStatus = PackageStatus.EVALUATED,
         **changes: Any,
     ) -> ModelPackage:
-        from cxr.lungs import COMPONENT, FILE, MaskSettings
         from cxr.package import MODEL_CARD_FILE, MODEL_FILE, write_package
-        from training.model_file import save_network
+        from cxr.package.lung_mask import COMPONENT, FILE, MaskSettings
+        from training.networks import save_network
 
         folder.mkdir(parents=True, exist_ok=True)
         written = folder / FILE
@@ -285,10 +285,10 @@ def view_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Mode
     def make(seen: str, *, laterals: int = 18) -> ModelPackage:
         if (seen, laterals) not in made:
             from cxr.package import write_package
-            from cxr.view_model import CLASSES, ViewComponent
-            from training.model_file import save_network
-            from training.view import CODES
-            from training.view_network import RECIPE, build
+            from cxr.package.view_model import CLASSES, ViewComponent
+            from training.networks import save_network
+            from training.view_model.network import RECIPE, build
+            from training.view_model.train import CODES
 
             folder = tmp_path_factory.mktemp("view")
             network = build()

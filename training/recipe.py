@@ -18,9 +18,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from cxr.errors import RecipeError
 from cxr.labels import FINDINGS
-from cxr.recipe import TRAINING_RECIPE, PixelRecipe
-from training.backbones import BACKBONES
-from training.network import Head
+from cxr.pixels.recipe import TRAINING_RECIPE, PixelRecipe
+from training.networks import BACKBONES, Head
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 SOURCE_CONFIGS = CONFIGS.parent.parent / "configs"
@@ -101,7 +100,7 @@ class Split(_Part):
 
 
 class Network(_Part):
-    """Architecture and head; see ``training.network``."""
+    """Architecture and head; see ``training.networks.network``."""
 
     architecture: str = "resnet50"
     head: Literal["evidence", "dense"] = "evidence"
@@ -119,12 +118,12 @@ class Network(_Part):
         return self
 
     def make_head(self) -> Head:
-        """The head, as ``training.network.build`` takes it."""
+        """The head, as ``training.networks.network.build`` takes it."""
         return Head(self.head, self.pooling, self.hidden, self.dropout)
 
 
 class Weights(_Part):
-    """Where the weights come from; see ``training.weights``."""
+    """Where the weights come from; see ``training.runs.initial_weights``."""
 
     source: Literal["random", "file", "imagenet", "run"] = "imagenet"
     path: str | None = None
@@ -144,7 +143,7 @@ class Weights(_Part):
 
 
 class Augment(_Part):
-    """Random changes of training images; see ``training.augment``. The default is none."""
+    """Random changes of training images; see ``training.inputs.augment``. The default is none."""
 
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0  # up to, either way
     shift: Share = 0.0  # up to, as a share of the side
@@ -179,7 +178,9 @@ class Stage(_Part):
         "auto"  # auto: frozen where the trunk starts from trained weights
     )
     batch_norm_momentum: Annotated[float, Field(ge=0, lt=1)] | None = None  # of its statistics; None: as built, 0.99
-    optimizer: Literal["adam", "adamw", "regression"] = "adam"  # regression: a head, at once (training.regression)
+    optimizer: Literal["adam", "adamw", "regression"] = (
+        "adam"  # regression: a head, at once (training.runs.head_regression)
+    )
     learning_rate: Positive = 1e-3
     strength: Positive | None = None  # regression: inverse of the penalty on squares
     weight_decay: Share = 0.0  # adamw
@@ -209,7 +210,7 @@ class Stage(_Part):
 
 
 class MaskModelName(_Part):
-    """The mask model whose masks a run sees; see ``training.mask_model``."""
+    """The mask model whose masks a run sees; see ``training.runs.lung_mask_model``."""
 
     path: str
     fingerprint: Sha256
@@ -246,9 +247,11 @@ class TrainingRecipe(_Part):
     task: Task
     split: Split = Split()
     pixels: Annotated[PixelRecipe, BeforeValidator(_read_pixels), PlainSerializer(_write_pixels)] = TRAINING_RECIPE
-    lung_masks: Literal[False, "model", "manifest"] = False  # outside the lungs all is black; see training.mask_model
+    lung_masks: Literal[False, "model", "manifest"] = (
+        False  # outside the lungs all is black; see training.runs.lung_mask_model
+    )
     mask_model: MaskModelName | None = None  # with lung_masks = model; --mask-model fills it in
-    brisque_below: Positive | None = None  # pictures of this BRISQUE or more take no part; see training.brisque
+    brisque_below: Positive | None = None  # pictures of this BRISQUE or more take no part; see training.inputs.brisque
     network: Network = Network()
     weights: Weights = Weights()
     augment: Augment = Augment()

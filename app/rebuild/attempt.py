@@ -20,9 +20,9 @@ from app.rebuild.steps import Rebuild
 from config.logs import get_logger
 from cxr.domain import RebuildState
 from cxr.errors import CxrError
-from db import durable, rebuilds
+from db.disk import durable
 from db.engine import Database, open_database
-from db.rebuilds import Outcome, RebuildRow
+from db.models import Outcome, RebuildRow, rebuilds
 
 if TYPE_CHECKING:
     from config.settings import Settings

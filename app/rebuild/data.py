@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from cxr.errors import RunError
-from training import splits
 from training.adapters import audit_export
-from training.cases import select
-from training.index_summary import rejections_path, write_rejections
-from training.manifest import read_manifest, resolve_paths, write_manifest
+from training.adapters.index_summary import rejections_path, write_rejections
+from training.cases import read_manifest, resolve_paths, splits, write_manifest
+from training.inputs.targets import select
 
 if TYPE_CHECKING:
-    from config.rebuild import RebuildSettings
+    from config.sections import RebuildSettings
     from db.engine import Database
     from training.recipe import TrainingRecipe
 
@@ -103,9 +102,9 @@ def _collect(settings: RebuildSettings, database: Database, spool_dir: Path, fol
 
 
 def _export(database: Database, target: Path) -> None:
-    from db.export import write_csv
-    from db.filters import IdentifierForm
-    from db.results import ResultFilter, iterate_results
+    from db.results.export import write_csv
+    from db.results.filters import IdentifierForm
+    from db.results.queries import ResultFilter, iterate_results
 
     with target.open("w", encoding="utf-8", newline="") as stream:
         write_csv(iterate_results(database, ResultFilter()), stream, form=IdentifierForm.UIDS)

@@ -8,14 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxr.marks import NOTICE
-from training.checkpoint import write_whole
+from cxr.product import NOTICE
+from training.files import write_whole
 
 if TYPE_CHECKING:
     from app.rebuild.data import Counts
     from cxr.package import ModelPackage
-    from inference.gates import GateResult
-    from training.run import Run
+    from inference.registry import GateResult
+    from training.runs.folder import Run
 
 REPORT_FILE: Final = "REPORT.md"
 _NONE: Final = "unknown"

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.cron import CronTrigger
 
-from db.rebuilds import RebuildRow
+from db.models import RebuildRow
 
 CATCH_UP: Final = timedelta(days=1)
 """A time that passed while no service ran is caught up with for this long."""

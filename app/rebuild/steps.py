@@ -13,17 +13,16 @@ from app.rebuild.report import REPORT_FILE, Report, write_report
 from cxr.domain import PackageStatus, RebuildState
 from cxr.errors import PackageError
 from cxr.package import ModelPackage, load_package
-from db.rebuilds import Outcome
-from inference.gates import GateResult, Gates
-from inference.golden import golden_difference
-from inference.registry import Registry
+from db.models import Outcome
+from inference.registry import GateResult, Gates, Registry
+from inference.registry.golden_check import golden_difference
 
 if TYPE_CHECKING:
     from config.settings import Settings
     from db.engine import Database
-    from training.fit import Options
     from training.recipe import TrainingRecipe
-    from training.run import Run
+    from training.runs.folder import Run
+    from training.runs.train import Options
 
 RUN: Final = "run"
 PACKAGE: Final = "package"
@@ -98,9 +97,9 @@ class Rebuild:
         return load_recipe(self.settings.rebuild.recipe, self.settings.rebuild.overrides)
 
     def _finetune(self, recipe: TrainingRecipe) -> Run:
-        from training import fit
+        from training.runs import train
 
-        return fit.finetune(
+        return train.finetune(
             recipe,
             self.folder / MANIFEST_FILE,
             self.folder / RUN,
@@ -110,12 +109,12 @@ class Rebuild:
         )
 
     def _options(self) -> Options:
-        from training.fit import Options
+        from training.runs.train import Options
 
         return Options(processes=self.settings.rebuild.processes)
 
     def _package(self, run: Run) -> ModelPackage:
-        from training.packaging import package_run
+        from training.packaging.build import package_run
 
         target = self.folder / PACKAGE
         if target.exists():

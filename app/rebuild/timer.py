@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 from app.rebuild.schedule import Schedule, Start, decide
 from config.logs import get_logger
 from cxr.errors import CxrError
-from db import rebuilds
+from db.models import rebuilds
 
 if TYPE_CHECKING:
-    from config.rebuild import RebuildSettings
+    from config.sections import RebuildSettings
     from db.engine import Database
 
 log = get_logger(__name__)

@@ -16,13 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from app.score.scorer import FileScore, Scorer
-from app.sendable import find_files
+from app.send.files import find_files
 from config.context import CommandContext
 from config.logs import configure
 from config.settings import LogSettings
 from cxr.domain import PackageStatus, View
 from cxr.errors import SettingsError
-from cxr.marks import NOTICE
+from cxr.product import NOTICE
 
 if TYPE_CHECKING:
     from cxr.package import ModelPackage

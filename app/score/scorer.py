@@ -17,11 +17,11 @@ from cxr.domain import View
 from cxr.errors import CxrError, SettingsError
 
 if TYPE_CHECKING:
-    from cxr.geometry import Geometry
     from cxr.package import ModelPackage
-    from inference.input_gate import InputGate
-    from inference.model import Model, ModelOutput
-    from inference.view_check import Verdict, ViewCheck
+    from cxr.pixels.geometry import Geometry
+    from inference.model.model import Model, ModelOutput
+    from inference.worker.image_warnings import InputGate
+    from inference.worker.view_check import Verdict, ViewCheck
 
 MIB = 1024 * 1024
 
@@ -61,7 +61,7 @@ class Scorer:
 
     def __init__(self, settings: Settings, package: Path | None, *, any_view: bool) -> None:
         from cxr.package import load_package
-        from cxr.view_model import is_view_model
+        from cxr.package.view_model import is_view_model
 
         self._expanded = ExitStack()  # a default's temporary folder
         self.package: ModelPackage = load_package(package) if package else self._served(settings)
@@ -81,7 +81,7 @@ class Scorer:
 
     def _served(self, settings: Settings) -> ModelPackage:
         """Find the package in service; where none is, expand the default that comes with the project."""
-        from cxr.shipped import shipped_models
+        from cxr.package.shipped import shipped_models
         from inference.registry import Registry
 
         registry, wanted, shipped = Registry(settings.models_dir), settings.worker.default_model, shipped_models()
@@ -108,8 +108,8 @@ class Scorer:
             ]
 
     def _decide(self, file: Path) -> tuple[str, str, bool]:
-        from cxr.header import open_dataset, read_header
-        from cxr.projection import decide_view
+        from cxr.dicom import open_dataset, read_header
+        from cxr.view import decide_view
 
         limit = self._settings.listener.max_object_mib * MIB
         decision = decide_view(read_header(open_dataset(file, max_inflated_bytes=limit)))
@@ -117,7 +117,7 @@ class Scorer:
         return decision.view.value, decision.reason, is_wanted
 
     def _rows(self, file: Path, view: str, reason: str, overlay: Path | None) -> Iterator[FileScore]:
-        from cxr.pixels import to_model_input
+        from cxr.pixels.model_input import to_model_input
 
         manifest = self.package.manifest
         verdict = self._judge_view(file, view)
@@ -151,9 +151,9 @@ class Scorer:
 
     def _judge_view(self, file: Path, view: str) -> Verdict:
         """Ask the view model, as the worker does; with --any-view it flags and nothing more."""
-        from cxr.pixels import to_model_input
-        from inference.model import Model
-        from inference.view_check import SCORED, ViewCheck
+        from cxr.pixels.model_input import to_model_input
+        from inference.model.model import Model
+        from inference.worker.view_check import SCORED, ViewCheck
 
         if not self._views:
             device = self._settings.worker.device
@@ -168,7 +168,7 @@ class Scorer:
         """Rows and columns as the file's header says them."""
         from PIL import Image
 
-        from cxr.header import open_dataset
+        from cxr.dicom import open_dataset
 
         if not is_dicom(file):
             with Image.open(file) as image:
@@ -178,15 +178,15 @@ class Scorer:
 
     def _geometry_of(self, file: Path) -> Geometry:
         """How the image lies, by its header."""
-        from cxr.geometry import UPRIGHT, read_geometry
-        from cxr.header import open_dataset
+        from cxr.dicom import open_dataset
+        from cxr.pixels.geometry import UPRIGHT, read_geometry
 
         if not is_dicom(file):
             return UPRIGHT
         return read_geometry(open_dataset(file, max_inflated_bytes=self._settings.listener.max_object_mib * MIB))
 
     def _model(self) -> Model:
-        from inference.model import Model
+        from inference.model.model import Model
 
         if self._loaded is None:
             self._loaded = Model.load(
@@ -195,7 +195,7 @@ class Scorer:
         return self._loaded
 
     def _input_gate(self) -> InputGate:
-        from inference.input_gate import InputGate
+        from inference.worker.image_warnings import InputGate
 
         if self._gate is None:
             self._gate = InputGate.of(self.package)
@@ -204,8 +204,8 @@ class Scorer:
     def _write_overlay(
         self, target: Path, pixels: NDArray[np.float32], output: ModelOutput, warnings: tuple[str, ...]
     ) -> None:
-        from inference.explain import Method, overlay
-        from inference.scored import scored_image
+        from inference.report.evidence_map import Method, overlay
+        from inference.worker.scored_image import scored_image
 
         model = self._model()
         evidence = model.grad_cam(pixels) if output.evidence is None else output.evidence[0]

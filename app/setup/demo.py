@@ -16,11 +16,11 @@ from config.logs import configure
 from config.settings import LogSettings, Settings
 from cxr.domain import DeliveryState, JobState
 from cxr.errors import PeerUnreachable, SettingsError
-from cxr.marks import NOTICE
+from cxr.product import NOTICE
 
 if TYPE_CHECKING:
     from db.engine import Database
-    from db.results import Timeline
+    from db.results.queries import Timeline
     from inference.delivery.association import Address
 
 app = typer.Typer(add_completion=False)
@@ -102,8 +102,8 @@ def _confirm_delivery(settings: Settings, title: str, *, yes: bool) -> None:
 
 def _send(film: Path, address: Address) -> str:
     """Store the film; return its SOP Instance UID."""
-    from app.sendable import read_sendable
-    from app.storing import store_files
+    from app.send.files import read_sendable
+    from app.send.store import store_files
 
     if not film.is_file():
         raise SettingsError("The example film is not part of this installation: send a film of your own by `cxr send`.")
@@ -148,7 +148,7 @@ def _wait_for_result(settings: Settings, uid: str, timeout_s: float, console: Co
 
 
 def _read(database: Database, uid: str) -> Timeline:
-    from db.results import show
+    from db.results.queries import show
 
     with database.read() as session:
         return show(session, uid)[0]

@@ -1,1 +1,1 @@
-"""Alembic's migrations of the audit database; they travel inside the wheel and run through ``db.schema``."""
+"""Alembic's migrations of the audit database; they travel inside the wheel and run through ``db.sqlite.migrate``."""

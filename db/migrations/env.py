@@ -1,11 +1,11 @@
-"""What Alembic runs: it migrates over the connection that ``db.schema`` opened, in its transaction."""
+"""What Alembic runs: it migrates over the connection that ``db.sqlite.migrate`` opened, in its transaction."""
 
 from __future__ import annotations
 
 from alembic import context
 
-import db.views  # noqa: F401 (views and triggers belong to the schema)
-from db.tables import Base
+import db.schema.views  # noqa: F401 (views and triggers belong to the schema)
+from db.schema.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -3,9 +3,9 @@
 ::
 
     sender ──▶ carrier (one per kind)     store, verify      never decides
-       │         ├─ dicom     association, find, commitment
-       │         ├─ stow
-       │         └─ folder
+       │         ├─ dicom_carrier     association, dicom_verifier, commitment_scu
+       │         ├─ stow_carrier
+       │         └─ folder_carrier
        ├─────▶ backoff                    when again, and when no more: a value
        └─────▶ db.deliveries              what came of it
 

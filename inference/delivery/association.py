@@ -34,8 +34,8 @@ from cxr.errors import (
     PresentationContextRejected,
     SettingsError,
 )
-from inference.delivery.transport import CallingEntity
-from inference.identifiers import IMPLEMENTATION_CLASS_UID
+from inference.delivery.pynetdicom_fixes import CallingEntity
+from inference.report.uids import IMPLEMENTATION_CLASS_UID
 
 if TYPE_CHECKING:
     from config.settings import DestinationSettings

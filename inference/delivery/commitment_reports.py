@@ -21,8 +21,8 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 
 from config.logs import get_logger
 from cxr.errors import DeliveryCrashed, DeliveryError, PeerRefused
-from db import commitments
-from db.commitments import Answer, Claimed
+from db.images import commitments
+from db.images.commitments import Answer, Claimed
 from inference.delivery.association import Address, certificates_of, close, context, open_association, status_of
 from inference.delivery.backoff import Backoff
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
 
     from config.settings import DestinationSettings, Settings
+    from db.disk import Spool
     from db.engine import Database
-    from db.spool import Spool
 
 NO_ADDRESS = "no_address"  # why a request is given up
 _SUCCESS = 0x0000

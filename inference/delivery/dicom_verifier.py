@@ -1,8 +1,8 @@
-"""Whether an AE has what it took: Storage Commitment where it offers that, else C-FIND.
+"""Verify that an AE holds a report: Storage Commitment where it is offered, else C-FIND.
 
 References
 ----------
-DICOM PS3.4 Annex J (Storage Commitment), Section C.4.1 (C-FIND)
+DICOM PS3.4 Annex J (Storage Commitment), Section C.4.1 (C-FIND), Section C.6.2 (Study Root)
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
+from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from config.logs import get_logger
 from cxr.errors import AccessRefused, PeerUnreachable, PresentationContextRejected
-from inference.delivery.association import Address, abandon, close, context, open_association
+from inference.delivery.association import Address, abandon, close, context, open_association, status_of
 from inference.delivery.carrier import Parcel, Presence, Verification
-from inference.delivery.commitment import (
+from inference.delivery.commitment_scu import (
     COMMITMENT_SOP_CLASS,
     CommitmentInbox,
     CommitmentServer,
     request_commitment,
 )
-from inference.delivery.find import FIND_SOP_CLASS, find_instance
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
+
 
 log = get_logger(__name__)
 
@@ -34,6 +36,12 @@ COMMITMENT_WAIT_S = 10.0
 _SYNTAXES = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
 VerifyMode = Literal["auto", "commitment", "find", "none"]
+
+FIND_SOP_CLASS = str(StudyRootQueryRetrieveInformationModelFind)
+_PENDING = (0xFF00, 0xFF01)
+_TRY_LATER = range(0xA700, 0xA800)
+_MOST_ANSWERS = 1000
+"""To a question about one object; a peer that does not look at the keys may answer with all that it has."""
 
 
 class DicomVerifier:
@@ -168,3 +176,48 @@ def _unanswered(parcels: Sequence[Parcel], answers: Mapping[int, Verification]) 
     """Those about which nothing definite is known."""
     definite = {number for number, answer in answers.items() if answer.presence in (Presence.PRESENT, Presence.ABSENT)}
     return [parcel for parcel in parcels if parcel.report_id not in definite]
+
+
+def find_instance(association: Association, parcel: Parcel) -> Presence:
+    """Ask for one object at IMAGE level, below its study and series.
+
+    Parameters
+    ----------
+    association
+        With an accepted context for Study Root Query/Retrieve - FIND.
+    parcel
+        With the UIDs the object was stored under.
+
+    Returns
+    -------
+    Presence
+        ``UNANSWERABLE`` if the peer refuses such a query.
+
+    Raises
+    ------
+    PeerUnreachable
+        If the peer does not answer, or does not come to an end with it.
+    """
+    presence = Presence.ABSENT
+    # To its end, also after a match: pynetdicom's association is free only then.
+    for number, (response, identifier) in enumerate(association.send_c_find(_query(parcel), FIND_SOP_CLASS)):
+        if number == _MOST_ANSWERS:
+            raise PeerUnreachable("The destination answers a question about one object without an end.")
+        status = status_of(response)
+        if status in _PENDING:
+            if identifier is not None and identifier.get("SOPInstanceUID") == parcel.sop_instance_uid:
+                presence = Presence.PRESENT
+        elif status in _TRY_LATER:
+            return Presence.UNKNOWN
+        elif status != 0x0000:
+            return Presence.UNANSWERABLE
+    return presence
+
+
+def _query(parcel: Parcel) -> Dataset:
+    query = Dataset()
+    query.QueryRetrieveLevel = "IMAGE"
+    query.StudyInstanceUID = parcel.study_instance_uid or ""
+    query.SeriesInstanceUID = parcel.series_instance_uid
+    query.SOPInstanceUID = parcel.sop_instance_uid
+    return query

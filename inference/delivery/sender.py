@@ -18,16 +18,16 @@ from cxr.errors import DeliveryCrashed, DeliveryError, ReportUnreadable, Storage
 from db import deliveries
 from inference.delivery.backoff import Backoff
 from inference.delivery.carrier import Parcel, Presence, Verification
-from inference.delivery.carriers import make_carrier
-from inference.delivery.outcomes import Outcomes
-from inference.delivery.reading import study_of
-from inference.identifiers import series_uid
+from inference.delivery.make_carrier import make_carrier
+from inference.delivery.record import Outcomes
+from inference.delivery.stored_report import study_of
+from inference.report.uids import series_uid
 
 if TYPE_CHECKING:
     from config.settings import DeliverySettings, DestinationSettings
+    from db.disk import Spool
     from db.engine import Database
-    from db.records import ClaimedDelivery
-    from db.spool import Spool
+    from db.schema.records import ClaimedDelivery
 
 log = get_logger(__name__)
 

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Literal
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
-from cxr import marks
+from cxr import product
 from cxr.domain import Code, PackageStatus, ScoredImage
 from cxr.errors import ReportError
-from inference.identifiers import derive_uid, series_uid
-from inference.part10 import encode
 from inference.report import codes
 from inference.report.check import TreeCheck, evidence_of
 from inference.report.header import Identity, add_document, shared_modules
+from inference.report.part10 import encode
 from inference.report.source import SourceImage, read_source
 from inference.report.tree import build_tree
+from inference.report.uids import derive_uid, series_uid
 
 if TYPE_CHECKING:
     from cxr.package import PackageManifest
@@ -56,7 +56,7 @@ class ReportOptions:
     """
 
     title: Literal["research", "imaging_measurement_report"] = "research"
-    application_version: str = field(default_factory=lambda: version(marks.APPLICATION))
+    application_version: str = field(default_factory=lambda: version(product.APPLICATION))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class SourceDigests:
     """What tells a resent image with other content from the one before; BLAKE3, in hex."""
 
     pixel_digest: str  # of the Pixel Data value
-    identity_digest: str  # of every attribute that is copied, see cxr.header.COPIED_KEYWORDS
+    identity_digest: str  # of every attribute that is copied, see cxr.dicom.header.COPIED_KEYWORDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +138,8 @@ def build_report(
             source,
             identity,
             modality="SR",
-            number=marks.REPORT_SERIES_NUMBER,
-            description=marks.REPORT_SERIES_DESCRIPTION,
+            number=product.REPORT_SERIES_NUMBER,
+            description=product.REPORT_SERIES_DESCRIPTION,
         )
         add_document(report, identity)
         report.CurrentRequestedProcedureEvidenceSequence = evidence_of(image)

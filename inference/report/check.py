@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ComputedRadiographyImageStorage
 
-from cxr import marks
+from cxr import product
 from inference.report.source import SourceImage, shim
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ def check(image: SourceImage, content: Dataset) -> Dataset:
         evidence=[shim(image)],
         content=content,
         series_instance_uid="2.25.1",
-        series_number=marks.REPORT_SERIES_NUMBER,
+        series_number=product.REPORT_SERIES_NUMBER,
         sop_instance_uid="2.25.2",
         instance_number=1,
-        manufacturer=marks.MANUFACTURER,
+        manufacturer=product.MANUFACTURER,
     )
     return document
 

@@ -7,7 +7,7 @@ DICOM PS3.16 TID 1500, TID 1501, TID 1600, TID 4019; CID 7010, 7021, 7162; PS3.3
 
 from __future__ import annotations
 
-from cxr import marks
+from cxr import product
 from cxr.domain import Code, PackageStatus
 
 
@@ -16,7 +16,7 @@ def _dcm(value: str, meaning: str) -> Code:
 
 
 def _private(value: str, meaning: str) -> Code:
-    return Code(value=value, scheme_designator=marks.CODING_SCHEME_DESIGNATOR, meaning=meaning)
+    return Code(value=value, scheme_designator=product.CODING_SCHEME_DESIGNATOR, meaning=meaning)
 
 
 # Root titles
@@ -37,7 +37,7 @@ DOCUMENT_TITLE_MODIFIER = _dcm("113011", "Document Title Modifier")
 FOR_RESEARCH = _dcm("113009", "For Research")
 ENGLISH = Code(value="en", scheme_designator="RFC5646", meaning="English")
 DEVICE = _dcm("121007", "Device")
-NOTICE = _private("RUO-NOTICE", marks.NOTICE)
+NOTICE = _private("RUO-NOTICE", product.NOTICE)
 XR_CHEST_VIEWS = Code(value="30745-4", scheme_designator="LN", meaning="XR Chest Views")
 QUALITATIVE_EVALUATIONS = Code(value="C0034375", scheme_designator="UMLS", meaning="Qualitative Evaluations")
 COMMENT = _dcm("121106", "Comment")

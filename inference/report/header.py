@@ -14,7 +14,7 @@ from pydicom.charset import default_encoding
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from cxr import marks
+from cxr import product
 from cxr.domain import Code, PackageStatus
 from inference.report import codes
 from inference.report.copying import EQUIPMENT, copy_identity, copy_valid, utc_offset
@@ -93,8 +93,8 @@ def add_document(header: Dataset, identity: Identity) -> None:
     author.ObserverType = "DEV"
     author.StationName = ""
     author.DeviceUID = identity.device_uid
-    author.Manufacturer = marks.MANUFACTURER
-    author.ManufacturerModelName = marks.MANUFACTURER_MODEL_NAME
+    author.Manufacturer = product.MANUFACTURER
+    author.ManufacturerModelName = product.MANUFACTURER_MODEL_NAME
     author.InstitutionName = ""
     author.InstitutionCodeSequence = Sequence()
     header.AuthorObserverSequence = Sequence([author])
@@ -125,15 +125,15 @@ def _add_series(
 
 
 def _add_equipment(header: Dataset, identity: Identity) -> None:
-    header.Manufacturer = marks.MANUFACTURER
-    header.ManufacturerModelName = marks.MANUFACTURER_MODEL_NAME
+    header.Manufacturer = product.MANUFACTURER
+    header.ManufacturerModelName = product.MANUFACTURER_MODEL_NAME
     header.DeviceUID = identity.device_uid
     header.SoftwareVersions = _software_versions(identity)
 
 
 def _software_versions(identity: Identity) -> list[str]:
     return [
-        f"{marks.APPLICATION} {identity.application_version}",
+        f"{product.APPLICATION} {identity.application_version}",
         identity.fingerprint,  # 64 characters, LO's most: not last, where padding could follow
         f"model {identity.model_version}",
     ]
@@ -146,12 +146,12 @@ def _contributing_equipment(source: Dataset, identity: Identity, created: dateti
     acquisition.set_original_encoding(False, True, default_encoding)
     copy_valid(source, acquisition, EQUIPMENT)
     algorithm = Dataset()
-    algorithm.Manufacturer = marks.MANUFACTURER
+    algorithm.Manufacturer = product.MANUFACTURER
     algorithm.ManufacturerModelName = identity.model_name
     algorithm.SoftwareVersions = _software_versions(identity)
     algorithm.DeviceUID = identity.device_uid
     algorithm.ContributionDateTime = created.strftime("%Y%m%d%H%M%S%z")
-    algorithm.ContributionDescription = f"{words_for(identity.status).prefix}{marks.NOTICE}"
+    algorithm.ContributionDescription = f"{words_for(identity.status).prefix}{product.NOTICE}"
     algorithm.PurposeOfReferenceCodeSequence = Sequence([code_item(codes.PROCESSING_EQUIPMENT)])
     if "Manufacturer" not in acquisition:  # type 1 in this sequence
         return [algorithm]
@@ -161,9 +161,9 @@ def _contributing_equipment(source: Dataset, identity: Identity, created: dateti
 
 def _private_scheme() -> Dataset:
     item = Dataset()
-    item.CodingSchemeDesignator = marks.CODING_SCHEME_DESIGNATOR
-    item.CodingSchemeName = marks.CODING_SCHEME_NAME
-    item.CodingSchemeResponsibleOrganization = marks.MANUFACTURER
+    item.CodingSchemeDesignator = product.CODING_SCHEME_DESIGNATOR
+    item.CodingSchemeName = product.CODING_SCHEME_NAME
+    item.CodingSchemeResponsibleOrganization = product.MANUFACTURER
     return item
 
 

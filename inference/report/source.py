@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from cxr import elements
+from cxr.dicom import elements
 from cxr.errors import ReportError
 
 REFERENCED = (

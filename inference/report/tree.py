@@ -20,11 +20,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation
 from pydicom.valuerep import DSfloat
 
-from cxr import marks
+from cxr import product
 from cxr.errors import ReportError
 from cxr.labels import FINDINGS
-from inference.identifiers import derive_uid
 from inference.report import codes
+from inference.report.uids import derive_uid
 from inference.report.words import algorithm_parameters, words_for
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def _observer(scored: ScoredImage, device_uid: str) -> sr.ObservationContext:
     prefix = words_for(scored.status).prefix
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=device_uid,
-        name=marks.APPLICATION,
-        manufacturer_name=marks.MANUFACTURER,
+        name=product.APPLICATION,
+        manufacturer_name=product.MANUFACTURER,
         model_name=f"{prefix}{scored.model_name} {scored.model_version}",
     )
     context = sr.ObserverContext(observer_type=_concept(codes.DEVICE), observer_identifying_attributes=device)
@@ -108,7 +108,7 @@ def _algorithm(scored: ScoredImage, package: PackageManifest) -> sr.AlgorithmIde
     return sr.AlgorithmIdentification(
         name=f"{words_for(scored.status).prefix}{scored.model_name}",
         version=scored.model_version,
-        manufacturer=marks.MANUFACTURER,
+        manufacturer=product.MANUFACTURER,
         parameters=algorithm_parameters(scored, package),
         family=_concept(codes.ARTIFICIAL_INTELLIGENCE),
     )

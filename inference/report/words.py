@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cxr import marks
+from cxr import product
 from cxr.domain import PackageStatus, ScoredImage
 from cxr.package import MODEL_FILE, PackageManifest
 
@@ -24,22 +24,22 @@ class Words:
 
 _WORDS = {
     PackageStatus.EVALUATED: Words(
-        notice=marks.NOTICE_SENTENCE,
+        notice=product.NOTICE_SENTENCE,
         prefix="",
         completion="Research algorithm output only, not a clinical report",
         status="evaluated for research",
     ),
     PackageStatus.UNTRAINED: Words(
-        notice=f"{marks.UNTRAINED}. {marks.NOTICE_SENTENCE}",
+        notice=f"{product.UNTRAINED}. {product.NOTICE_SENTENCE}",
         prefix="UNTRAINED MODEL - ",
         completion="UNTRAINED MODEL, research output only, not a clinical report",
-        status=marks.UNTRAINED,
+        status=product.UNTRAINED,
     ),
     PackageStatus.DEMONSTRATION: Words(
-        notice=f"{marks.DEMONSTRATION}. {marks.NOTICE_SENTENCE}",
+        notice=f"{product.DEMONSTRATION}. {product.NOTICE_SENTENCE}",
         prefix="DEMONSTRATION MODEL - ",
         completion="DEMONSTRATION MODEL, research output, not a clinical report",
-        status=marks.DEMONSTRATION,
+        status=product.DEMONSTRATION,
     ),
 }
 

@@ -20,12 +20,12 @@ from pynetdicom.dimse_messages import _MESSAGE_TYPES, _MSG_TO_PRIMITVE
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_ACTION, DIMSEPrimitive
 
 from config.logs import get_logger
-from cxr.associate_pdu import APPLICATION_CONTEXT
+from cxr.dicom.associate_pdu import APPLICATION_CONTEXT
 from cxr.domain import Peer
-from listener import commands
+from listener import dimse_messages
 from listener.admission import Rejection, Sender
-from listener.commands import Command, ProtocolViolation
-from listener.commitment import Body
+from listener.commitment_scp import Body
+from listener.dimse_messages import Command, ProtocolViolation
 from listener.service import StoreRequest
 from listener.statuses import SUCCESS, UNRECOGNIZED_OPERATION, Status
 from listener.transport.connection import Connection
@@ -151,9 +151,9 @@ class ListenerAssociation(Association):
         if context is None or command.field not in _MESSAGE_TYPES:
             raise ProtocolViolation("Received an unknown command, or one under a context that was not accepted.")
         reception = None
-        if command.field == commands.C_STORE_RQ and self._peer is not None:
+        if command.field == dimse_messages.C_STORE_RQ and self._peer is not None:
             reception = self._server.service.receive(command, str(context.transfer_syntax[0]), self._peer)
-        return Request(context_id, command, reception, Body() if command.field == commands.N_ACTION_RQ else None)
+        return Request(context_id, command, reception, Body() if command.field == dimse_messages.N_ACTION_RQ else None)
 
     def run_reactor(self) -> None:
         """Run the association's thread from its start to its end."""
@@ -201,10 +201,10 @@ class ListenerAssociation(Association):
     def _status_of(self, request: Request) -> Status | None:
         """Do what is asked; None: nothing is to be answered (a response, or a C-CANCEL)."""
         command = request.command
-        if command.field == commands.N_ACTION_RQ:
+        if command.field == dimse_messages.N_ACTION_RQ:
             context = self._accepted_cx[request.context_id]
             return self._reporting.take(request, str(context.transfer_syntax[0]), self.requestor.ae_title.strip())
-        if command.field == commands.N_EVENT_REPORT_RSP:
+        if command.field == dimse_messages.N_EVENT_REPORT_RSP:
             self._reporting.answered(command)
         if request.reception is not None:
             context = self._accepted_cx[request.context_id]
@@ -220,9 +220,9 @@ class ListenerAssociation(Association):
                 )
             finally:
                 request.reception.discard()
-        if command.field == commands.C_CANCEL_RQ or command.field & commands.RESPONSE:
+        if command.field == dimse_messages.C_CANCEL_RQ or command.field & dimse_messages.RESPONSE:
             return None
-        return SUCCESS if command.field == commands.C_ECHO_RQ else UNRECOGNIZED_OPERATION
+        return SUCCESS if command.field == dimse_messages.C_ECHO_RQ else UNRECOGNIZED_OPERATION
 
     def _answer(self, request: Request, status: Status) -> None:
         response = _response_to(request.command)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from pynetdicom.dimse import DIMSEServiceProvider
 
-from listener import commands
-from listener.commands import Command, Fragment, ProtocolViolation
-from listener.commitment import Body
+from listener import dimse_messages
+from listener.commitment_scp import Body
+from listener.dimse_messages import Command, Fragment, ProtocolViolation
 from listener.reception import PeerOverran, Reception
 from listener.transport.upper_layer import Fragments
 
@@ -62,7 +62,7 @@ class Messages(DIMSEServiceProvider):
     def receive_primitive(self, primitive: Fragments) -> None:
         """Take what one P-DATA-TF PDU carries, in the thread that reads."""
         try:
-            for fragment in commands.read_fragments(primitive.body):
+            for fragment in dimse_messages.read_fragments(primitive.body):
                 self._take(fragment)
         except ProtocolViolation:
             self.dul.event_queue.put("Evt19")
@@ -111,12 +111,12 @@ class Messages(DIMSEServiceProvider):
 
     def _take_command(self, fragment: Fragment) -> None:
         self._command_bytes += fragment.data
-        if self._request is not None or len(self._command_bytes) > commands.MAX_COMMAND_BYTES:
+        if self._request is not None or len(self._command_bytes) > dimse_messages.MAX_COMMAND_BYTES:
             raise ProtocolViolation("Received a command within another message, or one that is too long.")
         if self._unserved >= _MAX_UNSERVED:
             raise ProtocolViolation("Received more requests at once than are answered one after the other.")
         if fragment.is_last:
-            command = commands.read_command(bytes(self._command_bytes))
+            command = dimse_messages.read_command(bytes(self._command_bytes))
             self._command_bytes.clear()
             request = self.assoc.begin_request(fragment.context_id, command)
             if command.has_data_set:

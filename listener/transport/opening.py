@@ -18,7 +18,7 @@ import time
 from contextlib import suppress
 
 from config.pynetdicom_overrides import MAX_CONTROL_PDU_BYTES
-from cxr.associate_pdu import ABORT, ASSOCIATE_RJ, ASSOCIATE_RQ, HEAD_BYTES, HEADER_BYTES, read_titles
+from cxr.dicom.associate_pdu import ABORT, ASSOCIATE_RJ, ASSOCIATE_RQ, HEAD_BYTES, HEADER_BYTES, read_titles
 from listener.admission import Rejection, Sender
 from listener.service import Service, Timeouts
 

@@ -19,8 +19,8 @@ from pynetdicom.sop_class import StorageCommitmentPushModelInstance
 
 from config.logs import get_logger
 from cxr.errors import CxrError
-from listener.commands import Command
-from listener.commitment import SOP_CLASS, Commitments, EventReport
+from listener.commitment_scp import SOP_CLASS, Commitments, EventReport
+from listener.dimse_messages import Command
 from listener.statuses import SUCCESS, Status
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE
 from pynetdicom.timer import Timer
 
 from config.pynetdicom_overrides import MAX_CONTROL_PDU_BYTES
-from cxr.associate_pdu import APPLICATION_CONTEXT, normalise
+from cxr.dicom.associate_pdu import APPLICATION_CONTEXT, normalise
 
 if TYPE_CHECKING:
     from listener.transport.association import ListenerAssociation

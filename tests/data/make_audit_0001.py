@@ -14,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cxr.domain import ImageHeader, JobState, PackageStatus, Score, ScoredImage, View, ViewDecision
-from db import deliveries, engine, images, jobs, schema
+from db import deliveries, engine, images, jobs
 from db.engine import Database
-from db.packages import record_activation
-from db.records import Activation, Receipt, ReportRecord
+from db.models import record_activation
+from db.schema.records import Activation, Receipt, ReportRecord
+from db.sqlite import migrate
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
 KEY = "0001" * 16  # the chain's key, which tests need to open it
@@ -122,7 +123,7 @@ def fill(database: Database) -> None:
 
 def main() -> None:
     """Make the database, fill it, and write it as SQL."""
-    if schema.newest_revision() != "0001":
+    if migrate.newest_revision() != "0001":
         sys.exit("This version's schema is newer: run this in a checkout of the version with schema 0001.")
     with tempfile.TemporaryDirectory() as folder:
         path, key = Path(folder) / "data" / "audit.sqlite", Path(folder) / "audit.key"

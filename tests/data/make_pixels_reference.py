@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import ImageError
-from cxr.pixels import to_model_input
-from cxr.recipe import RECIPES
+from cxr.pixels.model_input import to_model_input
+from cxr.pixels.recipe import RECIPES
 
 COLUMNS = ["file", "recipe", "mean", "std", "upper_mean", "left_mean", "middle_mean"]
 

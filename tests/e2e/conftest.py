@@ -163,8 +163,7 @@ lease_s = 5
 
 def _serve_with(package: Any, data_dir: Path) -> None:
     """Put a package into service before the first start, as `cxr model promote` would."""
-    from inference.gates import TRAINED
-    from inference.registry import Registry
+    from inference.registry import TRAINED, Registry
 
     (data_dir / "models").mkdir(parents=True, mode=0o700)
     registry = Registry(data_dir / "models")

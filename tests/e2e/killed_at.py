@@ -36,7 +36,7 @@ def wrap(owner: Any, name: str, *, before: bool) -> None:
 
 
 def object_is_kept() -> None:
-    from db.spool import Spool
+    from db.disk import Spool
 
     wrap(Spool, "keep", before=False)
 
@@ -48,49 +48,49 @@ def receipt_is_committed() -> None:
 
 
 def job_is_claimed() -> None:
-    from inference.held_jobs import HeldJobs
+    from inference.worker.held_jobs import HeldJobs
 
     wrap(HeldJobs, "claim", before=False)
 
 
 def pixels_are_prepared() -> None:
-    from inference.model import Model
+    from inference.model.model import Model
 
     wrap(Model, "score", before=True)
 
 
 def batch_is_scored() -> None:
-    from inference.worker import Worker
+    from inference.worker.worker import Worker
 
     wrap(Worker, "_report", before=True)
 
 
 def report_is_built() -> None:
-    from db.spool import Spool
+    from db.disk import Spool
 
     wrap(Spool, "write", before=True)
 
 
 def report_is_written() -> None:
-    from db import jobs
+    from db.jobs import queue
 
-    wrap(jobs, "finish", before=True)
+    wrap(queue, "finish", before=True)
 
 
 def result_is_committed() -> None:
-    from inference.worker import Worker
+    from inference.worker.worker import Worker
 
     wrap(Worker, "_report", before=False)
 
 
 def report_is_sent() -> None:
-    from db import deliveries
+    from db.deliveries import outcomes
 
-    wrap(deliveries, "sent", before=True)
+    wrap(outcomes, "sent", before=True)
 
 
 def delivery_is_committed() -> None:
-    from inference.delivery.outcomes import Outcomes
+    from inference.delivery.record import Outcomes
 
     wrap(Outcomes, "sent", before=False)
 

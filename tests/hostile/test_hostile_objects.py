@@ -25,8 +25,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless
 
 from cxr.errors import DecoderError, ImageError
-from cxr.recipe import DEFAULT_RECIPE
-from inference.decoding import Preparer
+from cxr.pixels.recipe import DEFAULT_RECIPE
+from inference.worker.decode_pool import Preparer
 from listener.reception import file_header
 
 CR = "1.2.840.10008.5.1.4.1.1.1"

@@ -26,12 +26,12 @@ from pynetdicom import AE, evt
 from config.settings import DeliverySettings, DestinationSettings
 from cxr.domain import ImageHeader, JobState, PackageStatus, ScoredImage, View, ViewDecision
 from db import deliveries, images, jobs
+from db.disk import Spool
 from db.engine import Database, open_database
-from db.records import DeliveryRow, Receipt, ReportRecord
-from db.spool import Spool
+from db.schema.records import DeliveryRow, Receipt, ReportRecord
 from inference.delivery.sender import Sender
-from inference.identifiers import derive_uid, series_uid
-from inference.part10 import encode
+from inference.report.part10 import encode
+from inference.report.uids import derive_uid, series_uid
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 

@@ -32,10 +32,10 @@ from cxr.errors import (
 )
 from inference.delivery.association import Address, client_certificates
 from inference.delivery.carrier import Parcel
-from inference.delivery.dicom import DicomCarrier
+from inference.delivery.dicom_carrier import DicomCarrier
 from inference.delivery.dicom_verifier import DicomVerifier
-from inference.fallback import fallback, fallback_uid
-from inference.identifiers import derive_uid, series_uid
+from inference.report.fallback import fallback, fallback_uid
+from inference.report.uids import derive_uid, series_uid
 
 SR_3D, SR_COMPREHENSIVE, SR_ENHANCED = (
     str(Comprehensive3DSRStorage),

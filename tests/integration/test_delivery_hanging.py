@@ -23,10 +23,10 @@ from pynetdicom.dul import DULServiceProvider
 from cxr.errors import PeerUnreachable
 from inference.delivery.association import Address, client_certificates, close, context, open_association
 from inference.delivery.carrier import Parcel
-from inference.delivery.commitment import CommitmentInbox, CommitmentServer
-from inference.delivery.dicom import DicomCarrier
+from inference.delivery.commitment_scu import CommitmentInbox, CommitmentServer
+from inference.delivery.dicom_carrier import DicomCarrier
 from inference.delivery.dicom_verifier import DicomVerifier
-from inference.identifiers import derive_uid, series_uid
+from inference.report.uids import derive_uid, series_uid
 
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 VERIFICATION = "1.2.840.10008.1.1"

@@ -344,8 +344,8 @@ def test_orthanc_down_then_up_gets_it_once(outbox: Any, orthanc: Any, sender_to:
 def test_events_say_what_happened_and_name_nobody(outbox: Any, sender_to: Any, peer_factory: Any) -> None:
     from sqlalchemy import select
 
-    from db import audit
-    from db.tables import Event
+    from db.events import log
+    from db.schema.tables import Event
 
     outbox.add()
     sender = sender_to(peer_factory(answers=(0xA700, 0xA900)).address)
@@ -353,6 +353,6 @@ def test_events_say_what_happened_and_name_nobody(outbox: Any, sender_to: Any, p
     sender.deliver_due(after(seconds=10))
     with outbox.database.read() as session:
         events = [(event.kind, event.facts) for event in session.scalars(select(Event)) if event.delivery_id]
-        assert audit.verify_chain(session).ok
+        assert log.verify_chain(session).ok
     assert [kind for kind, _ in events] == ["delivery_created", "delivery_postponed", "delivery_dead"]
     assert "ACC0" not in str(events) and "2.25." not in str(events)

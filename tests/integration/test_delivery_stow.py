@@ -18,8 +18,8 @@ from cxr.domain import DeliveryState
 from cxr.errors import AccessRefused, DeliveryError, PeerBusy, PeerRefused, PeerUnreachable
 from inference.delivery.bounded_http import MAX_ANSWER_BYTES
 from inference.delivery.carrier import Parcel, Presence
-from inference.delivery.stow import StowCarrier
-from inference.identifiers import derive_uid, series_uid
+from inference.delivery.stow_carrier import StowCarrier
+from inference.report.uids import derive_uid, series_uid
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 

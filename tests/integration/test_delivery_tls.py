@@ -15,7 +15,7 @@ import pytest
 from config.settings import DestinationSettings
 from cxr.domain import DeliveryState
 from cxr.errors import SettingsError
-from inference.delivery.carriers import make_carrier
+from inference.delivery.make_carrier import make_carrier
 
 NAMES = ("peer.pem", "peer.key", "ca.pem")
 

@@ -17,7 +17,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from cxr.domain import DeliveryState
 from cxr.errors import AccessRefused
 from inference.delivery.association import Address, close, context, open_association
-from inference.delivery.commitment import CommitmentInbox, request_commitment
+from inference.delivery.commitment_scu import CommitmentInbox, request_commitment
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"

@@ -20,9 +20,9 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from cxr.pixels import to_model_input
-from cxr.recipe import DEFAULT_RECIPE, PixelRecipe
-from cxr.stored import decode
+from cxr.pixels.decode import decode
+from cxr.pixels.model_input import to_model_input
+from cxr.pixels.recipe import DEFAULT_RECIPE, PixelRecipe
 
 pytestmark = pytest.mark.long
 

@@ -16,10 +16,9 @@ import pytest
 from app.rebuild.timer import RebuildTimer
 from config.settings import Settings, load_settings
 from cxr.domain import RebuildState
-from db import rebuilds
 from db.engine import Database, open_database
-from db.rebuilds import RebuildRow
-from training.manifest import complete, write_manifest
+from db.models import RebuildRow, rebuilds
+from training.cases import complete, write_manifest
 
 SUNDAY = datetime(2026, 1, 11, 3, tzinfo=UTC)
 

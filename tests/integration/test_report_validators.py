@@ -20,14 +20,14 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pynetdicom import AE
 
-from cxr import marks
+from cxr import product
+from cxr.dicom import open_dataset, read_header
 from cxr.domain import PackageStatus, ScoredImage
-from cxr.header import open_dataset, read_header
 from cxr.package import PackageManifest
-from inference import explain
-from inference.fallback import FALLBACK_SOP_CLASSES, fallback
-from inference.part10 import encode
-from inference.report import BuiltReport, ReportOptions, SourceDigests, build_report
+from inference.report import evidence_map
+from inference.report.build import BuiltReport, ReportOptions, SourceDigests, build_report
+from inference.report.fallback import FALLBACK_SOP_CLASSES, fallback
+from inference.report.part10 import encode
 
 CREATED = datetime(2024, 5, 1, 10, 0, tzinfo=UTC)
 FOUR = ("covid19", "viral_pneumonia", "lung_opacity", "normal")
@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 # What dciodvfy may say, and why.
 DCIODVFY_WARNINGS = {
-    rf"Unrecognized defined term = <{marks.CODING_SCHEME_DESIGNATOR}>": "our private scheme, declared in the object",
+    rf"Unrecognized defined term = <{product.CODING_SCHEME_DESIGNATOR}>": "our private scheme, declared in the object",
     r"ContributingEquipmentSequence\S* - Attribute is not present in standard DICOM IOD": "Device UID: newer than this",
     r"Missing attribute or value that would be needed to build DICOMDIR": "the image has none either",
     r"Retired Person Name form": "the image's own name",
@@ -277,7 +277,7 @@ NAMES = (
     "Document Title Modifier",
     "Device Observer Name",
     "Procedure reported",
-    marks.NOTICE,
+    product.NOTICE,
     "Image Library",
     "Algorithm Name",
     "Algorithm Parameters",
@@ -324,9 +324,9 @@ PIXELMED_WARNINGS = {
     rf"\({code}[^)]*\): Content Item not in template": reason
     for code, reason in {
         '113011,DCM,"Document Title Modifier"': "the coded research mark",
-        f"RUO-NOTICE,{marks.CODING_SCHEME_DESIGNATOR}": "the notice",
+        f"RUO-NOTICE,{product.CODING_SCHEME_DESIGNATOR}": "the notice",
         '122405,DCM,"Algorithm Manufacturer"': "TID 4019 has it since 2023",
-        f"THRESHOLD-CMP,{marks.CODING_SCHEME_DESIGNATOR}": "the comparison with the operating point",
+        f"THRESHOLD-CMP,{product.CODING_SCHEME_DESIGNATOR}": "the comparison with the operating point",
     }.items()
 }
 
@@ -419,7 +419,7 @@ def test_dicom3tools_accept_the_fallback_objects(
 
 
 def saliency_of(header: Dataset, manifest: PackageManifest, scored: ScoredImage) -> BuiltReport:
-    return explain.saliency(
+    return evidence_map.saliency(
         header,
         scored,
         np.full((64, 64, 1), 0.4, np.float32),

@@ -21,26 +21,24 @@ from prometheus_client import CollectorRegistry
 from pydicom.dataset import Dataset
 
 from config.settings import DestinationSettings, WorkerSettings
+from cxr.dicom import open_dataset, read_header
 from cxr.domain import JobState
-from cxr.header import open_dataset, read_header
 from cxr.package import ModelPackage
-from cxr.pixels import to_model_input
-from cxr.projection import decide_view
+from cxr.pixels.model_input import to_model_input
+from cxr.view import decide_view
 from db import images
-from db.driver import sqlite3
+from db.disk import Spool
 from db.engine import Database
-from db.records import Receipt
-from db.replay import differing_rows
-from db.spool import Spool
-from inference import activation
-from inference.gates import TRAINED
-from inference.metrics import ShadowMetrics
-from inference.model import Model
-from inference.registry import Registry
-from inference.report import ReportOptions
-from inference.reporter import Reporter
-from inference.shadow import Shadow
-from inference.worker import Worker
+from db.schema.records import Receipt
+from db.sqlite.driver import sqlite3
+from db.upkeep.replay import differing_rows
+from inference.model.model import Model
+from inference.registry import TRAINED, Registry, activation
+from inference.report.build import ReportOptions
+from inference.worker.metrics import ShadowMetrics
+from inference.worker.reporter import Reporter
+from inference.worker.shadow import Shadow
+from inference.worker.worker import Worker
 
 PACS = DestinationSettings(name="pacs", kind="folder", address="/nowhere")
 

@@ -16,12 +16,12 @@ from pydicom.uid import Comprehensive3DSRStorage
 from app.timers import Timers
 from config.settings import DestinationSettings, Settings, load_settings
 from db import deliveries, images, jobs
-from db.audit import EventKind
-from db.backup import list_backups
-from db.driver import sqlite3
+from db.disk import Spool
 from db.engine import Database, open_database
-from db.records import ReportRecord
-from db.spool import Spool
+from db.events import EventKind
+from db.schema.records import ReportRecord
+from db.sqlite.driver import sqlite3
+from db.upkeep.backup import list_backups
 from inference.delivery.sender import Sender
 
 

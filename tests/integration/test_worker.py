@@ -21,30 +21,29 @@ from sqlalchemy import select
 
 from app.metrics import serve_metrics
 from config.settings import DestinationSettings, ViewSettings, WorkerSettings
+from cxr.dicom import open_dataset, read_header
 from cxr.domain import JobState, PackageStatus
 from cxr.errors import CxrError, DamagedPackage, DatabaseUnavailable, SettingsError
-from cxr.header import open_dataset, read_header
-from cxr.manifest import Outputs
-from cxr.package import ModelPackage, write_package
-from cxr.pixels import to_model_input
-from cxr.projection import decide_view
-from db import images, jobs, tables
-from db.driver import sqlite3
+from cxr.package import ModelPackage, Outputs, write_package
+from cxr.pixels.model_input import to_model_input
+from cxr.view import decide_view
+from db import images, jobs
+from db.disk import Spool
 from db.engine import Database
-from db.records import Receipt
-from db.replay import differing_rows
-from db.results import ResultFilter, list_results
-from db.spool import Spool
-from inference.decoding import Preparer
-from inference.gates import TRAINED
-from inference.held_jobs import HeldJobs
-from inference.input_gate import InputGate
-from inference.model import Model
-from inference.registry import Registry
-from inference.report import ReportOptions
-from inference.reporter import Reporter
-from inference.view_check import ViewCheck
-from inference.worker import Prepared, Worker
+from db.results.queries import ResultFilter, list_results
+from db.schema import tables
+from db.schema.records import Receipt
+from db.sqlite.driver import sqlite3
+from db.upkeep.replay import differing_rows
+from inference.model.model import Model
+from inference.registry import TRAINED, Registry
+from inference.report.build import ReportOptions
+from inference.worker.decode_pool import Preparer
+from inference.worker.held_jobs import HeldJobs
+from inference.worker.image_warnings import InputGate
+from inference.worker.reporter import Reporter
+from inference.worker.view_check import ViewCheck
+from inference.worker.worker import Prepared, Worker
 
 PACS = DestinationSettings(name="pacs", kind="folder", address="/nowhere")
 
@@ -269,8 +268,7 @@ def test_report_in_the_spool_says_untrained(
 @pytest.fixture
 def without_evidence(tmp_path: Path, tiny_package: Any) -> ModelPackage:
     """A package whose graph has no evidence map of its own."""
-    from training.model_file import save_network
-    from training.network import Head, build
+    from training.networks import Head, build, save_network
 
     source = tiny_package()
     save_network(build("tiny", size=64, head=Head("dense")), tmp_path / "model.keras", now=now())
@@ -352,8 +350,8 @@ def test_a_spool_that_is_not_mounted_fails_nothing(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The databases that are opened after this wait less long for a lock."""
-    monkeypatch.setattr("db.connection.BUSY_TIMEOUT_S", 0.2)
-    monkeypatch.setattr("inference.held_jobs.STORAGE_RETRY_S", 0.2)
+    monkeypatch.setattr("db.sqlite.connection.BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("inference.worker.held_jobs.STORAGE_RETRY_S", 0.2)
 
 
 class _Locking:

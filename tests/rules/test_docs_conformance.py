@@ -19,23 +19,24 @@ from pydicom.dataset import Dataset
 from pynetdicom import build_context
 
 from config.settings import ListenerSettings
-from cxr import marks
+from cxr import product
+from cxr.dicom import read_header
+from cxr.dicom.header import COPIED_KEYWORDS
+from cxr.dicom.transfer_syntaxes import DECODABLE_SYNTAXES
 from cxr.domain import Code
-from cxr.header import COPIED_KEYWORDS, read_header
 from cxr.labels import FINDINGS
-from cxr.projection import REASONS
-from cxr.syntaxes import DECODABLE_SYNTAXES
-from db import commitments
-from inference import explain
+from cxr.view import REASONS
+from db.images import commitments
 from inference.delivery import statuses as delivery_statuses
-from inference.delivery.commitment import COMMITMENT_SOP_CLASS
-from inference.delivery.dicom import STORED_SOP_CLASSES, TRANSFER_SYNTAXES
+from inference.delivery.commitment_scu import COMMITMENT_SOP_CLASS
+from inference.delivery.dicom_carrier import STORED_SOP_CLASSES, TRANSFER_SYNTAXES
 from inference.delivery.dicom_verifier import FIND_SOP_CLASS
-from inference.part10 import encode
-from inference.report import SourceDigests, build_report, codes
+from inference.report import codes, evidence_map
+from inference.report.build import SourceDigests, build_report
 from inference.report.copying import COPIED
+from inference.report.part10 import encode
 from inference.report.source import REFERENCED
-from listener import commitment, statuses
+from listener import commitment_scp, statuses
 from listener.admission import Rejection
 from listener.contexts import Contexts
 
@@ -128,7 +129,7 @@ def test_storage_commitment(statement: Any) -> None:
         [row for row in statement.tables["4.2.1.7 Storage Commitment (SCP)"] if len(row) == width] for width in (3, 2)
     )
     said = [(int(row[0].strip("`"), 16), row[1]) for row in answers]
-    assert said == [(each.code, each.name) for each in commitment.STATUSES]
+    assert said == [(each.code, each.name) for each in commitment_scp.STATUSES]
     codes_ = [int(row[0].split()[0].strip("`"), 16) for row in reasons]
     assert codes_ == [commitments.NO_SUCH_INSTANCE, commitments.CLASS_CONFLICT]
     days = f"`listener.commitment.keep_days` ({ListenerSettings().commitment.keep_days:.0f})"
@@ -149,8 +150,8 @@ def test_reasons(statement: Any) -> None:
 
 def test_identification(statement: Any) -> None:
     said = {row[0]: row[1] for row in statement.tables["4.2.1.1 Associations"]}
-    assert said["Implementation Class UID"] == f"`{marks.IMPLEMENTATION_CLASS_UID}`"
-    assert said["Implementation Version Name"] == f"`{marks.IMPLEMENTATION_VERSION_NAME}`"
+    assert said["Implementation Class UID"] == f"`{product.IMPLEMENTATION_CLASS_UID}`"
+    assert said["Implementation Version Name"] == f"`{product.IMPLEMENTATION_VERSION_NAME}`"
     defaults = ListenerSettings()
     assert f"{defaults.max_pdu_bytes} bytes" in said["Maximum PDU received"]
     assert said["Associations at the same time"].startswith(f"{defaults.max_associations} ")
@@ -193,13 +194,13 @@ def own_codes() -> Iterator[Code]:
 
 
 def test_codes(statement: Any) -> None:
-    private = {each for each in own_codes() if each.scheme_designator == marks.CODING_SCHEME_DESIGNATOR}
+    private = {each for each in own_codes() if each.scheme_designator == product.CODING_SCHEME_DESIGNATOR}
     rows = statement.tables["E.1 Private codes"]
     assert {(row[0].strip("`"), row[1]) for row in rows} == {(each.value, each.meaning) for each in private}
     public = {(each.scheme_designator, each.value, each.meaning) for each in set(own_codes()) - private}
     rows = statement.tables["E.3 Other public codes"]
     assert {(row[0], row[1].strip("`"), row[2]) for row in rows} == public
-    assert marks.CODING_SCHEME_DESIGNATOR in statement.text.partition("### E.1")[2].partition("|")[0]
+    assert product.CODING_SCHEME_DESIGNATOR in statement.text.partition("### E.1")[2].partition("|")[0]
 
 
 def test_findings(statement: Any) -> None:
@@ -273,7 +274,7 @@ def reports(
             digests=digests,
             created=CREATED,
         ).dataset,
-        "map": explain.saliency(
+        "map": evidence_map.saliency(
             source(**TRIAL_AND_MORE),
             scored_by(binary),
             np.full((8, 8, 1), 0.5, np.float32),

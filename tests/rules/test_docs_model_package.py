@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from cxr import manifest
 from cxr.errors import IncompatiblePackage
-from cxr.package import MANIFEST_FILE, REQUIRED_FILES
-from cxr.recipe import DEFAULT_RECIPE, PixelRecipe
-from inference import gates
+from cxr.package import MANIFEST_FILE, manifest
+from cxr.package.folder import REQUIRED_FILES
+from cxr.pixels.recipe import DEFAULT_RECIPE, PixelRecipe
+from inference.registry import gates
 
 PARTS = {
     "The manifest": manifest.PackageManifest,

@@ -16,10 +16,11 @@ import typer.main
 
 from app.cli import app
 from cxr import errors
-from cxr.projection import PIXEL_REASONS, REASONS
+from cxr.view import REASONS
+from cxr.view.decide import PIXEL_REASONS
 from db.identifiers import FORGOTTEN
 from db.jobs import MISSING_OBJECT
-from db.retention import PURGED
+from db.upkeep.retention import PURGED
 from inference.delivery.commitment_reports import NO_ADDRESS
 from listener.admission import Rejection
 
@@ -53,7 +54,7 @@ def test_every_reason_is_explained(operations: Any) -> None:
 
 
 def test_every_fault_of_the_check_is_explained(operations: Any, root: Path) -> None:
-    found = set(re.findall(r'code="([a-z_]+)"', (root / "db" / "checking.py").read_text()))
+    found = set(re.findall(r'code="([a-z_]+)"', (root / "db" / "upkeep" / "integrity.py").read_text()))
     assert found
     assert set(operations.column("Faults of `cxr db check`")) == found
 
@@ -76,7 +77,7 @@ def loud_events(root: Path) -> Iterator[str]:
                 if isinstance(event, ast.Constant):
                     yield str(event.value)
             if isinstance(node, ast.keyword) and node.arg == "warning" and isinstance(node.value, ast.Constant):
-                yield str(node.value.value)  # of inference.devices.Choice
+                yield str(node.value.value)  # of inference.model.model.devices.Choice
             if isinstance(node, ast.FunctionDef) and node.name == "_warn":
                 continue
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("._warn"):

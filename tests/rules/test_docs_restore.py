@@ -162,9 +162,9 @@ def _instances(shell: Callable[..., str], folder: Path) -> list[str]:
 def _retain(folder: Path, pixels_days: int) -> None:
     """As the worker's timer does when it starts, and every ten minutes."""
     from config.settings import RetentionSettings
+    from db.disk import Spool
     from db.engine import open_database
-    from db.retention import enforce
-    from db.spool import Spool
+    from db.upkeep.retention import enforce
 
     database = open_database(folder / "var" / "audit.sqlite", folder / "var.keys" / "audit.key", create=False)
     try:
@@ -177,7 +177,7 @@ def _retain(folder: Path, pixels_days: int) -> None:
 def _export_head(folder: Path) -> None:
     """As the worker's timer does once a day."""
     from db.engine import open_database
-    from db.heads import export_head
+    from db.upkeep.exported_heads import export_head
 
     keys = folder / "var.keys"
     database = open_database(folder / "var" / "audit.sqlite", keys / "audit.key", create=False)

@@ -24,10 +24,10 @@ from cxr.domain import (
     ViewDecision,
 )
 from db import deliveries, images, jobs
+from db.disk import Spool
 from db.engine import Database, open_database
-from db.records import Receipt, Received, ReportRecord
-from db.spool import Spool
-from db.tables import Image
+from db.schema.records import Receipt, Received, ReportRecord
+from db.schema.tables import Image
 
 START = datetime(2026, 1, 10, 12, 0, 0, 250_000, tzinfo=UTC)
 FINGERPRINT = hashlib.sha256(b"package").hexdigest()

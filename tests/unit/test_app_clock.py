@@ -10,7 +10,7 @@ import pytest
 from apscheduler.job import Job
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from app.clock import ClockWatch, Daily, Every
+from app.clock_steps import ClockWatch, Daily, Every
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

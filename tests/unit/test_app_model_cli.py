@@ -13,7 +13,7 @@ from cxr.domain import PackageStatus
 from cxr.errors import CxrError, NoActivePackage, PromotionRefused
 from cxr.package import ModelPackage, write_package
 from db.engine import open_database
-from db.packages import list_activations
+from db.models import list_activations
 
 Cxr = Callable[..., Result]
 

@@ -21,12 +21,11 @@ from app.rebuild.schedule import CATCH_UP, Schedule, Start, decide
 from config.settings import Settings, load_settings
 from cxr.domain import RebuildState
 from cxr.errors import ManifestError, MissingRow, SettingsError, StorageError
-from db import rebuilds
-from db.driver import sqlite3
 from db.engine import Database
-from db.rebuilds import Outcome, RebuildRow
-from db.replay import Difference, differing_rows
-from training.manifest import complete, read_manifest, write_manifest
+from db.models import Outcome, RebuildRow, rebuilds
+from db.sqlite.driver import sqlite3
+from db.upkeep.replay import Difference, differing_rows
+from training.cases import complete, read_manifest, write_manifest
 from training.recipe import load_recipe
 
 SUNDAY = datetime(2026, 1, 11, 3, tzinfo=UTC)

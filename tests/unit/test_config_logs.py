@@ -51,10 +51,10 @@ def records(stream: io.StringIO) -> list[dict[str, Any]]:
 
 
 def test_a_record_has_a_time_level_event_logger_and_its_fields(stream: io.StringIO) -> None:
-    get_logger("inference.worker").info("reported", job=7, image=12)
+    get_logger("inference.worker.worker").info("reported", job=7, image=12)
     (record,) = records(stream)
     assert record.pop("timestamp").endswith("Z")
-    assert record == {"event": "reported", "level": "info", "logger": "inference.worker", "job": 7, "image": 12}
+    assert record == {"event": "reported", "level": "info", "logger": "inference.worker.worker", "job": 7, "image": 12}
 
 
 def test_a_field_that_is_not_listed_is_dropped_and_counted(stream: io.StringIO) -> None:
@@ -123,7 +123,7 @@ def test_our_own_exceptions_bring_their_message_and_the_kind_of_the_cause(stream
     said = describe_exception(caught.value)
     assert (said["error"], said["cause"]) == ("SpoolFull", "ValueError")
     assert said["message"] == "Too little space: free some."
-    get_logger("db.spool").error("spool_full", exc_info=caught.value)
+    get_logger("db.disk.spool").error("spool_full", exc_info=caught.value)
     assert CANARY not in stream.getvalue()
     assert records(stream)[0]["message"] == "Too little space: free some."
 
@@ -170,11 +170,11 @@ def test_pydicom_s_own_warning_and_record_lose_their_text(stream: io.StringIO) -
 
 def test_the_level_is_ours_and_third_parties_start_at_warning(stream: io.StringIO) -> None:
     configure(LogSettings(level="debug", format="json"), stream)
-    get_logger("cxr.pixels").debug("decoded")
+    get_logger("cxr.pixels.model_input").debug("decoded")
     logging.getLogger("somebody.else").info("quiet")
     assert [record["event"] for record in records(stream)] == ["decoded"]
     configure(LogSettings(level="error", format="json"), stream)
-    get_logger("cxr.pixels").warning("decoded")
+    get_logger("cxr.pixels.model_input").warning("decoded")
     assert len(records(stream)) == 1
 
 
@@ -199,13 +199,13 @@ def test_auto_is_json_where_there_is_no_terminal(stream: io.StringIO) -> None:
 
 
 def test_a_bound_logger_keeps_to_the_rules(stream: io.StringIO) -> None:
-    get_logger("inference.worker").bind(job=4, patient=CANARY).warning("lease_lost")
+    get_logger("inference.worker.worker").bind(job=4, patient=CANARY).warning("lease_lost")
     (record,) = records(stream)
     assert (record["job"], record["dropped"]) == (4, 1)
 
 
 def test_without_configuration_nothing_leaks_either(capfd: pytest.CaptureFixture[str]) -> None:
-    get_logger("inference.worker").warning("lease_lost", job=4, patient=CANARY)
+    get_logger("inference.worker.worker").warning("lease_lost", job=4, patient=CANARY)
     assert CANARY not in "".join(capfd.readouterr())
 
 

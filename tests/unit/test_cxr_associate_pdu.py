@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 
-from cxr.associate_pdu import (
+from cxr.dicom.associate_pdu import (
     APPLICATION_CONTEXT,
     DEFAULT_MAX_LENGTH,
     MAX_CONTEXTS,

@@ -34,10 +34,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cxr.decoders import PLUGIN, register_decoders
-from cxr.recipe import DEFAULT_RECIPE
-from cxr.stored import decode as decode_stored
-from cxr.syntaxes import COMPRESSED_SYNTAXES, DECODABLE_SYNTAXES
+from cxr.dicom.transfer_syntaxes import COMPRESSED_SYNTAXES, DECODABLE_SYNTAXES
+from cxr.pixels.decode import decode as decode_stored
+from cxr.pixels.decoders import PLUGIN, register_decoders
+from cxr.pixels.recipe import DEFAULT_RECIPE
 
 Pixels = NDArray[Any]
 
@@ -271,7 +271,7 @@ def test_importing_registers_nothing_and_registering_twice_is_once() -> None:
     script = """
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGLosslessSV1, RLELossless
-from cxr.decoders import register_decoders
+from cxr.pixels.decoders import register_decoders
 print(get_decoder(JPEGLosslessSV1).available_plugins, get_decoder(RLELossless).available_plugins)
 register_decoders()
 register_decoders()

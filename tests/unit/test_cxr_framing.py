@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cxr.framing import central, equalised, without_borders
-from cxr.pixels import to_model_input
-from cxr.recipe import TRAINING_RECIPE
+from cxr.pixels.model_input import to_model_input
+from cxr.pixels.normalise import central, equalised, without_borders
+from cxr.pixels.recipe import TRAINING_RECIPE
 
 Grey = NDArray[np.float32]
 

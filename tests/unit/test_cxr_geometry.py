@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from cxr.geometry import UPRIGHT, Geometry, read_geometry
-from cxr.pixels import to_model_input
-from cxr.recipe import PixelRecipe
+from cxr.pixels.geometry import UPRIGHT, Geometry, read_geometry
+from cxr.pixels.model_input import to_model_input
+from cxr.pixels.recipe import PixelRecipe
 
 Make = Callable[..., Dataset]
 SIDE = 64

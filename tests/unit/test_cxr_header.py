@@ -27,9 +27,10 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from cxr import elements, marks
+from cxr import product
+from cxr.dicom import elements, open_dataset, read_header
+from cxr.dicom.header import COPIED_KEYWORDS, identity_digest
 from cxr.errors import IdentityMismatch, IntakeError, ObjectTooLarge, UnparsableObject
-from cxr.header import COPIED_KEYWORDS, identity_digest, open_dataset, read_header
 
 # pydicom warns about malformed values and lengths; malformed files are what these tests feed it.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -240,10 +241,10 @@ def test_animals_are_told_from_people(synthetic_xray: Make, given_elements: dict
 
 def test_our_own_objects_are_known_by_their_mark(synthetic_xray: Make) -> None:
     ours = Dataset()
-    ours.Manufacturer = marks.MANUFACTURER
+    ours.Manufacturer = product.MANUFACTURER
     theirs = Dataset()
     theirs.Manufacturer = "Somebody"
-    assert read_header(reread(synthetic_xray(Manufacturer=marks.MANUFACTURER))).is_own_output
+    assert read_header(reread(synthetic_xray(Manufacturer=product.MANUFACTURER))).is_own_output
     assert read_header(reread(synthetic_xray(ContributingEquipmentSequence=Sequence([theirs, ours])))).is_own_output
     assert not read_header(reread(synthetic_xray(ContributingEquipmentSequence=Sequence([theirs])))).is_own_output
     assert not read_header(reread(synthetic_xray(Manufacturer=""))).is_own_output

@@ -11,9 +11,9 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from cxr.dicom import read_header
 from cxr.domain import UnknownView, ViewDecision
-from cxr.header import read_header
-from cxr.projection import decide_view, initial_state
+from cxr.view import decide_view, initial_state
 
 with (Path(__file__).parents[1] / "data" / "header_words.csv").open(encoding="utf-8", newline="") as file:
     COMBINATIONS = list(csv.DictReader(file))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cxr.domain import Code, PackageStatus
 from cxr.errors import DamagedPackage, IncompatiblePackage, PackageError
-from cxr.manifest import AcceptedGate, fingerprint_of, parse_manifest, to_document
 from cxr.package import (
+    AcceptedGate,
     ModelPackage,
     OperatingPoint,
     PackageClass,
@@ -23,7 +23,8 @@ from cxr.package import (
     read_manifest,
     write_package,
 )
-from cxr.recipe import DEFAULT_RECIPE, PixelRecipe
+from cxr.package.manifest import fingerprint_of, parse_manifest, to_document
+from cxr.pixels.recipe import DEFAULT_RECIPE, PixelRecipe
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONTENTS = {"model.keras": b"weights", "MODEL_CARD.md": b"# card"}

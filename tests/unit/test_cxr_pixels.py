@@ -28,8 +28,8 @@ from pydicom.uid import (
 )
 
 from cxr.errors import DamagedPixels, MissingPixels, UnsupportedPixels
-from cxr.pixels import read_image, to_model_input
-from cxr.recipe import DEFAULT_RECIPE, MIDRC_EMORY_RECIPE, PixelRecipe
+from cxr.pixels.model_input import read_image, to_model_input
+from cxr.pixels.recipe import DEFAULT_RECIPE, MIDRC_EMORY_RECIPE, PixelRecipe
 
 Make = Callable[..., Dataset]
 
@@ -610,6 +610,6 @@ def test_nearest_takes_the_pixels_that_pillow_takes(rows: int, columns: int) -> 
 
 
 def test_importing_the_pixels_never_loads_tensorflow() -> None:
-    script = "import sys, cxr.pixels; print(sorted({'tensorflow', 'keras', 'db'} & set(sys.modules)))"
+    script = "import sys, cxr.pixels.model_input; print(sorted({'tensorflow', 'keras', 'db'} & set(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cxr.errors import DecoderError, ImageError
-from cxr.pixels import DEFAULT_RECIPE, to_model_input
-from cxr.recipe import RECIPES
-from inference.decoding import Preparer
+from cxr.pixels.model_input import DEFAULT_RECIPE, to_model_input
+from cxr.pixels.recipe import RECIPES
+from inference.worker.decode_pool import Preparer
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -81,7 +81,7 @@ MEASURE = """
 import json, re, sys
 from pathlib import Path
 from cxr.errors import ImageError
-from cxr.pixels import to_model_input
+from cxr.pixels.model_input import to_model_input
 outcomes = {}
 for path in map(Path, sys.argv[1:]):
     try:

@@ -16,8 +16,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cxr.errors import DamagedPixels
-from cxr.pixels import to_model_input
-from cxr.recipe import PixelRecipe
+from cxr.pixels.model_input import to_model_input
+from cxr.pixels.recipe import PixelRecipe
 
 SIDE = 32
 RECIPE = PixelRecipe(size=SIDE)  # no resampling: the result is the grey of each pixel

@@ -12,18 +12,20 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.sr._snomed_dict import mapping as pydicom_snomed
 
-from cxr import marks, terms
+from cxr import product
+from cxr.dicom import open_dataset, read_header
 from cxr.domain import Code, ImageHeader, JobState, UnknownView, View, ViewDecision
 from cxr.errors import IntakeError
-from cxr.header import open_dataset, read_header
-from cxr.projection import NEVER_ASSUMED, REASONS, decide_view, initial_state
+from cxr.view import REASONS, decide_view, initial_state
+from cxr.view import vocabulary as terms
+from cxr.view.decide import NEVER_ASSUMED
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 DX_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
 SC = "1.2.840.10008.5.1.4.1.1.7"
 
-# file -> (view, is it a chest, reason); all others of dicom.csv are unreadable (tests of cxr.header)
+# file -> (view, is it a chest, reason); all others of dicom.csv are unreadable (tests of cxr.dicom.header)
 EXPECTED: dict[str, tuple[str, bool | None, str]] = {
     "chest_frontal/barre_CR-MONO1-10-chest": ("frontal", True, "view_position_frontal"),
     "chest_frontal/nema_RG1_J2KI.dcm": ("frontal", True, "view_position_frontal"),
@@ -490,7 +492,7 @@ def test_reasons_that_are_never_assumed_are_reasons() -> None:
 
 
 def test_our_own_secondary_capture_is_refused_from_its_bytes(synthetic_xray: Callable[..., Dataset]) -> None:
-    own = synthetic_xray(SOPClassUID=SC, Manufacturer=marks.MANUFACTURER)
+    own = synthetic_xray(SOPClassUID=SC, Manufacturer=product.MANUFACTURER)
     assert decide_view(read_header(own)).reason == "own_output"
 
 

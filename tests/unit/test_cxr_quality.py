@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cxr.pixels import to_model_input
-from cxr.quality import ASPECT, CLIPPED, FLAT, INVERTED, WARNINGS, heart_side, quality_warnings
-from cxr.recipe import TRAINING_RECIPE
+from cxr.pixels.model_input import to_model_input
+from cxr.pixels.quality_checks import ASPECT, CLIPPED, FLAT, INVERTED, WARNINGS, heart_side, quality_warnings
+from cxr.pixels.recipe import TRAINING_RECIPE
 
 
 def chest(lungs: float = 0.3, between: float = 0.7) -> NDArray[np.float32]:

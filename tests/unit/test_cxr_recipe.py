@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cxr.errors import IncompatiblePackage
-from cxr.recipe import DEFAULT_RECIPE, MIDRC_EMORY_RECIPE, RECIPES, TRAINING_RECIPE, PixelRecipe
+from cxr.pixels.recipe import DEFAULT_RECIPE, MIDRC_EMORY_RECIPE, RECIPES, TRAINING_RECIPE, PixelRecipe
 
 OTHER_VALUES: dict[str, Any] = {
     "size": 320,

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cxr.pixels import to_model_input
-from cxr.recipe import DEFAULT_RECIPE, TRAINING_RECIPE
-from cxr.steps import STEPS, from_steps, to_steps
+from cxr.pixels.model_input import to_model_input
+from cxr.pixels.recipe import DEFAULT_RECIPE, TRAINING_RECIPE
+from cxr.pixels.sixteen_bit import STEPS, from_steps, to_steps
 
 
 def test_every_step_comes_back() -> None:

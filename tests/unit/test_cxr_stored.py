@@ -29,8 +29,8 @@ from pydicom.uid import (
 )
 
 from cxr.errors import DamagedPixels, UnsupportedPixels
-from cxr.recipe import DEFAULT_RECIPE
-from cxr.stored import decode
+from cxr.pixels.decode import decode
+from cxr.pixels.recipe import DEFAULT_RECIPE
 
 Make = Callable[..., Dataset]
 Pixels = NDArray[Any]

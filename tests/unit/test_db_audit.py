@@ -14,14 +14,13 @@ from sqlalchemy import text
 from cxr.domain import ScoredImage
 from cxr.errors import StorageError
 from db import deliveries, images, jobs
-from db.audit import EventKind, append_event, is_own_key, read_head, verify_chain
-from db.driver import sqlite3
 from db.engine import Database
-from db.heads import export_head, read_heads
-from db.keys import load_or_create_key
-from db.records import ChainReport, Receipt, ReportRecord
-from db.replay import Difference, differing_rows
-from db.views import TRIGGERS
+from db.events import EventKind, append_event, is_own_key, load_or_create_key, read_head, verify_chain
+from db.schema.records import ChainReport, Receipt, ReportRecord
+from db.schema.views import TRIGGERS
+from db.sqlite.driver import sqlite3
+from db.upkeep.exported_heads import export_head, read_heads
+from db.upkeep.replay import Difference, differing_rows
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from cxr.errors import StorageError
-from db import checking
-from db.audit import EventKind, append_event
-from db.backup import backup, list_backups
-from db.driver import sqlite3
 from db.engine import open_database
-from db.heads import export_head, read_heads
-from db.tables import Image
+from db.events import EventKind, append_event
+from db.schema.tables import Image
+from db.sqlite.driver import sqlite3
+from db.upkeep import integrity
+from db.upkeep.backup import backup, list_backups
+from db.upkeep.exported_heads import export_head, read_heads
 
 NOW = datetime(2026, 1, 11, 2, 30, tzinfo=UTC)
 
@@ -47,7 +47,7 @@ def tamper(path: Path, *statements: str) -> None:
 
 
 def codes(site: Any, **options: Any) -> list[str]:
-    return [fault.code for fault in checking.check(site.database, site.spool, **options).faults]
+    return [fault.code for fault in integrity.check(site.database, site.spool, **options).faults]
 
 
 def test_a_backup_holds_everything_and_is_named_by_its_time(site: Any, folder: Path) -> None:
@@ -148,14 +148,14 @@ def test_a_restored_backup_is_a_working_database(site: Any, folder: Path) -> Non
     assert codes(site) == []
     assert site.receive(4).outcome == "new"
     with site.database.read() as session:
-        assert checking.verify_chain(session).ok
+        assert integrity.verify_chain(session).ok
 
 
 # What a check finds
 
 
 def test_nothing_is_wrong_with_a_new_site(site: Any) -> None:
-    report = checking.check(site.database, site.spool)
+    report = integrity.check(site.database, site.spool)
     assert report.ok
     assert report.files == 6  # three images, three reports
     with closing(sqlite3.connect(site.database.path)) as live:
@@ -173,15 +173,15 @@ def test_nothing_is_wrong_with_a_new_site(site: Any) -> None:
 )
 def test_a_changed_event_is_found_and_named(site: Any, statement: str, broken: int) -> None:
     tamper(site.database.path, statement)
-    report = checking.check(site.database, site.spool)
+    report = integrity.check(site.database, site.spool)
     assert [fault.code for fault in report.faults] == ["broken_chain"]
     assert f"Event {broken} " in report.faults[0].message
-    assert checking.verify(site.database).first_broken_id == broken
+    assert integrity.verify(site.database).first_broken_id == broken
 
 
 def test_a_row_changed_behind_the_events_is_found(site: Any) -> None:
     tamper(site.database.path, "UPDATE image SET patient_id = 'SOMEBODY' WHERE id = 1")
-    report = checking.check(site.database, site.spool)
+    report = integrity.check(site.database, site.spool)
     assert [fault.code for fault in report.faults] == ["changed_row"]
     assert "first image 1." in report.faults[0].message
 
@@ -193,12 +193,12 @@ def test_a_cut_tail_is_named_by_the_exported_head(site: Any) -> None:
     tamper(site.database.path, f"DELETE FROM event WHERE id > {head.id - 2}")
     assert codes(site) == ["changed_row"]  # the chain is whole; only rows show that something is gone
     assert codes(site, heads=read_heads(heads)) == ["broken_chain"]
-    assert checking.verify(site.database, heads=read_heads(heads)).first_broken_id == head.id - 1
+    assert integrity.verify(site.database, heads=read_heads(heads)).first_broken_id == head.id - 1
 
 
 def test_missing_files_are_found(site: Any) -> None:
     site.pixels(site.received[1]).unlink()
-    report = checking.check(site.database, site.spool)
+    report = integrity.check(site.database, site.spool)
     assert [(fault.code, fault.message.split(" is ")[0]) for fault in report.faults] == [
         ("missing_file", "The file of image 2")
     ]
@@ -209,7 +209,7 @@ def test_missing_files_are_found(site: Any) -> None:
 def test_a_report_is_not_said_to_come_back_with_its_image(site: Any) -> None:
     reports = [name for name in site.spool.names() if name.startswith("reports/")]
     site.spool.remove(reports[0])
-    (fault,) = checking.check(site.database, site.spool).faults
+    (fault,) = integrity.check(site.database, site.spool).faults
     assert fault.message.startswith("The file of report")
     assert "sent again" not in fault.message
 
@@ -233,7 +233,7 @@ def test_a_damaged_page_is_found(site: Any) -> None:
         for page in range(pages // 2, pages):
             file.seek(page * 4096)
             file.write(b"\xff" * 2000)
-    found, _ = checking.check_copy(site.database.path, b"k" * 32)
+    found, _ = integrity.check_copy(site.database.path, b"k" * 32)
     assert [fault.code for fault in found] == ["damaged_file"]
 
 
@@ -251,13 +251,13 @@ def test_an_index_that_does_not_fit_its_table_is_found(site: Any) -> None:
 
 def test_what_is_no_database_is_found(tmp_path: Path) -> None:
     (tmp_path / "audit.sqlite").write_bytes(b"\xff" * 8192)
-    found, events = checking.check_copy(tmp_path / "audit.sqlite", b"k" * 32)
+    found, events = integrity.check_copy(tmp_path / "audit.sqlite", b"k" * 32)
     assert ([fault.code for fault in found], events) == (["damaged_file"], 0)
 
 
 def test_the_hourly_check_leaves_an_event(site: Any) -> None:
     site.pixels(site.received[0]).unlink()
-    checking.check_and_record(site.database, site.spool, now=NOW)
+    integrity.check_and_record(site.database, site.spool, now=NOW)
     with closing(sqlite3.connect(site.database.path)) as live:
         kind, facts = live.execute("SELECT kind, facts FROM events ORDER BY event_id DESC LIMIT 1").fetchone()
     assert kind == "integrity_checked"
@@ -267,8 +267,8 @@ def test_the_hourly_check_leaves_an_event(site: Any) -> None:
 def test_a_file_that_retention_is_removing_is_not_missing(audit_site: Any) -> None:
     """Retention removes a file before it commits; the check waits for that, and only then looks again."""
     image = audit_site.receive(1)
-    found: list[checking.CheckReport] = []
-    check = threading.Thread(target=lambda: found.append(checking.check(audit_site.database, audit_site.spool)))
+    found: list[integrity.CheckReport] = []
+    check = threading.Thread(target=lambda: found.append(integrity.check(audit_site.database, audit_site.spool)))
     with audit_site.database.begin() as session:
         row = session.get_one(Image, image.image_id)
         audit_site.spool.remove(row.spool_name)

@@ -19,8 +19,8 @@ import pytest
 
 from app.cli import main
 from cxr.domain import DeliveryState, JobState, View
-from db.driver import sqlite3
-from db.heads import export_head
+from db.sqlite.driver import sqlite3
+from db.upkeep.exported_heads import export_head
 
 Cxr = Callable[..., "Done"]
 
@@ -131,12 +131,12 @@ def test_undelivered_lists_images_whose_sender_is_the_only_destination(
 
 
 def test_a_day_without_a_time_is_a_local_day_and_the_last_one_is_included() -> None:
-    from db import selection
+    from db.cli import result_options
 
-    begin, end = selection._time("2026-01-10"), selection._until("2026-01-10")
+    begin, end = result_options._time("2026-01-10"), result_options._until("2026-01-10")
     assert begin == datetime(2026, 1, 10).astimezone()
     assert end - begin == timedelta(days=1)
-    assert selection._until("2026-01-10T08:30:00+0000") == datetime(2026, 1, 10, 8, 30, tzinfo=UTC)
+    assert result_options._until("2026-01-10T08:30:00+0000") == datetime(2026, 1, 10, 8, 30, tzinfo=UTC)
 
 
 def test_audit_list_as_a_table_says_when_there_is_more(site: Any, cxr: Cxr) -> None:
@@ -344,7 +344,7 @@ def test_db_check_finds_a_missing_file(site: Any, cxr: Cxr) -> None:
     assert done.returncode == 0, done.stdout
     assert "0 faults" in done.stdout
     with site.database.read() as session:
-        from db.tables import Image
+        from db.schema.tables import Image
 
         site.spool.path(session.get_one(Image, 5).spool_name).unlink()
     faulty = cxr("db", "check", "--json")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from cxr.domain import DeliveryState, JobState
-from db import clock, deliveries, images, jobs, leases
-from db.audit import verify_chain
+from db import deliveries, images, jobs
 from db.engine import Database
+from db.events import verify_chain
+from db.upkeep import clock_steps, leases
 
 YEARS = timedelta(days=1500)
 LEASE_S = 60.0
@@ -28,7 +29,7 @@ def queued(audit_database: Database, make_receipt: Callable[..., Any], noon: dat
 
 def settle(database: Database, now: datetime) -> int:
     with database.begin() as session:
-        return clock.settle(session, now=now, job_lease_s=LEASE_S, delivery_lease_s=LEASE_S)
+        return clock_steps.settle(session, now=now, job_lease_s=LEASE_S, delivery_lease_s=LEASE_S)
 
 
 def claim(database: Database, now: datetime, worker: str = "w") -> list[Any]:

@@ -12,8 +12,9 @@ import pytest
 from app.cli import main
 from app.health import database_is_sound
 from cxr.errors import DamagedDatabase
-from db import checking, damage
-from db.driver import sqlite3
+from db.sqlite import damage
+from db.sqlite.driver import sqlite3
+from db.upkeep import integrity
 
 PAGE = 4096
 
@@ -88,7 +89,7 @@ def test_a_damaged_page_that_nobody_has_read_yet_is_found_by_the_hourly_check(si
     first, *_ = leaves(site.database.path, "image")  # the oldest rows
     overwrite(site.database.path, first)
     assert database_is_sound(site.settings)
-    found = checking.check_and_record(site.database, site.spool, now=site.now)
+    found = integrity.check_and_record(site.database, site.spool, now=site.now)
     assert [fault.code for fault in found.faults] == ["damaged_file"]
     assert not database_is_sound(site.settings)
 

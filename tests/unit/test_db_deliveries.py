@@ -26,13 +26,14 @@ from cxr.domain import (
     ViewDecision,
 )
 from cxr.errors import LeaseLost, MissingRow, StorageError
-from db import deliveries, images, jobs
-from db.audit import EventKind, verify_chain
-from db.delivery_states import known_delivery, move
+from db import images, jobs
+from db.deliveries import outcomes as deliveries
+from db.deliveries.states import known_delivery, move
 from db.engine import Database, Session, open_database
-from db.records import ClaimedDelivery, Receipt, ReportRecord
-from db.replay import differing_rows
-from db.tables import Delivery, Event, Job, Report
+from db.events import EventKind, verify_chain
+from db.schema.records import ClaimedDelivery, Receipt, ReportRecord
+from db.schema.tables import Delivery, Event, Job, Report
+from db.upkeep.replay import differing_rows
 
 LEASE_S = 60.0
 UIDS = {"sop_class_uid": "1.2.840.10008.5.1.4.1.1.88.33", "sop_instance_uid": "2.25.77"}

@@ -16,12 +16,11 @@ from sqlalchemy import text
 
 from cxr.errors import LostDatabase, SchemaMismatch, StorageError
 from db import engine
-from db.audit import EventKind, append_event, verify_chain
-from db.connection import choose_journal
-from db.driver import sqlite3
 from db.engine import Database, journal_mode, open_database
-from db.keys import load_or_create_key
-from db.tables import Lease
+from db.events import EventKind, append_event, load_or_create_key, verify_chain
+from db.schema.tables import Lease
+from db.sqlite.connection import choose_journal
+from db.sqlite.driver import sqlite3
 
 EXPECTED = journal_mode(sqlite3.sqlite_version_info)
 
@@ -151,7 +150,7 @@ def test_threads_write_one_after_the_other(audit_database: Database, noon: datet
 STARTER = """
 import sys, time
 from pathlib import Path
-from db.audit import verify_chain
+from db.events.log import verify_chain
 from db.engine import open_database
 go = Path(sys.argv[1]) / "go"
 print("ready", flush=True)
@@ -230,7 +229,9 @@ def test_a_lost_database_is_not_replaced(tmp_path: Path, loss: str, trace: str, 
 KILLED = """
 import os, sys
 from pathlib import Path
-from db import durable, engine, schema
+from db.disk import durable
+from db import engine
+from db.sqlite import migrate
 folder, step = Path(sys.argv[1]), sys.argv[2]
 target = {"key": "load_or_create_key", "schema": "append_event"}[step]
 setattr(engine, target, lambda *args, **kwargs: os._exit(9))
@@ -280,7 +281,7 @@ def test_the_journal_is_not_switched_under_a_running_service(audit_database: Dat
         reader.execute("SELECT count(*) FROM event").fetchone()
         if EXPECTED.mode == "delete":  # leaving the write-ahead log needs the file for oneself
             monkey = pytest.MonkeyPatch()
-            monkey.setattr("db.connection.BUSY_TIMEOUT_S", 0.1)
+            monkey.setattr("db.sqlite.connection.BUSY_TIMEOUT_S", 0.1)
             with pytest.raises(StorageError, match="stop every process"):
                 choose_journal(audit_database.path)
             monkey.undo()

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from cxr.domain import JobState, PackageStatus, View
-from db.export import COLUMNS, as_record, columns, write_csv, write_json, write_parquet
-from db.filters import IdentifierForm
-from db.records import ResultRow
+from db.results.export import COLUMNS, as_record, columns, write_csv, write_json, write_parquet
+from db.results.filters import IdentifierForm
+from db.schema.records import ResultRow
 
 ROW = ResultRow(
     image_id=1,
@@ -161,7 +161,7 @@ def test_parquet_without_identifiers(tmp_path: Path) -> None:
 
 def test_many_rows_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("db.export._ROW_GROUP", 10)
+    monkeypatch.setattr("db.results.export._ROW_GROUP", 10)
     count = write_parquet(
         (dataclasses.replace(ROW, image_id=n) for n in range(25)), tmp_path / "out", form=IdentifierForm.FULL
     )
@@ -176,8 +176,8 @@ def test_where_pyarrow_is_missing_the_message_says_what_to_do(tmp_path: Path) ->
 import sys
 sys.modules["pyarrow"] = None
 from pathlib import Path
-from db.export import write_parquet
-from db.filters import IdentifierForm
+from db.results.export import write_parquet
+from db.results.filters import IdentifierForm
 from cxr.errors import StorageError
 try:
     write_parquet([], Path(sys.argv[1]), form=IdentifierForm.UIDS)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from db.connection import journal_of
-from db.file_systems import shared_file_system
+from db.disk import shared_file_system
+from db.sqlite.connection import journal_of
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

@@ -16,16 +16,20 @@ from sqlalchemy import func, select
 
 from cxr.domain import DeliveryState, JobState, View
 from cxr.errors import LeaseLost
-from db import checking, commitments, erasing, forgetting, jobs
-from db.audit import AUDIT_KEY
-from db.backup import backup, list_backups
-from db.commitments import Reference
-from db.driver import sqlite3
+from db import jobs
 from db.engine import Database
-from db.forgetting import Whom, find
+from db.events import AUDIT_KEY
 from db.identifiers import Identifiers
-from db.snapshot import refresh_snapshot
-from db.tables import Delivery, Identity, Image, Job, Report
+from db.images import commitments
+from db.images.commitments import Reference
+from db.privacy import erase_copies
+from db.privacy import forget as forgetting
+from db.privacy.forget import Whom, find
+from db.schema.tables import Delivery, Identity, Image, Job, Report
+from db.sqlite.driver import sqlite3
+from db.upkeep import integrity
+from db.upkeep.backup import backup, list_backups
+from db.upkeep.snapshot import refresh_snapshot
 
 CANARY = "PHICANARY"
 HIM = Whom(patient_id=CANARY)
@@ -91,12 +95,12 @@ def full_site(audit_site: Any) -> Any:
     return site
 
 
-def forget(site: Any, whom: Whom = HIM) -> erasing.Erased:
+def forget(site: Any, whom: Whom = HIM) -> erase_copies.Erased:
     found = find(site.database, site.spool, whom)
     for number in found.images:
         with site.database.begin() as session:
             forgetting.forget(session, site.spool, number, now=site.now)
-    return erasing.erase(
+    return erase_copies.erase(
         site.database,
         snapshot=site.settings.snapshot_path,
         folders=[site.settings.backup_dir],
@@ -118,9 +122,9 @@ def test_a_forgotten_patient_is_in_no_file(full_site: Any, tmp_path: Path, uid_o
 
 def test_everything_is_sound_afterwards_the_backups_too(full_site: Any) -> None:
     forget(full_site)
-    assert checking.check(full_site.database, full_site.spool).faults == ()
+    assert integrity.check(full_site.database, full_site.spool).faults == ()
     for path in list_backups(full_site.settings.backup_dir):
-        assert checking.check_copy(path, key_of(full_site))[0] == ()
+        assert integrity.check_copy(path, key_of(full_site))[0] == ()
         assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -213,7 +217,7 @@ def test_a_patient_is_found_whatever_form_is_stored(
     with site.database.read() as session:
         assert session.get_one(Identity, 1).kind == "forgotten"
         assert session.get_one(Identity, 2).kind == kind
-    assert checking.check(site.database, site.spool).faults == ()
+    assert integrity.check(site.database, site.spool).faults == ()
 
 
 def test_of_two_hospitals_patients_one_is_forgotten(audit_site: Any, synthetic_xray: Callable[..., Dataset]) -> None:

@@ -13,14 +13,14 @@ from sqlalchemy import select
 
 from cxr.domain import DeliveryState
 from cxr.errors import StorageError
-from db import checking, deliveries
-from db.audit import AUDIT_KEY
+from db import deliveries
 from db.engine import Database
+from db.events import AUDIT_KEY, load_or_create_key
 from db.identifiers import Identifiers, declare, load_identifiers
-from db.keys import load_or_create_key
-from db.results import ResultFilter, list_results, show
-from db.tables import Event, Identity, Image
-from inference.delivery.reading import study_of
+from db.results.queries import ResultFilter, list_results, show
+from db.schema.tables import Event, Identity, Image
+from db.upkeep import integrity
+from inference.delivery.stored_report import study_of
 
 KEY = bytes(range(32))
 PSEUDONYM, NONE, FULL = Identifiers("pseudonym", KEY), Identifiers("none", KEY), Identifiers("full", KEY)
@@ -67,7 +67,7 @@ def test_pseudonyms_join_and_say_nothing(opened: Any, uid_of: Any) -> None:
     stored = site.settings.database_path.read_bytes()
     for value in (PATIENT, ACCESSION, uid_of(1), "20260110"):
         assert value.encode() not in stored
-    assert checking.check(site.database, site.spool).faults == ()
+    assert integrity.check(site.database, site.spool).faults == ()
 
 
 def test_without_identifiers_one_keyed_value_is_left(opened: Any, uid_of: Any) -> None:
@@ -81,7 +81,7 @@ def test_without_identifiers_one_keyed_value_is_left(opened: Any, uid_of: Any) -
         assert session.get_one(Identity, 1).kind == "none"
         (listed,) = list_results(session, ResultFilter())
     assert (listed.accession_number, listed.study_instance_uid) == (None, None)
-    assert checking.check(site.database, site.spool).faults == ()
+    assert integrity.check(site.database, site.spool).faults == ()
 
 
 @pytest.mark.parametrize("before", [FULL, PSEUDONYM, NONE])
@@ -94,7 +94,7 @@ def test_a_resend_is_recognised_in_every_form(opened: Any, before: Identifiers, 
     with site.database.read() as session:
         facts = session.scalars(select(Event.facts).where(Event.kind == "changed_resend")).one()
     assert '"same_pixels":false' in facts
-    assert checking.check(site.database, site.spool).faults == ()
+    assert integrity.check(site.database, site.spool).faults == ()
 
 
 def test_a_question_finds_rows_of_either_form(opened: Any, uid_of: Any) -> None:

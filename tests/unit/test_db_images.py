@@ -16,8 +16,8 @@ from cxr.domain import JobState, View, ViewDecision
 from cxr.errors import StorageError
 from db import images, jobs
 from db.engine import Database, Session
-from db.records import Receipt
-from db.tables import Event, Image, Job
+from db.schema.records import Receipt
+from db.schema.tables import Event, Image, Job
 
 Make = Callable[..., Receipt]
 

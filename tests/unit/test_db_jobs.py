@@ -19,12 +19,12 @@ from sqlalchemy import event, select, text, update
 from cxr.domain import JobState, ScoredImage, View
 from cxr.errors import LeaseLost, MissingRow, StorageError
 from db import images, jobs
-from db.audit import EventKind
 from db.engine import Database, Session
-from db.job_states import move, select_jobs
-from db.records import ClaimedJob, JobRow, Receipt, ReportRecord
-from db.replay import differing_rows
-from db.tables import Event, Image, Job
+from db.events import EventKind
+from db.jobs.states import move, select_jobs
+from db.schema.records import ClaimedJob, JobRow, Receipt, ReportRecord
+from db.schema.tables import Event, Image, Job
+from db.upkeep.replay import differing_rows
 
 LEASE_S = 60.0
 FAILURE = {"code": "decoder_crashed", "max_attempts": 3, "retry_s": 30.0}

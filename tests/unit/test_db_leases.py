@@ -10,10 +10,11 @@ from pathlib import Path
 from sqlalchemy import text
 
 from cxr.domain import PackageStatus
-from db import leases, packages
-from db.audit import verify_chain
 from db.engine import Database
-from db.records import Activation
+from db.events import verify_chain
+from db.models import activations
+from db.schema.records import Activation
+from db.upkeep import leases
 
 
 def _hold(database: Database, holder: str, now: datetime) -> bool:
@@ -50,7 +51,7 @@ HOLDER = """
 import sys
 from datetime import datetime
 from pathlib import Path
-from db import leases
+from db.upkeep import leases
 from db.engine import open_database
 folder, holder, now = Path(sys.argv[1]), sys.argv[2], datetime.fromisoformat(sys.argv[3])
 database = open_database(folder / "data/audit.sqlite", folder / "keys/audit.key", create=False)
@@ -98,10 +99,10 @@ def test_activations_are_listed_latest_first(audit_database: Database, noon: dat
     third = _activation(noon + timedelta(days=2), reason="Back.")
     with audit_database.begin() as session:
         for activation in (first, second, third):
-            packages.record_activation(session, activation)
+            activations.record_activation(session, activation)
     with audit_database.read() as session:
-        assert packages.list_activations(session) == [third, second, first]
-        assert packages.list_activations(session, limit=1) == [third]
+        assert activations.list_activations(session) == [third, second, first]
+        assert activations.list_activations(session, limit=1) == [third]
         assert session.scalar(text("SELECT count(*) FROM models")) == 2
         assert session.scalar(text("SELECT count(*) FROM activations")) == 3
         facts = session.scalars(text("SELECT facts FROM events WHERE kind = 'package_activated'")).all()
@@ -113,7 +114,7 @@ def test_activations_are_listed_latest_first(audit_database: Database, noon: dat
 def test_results_keep_the_status_they_were_made_under(audit_database: Database, noon: datetime) -> None:
     known = {"fingerprint": "ab" * 32, "name": "resnet50", "version": "1.0.0", "now": noon}
     with audit_database.begin() as session:
-        before = packages.remember(session, status=PackageStatus.DEMONSTRATION, **known)  # type: ignore[arg-type]
-        after = packages.remember(session, status=PackageStatus.EVALUATED, **known)  # type: ignore[arg-type]
-        assert packages.remember(session, status=PackageStatus.DEMONSTRATION, **known) == before  # type: ignore[arg-type]
+        before = activations.remember(session, status=PackageStatus.DEMONSTRATION, **known)  # type: ignore[arg-type]
+        after = activations.remember(session, status=PackageStatus.EVALUATED, **known)  # type: ignore[arg-type]
+        assert activations.remember(session, status=PackageStatus.DEMONSTRATION, **known) == before  # type: ignore[arg-type]
     assert before != after

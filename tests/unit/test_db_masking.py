@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from db.audit import AUDIT_KEY
 from db.engine import Database
-from db.filters import IdentifierForm, ResultFilter
+from db.events import AUDIT_KEY
 from db.identifiers import Identifiers
-from db.masking import masked
-from db.results import iterate_results
+from db.results.filters import IdentifierForm, ResultFilter
+from db.results.masking import masked
+from db.results.queries import iterate_results
 
 KEYED = Identifiers("pseudonym", bytes(range(32)))
 

@@ -13,12 +13,12 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from cxr.errors import SchemaMismatch, StorageError
-from db import schema
-from db.audit import verify_chain
-from db.driver import sqlite3
 from db.engine import Database, upgrade
-from db.tables import Base
-from db.views import TRIGGERS, VIEWS
+from db.events import verify_chain
+from db.schema.tables import Base
+from db.schema.views import TRIGGERS, VIEWS
+from db.sqlite import migrate
+from db.sqlite.driver import sqlite3
 
 
 def _objects(path: Path) -> dict[tuple[str, str], str]:
@@ -55,7 +55,7 @@ def test_every_view_can_be_read(audit_database: Database) -> None:
 
 def test_migrations_travel_in_the_package() -> None:
     files = {each.name for each in resources.files("db.migrations").joinpath("versions").iterdir()}
-    assert {f"revision_{revision}.py" for revision in schema.revisions()} <= files
+    assert {f"revision_{revision}.py" for revision in migrate.revisions()} <= files
     assert resources.files("db.migrations").joinpath("env.py").is_file()
 
 
@@ -76,15 +76,15 @@ def test_a_newer_schema_is_refused(open_audit: Callable[..., Database], tmp_path
 
 def test_an_older_schema_is_told_to_upgrade() -> None:
     with pytest.raises(SchemaMismatch, match=r"has schema 0001.*works with schema 0002.*cxr db upgrade"):
-        schema.check_revision("0001", ["0001", "0002"])
+        migrate.check_revision("0001", ["0001", "0002"])
     with pytest.raises(SchemaMismatch, match="is empty"):
-        schema.check_revision(None, ["0001", "0002"])
-    schema.check_revision("0002", ["0001", "0002"])
+        migrate.check_revision(None, ["0001", "0002"])
+    migrate.check_revision("0002", ["0001", "0002"])
 
 
 def test_an_upgrade_of_the_newest_schema_changes_nothing(audit_database: Database, tmp_path: Path) -> None:
     before = _objects(audit_database.path)
-    newest = schema.newest_revision()
+    newest = migrate.newest_revision()
     assert upgrade(audit_database.path, tmp_path / "keys" / "audit.key") == (newest, newest)
     assert _objects(audit_database.path) == before
     with audit_database.read() as session:

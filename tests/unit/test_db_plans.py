@@ -19,11 +19,15 @@ from sqlalchemy import Engine, event
 from app.metrics import QueueCollector
 from config.settings import RetentionSettings
 from cxr.domain import DeliveryState, JobState, View
-from db import clock, commitments, deliveries, delivery_claims, images, jobs, leases, resends, retention, shadows
-from db.audit import read_head
+from db import deliveries, images, jobs
+from db.deliveries import claims
+from db.disk import Spool
 from db.engine import Database
-from db.results import ResultFilter, iterate_results, list_results, show
-from db.spool import Spool
+from db.events import read_head
+from db.images import commitments, resends
+from db.jobs import shadow_scores
+from db.results.queries import ResultFilter, iterate_results, list_results, show
+from db.upkeep import clock_steps, leases, retention
 
 GROWING = {
     "image", "identity", "decision", "job", "score", "report", "job_report", "delivery", "event", "shadow_result",
@@ -100,9 +104,9 @@ def _claim(database: Database, now: datetime) -> None:
 
 def _send(database: Database, now: datetime) -> None:
     with database.begin() as session:
-        claimed = delivery_claims.claim(session, destination="pacs", sender_id="s", limit=8, now=now, lease_s=60)
-        delivery_claims.renew(session, [each.id for each in claimed], sender_id="s", now=now, lease_s=60)
-        delivery_claims.give_back(session, sender_id="s")
+        claimed = claims.claim(session, destination="pacs", sender_id="s", limit=8, now=now, lease_s=60)
+        claims.renew(session, [each.id for each in claimed], sender_id="s", now=now, lease_s=60)
+        claims.give_back(session, sender_id="s")
 
 
 def _retain(database: Database, now: datetime) -> None:
@@ -136,9 +140,9 @@ QUESTIONS: dict[str, Ask] = {
     "is anything due": lambda database, now: reading(jobs.is_any_due, now=now)(database, now),
     "give back": writing(jobs.give_back, worker_id="w"),
     "release expired": writing(jobs.release_expired, retry_s=30),
-    "settle the clock": writing(clock.settle, job_lease_s=60, delivery_lease_s=60),
+    "settle the clock": writing(clock_steps.settle, job_lease_s=60, delivery_lease_s=60),
     "claim deliveries": _send,
-    "next delivery": reading(delivery_claims.next_due, "pacs"),
+    "next delivery": reading(claims.next_due, "pacs"),
     "commitments due": lambda database, now: reading(commitments.is_any_due, now)(database, now),
     "claim commitments": writing(commitments.claim, limit=3, lease_s=9),
     "receive": reading(images.find_latest, "2.25.7"),
@@ -147,7 +151,7 @@ QUESTIONS: dict[str, Ask] = {
     "retention, purge and sweep": _retain,
     "metrics": _scrape,
     "head of events": reading(read_head),
-    "shadow": reading(shadows.current),
+    "shadow": reading(shadow_scores.current),
     **{f"jobs, {state or 'all'}": reading(jobs.list_jobs, state=state, limit=50) for state in (None, *JobState)},
     **{
         f"deliveries, {state or 'all'}": reading(deliveries.list_deliveries, state=state, limit=50)

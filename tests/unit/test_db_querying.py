@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from cxr.domain import DeliveryState, JobState, View
-from db import shadows
-from db.driver import sqlite3
-from db.snapshot import refresh_snapshot
-from db.views import VIEWS
+from db.jobs import shadow_scores
+from db.schema.views import VIEWS
+from db.sqlite.driver import sqlite3
+from db.upkeep.snapshot import refresh_snapshot
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +42,8 @@ def snapshot(audit_site: Any, make_scored: Any) -> Path:
     audit_site.fail()
     audit_site.receive(5, state=JobState.HELD, view=View.UNKNOWN, reason="view_unknown")
     with audit_site.database.begin() as session:
-        shadows.write_scores(session, 1, make_scored(covid19=0.7, normal=0.1), now=audit_site.now)
-        shadows.write_scores(session, 3, make_scored(covid19=0.6, normal=0.8), now=audit_site.now)
+        shadow_scores.write_scores(session, 1, make_scored(covid19=0.7, normal=0.1), now=audit_site.now)
+        shadow_scores.write_scores(session, 3, make_scored(covid19=0.6, normal=0.8), now=audit_site.now)
     refresh_snapshot(audit_site.database, audit_site.settings.snapshot_path)
     path: Path = audit_site.settings.snapshot_path
     return path

@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import select, update
 
 from cxr.domain import DeliveryState, JobState, PackageStatus
-from db import forgetting, images, resends
+from db import images
 from db.engine import Database
-from db.tables import Delivery, Event, Image, Report, Resend
+from db.images import resends
+from db.privacy import forget
+from db.schema.tables import Delivery, Event, Image, Report, Resend
 
 
 def come_again(site: Any, peer_ae_title: str = "ORTHANC", seed: int = 1) -> None:
@@ -148,5 +150,5 @@ def test_whoever_asks_who_has_a_patient_s_images_hears_of_those_that_sent_them_a
     site = audit_site
     site.receive(1, peer="PACS")
     come_again(site)
-    found = forgetting.find(site.database, site.spool, forgetting.Whom(patient_id="SYN1"))
+    found = forget.find(site.database, site.spool, forget.Whom(patient_id="SYN1"))
     assert found.peers == ("ORTHANC", "PACS")

@@ -14,10 +14,12 @@ from sqlalchemy import select, update
 from config.settings import RetentionSettings
 from cxr.domain import JobState
 from cxr.errors import MissingObject, StorageError
-from db import checking, images, job_orders, jobs, retention
-from db.replay import differing_rows
-from db.restoring import heal
-from db.tables import Event, Image, Job
+from db import images, jobs
+from db.images.lost_files import heal
+from db.jobs import operator_actions
+from db.schema.tables import Event, Image, Job
+from db.upkeep import integrity, retention
+from db.upkeep.replay import differing_rows
 
 
 def lose(site: Any) -> None:
@@ -84,7 +86,7 @@ def is_sound(site: Any) -> bool:
     with site.database.read() as session:
         assert differing_rows(session) == []
         named = set(session.scalars(select(Image.spool_name).where(Image.spool_name.is_not(None))))
-    return checking.check(site.database, site.spool).ok and set(site.spool.names()) == named
+    return integrity.check(site.database, site.spool).ok and set(site.spool.names()) == named
 
 
 # In which state a file comes back
@@ -164,7 +166,7 @@ def test_a_job_that_failed_for_another_reason_stays_failed_and_can_be_requeued(
     assert job(audit_site) == (JobState.FAILED, 1, "damaged_pixels")
     assert is_sound(audit_site)
     with audit_site.database.begin() as session:
-        job_orders.requeue(session, received.job_id, audit_site.now)
+        operator_actions.requeue(session, received.job_id, audit_site.now)
     assert claim(audit_site) == [received.job_id]
 
 
@@ -175,7 +177,7 @@ def test_a_reported_image_that_is_still_kept_gets_its_file_back(audit_site: Any)
     assert audit_site.receive(1).is_restored
     assert audit_site.pixels(received).exists()
     assert job(audit_site)[0] is JobState.REPORTED
-    assert checking.check(audit_site.database, audit_site.spool).ok
+    assert integrity.check(audit_site.database, audit_site.spool).ok
 
 
 # In which it does not
@@ -284,10 +286,10 @@ def test_release_says_what_is_true(audit_site: Any) -> None:
     held = audit_site.receive(1, state=JobState.HELD)
     forget_names(audit_site)
     with pytest.raises(StorageError, match="send the image again"), audit_site.database.begin() as session:
-        job_orders.release(session, held.job_id, audit_site.now)
+        operator_actions.release(session, held.job_id, audit_site.now)
     audit_site.receive(1, state=JobState.HELD)
     with audit_site.database.begin() as session:
-        job_orders.release(session, held.job_id, audit_site.now)
+        operator_actions.release(session, held.job_id, audit_site.now)
     assert claim(audit_site) == [held.job_id]
 
 

@@ -10,8 +10,9 @@ import pytest
 from config.settings import RetentionSettings
 from cxr.domain import DeliveryState, JobState, View
 from cxr.errors import MissingRow
-from db import results, retention
-from db.results import ResultFilter, count_results, iterate_results, list_results
+from db.results import queries
+from db.results.queries import ResultFilter, count_results, iterate_results, list_results
+from db.upkeep import retention
 
 
 @pytest.fixture
@@ -120,13 +121,13 @@ def test_a_long_read_gives_every_row_once_in_short_transactions(site: Any, monke
             ((row.image_id, row.finding or "") for row in list_results(session, ResultFilter())),
         )
     for page in (1, 2, 3, 100):
-        monkeypatch.setattr(results, "_PAGE", page)
+        monkeypatch.setattr(queries, "_PAGE", page)
         rows = [(row.image_id, row.finding or "") for row in iterate_results(site.database, ResultFilter())]
         assert rows == expected
 
 
 def test_a_writer_does_not_wait_for_a_long_read(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "_PAGE", 2)
+    monkeypatch.setattr(queries, "_PAGE", 2)
     reading = iterate_results(site.database, ResultFilter())
     next(reading)
     site.receive(7)  # would wait for the reader's transaction for 30 s, and fail
@@ -135,8 +136,8 @@ def test_a_writer_does_not_wait_for_a_long_read(site: Any, monkeypatch: pytest.M
 
 def test_a_timeline_tells_what_happened_in_its_order(site: Any, uid_of: Any) -> None:
     with site.database.read() as session:
-        (timeline,) = results.show(session, uid_of(1))
-        (same,) = results.show(session, 1)
+        (timeline,) = queries.show(session, uid_of(1))
+        (same,) = queries.show(session, 1)
     assert timeline == same
     assert timeline.image["sop_instance_uid"] == uid_of(1)
     assert timeline.image["has_pixels"] is True
@@ -156,7 +157,7 @@ def test_a_timeline_tells_when_the_report_s_file_went(site: Any) -> None:
     site.later(days=400)
     retention.enforce(site.database, site.spool, RetentionSettings(low_space_mib=0), now=site.now)
     with site.database.read() as session:
-        (timeline,) = results.show(session, 1)
+        (timeline,) = queries.show(session, 1)
     kinds = [event["kind"] for event in timeline.events]
     assert {"pixels_removed", "report_removed"} <= set(kinds)
     numbers = [event["event_id"] for event in timeline.events]
@@ -167,8 +168,8 @@ def test_a_timeline_tells_when_the_report_s_file_went(site: Any) -> None:
 def test_an_object_sent_again_with_changes_has_two_timelines(site: Any, uid_of: Any) -> None:
     changed = site.receive(1, content=b"other pixels")
     with site.database.read() as session:
-        timelines = results.show(session, uid_of(1))
-        by_number = results.show(session, 1)
+        timelines = queries.show(session, uid_of(1))
+        by_number = queries.show(session, 1)
     assert [timeline.image["image_id"] for timeline in timelines] == [changed.image_id, 1]
     assert [timeline.image["is_latest"] for timeline in timelines] == [True, False]
     assert [timeline.image["image_id"] for timeline in by_number] == [1]
@@ -177,4 +178,4 @@ def test_an_object_sent_again_with_changes_has_two_timelines(site: Any, uid_of: 
 @pytest.mark.parametrize("which", [99, "1.2.3", ""])
 def test_an_unknown_image_is_said_to_be_unknown(site: Any, which: int | str) -> None:
     with pytest.raises(MissingRow, match="cxr audit list"), site.database.read() as session:
-        results.show(session, which)
+        queries.show(session, which)

@@ -16,10 +16,12 @@ from sqlalchemy import select
 from config.settings import RetentionSettings
 from cxr.domain import DeliveryState, JobState
 from cxr.errors import StorageError
-from db import checking, deliveries, job_orders, jobs, retention
-from db.retention import Removed
-from db.spool import Swept
-from db.tables import Event, Image, Job, Report
+from db import deliveries, jobs
+from db.disk import Swept
+from db.jobs import operator_actions
+from db.schema.tables import Event, Image, Job, Report
+from db.upkeep import integrity, retention
+from db.upkeep.retention import Removed
 
 KEEP = RetentionSettings(pixels_days=30, results_days=365, low_space_mib=0)
 
@@ -67,7 +69,7 @@ def test_finished_pixels_go_after_their_days_and_the_rows_stay(audit_site: Any) 
         assert (row.spool_name, row.pixels_removed_at) == (None, audit_site.now)
         assert row.pixel_digest is not None
     assert events(audit_site, "pixels_removed") == [(1, None, '{"why":"age"}')]
-    assert checking.check(audit_site.database, audit_site.spool).faults == ()
+    assert integrity.check(audit_site.database, audit_site.spool).faults == ()
 
 
 def test_days_count_from_the_end_of_the_work_not_from_the_receipt(audit_site: Any) -> None:
@@ -118,7 +120,7 @@ def test_a_file_that_is_gone_already_is_written_off(audit_site: Any) -> None:
     audit_site.score()
     audit_site.pixels(image).unlink()
     assert enforce(audit_site, pixels_days=0) == Removed(pixels=1)
-    assert checking.check(audit_site.database, audit_site.spool).ok
+    assert integrity.check(audit_site.database, audit_site.spool).ok
 
 
 def test_low_space_takes_the_oldest_finished_until_there_is_enough(tmp_path: Path, new_site: Path) -> None:
@@ -136,9 +138,9 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import conftest
 from config.settings import RetentionSettings, Settings
-from db import retention
+from db.upkeep import retention
 from db.engine import open_database
-from db.spool import Spool
+from db.disk.spool import Spool
 
 retention._BATCH = 1
 settings = Settings(data_dir=Path(sys.argv[1]))
@@ -184,7 +186,7 @@ def test_results_that_arrived_go_after_their_days(audit_site: Any) -> None:
         row = session.get_one(Report, 1)
         assert (row.spool_name, row.removed_at) == (None, audit_site.now)
     assert enforce(audit_site, pixels_days=1000) == Removed()
-    assert checking.check(audit_site.database, audit_site.spool).ok
+    assert integrity.check(audit_site.database, audit_site.spool).ok
 
 
 def test_sent_to_a_peer_that_is_not_asked_is_arrived(audit_site: Any) -> None:
@@ -265,7 +267,7 @@ def test_what_was_purged_can_be_neither_released_nor_requeued(audit_site: Any) -
     retention.purge(
         audit_site.database, audit_site.spool, states=[JobState.HELD], older_than=timedelta(0), now=audit_site.now
     )
-    for order in (job_orders.release, job_orders.requeue):
+    for order in (operator_actions.release, operator_actions.requeue):
         with pytest.raises(StorageError), audit_site.database.begin() as session:
             order(session, held.job_id, audit_site.now)
 

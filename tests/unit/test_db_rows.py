@@ -11,8 +11,8 @@ from sqlalchemy import text
 from cxr.domain import JobState, View
 from cxr.errors import StorageError
 from db.engine import Database
-from db.rows import add_row
-from db.tables import Base, Decision, Image, Job, Score
+from db.schema.insert import add_row
+from db.schema.tables import Base, Decision, Image, Job, Score
 
 ELSEWHERE = timezone(timedelta(hours=-7))
 

@@ -14,18 +14,21 @@ from typing import Any
 import pytest
 
 from cxr.domain import JobState, PackageStatus, RebuildState
-from db import checking, commitments, deliveries, job_orders, operator, rebuilds, retention, shadows
-from db.audit import EventKind, append_event
-from db.commitments import Reference
-from db.driver import sqlite3
+from db import deliveries
 from db.engine import Database
-from db.forgetting import forget
-from db.packages import record_activation
-from db.records import Activation
-from db.row_check import unsealed_rows
-from db.seals import SUBJECTS, UNSEALED
-from db.tables import Base
-from db.views import TRIGGERS, VIEWS
+from db.events import SUBJECTS, EventKind, append_event, operator
+from db.events.seals import UNSEALED
+from db.images import commitments
+from db.images.commitments import Reference
+from db.jobs import operator_actions, shadow_scores
+from db.models import rebuilds, record_activation
+from db.privacy.forget import forget
+from db.schema.records import Activation
+from db.schema.tables import Base
+from db.schema.views import TRIGGERS, VIEWS
+from db.sqlite.driver import sqlite3
+from db.upkeep import integrity, retention
+from db.upkeep.row_check import unsealed_rows
 
 KEY = bytes(32)
 
@@ -60,9 +63,11 @@ def busy_site(audit_site: Any, make_scored: Any) -> Any:
             accepted_gates=("auc",), actor="a", reason="r", at=site.now,
         )  # fmt: skip
         record_activation(session, activation)
-        package = shadows.ShadowPackage(fingerprint="cd" * 32, name="s", version="1", status=PackageStatus.EVALUATED)
-        shadows.change(session, package, actor="a", reason="r", now=site.now)
-        assert shadows.write_scores(session, first.job_id, make_scored(covid19=0.25), now=site.now)
+        package = shadow_scores.ShadowPackage(
+            fingerprint="cd" * 32, name="s", version="1", status=PackageStatus.EVALUATED
+        )
+        shadow_scores.change(session, package, actor="a", reason="r", now=site.now)
+        assert shadow_scores.write_scores(session, first.job_id, make_scored(covid19=0.25), now=site.now)
         rebuilds.begin(session, due_at=site.now, run_name="run", now=site.now)
         references = [Reference(sop_class_uid="1.2", sop_instance_uid="2.25.9")]
         commitments.request(
@@ -156,12 +161,12 @@ def test_what_people_and_timers_do_is_sealed_again(busy_site: Any, make_scored: 
     site, database = busy_site, busy_site.database
 
     def differences() -> tuple[str, ...]:
-        return checking.verify(database, everything=True).changed
+        return integrity.verify(database, everything=True).changed
 
     assert differences() == ()
     by = operator.facts()
     with database.begin() as session:
-        job_orders.release(session, 2, site.now, by=by)
+        operator_actions.release(session, 2, site.now, by=by)
         rebuilds.count_attempt(session, 1)
     site.score(destinations=["pacs"])
     with database.begin() as session:
@@ -189,8 +194,8 @@ def test_a_later_event_does_not_cover_up_what_was_changed_before(busy_site: Any)
         deliveries.retry(session, 1, code="peer_unreachable", status=None, not_before=busy_site.now, now=busy_site.now)
     settings = busy_site.settings.retention.model_copy(update={"pixels_days": 0.0})
     retention.enforce(busy_site.database, busy_site.spool, settings, now=busy_site.now)
-    assert checking.verify(busy_site.database).changed == ("delivery 1", "image 1")
-    report = checking.check(busy_site.database, busy_site.spool)
+    assert integrity.verify(busy_site.database).changed == ("delivery 1", "image 1")
+    report = integrity.check(busy_site.database, busy_site.spool)
     assert [fault.code for fault in report.faults] == ["changed_row"]
 
 
@@ -199,20 +204,20 @@ def test_without_all_the_newest_events_and_their_rows_are_checked(
 ) -> None:
     with busy_site.database.read() as session:
         (last,) = session.connection().exec_driver_sql("SELECT max(id) FROM event").one()
-    monkeypatch.setattr(checking, "NEWEST", 1)
+    monkeypatch.setattr(integrity, "NEWEST", 1)
     with busy_site.database.begin() as session:
         append_event(session, EventKind.SERVICE_STARTED, now=noon)
     with closing(sqlite3.connect(busy_site.database.path)) as connection, connection:
         connection.execute("UPDATE image SET peer_ae_title = 'OTHER' WHERE id = 1")
-    newest = checking.verify(busy_site.database)
+    newest = integrity.verify(busy_site.database)
     assert (newest.ok, newest.first, newest.events) == (True, last + 1, last + 1)
-    whole = checking.verify(busy_site.database, everything=True)
+    whole = integrity.verify(busy_site.database, everything=True)
     assert (whole.ok, whole.first, whole.changed) == (False, 1, ("image 1",))
 
 
 def test_who_released_and_requeued_is_in_the_event(busy_site: Any) -> None:
     with busy_site.database.begin() as session:
-        job_orders.release(session, 2, busy_site.now, by=operator.facts())
+        operator_actions.release(session, 2, busy_site.now, by=operator.facts())
     with busy_site.database.read() as session:
         (found,) = session.connection().exec_driver_sql("SELECT facts FROM event WHERE kind = 'job_released'").one()
     assert f'"uid":{os.getuid()}' in found

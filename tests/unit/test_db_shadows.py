@@ -14,25 +14,25 @@ from typer.testing import CliRunner
 from app.cli import app
 from cxr.domain import PackageStatus
 from cxr.errors import MissingRow
-from db import shadows
-from db.audit import verify_chain
-from db.driver import sqlite3
 from db.engine import Database
-from db.replay import Difference, differing_rows
-from db.results import ResultFilter, count_results, iterate_results, list_results, show
+from db.events import verify_chain
+from db.jobs import shadow_scores
+from db.results.queries import ResultFilter, count_results, iterate_results, list_results, show
+from db.sqlite.driver import sqlite3
+from db.upkeep.replay import Difference, differing_rows
 
-FIRST = shadows.ShadowPackage(fingerprint="cd" * 32, name="a", version="1", status=PackageStatus.EVALUATED)
-SECOND = shadows.ShadowPackage(fingerprint="ef" * 32, name="b", version="2", status=PackageStatus.UNTRAINED)
+FIRST = shadow_scores.ShadowPackage(fingerprint="cd" * 32, name="a", version="1", status=PackageStatus.EVALUATED)
+SECOND = shadow_scores.ShadowPackage(fingerprint="ef" * 32, name="b", version="2", status=PackageStatus.UNTRAINED)
 
 
-def change(site: Any, package: shadows.ShadowPackage | None) -> None:
+def change(site: Any, package: shadow_scores.ShadowPackage | None) -> None:
     with site.database.begin() as session:
-        shadows.change(session, package, actor="someone", reason="a trial", now=site.now)
+        shadow_scores.change(session, package, actor="someone", reason="a trial", now=site.now)
 
 
-def current(database: Database) -> shadows.ShadowPackage | None:
+def current(database: Database) -> shadow_scores.ShadowPackage | None:
     with database.read() as session:
-        return shadows.current(session)
+        return shadow_scores.current(session)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def shadowed(audit_site: Any, make_scored: Callable[..., Any]) -> Any:
     audit_site.receive(2)
     job, _ = audit_site.score(scores={"covid19": 0.9, "normal": 0.1}, destinations=["pacs"])
     with audit_site.database.begin() as session:
-        assert shadows.write_scores(session, job, make_scored(covid19=0.6, normal=0.25), now=audit_site.now)
+        assert shadow_scores.write_scores(session, job, make_scored(covid19=0.6, normal=0.25), now=audit_site.now)
     return audit_site
 
 
@@ -58,7 +58,7 @@ def test_the_latest_change_says_which_it_is(audit_site: Any) -> None:
     assert current(audit_site.database) is None
     with audit_site.database.read() as session:
         assert differing_rows(session) == []
-        assert shadows.latest_change(session) == 3
+        assert shadow_scores.latest_change(session) == 3
     with closing(sqlite3.connect(audit_site.database.path)) as connection:
         rows = connection.execute("SELECT fingerprint, actor, reason FROM shadow_changes").fetchall()
     assert rows == [(FIRST.fingerprint, "someone", "a trial"), (SECOND.fingerprint, "someone", "a trial"),
@@ -100,7 +100,7 @@ def test_the_command_lists_them_apart(shadowed: Any) -> None:
 
 def test_a_second_writer_changes_nothing(shadowed: Any, make_scored: Callable[..., Any]) -> None:
     with shadowed.database.begin() as session:
-        assert not shadows.write_scores(session, 1, make_scored(covid19=0.1, normal=0.9), now=shadowed.now)
+        assert not shadow_scores.write_scores(session, 1, make_scored(covid19=0.1, normal=0.9), now=shadowed.now)
     with shadowed.database.read() as session:
         assert differing_rows(session) == []
         assert len(list_results(session, ResultFilter(of_shadow=True))) == 2
@@ -108,7 +108,7 @@ def test_a_second_writer_changes_nothing(shadowed: Any, make_scored: Callable[..
 
 def test_there_must_be_a_job(audit_site: Any, make_scored: Callable[..., Any]) -> None:
     with pytest.raises(MissingRow), audit_site.database.begin() as session:
-        shadows.write_scores(session, 99, make_scored(covid19=0.1), now=audit_site.now)
+        shadow_scores.write_scores(session, 99, make_scored(covid19=0.1), now=audit_site.now)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_changed_row_is_found(shadowed: Any, statement: str, difference: Diffe
 
 def test_giving_up_is_an_event(audit_site: Any) -> None:
     with audit_site.database.begin() as session:
-        shadows.give_up(session, "cd" * 32, code="damaged_package", now=audit_site.now + timedelta(seconds=1))
+        shadow_scores.give_up(session, "cd" * 32, code="damaged_package", now=audit_site.now + timedelta(seconds=1))
     with closing(sqlite3.connect(audit_site.database.path)) as connection:
         kind, facts = connection.execute("SELECT kind, facts FROM events ORDER BY event_id DESC").fetchone()
     assert (kind, json.loads(facts)) == ("shadow_given_up", {"code": "damaged_package", "fingerprint": "cd" * 32})

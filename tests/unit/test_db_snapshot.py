@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from cxr.errors import SpoolFull, StorageError
-from db import copying
-from db.driver import sqlite3
 from db.engine import Database
-from db.snapshot import refresh_snapshot
-from db.views import VIEWS
+from db.schema.views import VIEWS
+from db.sqlite import copy_database
+from db.sqlite.driver import sqlite3
+from db.upkeep.snapshot import refresh_snapshot
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_reader_that_stays_for_a_minute_holds_up_neither_receipt_nor_refresh(a
 
 def test_copies_are_whole_while_others_write(audit_site: Any, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With small slices the copy is overtaken by writers, starts again, and at last is made in one go."""
-    monkeypatch.setattr(copying, "_SLICE_PAGES", 2)
+    monkeypatch.setattr(copy_database, "_SLICE_PAGES", 2)
     for seed in range(30):
         audit_site.receive(seed)
     stop = threading.Event()
@@ -163,13 +163,13 @@ def test_copies_are_whole_while_others_write(audit_site: Any, target: Path, monk
 def test_writers_that_never_rest_do_not_keep_a_copy_from_ending(
     audit_site: Any, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copying, "_SLICE_PAGES", 2)
+    monkeypatch.setattr(copy_database, "_SLICE_PAGES", 2)
     seeds = iter(range(50))  # StopIteration if the copy still starts again then
 
     def overtake(_done: int, _total: int) -> None:
         audit_site.receive(next(seeds))
 
-    copying.copy_database(audit_site.database.path, target, progress=overtake)
+    copy_database.copy_database(audit_site.database.path, target, progress=overtake)
     assert query(target, "PRAGMA integrity_check") == [("ok",)]
     assert next(seeds) < 10
 
@@ -187,7 +187,7 @@ def test_a_write_ahead_log_is_copied_with_its_latest_rows_into_one_file(tmp_path
         live.execute("CREATE TABLE t (x)")
         live.execute("INSERT INTO t VALUES (1)")
         assert source.with_name("source.sqlite-wal").stat().st_size > 0
-        copying.copy_database(source, target)
+        copy_database.copy_database(source, target)
     assert query(target, "SELECT x FROM t") == [(1,)]
     assert query(target, "PRAGMA journal_mode") == [("delete",)]
     assert sorted(path.name for path in tmp_path.glob("copy*")) == ["copy.sqlite"]
@@ -206,7 +206,7 @@ def test_what_a_killed_writer_left_is_rolled_back_not_copied(tmp_path: Path) -> 
     )
     assert subprocess.run([sys.executable, "-c", script, str(source)]).returncode == -9
     assert source.with_name("source.sqlite-journal").stat().st_size > 0
-    copying.copy_database(source, target)
+    copy_database.copy_database(source, target)
     assert query(target, "SELECT count(*) FROM t") == [(0,)]
 
 
@@ -234,7 +234,7 @@ from pathlib import Path
 from config.settings import Settings
 from cxr.errors import CxrError
 from db.engine import open_database
-from db.snapshot import refresh_snapshot
+from db.upkeep.snapshot import refresh_snapshot
 settings = Settings(data_dir=Path(sys.argv[1]))
 database = open_database(settings.database_path, settings.audit_key_path, create=False)
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
@@ -253,9 +253,9 @@ except CxrError as error:
 
 
 def test_errors_of_sqlite_are_ours_and_carry_no_text_of_theirs() -> None:
-    assert isinstance(copying.translate(_error("SQLITE_FULL")), SpoolFull)
-    assert isinstance(copying.translate(_error("SQLITE_CORRUPT")), StorageError)
-    assert "secret" not in str(copying.translate(_error("SQLITE_CORRUPT")))
+    assert isinstance(copy_database.translate(_error("SQLITE_FULL")), SpoolFull)
+    assert isinstance(copy_database.translate(_error("SQLITE_CORRUPT")), StorageError)
+    assert "secret" not in str(copy_database.translate(_error("SQLITE_CORRUPT")))
 
 
 def _error(name: str) -> sqlite3.Error:

@@ -17,7 +17,7 @@ import pytest
 from blake3 import blake3
 
 from cxr.errors import SpoolFull, StorageError
-from db.spool import Spool, Swept
+from db.disk import Spool, Swept
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ FILL = """
 import sys
 from pathlib import Path
 from cxr.errors import SpoolFull
-from db.spool import Spool
+from db.disk.spool import Spool
 
 spool = Spool(Path(sys.argv[1]) / "spool", min_free_mib=0)
 spool.prepare()
@@ -357,7 +357,7 @@ def test_a_full_disk_that_is_noticed_only_at_the_last_flush_is_refused_too(mount
 import os, sys
 from pathlib import Path
 from cxr.errors import SpoolFull
-from db.spool import Spool
+from db.disk.spool import Spool
 spool = Spool(Path(sys.argv[1]) / "spool", min_free_mib=0)
 spool.prepare()
 free = os.statvfs(sys.argv[1])
@@ -380,7 +380,7 @@ def test_a_disk_that_turned_read_only_is_refused(mount_as: list[str], tmp_path: 
 import subprocess, sys
 from pathlib import Path
 from cxr.errors import SpoolFull
-from db.spool import Spool
+from db.disk.spool import Spool
 spool = Spool(Path(sys.argv[1]) / "spool", min_free_mib=0)
 spool.prepare()
 subprocess.run(["mount", "-o", "remount,ro", sys.argv[1]], check=True)
@@ -399,7 +399,7 @@ def test_no_free_inode_is_full(mount_as: list[str], tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from cxr.errors import SpoolFull
-from db.spool import Spool
+from db.disk.spool import Spool
 spool = Spool(Path(sys.argv[1]) / "spool", min_free_mib=0)
 spool.prepare()
 assert not spool.is_full()
@@ -425,7 +425,7 @@ def test_killed_while_receiving_the_sweep_leaves_no_trace(spool: Spool, tmp_path
     script = """
 import os, signal, sys
 from pathlib import Path
-from db.spool import Spool
+from db.disk.spool import Spool
 incoming = Spool(Path(sys.argv[1]) / "spool", min_free_mib=0).open_incoming()
 incoming.write(b"x" * 1_000_000)
 os.kill(os.getpid(), signal.SIGKILL)

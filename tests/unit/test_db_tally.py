@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, select, update
 
 from cxr.domain import DeliveryState, JobState
-from db import images, jobs, tally
-from db.checking import check
-from db.driver import sqlite3
+from db import images, jobs
+from db.disk import Spool
 from db.engine import Database
-from db.records import Receipt
-from db.spool import Spool
-from db.tables import Job
+from db.schema import counts
+from db.schema.records import Receipt
+from db.schema.tables import Job
+from db.sqlite.driver import sqlite3
+from db.upkeep.integrity import check
 
 
 @pytest.fixture
@@ -43,16 +44,16 @@ def test_counts_follow_every_change(
     with audit_database.begin() as session:
         for place, state in changes:
             session.execute(update(Job).where(Job.id == ids[place]).values(state=state))
-        counted = tally.count_by_state(session, "job", JobState)
+        counted = counts.count_by_state(session, "job", JobState)
         assert counted == dict.fromkeys(JobState, 0) | Counter(session.scalars(select(Job.state)))
-        assert tally.count_by_state(session, "delivery", DeliveryState) == dict.fromkeys(DeliveryState, 0)
+        assert counts.count_by_state(session, "delivery", DeliveryState) == dict.fromkeys(DeliveryState, 0)
 
 
 def test_removed_row_counts_no_more(audit_database: Database, receive: Callable[..., int]) -> None:
     receive(0)
     with audit_database.begin() as session:
         session.execute(delete(Job))
-        assert tally.count_by_state(session, "job", JobState) == dict.fromkeys(JobState, 0)
+        assert counts.count_by_state(session, "job", JobState) == dict.fromkeys(JobState, 0)
 
 
 def test_counting_reads_the_counts_alone(audit_database: Database) -> None:

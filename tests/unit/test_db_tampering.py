@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db.audit import AUDIT_KEY, EventKind, append_event, verify_chain
-from db.driver import sqlite3
 from db.engine import Database
-from db.heads import export_head, read_heads
-from db.records import ChainReport
-from db.views import TRIGGERS
+from db.events import AUDIT_KEY, EventKind, append_event, verify_chain
+from db.schema.records import ChainReport
+from db.schema.views import TRIGGERS
+from db.sqlite.driver import sqlite3
+from db.upkeep.exported_heads import export_head, read_heads
 
 EVENTS = 12
 COLUMNS = ("id", "at", "kind", "image_id", "job_id", "report_id", "delivery_id", "facts", "hash")

@@ -15,13 +15,15 @@ from typer.testing import CliRunner, Result
 from app.cli import app
 from cxr.domain import JobState, PackageStatus
 from cxr.errors import SchemaMismatch, StorageError
-from db import jobs, schema, shadows
-from db.audit import verify_chain
-from db.driver import sqlite3
+from db import jobs
 from db.engine import Database, open_database, upgrade
-from db.packages import list_activations
-from db.replay import differing_rows
-from db.results import ResultFilter, list_results
+from db.events import verify_chain
+from db.jobs import shadow_scores
+from db.models import list_activations
+from db.results.queries import ResultFilter, list_results
+from db.sqlite import migrate
+from db.sqlite.driver import sqlite3
+from db.upkeep.replay import differing_rows
 
 KEY = "0001" * 16
 
@@ -79,7 +81,7 @@ def test_nothing_is_lost_and_the_chain_goes_on(data_dir: Path, cxr: Callable[...
         assert verify_chain(session).ok
         assert verify_chain(session).events == len(after)
         assert differing_rows(session) == []
-        assert schema.revision_of(session.connection()) == schema.newest_revision()
+        assert migrate.revision_of(session.connection()) == migrate.newest_revision()
     database.dispose()
     assert cxr("audit", "verify", "--all").exit_code == 0
     again = cxr("db", "upgrade")
@@ -99,9 +101,11 @@ def test_the_service_goes_on_with_it(
         jobs.finish(
             session, job.id, worker_id="w", scored=scored, reports=[make_report(77)], destinations=["pacs"], now=later
         )
-        package = shadows.ShadowPackage(fingerprint="cd" * 32, name="b", version="2", status=PackageStatus.EVALUATED)
-        shadows.change(session, package, actor="tests", reason="tests", now=later)
-        assert shadows.write_scores(session, job.id, make_scored(covid19=0.5), now=later)
+        package = shadow_scores.ShadowPackage(
+            fingerprint="cd" * 32, name="b", version="2", status=PackageStatus.EVALUATED
+        )
+        shadow_scores.change(session, package, actor="tests", reason="tests", now=later)
+        assert shadow_scores.write_scores(session, job.id, make_scored(covid19=0.5), now=later)
     with database.read() as session:
         assert differing_rows(session) == []
         assert jobs.count_by_state(session)[JobState.REPORTED] == 4

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cxr.pixels import to_model_input
-from cxr.shipped import shipped_models
-from inference.input_gate import InputGate
-from inference.model import Model
+from cxr.package.shipped import shipped_models
+from cxr.pixels.model_input import to_model_input
+from inference.model.model import Model
+from inference.worker.image_warnings import InputGate
 
 TOLERANCE = 1e-3
 FILMS = Path(__file__).parent.parent / "data" / "films"

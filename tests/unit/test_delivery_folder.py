@@ -13,7 +13,7 @@ import pytest
 
 from cxr.errors import AccessRefused, PeerBusy, PeerUnreachable, ReportUnreadable
 from inference.delivery.carrier import Parcel, Presence
-from inference.delivery.folder import FolderCarrier
+from inference.delivery.folder_carrier import FolderCarrier
 
 UID = "2.25.123"
 
@@ -106,7 +106,7 @@ import resource, signal, sys
 from pathlib import Path
 from cxr.errors import PeerBusy
 from inference.delivery.carrier import Parcel
-from inference.delivery.folder import FolderCarrier
+from inference.delivery.folder_carrier import FolderCarrier
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))
 try:

@@ -14,12 +14,12 @@ from config.settings import Settings, ViewSettings, WorkerSettings
 from cxr.domain import PackageStatus, PixelView
 from cxr.errors import DamagedPackage, SettingsError
 from cxr.package import AcceptedGate, ModelPackage, write_package
-from cxr.shipped import shipped_folder
+from cxr.package.shipped import shipped_folder
 from db.engine import Database, open_database
-from db.packages import list_activations
-from inference.activation import account_name, note_active, promote
+from db.models import list_activations
 from inference.registry import Registry
-from training.shipping import ship
+from inference.registry.activation import account_name, note_active, promote
+from training.shipped.pack import ship
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -87,7 +87,7 @@ def shipped(
             made = write_package(tmp_path / f"{name}-{version}", tiny.manifest.model_copy(update=changes), contents)
             packages[name] = made.folder
         fingerprints = ship(packages, folder)
-        monkeypatch.setattr("cxr.shipped.INSTALLED", folder)
+        monkeypatch.setattr("cxr.package.shipped.INSTALLED", folder)
         return fingerprints
 
     return make
@@ -161,7 +161,7 @@ def test_a_damaged_default_is_said_and_not_replaced_by_random_weights(
 def test_without_a_default_the_first_start_serves_an_untrained_resnet50_and_says_why(
     database: Database, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("cxr.shipped.INSTALLED", tmp_path / "none" / "models")
+    monkeypatch.setattr("cxr.package.shipped.INSTALLED", tmp_path / "none" / "models")
     ensure_active_package(registry, database, NOW, wanted="covid19")
     package = registry.active()
     assert package.manifest.status is PackageStatus.UNTRAINED

@@ -13,10 +13,10 @@ from typer.testing import CliRunner, Result
 from app.cli import app
 from cxr.domain import PackageStatus
 from cxr.errors import DamagedPackage, PackageError, PromotionRefused
-from cxr.lungs import COMPONENT
 from cxr.package import ModelPackage, write_package
+from cxr.package.lung_mask import COMPONENT
 from db.engine import open_database
-from db.replay import differing_rows
+from db.upkeep.replay import differing_rows
 
 Cxr = Callable[..., Result]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.capacity import batch_size, decode_processes
+from inference.worker.capacity import batch_size, decode_processes
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ import pytest
 from pydicom.dataset import Dataset
 
 from cxr.errors import DamagedPixels, DecoderError, ImageError, MissingObject, MissingPixels, UnsupportedPixels
-from cxr.pixels import DEFAULT_RECIPE, to_model_input
-from inference import decoding
-from inference.decoding import Preparer
-from inference.decoding_process import Refusal, prepare
+from cxr.pixels.model_input import DEFAULT_RECIPE, to_model_input
+from inference.worker import decode_pool
+from inference.worker.decode_pool import Preparer
+from inference.worker.decode_process import Refusal, prepare
 
 WAIT_S = 60.0
 
@@ -157,7 +157,7 @@ def test_killing_every_idle_child_is_survived(
 def test_a_pool_whose_processes_wait_for_each_other_is_replaced(
     image: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr(decoding, "_START_S", 5.0)
+    monkeypatch.setattr(decode_pool, "_START_S", 5.0)
     with Preparer(DEFAULT_RECIPE, processes=2, timeout_s=0.5) as preparer:
         wait_for(lambda: preparer.submit(image).exception(WAIT_S) is None, "the processes are up")
         # As a process leaves it that is killed while it hands over a result: locked for ever.
@@ -202,8 +202,8 @@ def test_children_do_not_outlive_a_killed_worker(image: Path, hanging: Path, wai
     script = f"""
         import multiprocessing, sys, time
         from pathlib import Path
-        from cxr.pixels import DEFAULT_RECIPE
-        from inference.decoding import Preparer
+        from cxr.pixels.model_input import DEFAULT_RECIPE
+        from inference.worker.decode_pool import Preparer
 
         if __name__ == "__main__":
             preparer = Preparer(DEFAULT_RECIPE, processes=2, timeout_s=300).__enter__()
@@ -224,7 +224,7 @@ def test_children_do_not_outlive_a_killed_worker(image: Path, hanging: Path, wai
 
 
 def test_a_child_never_imports_tensorflow() -> None:
-    script = "import sys, inference.decoding_process; print('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    script = "import sys, inference.worker.decode_process; print('tensorflow' in sys.modules or 'keras' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "False"
 
@@ -249,7 +249,7 @@ def test_a_decoder_gets_no_more_memory_than_the_largest_image_may_need() -> None
     """512 MiB and 16 bytes a pixel, beyond what the code itself takes."""
     code = """
         import ctypes, numpy as np
-        from inference.decoding_process import start
+        from inference.worker.decode_process import start
         start(ctypes.c_bool(False), 4)
         np.ones(400 << 20, np.uint8)
         try:
@@ -265,7 +265,7 @@ def test_a_decoder_gets_no_more_memory_than_the_largest_image_may_need() -> None
 def test_a_pool_that_does_not_come_back_from_being_stopped_holds_up_no_end(
     image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "_END_S", 0.5)
+    monkeypatch.setattr(decode_pool, "_END_S", 0.5)
     come_back = threading.Event()
     preparer = Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300).__enter__()
     preparer.submit(image).result(WAIT_S)

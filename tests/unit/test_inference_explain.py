@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from cxr import marks
+from cxr import product
+from cxr.dicom import read_header
 from cxr.domain import PackageStatus, ScoredImage
 from cxr.errors import ReportError
-from cxr.header import read_header
 from cxr.package import PackageManifest
-from cxr.quality import TURNED
-from inference import explain
-from inference.report import BuiltReport, SourceDigests
+from cxr.pixels.quality_checks import TURNED
+from inference.report import evidence_map
+from inference.report.build import BuiltReport, SourceDigests
 
 CREATED = datetime(2024, 5, 1, 10, 0, tzinfo=UTC)
 DIGESTS = SourceDigests(pixel_digest="p", identity_digest="i")
@@ -58,7 +58,7 @@ def red_minus_blue(picture: NDArray[np.uint8], corner: str) -> int:
 def test_evidence_for_is_orange_and_against_is_blue_where_it_lies(scored: Scored) -> None:
     evidence = np.zeros((7, 7, 1), np.float32)
     evidence[0, 0], evidence[6, 6] = 2.0, -2.0
-    picture = explain.render(grey(), evidence, scored())
+    picture = evidence_map.render(grey(), evidence, scored())
     assert red_minus_blue(picture, "top left") > 60
     assert red_minus_blue(picture, "bottom right") < -60
     assert red_minus_blue(picture, "centre") == 0
@@ -66,7 +66,7 @@ def test_evidence_for_is_orange_and_against_is_blue_where_it_lies(scored: Scored
 
 def test_without_evidence_the_radiograph_is_as_it_was(scored: Scored) -> None:
     ramp = np.linspace(0, 1, 32, dtype=np.float32).reshape(1, 32, 1).repeat(32, axis=0)
-    shown = radiograph(explain.render(ramp, np.zeros((7, 7, 1), np.float32), scored()))
+    shown = radiograph(evidence_map.render(ramp, np.zeros((7, 7, 1), np.float32), scored()))
     assert (shown == shown[..., :1]).all()  # grey
     assert shown[100, 0, 0] == 0
     assert shown[100, -1, 0] == 255
@@ -76,17 +76,17 @@ def test_without_evidence_the_radiograph_is_as_it_was(scored: Scored) -> None:
 def test_the_map_of_the_highest_score_is_drawn(scored: Scored) -> None:
     evidence = np.zeros((7, 7, 2), np.float32)
     evidence[0, 0, 0] = evidence[6, 6, 1] = 2.0
-    first = explain.render(grey(), evidence, scored("covid19", "normal", scores=(0.8, 0.2)))
-    second = explain.render(grey(), evidence, scored("covid19", "normal", scores=(0.2, 0.8)))
+    first = evidence_map.render(grey(), evidence, scored("covid19", "normal", scores=(0.8, 0.2)))
+    second = evidence_map.render(grey(), evidence, scored("covid19", "normal", scores=(0.2, 0.8)))
     assert (red_minus_blue(first, "top left") > 60, red_minus_blue(first, "bottom right")) == (True, 0)
     assert (red_minus_blue(second, "top left"), red_minus_blue(second, "bottom right") > 60) == (0, True)
 
 
 def test_the_notice_is_burned_in_and_grows_with_the_status(scored: Scored) -> None:
     evidence = np.zeros((7, 7, 1), np.float32)
-    plain = explain.render(grey(), evidence, scored())
-    untrained = explain.render(grey(), evidence, scored(status=PackageStatus.UNTRAINED))
-    demonstration = explain.render(grey(), evidence, scored(status=PackageStatus.DEMONSTRATION))
+    plain = evidence_map.render(grey(), evidence, scored())
+    untrained = evidence_map.render(grey(), evidence, scored(status=PackageStatus.UNTRAINED))
+    demonstration = evidence_map.render(grey(), evidence, scored(status=PackageStatus.DEMONSTRATION))
     assert (plain[:HEADING, :, 0] > 200).sum() > 500  # letters
     assert untrained.shape[0] == demonstration.shape[0] == plain.shape[0] + 36  # one line more
     assert (untrained[HEADING : HEADING + 36] != demonstration[HEADING : HEADING + 36]).any()
@@ -97,17 +97,17 @@ def test_the_notice_is_burned_in_and_grows_with_the_status(scored: Scored) -> No
 
 def test_a_long_model_name_stays_inside_the_picture(scored: Scored) -> None:
     long = replace(scored(status=PackageStatus.DEMONSTRATION), model_name="W" * 64, model_version="W" * 32)
-    picture = explain.render(grey(), np.zeros((7, 7, 1), np.float32), long)
+    picture = evidence_map.render(grey(), np.zeros((7, 7, 1), np.float32), long)
     assert (picture[-110:, -8:] == 0).all()
 
 
 def test_the_overlay_is_the_same_picture_as_a_png(scored: Scored) -> None:
     evidence = np.random.default_rng(0).normal(size=(7, 7, 1)).astype(np.float32)
     image = scored()
-    encoded = explain.overlay(grey(), evidence, image)
+    encoded = evidence_map.overlay(grey(), evidence, image)
     decoded = cv2.cvtColor(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     assert encoded.startswith(b"\x89PNG")
-    assert (decoded == explain.render(grey(), evidence, image)).all()
+    assert (decoded == evidence_map.render(grey(), evidence, image)).all()
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_shapes_that_do_not_fit_are_refused(
     scored: Scored, pixels: NDArray[np.float32], evidence: NDArray[np.float32]
 ) -> None:
     with pytest.raises(ReportError):
-        explain.render(pixels, evidence, scored())
+        evidence_map.render(pixels, evidence, scored())
 
 
 @pytest.fixture
@@ -133,10 +133,10 @@ def capture(synthetic_xray: Callable[..., Dataset], scored: Scored) -> Callable[
     def make(
         scored_image: ScoredImage | None = None,
         created: datetime = CREATED,
-        method: explain.Method = explain.Method.EVIDENCE,
+        method: evidence_map.Method = evidence_map.Method.EVIDENCE,
         **elements: Any,
     ) -> BuiltReport:
-        return explain.saliency(
+        return evidence_map.saliency(
             synthetic_xray(**elements),
             scored_image or scored(),
             grey(),
@@ -158,14 +158,14 @@ def test_the_secondary_capture_says_what_it_is(
     assert read.ImageType == ["DERIVED", "SECONDARY"]
     assert read.ContentQualification == "RESEARCH"
     assert read.BurnedInAnnotation == "YES"
-    assert read.SeriesNumber == marks.SALIENCY_SERIES_NUMBER
-    assert read.SeriesDescription == marks.SALIENCY_SERIES_DESCRIPTION
+    assert read.SeriesNumber == product.SALIENCY_SERIES_NUMBER
+    assert read.SeriesDescription == product.SALIENCY_SERIES_DESCRIPTION
     assert (read.StudyInstanceUID, read.PatientID) == (source.StudyInstanceUID, source.PatientID)
     assert read.SourceImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
     assert read.SourceImageSequence[0].PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
     assert read.DerivationCodeSequence[0].CodeValue == "130402"
     assert read.pixel_array.shape == (read.Rows, read.Columns, 3)
-    assert (read.pixel_array == explain.render(grey(), np.ones((7, 7, 1), np.float32), scored())).all()
+    assert (read.pixel_array == evidence_map.render(grey(), np.ones((7, 7, 1), np.float32), scored())).all()
 
 
 def test_a_turned_film_is_shown_upright_and_its_map_names_that(
@@ -176,8 +176,8 @@ def test_a_turned_film_is_shown_upright_and_its_map_names_that(
     assert list(read.PatientOrientation) == ["L", "F"]  # as the picture in it lies
     assert "Turned upright" in read.DerivationDescription
     map_of = np.ones((7, 7, 1), np.float32)
-    assert (read.pixel_array == explain.render(grey(), map_of, turned)).all()
-    assert read.pixel_array.shape[0] == explain.render(grey(), map_of, plain).shape[0] + 36  # a caption more
+    assert (read.pixel_array == evidence_map.render(grey(), map_of, turned)).all()
+    assert read.pixel_array.shape[0] == evidence_map.render(grey(), map_of, plain).shape[0] + 36  # a caption more
     upright = dcmread(BytesIO(capture(PatientOrientation=["L", "F"]).content))
     assert "Turned" not in upright.DerivationDescription
 
@@ -211,7 +211,7 @@ def test_the_moment_must_be_aware_and_the_study_known(capture: Callable[..., Bui
 def test_grad_cam_is_named_in_the_header_and_in_the_picture(
     capture: Callable[..., BuiltReport], scored: Scored
 ) -> None:
-    exact, approximate = capture(), capture(method=explain.Method.GRAD_CAM)
+    exact, approximate = capture(), capture(method=evidence_map.Method.GRAD_CAM)
     assert approximate.sop_instance_uid != exact.sop_instance_uid
     header = dcmread(BytesIO(approximate.content))
     assert header.DerivationCodeSequence[0].CodeValue == "130403"
@@ -219,8 +219,8 @@ def test_grad_cam_is_named_in_the_header_and_in_the_picture(
     assert header.SeriesDescription == "AI Grad-CAM - RESEARCH USE ONLY"
     assert read_header(header).is_own_output
     evidence = np.ones((7, 7, 1), np.float32)
-    exactly = explain.render(grey(), evidence, scored())
-    nearly = explain.render(grey(), evidence, scored(), explain.Method.GRAD_CAM)
+    exactly = evidence_map.render(grey(), evidence, scored())
+    nearly = evidence_map.render(grey(), evidence, scored(), evidence_map.Method.GRAD_CAM)
     assert (radiograph(exactly) == radiograph(nearly)).all()
     bar = (slice(HEADING, HEADING + SIDE), slice(SIDE, None))
     bottom = (slice(HEADING + SIDE - 100, HEADING + SIDE - 80), slice(SIDE + 20, SIDE + 40))

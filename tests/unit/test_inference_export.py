@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from app.cli import app
 from cxr.errors import PackageError
 from cxr.package import ModelPackage
-from inference import export
-from inference.export import FORMATS, export_package
-from inference.model import Model
+from inference.model import export
+from inference.model.export import FORMATS, export_package
+from inference.model.model import Model
 
 
 @pytest.mark.parametrize("name", list(FORMATS))

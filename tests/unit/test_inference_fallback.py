@@ -15,10 +15,10 @@ from pydicom.dataset import Dataset
 from cxr.domain import ScoredImage
 from cxr.errors import ReportError
 from cxr.package import PackageManifest
-from inference.fallback import FALLBACK_SOP_CLASSES, fallback, fallback_uid
-from inference.identifiers import derive_uid, series_uid
-from inference.part10 import encode
-from inference.report import SourceDigests, build_report
+from inference.report.build import SourceDigests, build_report
+from inference.report.fallback import FALLBACK_SOP_CLASSES, fallback, fallback_uid
+from inference.report.part10 import encode
+from inference.report.uids import derive_uid, series_uid
 
 COMPREHENSIVE, ENHANCED = "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.22"
 
@@ -82,7 +82,7 @@ def test_other_classes_are_refused(content: bytes) -> None:
 
 def test_delivery_needs_no_highdicom() -> None:
     program = (
-        "import sys, inference.fallback, inference.part10, inference.identifiers; "
+        "import sys, inference.report.fallback, inference.report.part10, inference.report.uids; "
         "sys.exit(' '.join(m for m in ('highdicom', 'tensorflow', 'cv2') if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -14,11 +14,10 @@ import pytest
 from config.settings import GateSettings
 from cxr.domain import Code, PackageStatus
 from cxr.errors import PromotionRefused
-from cxr.golden import to_golden_document
 from cxr.package import ModelPackage, PackageClass, PackageManifest, Provenance, write_package
-from cxr.recipe import DEFAULT_RECIPE
-from inference.gates import Gates
-from inference.registry import Registry
+from cxr.package.golden_images import to_golden_document
+from cxr.pixels.recipe import DEFAULT_RECIPE
+from inference.registry import Gates, Registry
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 WHO: dict[str, Any] = {"now": NOW, "actor": "tester", "reason": "a test"}

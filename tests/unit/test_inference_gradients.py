@@ -12,12 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from cxr.labels import FINDINGS
-from cxr.manifest import Outputs, PackageClass
-from cxr.package import ModelPackage, write_package
-from cxr.recipe import PixelRecipe
-from inference.explain import Method
-from inference.model import Model
-from training.network import Head, build
+from cxr.package import ModelPackage, Outputs, PackageClass, write_package
+from cxr.pixels.recipe import PixelRecipe
+from inference.model.model import Model
+from inference.report.evidence_map import Method
+from training.networks import Head, build
 
 Repackage = Callable[..., ModelPackage]
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from inference.model import Model
+from inference.model.model import Model
 
 SCRIPT = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from cxr.package import load_package
-from inference.model import Model
+from cxr.package.folder import load_package
+from inference.model.model import Model
 package = load_package(Path(sys.argv[1]))
 model = Model.load(package, device="cpu")
 loaded = sorted({name.partition(".")[0] for name in sys.modules})

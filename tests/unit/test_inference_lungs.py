@@ -17,19 +17,28 @@ from typer.testing import CliRunner
 from app.cli import app
 from cxr.domain import PackageStatus
 from cxr.errors import DamagedPackage, IncompatiblePackage, LungsNotFound, PromotionRefused
-from cxr.lungs import COMPONENT, FILE, LungFinder, LungMaskComponent, MaskSettings, Seen, component_of, masked
 from cxr.package import MODEL_CARD_FILE, MODEL_FILE, ModelPackage, load_package, write_package
-from cxr.pixels import to_model_input
-from cxr.quality import ONE_LUNG
-from inference.gates import LUNG_MASK, judge_by_status
-from inference.golden import golden_difference
-from inference.input_gate import InputGate
-from inference.lungs import load_finder
-from inference.model import Model
+from cxr.package.lung_mask import (
+    COMPONENT,
+    FILE,
+    LungFinder,
+    LungMaskComponent,
+    MaskSettings,
+    Seen,
+    component_of,
+    masked,
+)
+from cxr.pixels.model_input import to_model_input
+from cxr.pixels.quality_checks import ONE_LUNG
+from inference.model.lung_finder import load_finder
+from inference.model.model import Model
 from inference.registry import Registry
-from training.golden import choose_golden, golden_contents
-from training.mask_model import load_segment
-from training.unet import build_unet
+from inference.registry.gates import LUNG_MASK, judge_by_status
+from inference.registry.golden_check import golden_difference
+from inference.worker.image_warnings import InputGate
+from training.networks import build_unet
+from training.packaging.golden_images import choose_golden, golden_contents
+from training.runs.lung_mask_model import load_segment
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SIDE = 64
@@ -129,7 +138,7 @@ def test_one_lung_is_a_warning(masking: ModelPackage) -> None:
 
 
 def test_masking_keeps_the_steps_of_a_cache() -> None:
-    from cxr.steps import from_steps, to_steps
+    from cxr.pixels.sixteen_bit import from_steps, to_steps
 
     plain = from_steps(np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 1)).astype(np.uint16))
     lungs = np.random.default_rng(1).random((SIDE, SIDE)) < 0.5

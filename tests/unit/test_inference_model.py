@@ -17,14 +17,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from cxr.errors import DamagedPackage, DeviceExhausted, IncompatiblePackage, SettingsError
-from cxr.manifest import Outputs
-from cxr.package import ModelPackage, write_package
-from inference import graph_file
-from inference.batches import ModelOutput
-from inference.devices import Choice
-from inference.model import Model
-from inference.runtime import is_exhausted
-from training.network import build
+from cxr.package import ModelPackage, Outputs, write_package
+from inference.model import graph_file
+from inference.model.batches import ModelOutput
+from inference.model.devices import Choice
+from inference.model.model import Model
+from inference.model.tensorflow_runtime import is_exhausted
+from training.networks import build
 
 Repackage = Callable[..., ModelPackage]
 
@@ -343,7 +342,7 @@ def test_scores_agree_between_devices_within_the_packages_tolerance(
 ) -> None:
     if not tf.config.list_physical_devices("GPU"):
         pytest.skip("TensorFlow sees no GPU on this machine")
-    from training.export import build_untrained
+    from training.packaging.untrained import build_untrained
 
     large = build_untrained(tmp_path / "package", now=tiny_package().manifest.provenance.created)
     for package in (tiny_package(), large):
@@ -355,7 +354,8 @@ def test_scores_agree_between_devices_within_the_packages_tolerance(
 
 def test_loading_the_module_does_not_load_tensorflow(root: Path) -> None:
     program = (
-        "import sys, inference.model, inference.registry; print('tensorflow' in sys.modules, 'keras' in sys.modules)"
+        "import sys, inference.model.model, inference.registry.registry; "
+        "print('tensorflow' in sys.modules, 'keras' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
@@ -363,8 +363,8 @@ def test_loading_the_module_does_not_load_tensorflow(root: Path) -> None:
 
 def test_loading_and_scoring_prints_nothing(tiny_package: Callable[..., ModelPackage], root: Path) -> None:
     program = (
-        "import sys, numpy; from pathlib import Path; from cxr.package import load_package; "
-        "from inference.model import Model; "
+        "import sys, numpy; from pathlib import Path; from cxr.package.folder import load_package; "
+        "from inference.model.model import Model; "
         "model = Model.load(load_package(Path(sys.argv[1])), device='cpu'); "
         "model.score(numpy.zeros((1, 64, 64, 1), numpy.float32))"
     )

@@ -6,8 +6,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from cxr.errors import DeviceExhausted
-from inference.batches import HalvingScorer, ModelOutput
-from inference.runtime import is_exhausted
+from inference.model.batches import HalvingScorer, ModelOutput
+from inference.model.tensorflow_runtime import is_exhausted
 
 
 class Device:

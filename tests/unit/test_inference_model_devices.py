@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from config.native_logs import quiet_tensorflow
 from cxr.errors import SettingsError
-from inference.devices import Choice, choose_device
+from inference.model.devices import Choice, choose_device
 
 
 @pytest.mark.parametrize(

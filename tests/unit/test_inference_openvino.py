@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from cxr.errors import IncompatiblePackage, SettingsError
 from cxr.package import ModelPackage
-from inference import openvino_runtime
-from inference.batches import ModelOutput
-from inference.devices import choose_device
-from inference.model import Model
+from inference.model import openvino_runtime
+from inference.model.batches import ModelOutput
+from inference.model.devices import choose_device
+from inference.model.model import Model
 
 
 def images(count: int, size: int) -> NDArray[np.float32]:
@@ -36,9 +36,9 @@ def watch(event, arguments):
 
 sys.addaudithook(watch)
 from pathlib import Path
-from cxr.package import load_package
-from inference.export import export_package
-from inference.model import Model
+from cxr.package.folder import load_package
+from inference.model.export import export_package
+from inference.model.model import Model
 package = load_package(Path(sys.argv[1]))
 Model.load(package, device="cpu", engine="openvino")
 export_package(package, Path(sys.argv[2]), "openvino")
@@ -80,7 +80,7 @@ def test_outputs_are_those_of_tensorflow(tiny_package: Callable[..., ModelPackag
 
 @pytest.mark.long
 def test_resnet50_too(tmp_path: Path, noon: Any) -> None:
-    from training.export import build_untrained
+    from training.packaging.untrained import build_untrained
 
     package = build_untrained(tmp_path / "untrained", now=noon)
     batch = images(2, package.manifest.input_size)

@@ -13,12 +13,10 @@ import pytest
 
 from cxr.domain import Code, PackageStatus
 from cxr.errors import DamagedPackage, NoActivePackage, PackageError, PromotionRefused
-from cxr.manifest import AcceptedGate
-from cxr.package import ModelPackage, PackageClass, PackageManifest, Provenance, write_package
-from cxr.recipe import DEFAULT_RECIPE
-from inference.gates import GateResult
-from inference.promotions import Action, Promotion, PromotionLog
-from inference.registry import Registry
+from cxr.package import AcceptedGate, ModelPackage, PackageClass, PackageManifest, Provenance, write_package
+from cxr.pixels.recipe import DEFAULT_RECIPE
+from inference.registry import GateResult, Registry
+from inference.registry.promotion_log import Action, Promotion, PromotionLog
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 WHO: dict[str, Any] = {"now": NOW, "actor": "tester", "reason": "a test"}

@@ -14,20 +14,21 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
-from cxr import marks
+from cxr import product
+from cxr.dicom import read_header
+from cxr.dicom.header import COPIED_KEYWORDS
 from cxr.domain import PackageStatus, Score, ScoredImage
 from cxr.errors import ReportError
-from cxr.header import COPIED_KEYWORDS, read_header
 from cxr.package import PackageManifest
-from inference.part10 import encode
-from inference.report import BuiltReport, ReportOptions, SourceDigests, build_report
+from inference.report.build import BuiltReport, ReportOptions, SourceDigests, build_report
 from inference.report.copying import COPIED
+from inference.report.part10 import encode
 from inference.report.source import REFERENCED
 
 CREATED = datetime(2024, 5, 1, 10, 0, 0, tzinfo=UTC)
 FOUR = ("covid19", "viral_pneumonia", "lung_opacity", "normal")
 OPTIONS = ReportOptions(application_version="9.9.9")
-CXR = marks.CODING_SCHEME_DESIGNATOR
+CXR = product.CODING_SCHEME_DESIGNATOR
 
 Build = Callable[..., BuiltReport]
 
@@ -113,10 +114,10 @@ def test_the_tree_is_the_one_of_the_specification(build: Build, synthetic_xray: 
         (0, "HAS OBS CONTEXT", "CODE", "121005,DCM", "121007,DCM"),
         (0, "HAS OBS CONTEXT", "UIDREF", "121012,DCM", device),
         (0, "HAS OBS CONTEXT", "TEXT", "121013,DCM", "cxr-listener"),
-        (0, "HAS OBS CONTEXT", "TEXT", "121014,DCM", marks.MANUFACTURER),
+        (0, "HAS OBS CONTEXT", "TEXT", "121014,DCM", product.MANUFACTURER),
         (0, "HAS OBS CONTEXT", "TEXT", "121015,DCM", "test-net 1.2.0"),
         (0, "HAS CONCEPT MOD", "CODE", "121058,DCM", "30745-4,LN"),
-        (0, "CONTAINS", "TEXT", f"RUO-NOTICE,{CXR}", marks.NOTICE_SENTENCE),
+        (0, "CONTAINS", "TEXT", f"RUO-NOTICE,{CXR}", product.NOTICE_SENTENCE),
         (0, "CONTAINS", "CONTAINER", "111028,DCM", "SEPARATE"),
         (1, "CONTAINS", "CONTAINER", "126200,DCM", "SEPARATE"),
         (2, "CONTAINS", "IMAGE", "260753009,SCT", image),
@@ -128,7 +129,7 @@ def test_the_tree_is_the_one_of_the_specification(build: Build, synthetic_xray: 
         (0, "CONTAINS", "CONTAINER", "126010,DCM", "SEPARATE"),
         (1, "HAS CONCEPT MOD", "TEXT", "111001,DCM", "test-net"),
         (1, "HAS CONCEPT MOD", "TEXT", "111003,DCM", "1.2.0"),
-        (1, "HAS CONCEPT MOD", "TEXT", "122405,DCM", marks.MANUFACTURER),
+        (1, "HAS CONCEPT MOD", "TEXT", "122405,DCM", product.MANUFACTURER),
         *((1, "HAS CONCEPT MOD", "TEXT", "111002,DCM", parameter) for parameter in parameters),
         (1, "HAS CONCEPT MOD", "CODE", "111000,DCM", "123110,DCM"),
         (1, "CONTAINS", "CONTAINER", "125007,DCM", "SEPARATE"),
@@ -141,7 +142,7 @@ def test_the_tree_is_the_one_of_the_specification(build: Build, synthetic_xray: 
         (2, "CONTAINS", "CODE", f"THRESHOLD-CMP,{CXR}", f"AT-OR-ABOVE,{CXR}"),
         (2, "CONTAINS", "IMAGE", "121112,DCM", image),
         (0, "CONTAINS", "CONTAINER", "C0034375,UMLS", "SEPARATE"),
-        (1, "CONTAINS", "TEXT", "121106,DCM", marks.NOTICE_SENTENCE),
+        (1, "CONTAINS", "TEXT", "121106,DCM", product.NOTICE_SENTENCE),
     ]
     assert report.dataset.ContinuityOfContent == "SEPARATE"
     assert report.dataset.ContentTemplateSequence[0].TemplateIdentifier == "1500"
@@ -204,10 +205,10 @@ def test_the_header_says_research_in_every_place_it_has(build: Build) -> None:
         "UNVERIFIED",
     )
     assert "not a clinical report" in header.CompletionFlagDescription
-    assert header.SeriesDescription == marks.REPORT_SERIES_DESCRIPTION == header.ClinicalTrialSeriesDescription
+    assert header.SeriesDescription == product.REPORT_SERIES_DESCRIPTION == header.ClinicalTrialSeriesDescription
     assert header.SeriesDescriptionCodeSequence[0].CodeValue == "113009"
     assert header.SeriesNumber == 9901
-    assert header.Manufacturer == marks.MANUFACTURER
+    assert header.Manufacturer == product.MANUFACTURER
     assert "ClinicalTrialSubjectID" not in header
     assert "ClinicalTrialTimePointID" not in header
     assert "ReferencedRequestSequence" not in header

@@ -13,10 +13,9 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from cxr.package import PackageManifest
-from inference.part10 import encode
-from inference.report import BuiltReport, ReportOptions, SourceDigests, TreeCheck, build_report
-from inference.report.build import CONTENT_KEYWORDS
-from inference.report.check import check, shape_of
+from inference.report.build import CONTENT_KEYWORDS, BuiltReport, ReportOptions, SourceDigests, build_report
+from inference.report.check import TreeCheck, check, shape_of
+from inference.report.part10 import encode
 from inference.report.source import read_source
 
 CREATED = datetime(2024, 5, 1, 10, 0, 0, tzinfo=UTC)

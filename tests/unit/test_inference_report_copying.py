@@ -19,9 +19,10 @@ from pydicom.tag import Tag
 from cxr.domain import ScoredImage
 from cxr.errors import ReportError
 from cxr.package import PackageManifest
-from inference.part10 import encode
-from inference.report import SourceDigests, build_report, warm_up
+from inference.report.build import SourceDigests, build_report
+from inference.report.check import warm_up
 from inference.report.copying import COPIED, VERBATIM, copy_identity
+from inference.report.part10 import encode
 
 Xray = Callable[..., Dataset]
 

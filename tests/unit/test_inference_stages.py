@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from inference.stages import STAGES, Stages
+from inference.worker.metrics import STAGES, Stages
 
 
 def test_seconds_and_images_are_counted_by_stage() -> None:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from cxr.errors import DamagedPackage, IncompatiblePackage, PackageError
-from cxr.input_gate import ARRAYS, COMPONENT, FILE
 from cxr.package import ModelPackage, write_package
+from cxr.package.input_gate import ARRAYS, COMPONENT, FILE
 from db.engine import Database
-from inference.activation import promote, rollback, set_shadow
 from inference.registry import Registry
-from inference.trial_load import TrialLoad
+from inference.registry.activation import promote, rollback, set_shadow
+from inference.worker.trial_load import TrialLoad
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TRIAL = TrialLoad("tensorflow")
@@ -74,7 +74,7 @@ def test_what_the_worker_can_not_load_is_not_put_into_service(
 def test_loading_that_hangs_or_crashes_is_refused(
     tiny_package: Callable[..., ModelPackage], monkeypatch: pytest.MonkeyPatch, after_s: float, message: str
 ) -> None:
-    monkeypatch.setattr("inference.trial_load._load", _crash)
+    monkeypatch.setattr("inference.worker.trial_load._load", _crash)
     with pytest.raises(IncompatiblePackage, match=message):
         TrialLoad("tensorflow", longest_s=after_s)(tiny_package())
 

@@ -15,17 +15,17 @@ from config.checks import faults_at_start
 from config.settings import Settings, ViewSettings
 from cxr.domain import JobState, View
 from cxr.errors import IncompatiblePackage
-from cxr.geometry import UPRIGHT, Geometry
 from cxr.package import ModelPackage
-from cxr.pixels import to_model_input, to_model_inputs
-from cxr.projection import PIXEL_REASONS
-from cxr.quality import WARNINGS
-from cxr.recipe import DEFAULT_RECIPE, MIDRC_EMORY_RECIPE, TRAINING_RECIPE
-from cxr.view_model import CLASSES, ENOUGH_LATERALS, Seen, ViewComponent, component_of, is_view_model
-from inference.model import Model
+from cxr.package.view_model import CLASSES, ENOUGH_LATERALS, Seen, ViewComponent, component_of, is_view_model
+from cxr.pixels.geometry import UPRIGHT, Geometry
+from cxr.pixels.model_input import to_model_input, to_model_inputs
+from cxr.pixels.quality_checks import WARNINGS
+from cxr.pixels.recipe import DEFAULT_RECIPE, MIDRC_EMORY_RECIPE, TRAINING_RECIPE
+from cxr.view.decide import PIXEL_REASONS
+from inference.model.model import Model
 from inference.registry import Registry
-from inference.view_check import ViewCheck, judge_turn
-from training.view_network import SIZE
+from inference.worker.view_check import ViewCheck, judge_turn
+from training.view_model.network import SIZE
 
 PICTURE = np.zeros((SIZE, SIZE, 1), np.float32)
 FRONTAL_HEADER, UNKNOWN = View.FRONTAL, View.UNKNOWN
@@ -146,7 +146,7 @@ def test_every_code_is_known(check: Callable[..., ViewCheck]) -> None:
 def test_off_is_off_and_nothing_is_nothing(view_package: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = view_package(Seen.LATERAL)
     assert ViewCheck.load(ViewSettings(pixels="off", model=package.folder), pytest.fail) is None  # type: ignore[arg-type]
-    monkeypatch.setattr("cxr.shipped.INSTALLED", tmp_path / "none" / "models")
+    monkeypatch.setattr("cxr.package.shipped.INSTALLED", tmp_path / "none" / "models")
     assert ViewCheck.load(ViewSettings(), pytest.fail) is None
 
 
@@ -179,7 +179,7 @@ def test_the_start_is_refused_without_a_view_model_where_one_is_needed(
     (fault,) = faults(model=tiny_package().folder)
     assert "no view model" in fault
     assert len(faults(model=tmp_path / "nothing")) == 1
-    monkeypatch.setattr("cxr.shipped.INSTALLED", tmp_path / "none" / "models")
+    monkeypatch.setattr("cxr.package.shipped.INSTALLED", tmp_path / "none" / "models")
     assert faults() == ()
     assert ViewSettings().pixels == "hold"  # by default nothing is held where there is no view model
     (fault,) = faults(pixels="hold")

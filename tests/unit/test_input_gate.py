@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from cxr.errors import DamagedPackage, IncompatiblePackage
-from cxr.input_gate import ARRAYS, Conformal, FeatureSpace, Oddness, component_of, is_unsure, read_space
-from cxr.lungs import Seen
 from cxr.package import ModelPackage, write_package
-from inference.input_gate import InputGate
-from inference.model import Model
-from training.gate import features_of, fit_conformal, fit_space, gate_component
-from training.network import Head, build
+from cxr.package.input_gate import ARRAYS, Conformal, FeatureSpace, Oddness, component_of, is_unsure, read_space
+from cxr.package.lung_mask import Seen
+from inference.model.model import Model
+from inference.worker.image_warnings import InputGate
+from training.networks import Head, build, features_of
+from training.packaging.input_gate import fit_conformal, fit_space, gate_component
 
 Batch = NDArray[np.float32]
 

@@ -12,8 +12,8 @@ from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.dsutils import encode
 
-from listener import commands
-from listener.commands import ProtocolViolation, read_command, read_fragments
+from listener import dimse_messages
+from listener.dimse_messages import ProtocolViolation, read_command, read_fragments
 
 
 def _pdv(context_id: int, control: int, data: bytes) -> bytes:
@@ -54,8 +54,8 @@ def test_a_store_request_of_pynetdicom_is_read() -> None:
     message.primitive_to_message(request)
     message.command_set.CommandDataSetType = 1
     command = read_command(encode(message.command_set, True, True))
-    assert command == commands.Command(
-        field=commands.C_STORE_RQ,
+    assert command == dimse_messages.Command(
+        field=dimse_messages.C_STORE_RQ,
         message_id=513,
         has_data_set=True,
         sop_class_uid="1.2.840.10008.5.1.4.1.1.1",
@@ -69,12 +69,12 @@ def test_a_commitment_request_and_the_response_to_a_report_are_read() -> None:
         _element(0x0003, b"1.2.840.10008.1.20.1") + _element(0x0100, b"\x30\x01") + _element(0x1001, instance)
         + _element(0x1008, b"\x01\x00")
     )  # fmt: skip
-    assert (action.field, action.action_type) == (commands.N_ACTION_RQ, 1)
+    assert (action.field, action.action_type) == (dimse_messages.N_ACTION_RQ, 1)
     assert (action.sop_class_uid, action.sop_instance_uid) == ("1.2.840.10008.1.20.1", instance.decode())
     response = read_command(
         _element(0x0100, b"\x00\x81") + _element(0x0120, b"\x05\x00") + _element(0x0900, b"\x00\x00")
     )
-    assert (response.field, response.responds_to, response.status) == (commands.N_EVENT_REPORT_RSP, 5, 0)
+    assert (response.field, response.responds_to, response.status) == (dimse_messages.N_EVENT_REPORT_RSP, 5, 0)
 
 
 def test_an_echo_request_has_no_data_set() -> None:
@@ -83,7 +83,7 @@ def test_an_echo_request_has_no_data_set() -> None:
     message = C_ECHO_RQ()
     message.primitive_to_message(request)
     command = read_command(encode(message.command_set, True, True))
-    assert (command.field, command.has_data_set) == (commands.C_ECHO_RQ, False)
+    assert (command.field, command.has_data_set) == (dimse_messages.C_ECHO_RQ, False)
 
 
 def _element(number: int, value: bytes) -> bytes:

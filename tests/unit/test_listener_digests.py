@@ -19,9 +19,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from cxr.dicom import open_dataset
 from cxr.errors import ObjectTooLarge, UnparsableObject
-from cxr.header import open_dataset
-from listener.digests import pixel_digest
+from listener.pixel_digest import pixel_digest
 
 MIB = 1024 * 1024
 

@@ -8,7 +8,7 @@ import pytest
 from blake3 import blake3
 
 from cxr.errors import ObjectTooLarge, SpoolFull
-from db.spool import Spool
+from db.disk import Spool
 from listener.reception import PeerOverran, Reception
 
 LIMIT = 1000

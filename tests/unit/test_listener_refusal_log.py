@@ -10,7 +10,7 @@ import pytest
 
 from config.logs import configure
 from config.settings import LogSettings
-from cxr.associate_pdu import MalformedPdu
+from cxr.dicom.associate_pdu import MalformedPdu
 from listener.admission import Sender
 from listener.refusal_log import RefusalLog
 

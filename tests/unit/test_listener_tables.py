@@ -12,12 +12,12 @@ from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
 from config.pynetdicom_overrides import MADE_FOR, check_version
 from config.settings import ListenerSettings, TlsSettings
-from cxr import errors, marks
+from cxr import errors, product
+from cxr.dicom.transfer_syntaxes import DECODABLE_SYNTAXES
 from cxr.errors import IntakeError, SettingsError
-from cxr.projection import REASONS
-from cxr.syntaxes import DECODABLE_SYNTAXES
+from cxr.view import REASONS
 from listener import statuses
-from listener.commitment import SOP_CLASS as COMMITMENT
+from listener.commitment_scp import SOP_CLASS as COMMITMENT
 from listener.contexts import NOT_ACCEPTED_REASON, TRANSFER_SYNTAXES, Contexts, storage_classes
 from listener.reception import file_header
 from listener.statuses import status_of
@@ -93,8 +93,8 @@ def test_the_header_of_a_file_is_well_formed(sop_class: str, instance: str) -> N
     meta = dcmread(BytesIO(file_header(sop_class, instance, "1.2.840.10008.1.2.4.70"))).file_meta
     values = {element.keyword: element for element in meta}
     assert meta.TransferSyntaxUID == "1.2.840.10008.1.2.4.70"
-    assert meta.ImplementationClassUID == marks.IMPLEMENTATION_CLASS_UID
-    assert meta.ImplementationVersionName == marks.IMPLEMENTATION_VERSION_NAME
+    assert meta.ImplementationClassUID == product.IMPLEMENTATION_CLASS_UID
+    assert meta.ImplementationVersionName == product.IMPLEMENTATION_VERSION_NAME
     assert ("MediaStorageSOPInstanceUID" in values) is bool(instance)
     assert ("MediaStorageSOPClassUID" in values) is bool(sop_class)
 

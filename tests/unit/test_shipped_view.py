@@ -16,16 +16,16 @@ from config.settings import ViewSettings
 from cxr.domain import JobState, View
 from cxr.errors import ImageError
 from cxr.package import load_package
-from cxr.pixels import to_model_input
-from cxr.shipped import view_folder
-from cxr.view_model import component_of
-from inference.model import Model
-from inference.view_check import ViewCheck
-from training.augment import generator
-from training.default_view import TRAINED_ORIGINS, view_manifest
-from training.view_from_films import LARGE, MAKERS
-from training.view_network import RECIPE, SIZE
-from training.view_synthetic import KINDS, draw
+from cxr.package.shipped import view_folder
+from cxr.package.view_model import component_of
+from cxr.pixels.model_input import to_model_input
+from inference.model.model import Model
+from inference.worker.view_check import ViewCheck
+from training.inputs.augment import generator
+from training.shipped.view_manifest import TRAINED_ORIGINS, view_manifest
+from training.view_model.drawn_pictures import KINDS, draw
+from training.view_model.network import RECIPE, SIZE
+from training.view_model.rearranged_films import LARGE, MAKERS
 
 FILMS = Path(__file__).parent.parent / "data" / "films"
 NEVER_DRAWN_IN_TRAINING = range(5000, 5000 + 20 * len(KINDS))

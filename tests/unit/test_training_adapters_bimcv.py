@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cxr.errors import ManifestError
-from cxr.pixels import to_model_input
-from cxr.recipe import DEFAULT_RECIPE
+from cxr.pixels.model_input import to_model_input
+from cxr.pixels.recipe import DEFAULT_RECIPE
 from training.adapters import bimcv
 
 

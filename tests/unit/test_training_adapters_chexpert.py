@@ -6,8 +6,8 @@ import pytest
 
 from cxr.errors import ManifestError
 from training.adapters.chexpert import FINDINGS, index
-from training.adapters.indexing import Rejection
-from training.manifest import label_columns
+from training.adapters.reading.result import Rejection
+from training.cases.manifest import label_columns
 
 HEADER = ",".join(["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS])
 

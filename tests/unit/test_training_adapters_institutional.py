@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from cxr.errors import ManifestError
 from training.adapters import audit_export, institutional
-from training.adapters.indexing import Indexed
+from training.adapters.reading.result import Indexed
 
 Xray = Callable[..., Dataset]
 

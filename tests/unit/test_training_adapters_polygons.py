@@ -10,7 +10,7 @@ import pytest
 
 from cxr.errors import ManifestError
 from training.adapters import darwin
-from training.adapters.polygons import fill
+from training.adapters.reading.polygons import fill
 
 SQUARE = [(10, 10), (50, 10), (50, 50), (10, 50)]
 HOLE = [(20, 20), (40, 20), (40, 40), (20, 40)]

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from cxr.errors import ManifestError
 from training.adapters import covid_chestxray, csv_table, midrc, radiography, rsna
-from training.adapters.indexing import Indexed
+from training.adapters.reading.result import Indexed
 
 Xray = Callable[..., Dataset]
 

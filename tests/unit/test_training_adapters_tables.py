@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from cxr.errors import ManifestError
-from training.adapters.indexing import REASONS, Rejection, pairs
-from training.adapters.tables import LINE, read_table
-from training.adapters.values import age_of, date_of, finding_column, sex_of, view_of
+from training.adapters.reading.result import REASONS, Rejection, pairs
+from training.adapters.reading.tables import LINE, read_table
+from training.adapters.reading.values import age_of, date_of, finding_column, sex_of, view_of
 
 
 def test_lines_of_the_wrong_length_are_named_and_the_others_keep_their_numbers(tmp_path: Path) -> None:

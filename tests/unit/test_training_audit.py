@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from cxr.errors import ManifestError
-from training.audit import audit, label_tables
-from training.audit_report import AUDIT_FILE, read_summary
-from training.baselines import baseline, metadata_only, source_only
-from training.blanking import blank_lungs, blanked_audit, keep_border
-from training.duplicates import NEAR_BITS, difference_hash, find_copies
-from training.hashing import Hashed, hash_file, hash_files
-from training.manifest import complete, write_manifest
+from training.audit.blanked_lungs import blank_lungs, blanked_audit, keep_border
+from training.audit.dataset import audit, label_tables
+from training.audit.near_duplicates import NEAR_BITS, Hashed, difference_hash, find_copies, hash_file, hash_files
+from training.audit.report import AUDIT_FILE, read_summary
+from training.cases import complete, write_manifest
+from training.evaluation import metadata_only, source_only
+from training.evaluation.baselines import baseline
 
 
 def manifest(count: int = 120, **columns: object) -> pd.DataFrame:

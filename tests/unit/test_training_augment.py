@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.augment import augment
+from training.inputs.augment import augment
 from training.recipe import Augment, load_recipe
 
 DEFAULT = load_recipe("default-finetune").augment

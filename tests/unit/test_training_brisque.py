@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.brisque import brisque
-from training.brisque_filter import left_out_words
-from training.fit import Options, pretrain
-from training.packaging import package_run
+from training.inputs.brisque import brisque
+from training.packaging.build import package_run
 from training.recipe import load_recipe
+from training.runs.brisque_filter import left_out_words
+from training.runs.train import Options, pretrain
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -17,11 +17,11 @@ import pandas as pd
 import pytest
 
 from cxr.errors import ImageError, RunError
-from cxr.pixels import to_model_input
-from cxr.recipe import DEFAULT_RECIPE, MIDRC_EMORY_RECIPE, TRAINING_RECIPE, PixelRecipe
-from training.cache import IMAGES_FILE, INDEX_FILE, Cache, build_cache
-from training.manifest import read_manifest, resolve_paths
-from training.masking import Masking
+from cxr.pixels.model_input import to_model_input
+from cxr.pixels.recipe import DEFAULT_RECIPE, MIDRC_EMORY_RECIPE, TRAINING_RECIPE, PixelRecipe
+from training.cases import read_manifest, resolve_paths
+from training.inputs.cache import IMAGES_FILE, INDEX_FILE, Cache, build_cache
+from training.inputs.masking import Masking
 
 SMALL = PixelRecipe(size=32, quantised=True)
 
@@ -133,8 +133,8 @@ def test_of_images_that_are_prepared_together_only_the_one_at_fault_is_refused(
 def test_killed_in_the_middle_the_next_build_goes_on(tmp_path: Path, draw_cases: Callable[..., Path]) -> None:
     manifest = draw_cases(tmp_path / "images", 600, side=40)
     code = (
-        "import sys; from pathlib import Path; from training.cache import build_cache;"
-        "from training.manifest import read_manifest, resolve_paths; from cxr.recipe import PixelRecipe;"
+        "import sys; from pathlib import Path; from training.inputs.cache import build_cache;"
+        "from training.cases.manifest import read_manifest, resolve_paths; from cxr.pixels.recipe import PixelRecipe;"
         "m = Path(sys.argv[1]); build_cache(resolve_paths(read_manifest(m), m.parent),"
         "PixelRecipe(size=32, quantised=True), Path(sys.argv[2]), processes=1,"
         "progress=lambda s, d, t: print(d, flush=True))"

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 
 from cxr.errors import RunError
-from cxr.recipe import PixelRecipe
-from training.augment import augment
-from training.cache import Cache, build_cache
-from training.cases import UNKNOWN, epoch_order, kept_rows, sample_weights, select, strata
-from training.data import plain_batches, training_batches
-from training.manifest import complete, read_manifest, resolve_paths
+from cxr.pixels.recipe import PixelRecipe
+from training.cases import complete, read_manifest, resolve_paths
+from training.inputs.augment import augment
+from training.inputs.batches import plain_batches, training_batches
+from training.inputs.cache import Cache, build_cache
+from training.inputs.targets import UNKNOWN, epoch_order, kept_rows, sample_weights, select, strata
 from training.recipe import Augment, Balance, Task
 
 

@@ -12,16 +12,15 @@ import pandas as pd
 import pytest
 
 from cxr.errors import RecipeError, RunError
-from training.default_model import FOLDS, manifests, read_films
-from training.fit import Options, finetune, pretrain
-from training.freezing import head_layers, set_trainable
-from training.manifest import write_manifest
+from training.cases import assert_disjoint, write_manifest
 from training.metrics.auc import roc_auc
-from training.network import build
+from training.networks import build
 from training.recipe import load_recipe
-from training.regression import fit_head
-from training.run import Run
-from training.splits import assert_disjoint
+from training.runs.folder import Run
+from training.runs.freezing import head_layers, set_trainable
+from training.runs.head_regression import fit_head
+from training.runs.train import Options, finetune, pretrain
+from training.shipped.manifests import FOLDS, manifests, read_films
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TINY = ("network.architecture=tiny", "pixels.detail=40", "stages.0.batch_size=4", "compute.precision=float32")

@@ -17,18 +17,27 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from cxr.errors import PredictionsError
-from cxr.manifest import OperatingPoint
-from training.cautions import explains
-from training.compare import compare
-from training.documents import to_document, write_document
-from training.evaluate import evaluate, write_evaluation
-from training.evaluated_card import CardFacts, evaluated_card
+from cxr.package import OperatingPoint
+from training.evaluation import (
+    choose_operating_points,
+    find_suspects,
+    read_operating_points,
+    read_predictions,
+    tabulate,
+    write_evaluation,
+    write_operating_points,
+    write_predictions,
+    write_suspects,
+)
+from training.evaluation.cautions import explains
+from training.evaluation.compare import compare
+from training.evaluation.evaluate import evaluate
+from training.evaluation.predictions import check
+from training.files import to_document, write_document
 from training.metrics.calibration import sigmoid, softmax_rows
 from training.metrics.interval import Estimate
-from training.operating_points import choose_operating_points, read_operating_points, write_operating_points
-from training.package_figures import package_figures
-from training.predictions import check, read_predictions, tabulate, write_predictions
-from training.suspects import find_suspects, write_suspects
+from training.packaging.model_card import CardFacts, evaluated_card
+from training.packaging.promotion_figures import package_figures
 
 
 def cases(count: int, seed: int = 0, **columns: object) -> pd.DataFrame:

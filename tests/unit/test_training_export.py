@@ -11,10 +11,10 @@ import pytest
 from cxr.domain import PackageStatus
 from cxr.errors import PackageError
 from cxr.labels import FINDINGS
-from cxr.marks import NOTICE_SENTENCE, UNTRAINED
 from cxr.package import ModelPackage, load_package
-from cxr.recipe import PixelRecipe
-from training.export import build_untrained
+from cxr.pixels.recipe import PixelRecipe
+from cxr.product import NOTICE_SENTENCE, UNTRAINED
+from training.packaging.untrained import build_untrained
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SMALL = PixelRecipe(size=64)

@@ -13,13 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from cxr.errors import RunError
-from training.cli import app
-from training.external import predict_manifest
-from training.fit import Options, pretrain
-from training.packaging import package_run
-from training.predictions import read_predictions
+from training.cli.main import app
+from training.evaluation import read_predictions
+from training.packaging.build import package_run
 from training.recipe import load_recipe
-from training.run import Run
+from training.runs.folder import Run
+from training.runs.predict import predict_manifest
+from training.runs.train import Options, pretrain
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 RECIPE = ("network.architecture=tiny", "pixels.size=64", "weights.source=random", 'task.classes=["covid19"]',

@@ -20,23 +20,23 @@ from typer.testing import CliRunner
 
 from cxr.errors import RunError
 from cxr.package import load_package
-from cxr.pixels import to_model_input
-from inference.model import Model
-from training import devices
-from training.cli import app
-from training.devices import choose_strategy, computing
-from training.ensemble import ensemble
-from training.fit import Options, finetune, pretrain
-from training.fitting import validation_figures
-from training.losses import make_loss
+from cxr.pixels.model_input import to_model_input
+from inference.model.model import Model
+from training.cli.main import app
+from training.evaluation import read_predictions
 from training.metrics.auc import roc_auc
-from training.network import build
-from training.packaging import package_run
-from training.predictions import read_predictions
-from training.quantise import quantise, quantise_run
+from training.networks import build
+from training.packaging.build import package_run
 from training.recipe import Compute, Loss, Stage, TrainingRecipe, load_recipe
-from training.run import Run, open_run
-from training.stopping import Progress
+from training.runs import devices
+from training.runs.devices import choose_strategy, computing
+from training.runs.early_stopping import Progress
+from training.runs.ensemble import ensemble
+from training.runs.folder import Run, open_run
+from training.runs.loop import validation_figures
+from training.runs.losses import make_loss
+from training.runs.train import Options, finetune, pretrain
+from training.shipped.quantise import quantise, quantise_run
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TINY = ("network.architecture=tiny", "pixels.size=64", "stages.1.batch_size=8", "stages.0.batch_size=8")
@@ -377,8 +377,8 @@ tf.config.set_logical_device_configuration(
 )
 from datetime import datetime, UTC
 from pathlib import Path
-from training.devices import choose_strategy
-from training.fit import Options, pretrain
+from training.runs.devices import choose_strategy
+from training.runs.train import Options, pretrain
 from training.recipe import load_recipe
 if __name__ == "__main__":
     manifest, cache, folder = (Path(each) for each in sys.argv[1:4])

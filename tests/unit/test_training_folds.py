@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cxr.errors import RunError
-from training.cli import app
-from training.external import predict_manifest
-from training.fit import Options, finetune, pretrain
-from training.folds import OUT_OF_FOLD_FILE, deal_folds, predict_out_of_fold
-from training.learnt import count_known, learnt_by
-from training.manifest import read_manifest
-from training.packaging import package_run
-from training.predictions import read_predictions
+from training.cases import read_manifest
+from training.cli.main import app
+from training.evaluation import read_predictions
+from training.packaging.build import package_run
 from training.recipe import load_recipe
+from training.runs.cross_validation import OUT_OF_FOLD_FILE, deal_folds, predict_out_of_fold
+from training.runs.lineage import count_known, learnt_by
+from training.runs.predict import predict_manifest
+from training.runs.train import Options, finetune, pretrain
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TINY = ("network.architecture=tiny", "pixels.size=32", "stages.0.batch_size=8", "stages.1.batch_size=8",

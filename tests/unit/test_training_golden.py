@@ -16,13 +16,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
 from cxr.errors import DamagedPackage
-from cxr.golden import read_golden
 from cxr.package import ModelPackage, write_package
-from cxr.pixels import to_model_input
-from cxr.recipe import PixelRecipe
-from inference.golden import golden_difference
-from inference.model import Model
-from training.golden import choose_golden, golden_contents
+from cxr.package.golden_images import read_golden
+from cxr.pixels.model_input import to_model_input
+from cxr.pixels.recipe import PixelRecipe
+from inference.model.model import Model
+from inference.registry.golden_check import golden_difference
+from training.packaging.golden_images import choose_golden, golden_contents
 
 RECIPE = PixelRecipe(size=64)
 

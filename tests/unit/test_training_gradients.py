@@ -11,16 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.grad_cam import grad_cam
 from cxr.package import ModelPackage
-from inference.gradients import load_explainer
-from training.ensemble import join
-from training.gallery import plot_gallery
-from training.gate import feature_layer
-from training.gradients import grad_cam_maps
-from training.network import Head, build
-from training.predictions import tabulate
+from cxr.package.grad_cam import grad_cam
+from inference.model.grad_cam import load_explainer
+from training.evaluation import tabulate
+from training.networks import Head, build, feature_layer
+from training.networks.grad_cam import grad_cam_maps
+from training.plots.evidence_gallery import plot_gallery
 from training.recipe import load_recipe
+from training.runs.ensemble import join
 
 BATCH = np.random.default_rng(0).random((3, 64, 64, 1), dtype=np.float32)
 
@@ -87,10 +86,10 @@ def test_shapes_that_differ_are_refused() -> None:
 def test_the_gallery_of_a_dense_head_says_that_it_is_an_approximation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training import gallery
+    from training.plots import evidence_gallery
 
     said: list[str] = []
-    draw = gallery.plot_overlays
+    draw = evidence_gallery.plot_overlays
 
     def note(
         images: list[np.ndarray], maps: np.ndarray, captions: list[str], path: Path, title: str, **unit: str
@@ -100,7 +99,7 @@ def test_the_gallery_of_a_dense_head_says_that_it_is_an_approximation(
         assert maps.max() == 1
         draw(images, maps, captions, path, title, unit=unit["unit"])
 
-    monkeypatch.setattr(gallery, "plot_overlays", note)
+    monkeypatch.setattr(evidence_gallery, "plot_overlays", note)
     keras.utils.set_random_seed(2)
     build("tiny", size=64, head=Head("dense", "maximum", hidden=(8,))).save(tmp_path / "model.keras")
     recipe = load_recipe("default-pretrain", ("pixels.size=64",)).pixels

@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
-from training.index_cli import ADAPTERS
-from training.manifest import read_manifest
+from training.cases import read_manifest
+from training.cli.index import ADAPTERS
 
 run = CliRunner().invoke
 

@@ -20,10 +20,10 @@ from app.cli import app
 from cxr.domain import PackageStatus
 from cxr.errors import IncompatiblePackage, PackageError
 from cxr.package import ModelPackage
-from cxr.recipe import MIDRC_EMORY_RECIPE
-from inference.model import Model
-from training.legacy import MIDRC_EMORY, PROFILES, import_legacy
-from training.legacy_file import LegacyFile
+from cxr.pixels.recipe import MIDRC_EMORY_RECIPE
+from inference.model.model import Model
+from training.packaging.keras2_import import MIDRC_EMORY, PROFILES, import_legacy
+from training.packaging.keras2_weights import LegacyFile
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SMALL = replace(MIDRC_EMORY, recipe=replace(MIDRC_EMORY_RECIPE, size=64))

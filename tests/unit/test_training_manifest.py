@@ -7,15 +7,8 @@ import pandas as pd
 import pytest
 
 from cxr.errors import ManifestError
-from training.manifest import (
-    COLUMNS,
-    complete,
-    label_columns,
-    read_manifest,
-    relative_paths,
-    resolve_paths,
-    write_manifest,
-)
+from training.cases import COLUMNS, complete, read_manifest, relative_paths, resolve_paths, write_manifest
+from training.cases.manifest import label_columns
 
 ROW = {"image_id": "a", "path": "a.png", "patient_id": "p1"}
 

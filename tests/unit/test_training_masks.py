@@ -22,30 +22,29 @@ import pytest
 from typer.testing import CliRunner
 
 from cxr.errors import ImageError, PromotionRefused, RecipeError, RunError, SplitError
-from cxr.lungs import COMPONENT, FILE, LungFinder, MaskSettings, component_of
 from cxr.package import ModelPackage
-from cxr.pixels import to_model_input
-from cxr.recipe import PixelRecipe
-from inference.gates import Gates
-from inference.golden import golden_difference
-from inference.graph_file import check_graph_file
-from inference.model import Model
-from inference.registry import Registry
-from training.blanked_package import audit_package
-from training.cache import build_cache
-from training.cli import app
-from training.fit import Options, finetune, pretrain
-from training.manifest import read_manifest, resolve_paths
-from training.mask_model import MaskModel, lungs_with, mask_overrides, masking_in, open_mask_model
-from training.mask_pairs import prepare_pairs
-from training.masking import Lungs, Masking
-from training.masks import Plan, train_masks
+from cxr.package.lung_mask import COMPONENT, FILE, LungFinder, MaskSettings, component_of
+from cxr.pixels.model_input import to_model_input
+from cxr.pixels.recipe import PixelRecipe
+from inference.model.graph_file import check_graph_file
+from inference.model.model import Model
+from inference.registry import Gates, Registry
+from inference.registry.golden_check import golden_difference
+from training.cases import read_manifest, resolve_paths
+from training.cli.main import app
+from training.inputs.cache import build_cache
+from training.inputs.masking import Lungs, Masking
+from training.lung_masks.pairs import prepare_pairs
+from training.lung_masks.train import Plan, train_masks
 from training.metrics.overlap import dice, iou, mean_with_interval
-from training.packaging import package_run
+from training.networks import build_unet
+from training.packaging.blanked_lungs_of_package import audit_package
+from training.packaging.blanked_lungs_of_run import lungs_at
+from training.packaging.build import package_run
 from training.recipe import load_recipe
-from training.run import open_run
-from training.self_audit import lungs_at
-from training.unet import build_unet
+from training.runs.folder import open_run
+from training.runs.lung_mask_model import MaskModel, lungs_with, mask_overrides, masking_in, open_mask_model
+from training.runs.train import Options, finetune, pretrain
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PIXELS = PixelRecipe(size=64, fit="stretch", quantised=True)
@@ -313,7 +312,7 @@ def test_the_audit_paints_lungs_over_where_a_mask_says(
 
 
 def test_a_mask_model_of_another_size_will_do(mask_model: MaskModel) -> None:
-    from training.mask_model import find_mask_model
+    from training.runs.lung_mask_model import find_mask_model
 
     recipe = load_recipe("masked-4class", [*TINY, "pixels.size=96", *mask_overrides(mask_model.folder)])
     assert find_mask_model(recipe) == mask_model
@@ -354,8 +353,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from test_training_masks import NOW, PLAN
 from dataclasses import replace
-from training.fit import Options
-from training.masks import train_masks
+from training.runs.train import Options
+from training.lung_masks.train import train_masks
 if __name__ == "__main__":
     manifest, cache, folder = (Path(each) for each in sys.argv[1:4])
     watch = lambda step, done, total: print(step, flush=True)

@@ -12,8 +12,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from training.metrics import bootstrap, curves
 from training.metrics.auc import auc_covariance, compare_auc, roc_auc, roc_auc_with_interval
-from training.metrics.interval import Interval
-from training.metrics.proportions import wilson
+from training.metrics.interval import Interval, wilson
 
 # Ratings of 58 normal and 51 abnormal CT images: Hanley and McNeil, Radiology 1982;143:29, Table I.
 HANLEY_TRUTH = np.repeat([0, 1], [58, 51])

@@ -23,6 +23,7 @@ from sklearn.metrics import (
 from training.metrics.auc import roc_auc
 from training.metrics.calibration import calibration_figures, fit_sigmoid, fit_softmax, sigmoid, softmax_rows
 from training.metrics.decision_curve import decision_curve
+from training.metrics.interval import wilson
 from training.metrics.multiclass import classification_report
 from training.metrics.operating_point import (
     choose_threshold,
@@ -30,7 +31,6 @@ from training.metrics.operating_point import (
     predictive_values,
     threshold_interval,
 )
-from training.metrics.proportions import wilson
 from training.metrics.stratified import stratified_auc
 from training.metrics.subgroups import age_band, subgroup_table
 

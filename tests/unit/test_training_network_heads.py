@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from cxr.errors import RunError
-from training import weights
-from training.fit import pretrain
-from training.freezing import effective_stages, head_layers, set_trainable
-from training.network import Head, build
+from training.networks import Head, build
 from training.recipe import Stage, load_recipe
-from training.weights import IMAGENET, Published, checked_file, copy_weights, imagenet_file
+from training.runs import initial_weights
+from training.runs.freezing import effective_stages, head_layers, set_trainable
+from training.runs.initial_weights import IMAGENET, Published, checked_file, copy_weights, imagenet_file
+from training.runs.train import pretrain
 
 
 def stage(train: str = "conv5", batch_norm: str = "frozen", name: str = "one") -> Stage:
@@ -193,7 +193,7 @@ def test_imagenet_is_fetched_once_into_the_folder_that_keras_keeps_it_in(
     server = HTTPServer(("127.0.0.1", 0), _Publisher)
     address = f"http://127.0.0.1:{server.server_port}/resnet50.h5"
     published = {"resnet50": Published(address, hashlib.md5(b"weights", usedforsecurity=False).hexdigest())}
-    monkeypatch.setattr(weights, "IMAGENET", published)
+    monkeypatch.setattr(initial_weights, "IMAGENET", published)
     with server:
         answering = threading.Thread(target=server.handle_request)
         answering.start()

@@ -18,21 +18,21 @@ import pytest
 from config.settings import GateSettings
 from cxr.domain import PackageStatus
 from cxr.errors import PackageError, RunError
-from cxr.golden import read_golden
 from cxr.package import ModelPackage
-from inference.gates import Gates
-from inference.golden import golden_difference
-from inference.registry import Registry
-from training import looking, packaging
-from training.ensemble import join
-from training.fit import Options, pretrain
-from training.gate import feature_layer, features_of
+from cxr.package.golden_images import read_golden
+from inference.registry import Gates, Registry
+from inference.registry.golden_check import golden_difference
+from training.evaluation import read_predictions
+from training.files import sha256_of
 from training.metrics.auc import roc_auc_with_interval
-from training.network import Head, build
-from training.packaging import package_run
-from training.predictions import read_predictions
+from training.networks import Head, build, feature_layer, features_of
+from training.packaging import build as packaging
+from training.packaging import image_checks
+from training.packaging.build import package_run
 from training.recipe import load_recipe
-from training.run import Run, sha256_of
+from training.runs.ensemble import join
+from training.runs.folder import Run
+from training.runs.train import Options, pretrain
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 COUNT = 240
@@ -203,7 +203,7 @@ def test_golden_images_and_gate_are_inside(trained: Trained) -> None:
 
 
 def test_of_many_images_some_are_drawn(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "MOST_IMAGES", {"train": 50, "val": 40, "test": 30})
+    monkeypatch.setattr(image_checks, "MOST_IMAGES", {"train": 50, "val": 40, "test": 30})
     made = [package_run(trained.run.folder, tmp_path / name, replicates=100, options=trained.options) for name in "ab"]
     assert made[0].fingerprint == made[1].fingerprint
     assert made[0].manifest.components["input-gate"]["images"] == 40

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from cxr.errors import PredictionsError
-from training.evaluate import evaluate
-from training.gallery import plot_gallery
+from training.evaluation import tabulate
+from training.evaluation.evaluate import evaluate
 from training.metrics.calibration import sigmoid, softmax_rows
-from training.plots import plot_confusion, plot_curves, plot_history, plot_subgroups
-from training.predictions import tabulate
-from training.sheets import plot_bars, plot_overlays, plot_sheet
+from training.plots.contact_sheets import plot_bars, plot_overlays, plot_sheet
+from training.plots.curves import plot_confusion, plot_curves, plot_history, plot_subgroups
+from training.plots.evidence_gallery import plot_gallery
 
 
 def made_up(classes=("covid19",), count=120, truth=None):

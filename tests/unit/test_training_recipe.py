@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from cxr.errors import RecipeError
-from cxr.recipe import MIDRC_EMORY_RECIPE, TRAINING_RECIPE
+from cxr.pixels.recipe import MIDRC_EMORY_RECIPE, TRAINING_RECIPE
+from training.files import dump_toml
 from training.recipe import load_recipe, parse_recipe, recipe_names
-from training.toml_file import dump_toml
 
 NAMES = (
     "default-finetune",

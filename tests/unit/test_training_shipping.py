@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from typer.testing import CliRunner
 
-from cxr.compact import Layout, encode, expand
 from cxr.errors import DamagedPackage, PackageError
 from cxr.package import ModelPackage, write_package
-from cxr.shipped import Shipped
-from training import shipping
-from training.cli import app
-from training.model_file import save_network
-from training.quantise import quantise
-from training.shipping import ship, shrink
+from cxr.package.compact_weights import Layout, encode, expand
+from cxr.package.shipped import Shipped
+from training.cli.main import app
+from training.networks import save_network
+from training.shipped import pack
+from training.shipped.pack import ship, shrink
+from training.shipped.quantise import quantise
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 WEIGHT = st.floats(-4, 4, width=32)
@@ -118,7 +118,7 @@ def test_a_changed_byte_is_found(tiny_package: Callable[..., ModelPackage], tmp_
 def test_what_is_too_large_for_a_clone_is_refused(
     tiny_package: Callable[..., ModelPackage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shipping, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(pack, "MOST_BYTES", 10_000)
     with pytest.raises(PackageError, match="train quantise"):
         ship({"covid19": tiny_package().folder}, tmp_path / "models")
 
@@ -126,7 +126,7 @@ def test_what_is_too_large_for_a_clone_is_refused(
 def test_expanding_needs_neither_keras_nor_hdf5(tiny_package: Callable[..., ModelPackage], tmp_path: Path) -> None:
     ship({"covid19": tiny_package().folder}, tmp_path / "models")
     code = (
-        "import sys; from pathlib import Path; from cxr.shipped import Shipped; "
+        "import sys; from pathlib import Path; from cxr.package.shipped import Shipped; "
         f"Shipped(Path({str(tmp_path / 'models')!r})).expand('covid19', Path({str(tmp_path / 'out')!r})); "
         "assert not {'keras', 'h5py', 'tensorflow'} & set(sys.modules)"
     )

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cxr.errors import SplitError
-from training.manifest import complete
-from training.splits import assert_disjoint, groups, leave_one_site_out, split, summarise, warnings
+from training.cases import assert_disjoint, complete, groups, split, summarise, warnings
+from training.cases.splits import leave_one_site_out
 
 Rows = list[tuple[str, str, str, str]]
 

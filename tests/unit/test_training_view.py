@@ -14,18 +14,18 @@ from typer.testing import CliRunner
 
 from cxr.errors import ManifestError, RunError
 from cxr.package import load_package
-from cxr.pixels import to_model_input
-from cxr.view_model import CLASSES, ENOUGH_LATERALS, component_of
-from inference.model import Model
-from training.augment import generator
-from training.cli import app
-from training.manifest import complete, read_manifest, resolve_paths, write_manifest
-from training.view import ViewOptions, train_view
-from training.view_cases import FOLDS, ONE_BY_ONE, SYNTHETIC, choose, folds, shares
-from training.view_from_films import LARGE, MAKERS, made_of_films
-from training.view_network import RECIPE, SIZE
-from training.view_synthetic import KINDS, draw
-from training.view_threshold import frontal_at_least
+from cxr.package.view_model import CLASSES, ENOUGH_LATERALS, component_of
+from cxr.pixels.model_input import to_model_input
+from inference.model.model import Model
+from training.cases import complete, read_manifest, resolve_paths, write_manifest
+from training.cli.main import app
+from training.inputs.augment import generator
+from training.view_model.cases import FOLDS, ONE_BY_ONE, SYNTHETIC, choose, folds, shares
+from training.view_model.drawn_pictures import KINDS, draw
+from training.view_model.figures import frontal_at_least
+from training.view_model.network import RECIPE, SIZE
+from training.view_model.rearranged_films import LARGE, MAKERS, made_of_films
+from training.view_model.train import ViewOptions, train_view
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 FRONTAL, LATERAL, OTHER = range(3)

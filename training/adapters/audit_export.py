@@ -12,13 +12,13 @@ from typing import Annotated
 
 import pandas as pd
 
-from training.adapters.dicom_files import DicomImage, reject_image, scan
-from training.adapters.files import folder
-from training.adapters.indexing import Indexed, Rejection, Watch, indexed, pairs, silent
 from training.adapters.institutional import NEGATIVE, labelled_rows, left_over
-from training.adapters.joining import join
-from training.adapters.results import read_results, words_for
-from training.adapters.tables import LINE, read_table, the_table
+from training.adapters.reading.dataset_folder import folder
+from training.adapters.reading.dicom_files import DicomImage, reject_image, scan
+from training.adapters.reading.join_laboratory_results import join
+from training.adapters.reading.laboratory_results import read_results, words_for
+from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, pairs, silent
+from training.adapters.reading.tables import LINE, read_table, the_table
 
 _COLUMNS = ("image_id", "sop_instance_uid", "state", "view", "reason", "is_latest")
 _SCORED = frozenset({"queued", "scoring", "reported", "failed"})
@@ -89,7 +89,7 @@ def _wanted(exported: pd.DataFrame, name: str, rejected: list[Rejection]) -> dic
         if reason:
             rejected.append(Rejection(name, int(row[LINE]), reason))
         else:
-            # A spreadsheet's text may have an apostrophe in front (db.export).
+            # A spreadsheet's text may have an apostrophe in front (db.results.export).
             wanted[str(row["sop_instance_uid"]).removeprefix("'")] = int(row[LINE])
     return wanted
 

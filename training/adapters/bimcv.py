@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cxr.errors import ManifestError
-from training.adapters.bimcv_dicom import convert
-from training.adapters.files import all_files, folder
-from training.adapters.indexing import Indexed, Rejection, Watch, indexed, silent
-from training.adapters.tables import LINE, read_table
-from training.adapters.values import age_of, date_of, iso, sex_of
+from training.adapters.reading.bimcv_dicom import convert
+from training.adapters.reading.dataset_folder import all_files, folder
+from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, silent
+from training.adapters.reading.tables import LINE, read_table
+from training.adapters.reading.values import age_of, date_of, iso, sex_of
 
 PARTS = {"covid19_posi": "covid19", "covid19_neg": "negative"}
 """Folders of the two collections, and the class that belonging to one stands for."""

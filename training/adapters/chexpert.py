@@ -14,10 +14,10 @@ from typing import Annotated, Literal
 import pandas as pd
 
 from cxr.errors import ManifestError
-from training.adapters.files import exist, find_one, folder, under
-from training.adapters.indexing import Indexed, Rejection, Watch, indexed, pairs, silent
-from training.adapters.tables import LINE, read_table
-from training.adapters.values import age_of, finding_column, sex_of
+from training.adapters.reading.dataset_folder import exist, find_one, folder, under
+from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, pairs, silent
+from training.adapters.reading.tables import LINE, read_table
+from training.adapters.reading.values import age_of, finding_column, sex_of
 
 FINDINGS = (
     "No Finding",

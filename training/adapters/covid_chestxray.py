@@ -17,10 +17,10 @@ from typing import Annotated, Any
 
 import pandas as pd
 
-from training.adapters.files import find_one, folder
-from training.adapters.indexing import Indexed, Rejection, Watch, indexed, silent
-from training.adapters.tables import LINE, read_table
-from training.adapters.values import age_of, date_of, iso, sex_of, view_of
+from training.adapters.reading.dataset_folder import find_one, folder
+from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, silent
+from training.adapters.reading.tables import LINE, read_table
+from training.adapters.reading.values import age_of, date_of, iso, sex_of, view_of
 
 _COLUMNS = ("patientid", "finding", "view", "filename", "sex", "age", "date", "location", "license")
 _NOT_SAID = frozenset({"", "todo", "unknown"})

@@ -9,11 +9,11 @@ from typing import Annotated
 import pandas as pd
 
 from cxr.errors import ManifestError
-from training.adapters.files import exist, folder
-from training.adapters.indexing import Indexed, Rejection, Watch, indexed, pairs, silent
-from training.adapters.tables import LINE, read_table, the_table
-from training.adapters.values import age_of, date_of, iso, sex_of, view_of
-from training.manifest import COLUMNS, LABEL_PREFIX
+from training.adapters.reading.dataset_folder import exist, folder
+from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, pairs, silent
+from training.adapters.reading.tables import LINE, read_table, the_table
+from training.adapters.reading.values import age_of, date_of, iso, sex_of, view_of
+from training.cases import COLUMNS, LABEL_PREFIX
 
 _FREE = ("source", "patient_id", "study_id", "label", "site", "manufacturer", "model", "licence", "split", "note")
 

@@ -21,10 +21,10 @@ import numpy.typing as npt
 from cxr.errors import ManifestError
 from cxr.labels import finding_of
 from training.adapters.covid_chestxray import label_of
-from training.adapters.files import IMAGE_SUFFIXES, all_files, folder
-from training.adapters.indexing import Indexed, Rejection, Watch, indexed, silent
-from training.adapters.polygons import Annotation, fill, read_annotation
-from training.adapters.values import age_of, sex_of, view_of
+from training.adapters.reading.dataset_folder import IMAGE_SUFFIXES, all_files, folder
+from training.adapters.reading.polygons import Annotation, fill, read_annotation
+from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, silent
+from training.adapters.reading.values import age_of, sex_of, view_of
 
 _ORDER = ("covid19", "bacterial_pneumonia", "viral_pneumonia", "other_pneumonia", "normal")
 """Which tag counts where a picture has several: COVID-19 is tagged as viral pneumonia too."""

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cxr.labels import FINDINGS
-from training.adapters.dicom_files import DicomImage, reject_image, scan
-from training.adapters.files import folder
-from training.adapters.indexing import Indexed, Rejection, Watch, indexed, pairs, silent
-from training.adapters.joining import Joined, join
-from training.adapters.results import read_results, words_for
-from training.adapters.tables import the_table
-from training.manifest import LABEL_PREFIX
+from training.adapters.reading.dataset_folder import folder
+from training.adapters.reading.dicom_files import DicomImage, reject_image, scan
+from training.adapters.reading.join_laboratory_results import Joined, join
+from training.adapters.reading.laboratory_results import read_results, words_for
+from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, pairs, silent
+from training.adapters.reading.tables import the_table
+from training.cases import LABEL_PREFIX
 
 NEGATIVE = "negative"
 OTHERWISE = "another test of the patient within the days says otherwise"

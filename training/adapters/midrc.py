@@ -21,11 +21,11 @@ from typing import Annotated, Any
 import pandas as pd
 
 from cxr.errors import ManifestError
-from training.adapters.dicom_files import DicomImage, reject_image, scan
-from training.adapters.files import folder
-from training.adapters.indexing import Indexed, Rejection, Watch, indexed, silent
-from training.adapters.tables import LINE, read_table
-from training.adapters.values import age_of, sex_of
+from training.adapters.reading.dataset_folder import folder
+from training.adapters.reading.dicom_files import DicomImage, reject_image, scan
+from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, silent
+from training.adapters.reading.tables import LINE, read_table
+from training.adapters.reading.values import age_of, sex_of
 
 _POSITIVE_DAYS = "days_from_study_to_pos_covid_test"
 _NEGATIVE_DAYS = "days_from_study_to_neg_covid_test"

@@ -18,9 +18,9 @@ from typing import Any
 
 from cxr.errors import ManifestError
 from cxr.labels import finding_of
-from training.adapters.files import IMAGE_SUFFIXES, folder
-from training.adapters.indexing import Indexed, Rejection, Watch, indexed, silent
-from training.adapters.tables import LINE, read_sheet, read_table
+from training.adapters.reading.dataset_folder import IMAGE_SUFFIXES, folder
+from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, silent
+from training.adapters.reading.tables import LINE, read_sheet, read_table
 
 _INNER = ("COVID-19_Radiography_Dataset", "COVID-19 Radiography Database")
 _CLASSES = {"COVID": "COVID", "COVID-19": "COVID", "Lung_Opacity": "Lung_Opacity", "Normal": "Normal",

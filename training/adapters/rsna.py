@@ -21,10 +21,10 @@ import pandas as pd
 
 from cxr.errors import ManifestError
 from cxr.labels import finding_of
-from training.adapters.dicom_files import read_image
-from training.adapters.files import find_one, folder
-from training.adapters.indexing import Indexed, Rejection, Watch, indexed, silent
-from training.adapters.tables import LINE, read_table
+from training.adapters.reading.dataset_folder import find_one, folder
+from training.adapters.reading.dicom_files import read_image
+from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, silent
+from training.adapters.reading.tables import LINE, read_table
 
 _BOXES = ("stage_2_train_labels.csv", "train_labels.csv", "stage_1_train_labels.csv")
 _CLASSES = ("stage_2_detailed_class_info.csv", "detailed_class_info.csv", "stage_1_detailed_class_info.csv")

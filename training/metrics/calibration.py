@@ -18,8 +18,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
 
 from training.metrics.arrays import Floats, truths_and_scores
-from training.metrics.interval import Estimate
-from training.metrics.proportions import wilson
+from training.metrics.interval import Estimate, wilson
 
 BINS = 10
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from training.metrics.interval import Estimate
-from training.metrics.proportions import wilson
+from training.metrics.interval import Estimate, wilson
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,7 @@ from numpy.typing import ArrayLike
 
 from training.metrics.arrays import Booleans, Floats, group_codes, truths_and_scores
 from training.metrics.curves import roc_curve
-from training.metrics.interval import CONFIDENCE, Estimate, Interval
-from training.metrics.proportions import wilson
+from training.metrics.interval import CONFIDENCE, Estimate, Interval, wilson
 
 Rule = Literal["sensitivity", "specificity", "youden", "cost"]
 

@@ -22,9 +22,9 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 
 from config.settings import Settings, load_settings
-from db.driver import sqlite3
+from db.disk import Spool
 from db.engine import Database, open_database
-from db.spool import Spool
+from db.sqlite.driver import sqlite3
 from listener.metrics import Metrics
 from listener.scp import Listener, build
 

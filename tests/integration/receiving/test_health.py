@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.health import listener_answers, timers_run
 from app.timers import LEASE
-from db import leases
 from db.engine import open_database
+from db.upkeep import leases
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 

@@ -19,11 +19,11 @@ import pytest
 from blake3 import blake3
 from pydicom.dataset import Dataset
 
-from db.audit import verify_chain
-from db.checking import check
-from db.driver import sqlite3
+from db.disk import Spool
 from db.engine import open_database
-from db.spool import Spool
+from db.events import verify_chain
+from db.sqlite.driver import sqlite3
+from db.upkeep.integrity import check
 
 Xray = Callable[..., Dataset]
 
@@ -158,7 +158,7 @@ def test_a_disk_that_fails_while_an_object_arrives(
 def test_a_database_that_another_process_has_locked_is_a700_and_nothing_is_lost(
     listening: Any, scu: Any, synthetic_xray: Xray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.connection.BUSY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("db.sqlite.connection.BUSY_TIMEOUT_S", 0.5)
     running = listening()
     with scu(running.port) as peer:
         assert peer.store_dataset(synthetic_xray()) == 0x0000

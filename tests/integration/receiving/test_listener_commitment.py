@@ -18,11 +18,12 @@ from pynetdicom.dimse_primitives import N_ACTION
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from config.settings import RetentionSettings
-from db import forgetting, retention
-from db.audit import AUDIT_KEY
 from db.engine import Database
+from db.events import AUDIT_KEY
 from db.identifiers import Identifiers
-from db.tables import Commitment, CommitmentItem, Custody, Image, Job
+from db.privacy import forget
+from db.schema.tables import Commitment, CommitmentItem, Custody, Image, Job
+from db.upkeep import retention
 from inference.delivery.commitment_reports import CommitmentReports
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
@@ -203,7 +204,7 @@ def test_a_forgotten_image_is_denied(listening: Any, synthetic_xray: Callable[..
         assert ask(association, uid) == 0
         assert inbox.wait()[2] == {uid}
         with running.database.begin() as session:
-            forgetting.forget(session, running.spool, 1, now=datetime.now(UTC))
+            forget.forget(session, running.spool, 1, now=datetime.now(UTC))
             assert session.get(Custody, 1) is None
         assert ask(association, uid) == 0
         assert inbox.wait()[2:] == (set(), {uid: NO_SUCH_INSTANCE})

@@ -15,11 +15,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRBigEndian
 
+from cxr.dicom.transfer_syntaxes import COMPRESSED_SYNTAXES
 from cxr.domain import JobState, UnknownView
 from cxr.errors import MissingObject
-from cxr.syntaxes import COMPRESSED_SYNTAXES
-from db import checking, jobs, retention
-from db.records import ClaimedJob
+from db import jobs
+from db.schema.records import ClaimedJob
+from db.upkeep import integrity, retention
 from listener.contexts import TRANSFER_SYNTAXES
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
@@ -179,7 +180,7 @@ def test_a_resend_brings_back_a_file_that_was_lost(listening: Any, scu: Any, syn
     assert running.incoming() == []
     (job,) = claim(running)
     assert running.spool.path(job.spool_name).read_bytes() == content
-    assert checking.check(running.database, running.spool).faults == ()
+    assert integrity.check(running.database, running.spool).faults == ()
 
 
 def test_a_job_that_failed_for_want_of_its_file_is_tried_again(listening: Any, scu: Any, synthetic_xray: Xray) -> None:
@@ -206,7 +207,7 @@ def test_a_job_that_failed_for_want_of_its_file_is_tried_again(listening: Any, s
         # An archive that rewrote an element that we don't use helps as well.
         assert peer.store_dataset(synthetic_xray(KVP="80")) == 0x0000
     assert [job.attempt for job in claim(running)] == [1]
-    assert checking.check(running.database, running.spool).faults == ()
+    assert integrity.check(running.database, running.spool).faults == ()
 
 
 def test_a_held_image_gets_its_file_back_whatever_the_setting_says_now(

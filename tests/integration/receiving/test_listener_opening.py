@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cxr.associate_pdu import APPLICATION_CONTEXT
+from cxr.dicom.associate_pdu import APPLICATION_CONTEXT
 
 AC, RJ, ABORT = 2, 3, 7
 CR, IMPLICIT = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.1.2"

@@ -17,7 +17,7 @@ from pynetdicom import AE
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from listener import commands
+from listener import dimse_messages
 
 RQ, AC, RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
 END = b""
@@ -186,7 +186,7 @@ def test_a_rejection_reaches_a_peer_that_goes_on_talking(listening: Any, nothing
         pdu(P_DATA, fragment(3, echo(1), context_id=5)),  # not accepted
         pdu(P_DATA, fragment(2, b"data")),  # that no command announced
         pdu(P_DATA, fragment(3, b"no command")),
-        pdu(P_DATA, fragment(1, echo(1)) + fragment(1, bytes(commands.MAX_COMMAND_BYTES))),  # no end to it
+        pdu(P_DATA, fragment(1, echo(1)) + fragment(1, bytes(dimse_messages.MAX_COMMAND_BYTES))),  # no end to it
         pdu(P_DATA, b"".join(fragment(3, echo(number)) for number in range(20))),  # more at once than are served
         pdu(P_DATA, b"", length=0xFFFFFFFF),
     ],

@@ -1,0 +1,1 @@
+"""``cxr send``: find DICOM files and send them to a Storage SCP."""

@@ -1,0 +1,172 @@
+"""``cxr send``: a C-STORE SCU for files and folders."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from app.send.files import Named, Sendable, find_files, read_all
+from app.send.store import Outcome, store_files
+from config.logs import configure
+from config.settings import DestinationSettings, LogSettings
+from cxr.errors import SettingsError
+from inference.delivery.association import Address
+
+app = typer.Typer(add_completion=False)
+
+_SHOWN_FAILURES = 20
+
+
+@app.command()
+def send(
+    paths: Annotated[
+        list[Path], typer.Argument(help="DICOM files, and folders of them.", metavar="PATH...", exists=True)
+    ],
+    to: Annotated[str, typer.Option("--to", help="Where to.", metavar="[AET@]HOST:PORT")],
+    called: Annotated[str | None, typer.Option(help="AE title to call; else the one in --to, else CXR.")] = None,
+    calling: Annotated[str, typer.Option(help="Our AE title.")] = "CXRSEND",
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds that one answer may take.", min=0.1)] = 30.0,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as one JSON object.")] = False,
+) -> None:
+    """Send DICOM objects by C-STORE, each in its own SOP class and transfer syntax.
+
+    What is not DICOM in a folder is skipped and counted. Exit code 1 if something was not stored, or
+    if there was nothing to send.
+
+    Example: cxr send chest.dcm studies/ --to 127.0.0.1:11112
+    """
+    address = read_address(to, called=called, calling=calling, timeout_s=timeout_s)
+    configure(LogSettings(level="error"))
+    # Every fault of an association or a file comes out below as the outcome of that file.
+    for library in ("pydicom", "pynetdicom"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    console = Console(stderr=True)
+    files, outcomes, skipped = look(paths, console)
+    sending = track(
+        store_files(address, files),
+        description="sending",
+        total=len(files),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    summary = summarize([*outcomes, *sending], skipped=skipped)
+    typer.echo(json.dumps(summary) if as_json else describe(summary))
+    raise typer.Exit(0 if summary["stored"] and not summary["failed"] else 1)
+
+
+def read_address(to: str, *, called: str | None, calling: str, timeout_s: float) -> Address:
+    """Read ``[AET@]HOST:PORT``.
+
+    Raises
+    ------
+    SettingsError
+        If the address or an AE title has another form.
+    """
+    named, _, where = to.rpartition("@")
+    try:
+        destination = DestinationSettings(
+            name="to", kind="dicom", address=f"{called or named or 'CXR'}@{where}", calling_ae_title=calling
+        )
+    except ValueError as error:
+        raise SettingsError(
+            "--to takes HOST:PORT or AET@HOST:PORT, for example 127.0.0.1:11112; an AE title has 1 to 16 printable "
+            "ASCII characters and no backslash."
+        ) from error
+    ae_title, host, port = destination.dicom_address()
+    return Address(ae_title=ae_title, host=host, port=port, calling_ae_title=calling.strip(), timeout_s=timeout_s)
+
+
+def look(paths: Sequence[Path], console: Console) -> tuple[list[Sendable], list[Outcome], int]:
+    """Read the header of every file.
+
+    Returns
+    -------
+    tuple
+        What can be sent, the outcomes of what can't, and how many files were skipped.
+    """
+    files: list[Sendable] = []
+    failed: list[Outcome] = []
+    skipped = 0
+    named: list[Named] = list(find_files(paths))
+    reading = track(
+        read_all(named),
+        description="reading",
+        total=len(named),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    for file, found in reading:
+        if isinstance(found, Sendable):
+            files.append(found)
+        elif found is None:
+            skipped += 1
+        else:
+            failed.append(Outcome(path=file.path, code=found))
+    return files, failed, skipped
+
+
+def summarize(outcomes: Sequence[Outcome], *, skipped: int) -> dict[str, Any]:
+    """Count what came of all files.
+
+    Returns
+    -------
+    dict
+        ``files``, ``stored`` (``warned`` among them), ``failed``, ``skipped``, ``statuses`` (DIMSE
+        status in hex to count) and ``failures`` (one object per file).
+    """
+    failures = [outcome for outcome in outcomes if outcome.code is not None]
+    statuses = Counter(_hex(outcome.status) for outcome in outcomes if outcome.status is not None)
+    return {
+        "files": len(outcomes) + skipped,
+        "stored": len(outcomes) - len(failures),
+        "warned": sum(outcome.is_warned for outcome in outcomes),
+        "failed": len(failures),
+        "skipped": skipped,
+        "statuses": dict(sorted(statuses.items())),
+        "failures": [
+            {
+                "file": str(outcome.path),
+                "error_code": outcome.code,
+                "status": None if outcome.status is None else _hex(outcome.status),
+            }
+            | (dict(zip(("sop_class", "transfer_syntax"), outcome.refused, strict=True)) if outcome.refused else {})
+            for outcome in failures
+        ],
+    }
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """Say the summary in lines."""
+    lines = [
+        f"{summary['stored']} stored ({summary['warned']} with a warning), {summary['failed']} failed, "
+        f"{summary['skipped']} skipped (not DICOM)"
+    ]
+    lines += [f"  {status}  {count}" for status, count in summary["statuses"].items()]
+    failures = summary["failures"]
+    lines += [
+        f"  {failure['error_code']} {failure['status'] or ''}  {failure['file']}".replace("   ", "  ")
+        for failure in failures[:_SHOWN_FAILURES]
+    ]
+    refused = Counter(
+        (failure["sop_class"], failure["transfer_syntax"]) for failure in failures if "sop_class" in failure
+    )
+    lines += [f"  the peer does not accept {kind} in {syntax}: {count}" for (kind, syntax), count in refused.items()]
+    if len(failures) > _SHOWN_FAILURES:
+        lines.append(f"  and {len(failures) - _SHOWN_FAILURES} more failures: --json names them all")
+    if not summary["stored"] and not summary["failed"]:
+        lines.append("  there was nothing to send")
+    return "\n".join(lines)
+
+
+def _hex(status: int) -> str:
+    return f"0x{status:04X}"

@@ -1,0 +1,240 @@
+"""Read single elements of a dataset from their bytes as received.
+
+pydicom converts an element when it is asked for, in place, with warnings that quote the value, and
+with exceptions where the value is malformed. Here nothing is converted and nothing raises: what
+can't be understood is None. The report's builder finds every element as it came.
+
+References
+----------
+DICOM PS3.5 Sections 6.1 (character sets) and 6.2 (value representations)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from itertools import islice
+from typing import BinaryIO, Final, cast
+
+from pydicom.charset import python_encoding
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_sequence_item
+from pydicom.valuerep import PersonName
+
+from cxr.dicom.bounded_streams import Metered
+from cxr.dicom.reader import READING_FAULTS, is_of_the_machine
+from cxr.domain import Code
+
+_ESCAPE_SEQUENCE = re.compile(r"\x1b[\x20-\x2f]*[\x30-\x7e]")
+_UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
+_PADDING = " \0"
+# pydicom makes an object of 700 bytes of an item of 8 bytes: elements and items are bounded, bytes are not. One
+# LUT has 128 KiB in a single element.
+_MAX_PIECES: Final = 8192
+_MAX_ITEMS: Final = 1024
+
+
+def find(dataset: Dataset, keyword: str) -> RawDataElement | DataElement | None:
+    """Find an element without converting it; None if it is absent."""
+    tag = tag_for_keyword(keyword)
+    try:
+        element = None if tag is None or tag not in dataset else dataset.get_item(tag)
+    except (*READING_FAULTS, OSError):
+        return None  # it claims to be so long that it was left in the file, and is not there
+    return element if isinstance(element, RawDataElement | DataElement) else None
+
+
+def raw_bytes(dataset: Dataset, keyword: str) -> bytes | None:
+    """Read an element's value as bytes, in the dataset's own character set.
+
+    Returns
+    -------
+    bytes or None
+        Without trailing padding; empty where the element is; None where it is absent.
+    """
+    element = find(dataset, keyword)
+    return None if element is None else element_bytes(element, codecs(dataset))
+
+
+def element_bytes(element: RawDataElement | DataElement, encodings: Sequence[str]) -> bytes:
+    """Give an element's value as bytes without trailing padding.
+
+    Parameters
+    ----------
+    element
+        As received, or as a program set it; not a sequence.
+    encodings
+        Python's names of the dataset's character sets, for values that a program set.
+    """
+    value = element.value
+    if not isinstance(value, bytes):
+        value = b"\\".join(_encoded(item, encodings) for item in _items(value))
+    return value.rstrip(b" \0")
+
+
+def _items(value: object) -> list[object]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+
+
+def _encoded(value: object, encodings: Sequence[str]) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, PersonName) and isinstance(value.original_string, bytes):
+        return value.original_string
+    text = str(value)
+    for encoding in encodings:
+        try:
+            return text.encode(encoding)
+        except (UnicodeError, LookupError):
+            continue
+    return text.encode("utf-8", "surrogatepass")
+
+
+def codecs(dataset: Dataset) -> tuple[str, ...]:
+    """Name Python's codecs for a dataset's Specific Character Set; unknown terms are left out.
+
+    Returns
+    -------
+    tuple[str, ...]
+        At least one; Latin-1 where nothing is declared, because it decodes any byte.
+    """
+    element = find(dataset, "SpecificCharacterSet")
+    declared = "" if element is None else element_bytes(element, ("ascii",)).decode("latin-1")
+    known = (python_encoding.get(term.strip(_PADDING)) for term in declared.split("\\"))
+    return tuple(codec for codec in known if codec is not None) or ("latin-1",)
+
+
+def text(dataset: Dataset, keyword: str) -> str | None:
+    """Read a text, decoded as well as it can be; None if it is absent, empty or no text."""
+    value = raw_bytes(dataset, keyword)
+    return _decoded(value, codecs(dataset)).strip(_PADDING) or None if value else None
+
+
+def _decoded(value: bytes, encodings: Sequence[str]) -> str:
+    # With code extensions (PS3.5 Section 6.1.2.5) the first character set is the one before any escape.
+    candidates = tuple(reversed(encodings)) if b"\x1b" in value else tuple(encodings[:1])
+    for encoding in candidates:
+        try:
+            return _ESCAPE_SEQUENCE.sub("", value.decode(encoding))
+        except (UnicodeError, LookupError):
+            continue
+    return _ESCAPE_SEQUENCE.sub("", value.decode("ascii", "replace"))
+
+
+def code_strings(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    """Read the values of a code string, upper-cased; empty if none has content."""
+    value = text(dataset, keyword) or ""
+    values = tuple(part.strip(_PADDING).upper() for part in value.split("\\"))
+    return values if any(values) else ()
+
+
+def code_string(dataset: Dataset, keyword: str) -> str | None:
+    """Read a code string of which there should be one, upper-cased."""
+    return "\\".join(code_strings(dataset, keyword)) or None
+
+
+def uid(dataset: Dataset, keyword: str) -> str | None:
+    """Read a unique identifier; None if it is absent or not one.
+
+    Components with leading zeros, which PS3.5 Section 9.1 forbids, occur and name their object all
+    the same: they are taken as they are.
+    """
+    value = text(dataset, keyword) or ""
+    return value if len(value) <= 64 and _UID.fullmatch(value) else None
+
+
+def integer(dataset: Dataset, keyword: str) -> int | None:
+    """Read a whole number, binary (US, UL) or written (IS); None if it is absent or not one."""
+    element = find(dataset, keyword)
+    value = None if element is None else element.value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(element, RawDataElement) and isinstance(value, bytes) and element.VR != "IS":
+        is_written = keyword == "NumberOfFrames"
+        if not is_written:
+            order = "<" if element.is_little_endian else ">"
+            code = {2: "H", 4: "L"}.get(len(value))
+            return struct.unpack(order + code, value)[0] if code else None
+    written = (text(dataset, keyword) or "").split("\\")[0].strip()
+    return int(written) if re.fullmatch(r"[+-]?\d{1,12}", written, re.ASCII) else None
+
+
+def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """Read the values of a decimal or integer string; empty if it is absent or one is not a finite number."""
+    try:
+        values = tuple(float(part) for part in (text(dataset, keyword) or "").split("\\"))
+    except ValueError:
+        return ()
+    return values if all(map(math.isfinite, values)) else ()
+
+
+def items(dataset: Dataset, keyword: str, at_most: int = _MAX_ITEMS) -> list[Dataset]:
+    """Read the first items of a sequence, whatever its length in bytes.
+
+    The sequence of the dataset itself stays unconverted.
+
+    Parameters
+    ----------
+    dataset, keyword
+        Where the sequence is.
+    at_most
+        Number of items to read; those behind them are not looked at.
+
+    Returns
+    -------
+    list[Dataset]
+        Empty if the sequence is absent or empty, if an item is malformed, or if the items have more elements than
+        a header of an image needs.
+    """
+    element = find(dataset, keyword)
+    if element is None:
+        return []
+    try:
+        if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
+            return list(islice(_parsed(element, dataset), at_most))
+        value = element.value
+        found = [item for item in value if isinstance(item, Dataset)] if isinstance(value, Sequence) else []
+        return found[:at_most]
+    except (*READING_FAULTS, OSError) as error:
+        if is_of_the_machine(error):
+            raise
+        return []
+
+
+def _parsed(element: RawDataElement, dataset: Dataset) -> Iterator[Dataset]:
+    """Parse the items of a sequence of explicit length, one by one."""
+    value = element.value or b""
+    # A value of VR UN is encoded in Implicit VR Little Endian (PS3.5 Section 6.2.2, note 2).
+    is_unknown = element.VR == "UN"
+    is_implicit, is_little = (True, True) if is_unknown else (element.is_implicit_VR, element.is_little_endian)
+    encodings = dataset.original_character_set or "iso8859"
+    stream = cast("BinaryIO", Metered(BytesIO(value), sys.maxsize - 1, _MAX_PIECES))
+    while stream.tell() < len(value):
+        item = read_sequence_item(stream, is_implicit, is_little, encodings)
+        if item is None:
+            return
+        yield item
+
+
+def coded(dataset: Dataset, keyword: str) -> tuple[Code, ...]:
+    """Read a code sequence (PS3.3 Section 8); items without a code are left out."""
+    found = []
+    for item in items(dataset, keyword):
+        value = next(filter(None, (text(item, key) for key in ("CodeValue", "LongCodeValue", "URNCodeValue"))), None)
+        if value is not None:
+            found.append(
+                Code(
+                    value=value,
+                    scheme_designator=(text(item, "CodingSchemeDesignator") or "").upper(),
+                    meaning=text(item, "CodeMeaning") or "",
+                )
+            )
+    return tuple(found)

@@ -1,0 +1,36 @@
+"""The model package: folder, manifest, and the components that a package may carry.
+
+Components (``lung_mask``, ``input_gate``, ``view_model``, ...) are imported from their modules; ``lung_mask`` loads
+OpenCV.
+"""
+
+from __future__ import annotations
+
+from cxr.package.folder import (
+    MANIFEST_FILE,
+    MODEL_CARD_FILE,
+    MODEL_FILE,
+    ModelPackage,
+    load_package,
+    read_manifest,
+    sync_folder,
+    write_package,
+)
+from cxr.package.manifest import AcceptedGate, OperatingPoint, Outputs, PackageClass, PackageManifest, Provenance
+
+__all__ = [
+    "MANIFEST_FILE",
+    "MODEL_CARD_FILE",
+    "MODEL_FILE",
+    "AcceptedGate",
+    "ModelPackage",
+    "OperatingPoint",
+    "Outputs",
+    "PackageClass",
+    "PackageManifest",
+    "Provenance",
+    "load_package",
+    "read_manifest",
+    "sync_folder",
+    "write_package",
+]

@@ -1,0 +1,260 @@
+"""``cxr audit``: results, timelines, exports, tamper check, the copy for SQL."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from cxr.errors import StorageError
+from db.cli.common import AsJson, open_audit, settings_of
+from db.cli.output import print_json, print_table, progress_bar, say
+from db.cli.result_options import with_selection
+from db.results.filters import Format, IdentifierForm, ResultFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from config.settings import Settings
+    from db.results.queries import Timeline
+    from db.schema.records import ResultRow
+
+audit_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Results, timelines, exports, tamper check.")
+
+_TABLE = ("image_id", "received_at", "peer_ae_title", "view", "state", "reason", "finding", "score", "threshold",
+          "model", "delivered", "error_code")  # fmt: skip
+
+
+@audit_app.command("list")
+@with_selection
+def list_(
+    ctx: typer.Context,
+    which: ResultFilter,
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="Rows at most; 0: all. Default: 50 in a table, all with --json.")
+    ] = None,
+    offset: Annotated[int, typer.Option(min=0, help="Rows to leave out first.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """List results, the latest first: one row per image and finding.
+
+    Example: cxr audit list --finding covid19 --min-score 0.5 --since 2026-01-01 --json
+    """
+    from db.results.export import as_record, columns
+    from db.results.queries import list_results
+
+    rows_at_most = limit if limit is not None else (0 if as_json else 50)
+    # One more than is shown, to know whether there are others: counting them would read the whole history.
+    settings = settings_of(ctx)
+    page = dataclasses.replace(
+        _with_routes(which, settings), limit=rows_at_most + 1 if rows_at_most else None, offset=offset
+    )
+    with open_audit(settings) as database, database.read() as session:
+        found = list_results(session, page)
+    rows = found[:rows_at_most] if rows_at_most else found
+    if as_json:
+        names = [name for name in columns(IdentifierForm.FULL) if name != "patient_id"]
+        for row in rows:
+            print_json(as_record(row, names))
+        return
+    print_table(_TABLE, [[getattr(row, name) for name in _TABLE] for row in rows])
+    if len(found) > len(rows):
+        say(f"{len(rows)} rows, and there are more; --limit and --offset show them.")
+
+
+def _with_routes(which: ResultFilter, settings: Settings) -> ResultFilter:
+    """Add the senders whose results have no destination but themselves, and so stay here undelivered."""
+    from config.advice import unbound_destinations
+
+    titles = tuple(destination.dicom_address()[0] for destination in unbound_destinations(settings))
+    return dataclasses.replace(which, unrouted_senders=titles) if which.delivered is False else which
+
+
+@audit_app.command()
+def show(
+    ctx: typer.Context,
+    image: Annotated[str, typer.Argument(help="Our number of the image, or its SOP Instance UID.", metavar="IMAGE")],
+    as_json: AsJson = False,
+) -> None:
+    """Show all that is known of one image, and everything that happened to it.
+
+    Example: cxr audit show 12
+    """
+    from db.results import queries
+
+    key = int(image) if image.isdigit() else image
+    with open_audit(settings_of(ctx)) as database, database.read() as session:
+        timelines = queries.show(session, key)
+    for timeline in timelines:
+        if as_json:
+            print_json(timeline)
+        else:
+            _print_timeline(timeline)
+
+
+@audit_app.command()
+@with_selection
+def export(
+    ctx: typer.Context,
+    which: ResultFilter,
+    form: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.CSV,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; else standard output.")] = None,
+    identifiers: Annotated[
+        IdentifierForm,
+        typer.Option(help="UIDs, patient ID, accession number: keyed pseudonyms, none, the UIDs alone, or all."),
+    ] = IdentifierForm.PSEUDONYM,
+    identified: Annotated[bool, typer.Option("--identified", help="The same as --identifiers full.")] = False,
+) -> None:
+    """Export results, the earliest first; without what names a patient, unless that is asked for.
+
+    Example: cxr audit export --format parquet --out results.parquet --since 2026-01-01
+    """
+    from db.identifiers import load_identifiers
+    from db.results.export import write_csv, write_json, write_parquet
+    from db.results.masking import masked
+    from db.results.queries import count_results, iterate_results
+
+    if form is Format.PARQUET and out is None:
+        raise typer.BadParameter("Parquet goes to a file: name one", param_hint="--out")
+    identifiers = IdentifierForm.FULL if identified else identifiers
+    settings = settings_of(ctx)
+    which = _with_routes(which, settings)
+    with open_audit(settings) as database, progress_bar("Exporting") as advance:
+        keyed = load_identifiers(
+            "pseudonym", settings.pseudonym_key_path, create=identifiers is IdentifierForm.PSEUDONYM
+        )
+        with database.read() as session:
+            total = count_results(session, which) if advance else 0
+        stored = _counted(iterate_results(database, which), total, advance)
+        rows = masked(database, stored, identifiers, keyed)
+        if form is Format.PARQUET and out is not None:
+            with _draft(out) as draft:
+                count = write_parquet(rows, draft, form=identifiers)
+        else:
+            write = write_csv if form is Format.CSV else write_json
+            with _stream(out) as stream:
+                count = write(rows, stream, form=identifiers)
+    if out is not None:
+        say(f"{count} rows written.")
+
+
+@audit_app.command()
+def verify(
+    ctx: typer.Context,
+    heads: Annotated[
+        Path | None,
+        typer.Option(help="File with exported heads; else the one beside the key. A copy kept elsewhere proves more."),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every event and row; else the newest 100,000 events and the rows they name.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check that no event was changed, removed or cut off, and no row changed without one; exit code 1 if so.
+
+    Example: cxr audit verify --all --heads /mnt/other-machine/audit.heads
+    """
+    from db.upkeep import integrity
+    from db.upkeep.exported_heads import read_heads
+
+    settings = settings_of(ctx)
+    if heads is not None and not heads.is_file():
+        raise typer.BadParameter("there is no such file", param_hint="--heads")
+    known = read_heads(heads or settings.audit_heads_path)
+    with open_audit(settings) as database, progress_bar("Copying") as advance:
+        chain = integrity.verify(database, heads=known, everything=everything, progress=advance)
+    if as_json:
+        print_json(chain)
+    elif chain.ok:
+        which = f"{chain.events} events" if chain.first == 1 else f"Events {chain.first} to {chain.events}"
+        rest = "" if chain.first == 1 else " Older ones: --all."
+        typer.echo(
+            f"{which}, all as they were written, and so are the rows that they name; "
+            f"{len(known)} exported heads agree.{rest}"
+        )
+    elif chain.changed:
+        typer.echo(
+            f"{len(chain.changed)} rows are not as they were written, first {', '.join(chain.changed[:5])}. "
+            "Find out who changed them; restore a backup."
+        )
+    else:
+        typer.echo(
+            f"Event {chain.first_broken_id} is not as it was written, or is gone; {chain.events} before are sound."
+        )
+    raise typer.Exit(0 if chain.ok else 1)
+
+
+@audit_app.command()
+def snapshot(
+    ctx: typer.Context,
+    to: Annotated[Path | None, typer.Option(help="Where; else audit-read.sqlite in the data folder.")] = None,
+) -> None:
+    """Make the copy that people open with sqlite3 or a notebook; the service refreshes it every minute.
+
+    Example: cxr audit snapshot && sqlite3 var/audit-read.sqlite "SELECT count(*) FROM images"
+    """
+    from db.upkeep.snapshot import refresh_snapshot
+
+    settings = settings_of(ctx)
+    with open_audit(settings) as database, progress_bar("Copying") as advance:
+        refresh_snapshot(database, to or settings.snapshot_path, always=True, progress=advance)
+    typer.echo(to or settings.snapshot_path)
+
+
+def _print_timeline(timeline: Timeline) -> None:
+    image = timeline.image
+    facts = {**image, **{f"decision {name}": timeline.decision[name] for name in ("view", "reason", "evidence")}}
+    facts |= {name: timeline.job[name] for name in ("attempts", "error_code", "device", "warnings", "scored_at")}
+    print_table(("", ""), facts.items(), title=f"Image {image['image_id']}")
+    for name in ("scores", "shadow_scores", "reports", "deliveries"):
+        _print_rows(name.replace("_", " "), getattr(timeline, name))
+    _print_rows(
+        "events", [{name: row[name] for name in ("event_id", "at", "kind", "facts")} for row in timeline.events]
+    )
+
+
+def _print_rows(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    listed = list(rows)
+    if listed:
+        print_table(list(listed[0]), [list(row.values()) for row in listed], title=f"\n{title}")
+
+
+def _counted(rows: Iterator[ResultRow], total: int, advance: Any) -> Iterator[ResultRow]:  # noqa: ANN401
+    for count, row in enumerate(rows, start=1):
+        if advance is not None and count % 500 == 0:
+            advance(count, total)
+        yield row
+
+
+@contextmanager
+def _draft(out: Path) -> Iterator[Path]:
+    """Write beside the target and rename: an export that breaks off leaves no half file."""
+    from db.disk import create_file
+
+    draft = out.with_name(f".{out.name}.part")
+    try:
+        draft.unlink(missing_ok=True)
+        os.close(create_file(draft))
+        yield draft
+        draft.replace(out)
+    except OSError as error:
+        raise StorageError(
+            f"The export can't be written ({error.strerror}): check --out and the space there."
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _stream(out: Path | None) -> Iterator[TextIO]:
+    if out is None:
+        yield sys.stdout
+        return
+    with _draft(out) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
+        yield stream

@@ -1,0 +1,71 @@
+"""What the verbs on the audit database share: settings, database, spool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from config.context import CommandContext
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from db.disk import Spool
+    from db.engine import Database
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
+
+
+def settings_of(ctx: typer.Context) -> Settings:
+    """Read the settings of this command.
+
+    Raises
+    ------
+    SettingsError
+        If anything is wrong.
+    """
+    context: CommandContext = ctx.obj
+    return context.settings()
+
+
+@contextmanager
+def open_audit(settings: Settings) -> Iterator[Database]:
+    """Open the audit database, which must exist.
+
+    Raises
+    ------
+    SchemaMismatch
+        If its schema is older or newer.
+    StorageError
+        If there is none, or its key is missing.
+    """
+    from db.engine import open_database
+    from db.identifiers import load_identifiers
+
+    identifiers = load_identifiers(settings.audit.identifiers, settings.pseudonym_key_path, create=False)
+    database = open_database(
+        settings.database_path,
+        settings.audit_key_path,
+        create=False,
+        identifiers=identifiers,
+        traces=settings.database_traces,
+    )
+    try:
+        yield database
+    finally:
+        database.dispose()
+
+
+def open_spool(settings: Settings) -> Spool:
+    """Return the spool of this installation."""
+    from db.disk import Spool
+
+    return Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,137 @@
+"""Which deliveries are due at a destination, and who has them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import and_, case, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from cxr.domain import DeliveryState
+from db.deliveries.states import known_delivery, move
+from db.events import EventKind
+from db.schema.records import ClaimedDelivery
+from db.schema.tables import Delivery, Identity, Image, Job, Report
+
+MISSING_OBJECT = "missing_object"
+
+
+def claim(
+    session: Session,
+    *,
+    destination: str,
+    sender_id: str,
+    limit: int,
+    now: datetime,
+    lease_s: float,
+    states: Collection[DeliveryState] = (DeliveryState.PENDING, DeliveryState.SENT),
+) -> list[ClaimedDelivery]:
+    """Take the deliveries of one destination that are due: to be sent, or sent and to be verified.
+
+    Parameters
+    ----------
+    session
+        A write transaction.
+    destination
+        Its name in the settings.
+    sender_id
+        Who takes them; unique among all senders.
+    limit
+        How many, at most.
+    now
+        The time.
+    lease_s
+        How long nobody else gets them.
+    states
+        ``PENDING`` for those to be sent, ``SENT`` for those to be verified.
+
+    Returns
+    -------
+    list[ClaimedDelivery]
+        The longest due first. One whose report is no longer in the spool is dead with
+        ``missing_object`` instead.
+    """
+    due = (
+        select(Delivery.id)
+        .where(Delivery.destination == destination, Delivery.state.in_(states), Delivery.due_at <= now)
+        .where(or_(Delivery.lease_until.is_(None), Delivery.lease_until <= now))
+        .order_by(Delivery.due_at, Delivery.id)
+        .limit(limit)
+    )
+    taken = session.scalars(
+        update(Delivery)
+        .where(Delivery.id.in_(due))
+        .values(sender_id=sender_id, lease_until=now + timedelta(seconds=lease_s))
+        .returning(Delivery.id),
+        execution_options={"synchronize_session": False},
+    ).all()
+    claimed = _claimed(session, taken)
+    for lost in set(taken) - {each.id for each in claimed}:
+        _give_up(session, lost, now=now)
+    return claimed
+
+
+def renew(
+    session: Session, delivery_ids: Collection[int], *, sender_id: str, now: datetime, lease_s: float
+) -> frozenset[int]:
+    """Lengthen the leases of a sender's deliveries; return those that are still the sender's."""
+    kept = session.scalars(
+        update(Delivery)
+        .where(Delivery.id.in_(delivery_ids), Delivery.sender_id == sender_id)
+        .values(lease_until=now + timedelta(seconds=lease_s))
+        .returning(Delivery.id),
+        execution_options={"synchronize_session": False},
+    )
+    return frozenset(kept)
+
+
+def give_back(session: Session, *, sender_id: str) -> None:
+    """Free what a stopping sender holds."""
+    session.execute(
+        update(Delivery)
+        .where(Delivery.sender_id == sender_id, Delivery.lease_until.is_not(None))  # who has one has a lease
+        .values(sender_id=None, lease_until=None),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def next_due(session: Session, destination: str) -> datetime | None:
+    """Return when there is something to do at a destination; None: nothing is planned."""
+    return session.scalar(select(func.min(Delivery.due_at)).where(Delivery.destination == destination))
+
+
+def _give_up(session: Session, delivery_id: int, *, now: datetime) -> None:
+    facts = {"code": MISSING_OBJECT}
+    delivery = known_delivery(session, delivery_id)
+    columns = {"error_code": MISSING_OBJECT, "due_at": None}
+    move(session, delivery, DeliveryState.DEAD, EventKind.DELIVERY_DEAD, now=now, facts=facts, **columns)
+
+
+def _claimed(session: Session, delivery_ids: Sequence[int]) -> list[ClaimedDelivery]:
+    rows = session.execute(
+        select(
+            Delivery.id,
+            Delivery.report_id,
+            Delivery.job_id,
+            Delivery.destination,
+            Delivery.state,
+            Delivery.attempts,
+            Delivery.created_at,
+            Delivery.requeued_at,
+            Report.spool_name,
+            Report.sop_class_uid,
+            Report.sop_instance_uid,
+            case((Identity.kind.is_(None), Image.study_instance_uid), else_=None).label("study_instance_uid"),
+            Report.series_instance_uid,
+            Delivery.delivered_sop_class_uid,
+            Delivery.delivered_sop_instance_uid,
+        )
+        .join(Report, Report.id == Delivery.report_id)
+        .join(Job, Job.id == Delivery.job_id)
+        .join(Image, Image.id == Job.image_id)
+        .outerjoin(Identity, and_(Identity.image_id == Image.id, Identity.kind != "full"))
+        .where(Delivery.id.in_(delivery_ids), Report.spool_name.is_not(None))
+        .order_by(Delivery.due_at, Delivery.id)
+    ).mappings()
+    return [ClaimedDelivery(**row) for row in rows]

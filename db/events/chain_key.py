@@ -1,0 +1,73 @@
+"""The key of the event chain: made once, kept outside the database's folder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from cxr.errors import StorageError
+from db.disk import durable
+
+KEY_BYTES = 32
+
+
+def load_or_create_key(path: Path) -> bytes:
+    """Read the key of the event chain; make it, readable by its owner only, if there is none.
+
+    Parameters
+    ----------
+    path
+        The key file: 64 hexadecimal digits. Its folder is made as well.
+
+    Returns
+    -------
+    bytes
+        32 bytes. Processes that start at once all get the same.
+
+    Raises
+    ------
+    StorageError
+        If the file can't be read or made, is open to other accounts, or holds no key.
+    """
+    try:
+        if not path.exists():
+            _create(path)
+        mode = path.stat().st_mode & 0o077
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(
+            f"The key of the audit log can't be read ({type(error).__name__}): check audit.key_file and its owner."
+        ) from error
+    if mode:
+        raise StorageError("The key of the audit log is open to other accounts: `chmod 600` the file.")
+    return _parse(text)
+
+
+def _parse(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise StorageError(
+            f"The key file of the audit log does not hold {KEY_BYTES * 2} hexadecimal digits: restore your copy."
+        )
+    return key
+
+
+def _create(path: Path) -> None:
+    """Write a new key beside the path and link it in place, so that nobody reads half a key."""
+    durable.make_folder(path.parent)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = durable.create_file(draft)
+    try:
+        durable.write_all(descriptor, secrets.token_bytes(KEY_BYTES).hex().encode("ascii"))
+        os.fsync(descriptor)
+        path.hardlink_to(draft)
+    except FileExistsError:
+        return  # another process was first: its key is the key
+    finally:
+        os.close(descriptor)
+        draft.unlink()
+    durable.sync_folder(path.parent)

@@ -1,0 +1,137 @@
+"""What an operator does with jobs: look at them, release, requeue, discard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from cxr.domain import JobState
+from cxr.errors import StorageError
+from db.events import NO_FACTS, EventKind
+from db.jobs.states import check_pixels, known_job, move
+from db.schema import counts
+from db.schema.records import FactValue, JobRow
+from db.schema.tables import Image, Job
+
+
+def release(session: Session, job_id: int, now: datetime, *, by: Mapping[str, FactValue] = NO_FACTS) -> None:
+    """Send a held image to the model; ``by`` says who does it, as ``db.events.operator.facts``.
+
+    Raises
+    ------
+    MissingRow
+        If there is no such job, or its pixels are gone.
+    StorageError
+        If it is not held.
+    """
+    job = known_job(session, job_id, expected=JobState.HELD)
+    check_pixels(session, job)
+    move(session, job, JobState.QUEUED, EventKind.JOB_RELEASED, now=now, facts=by, not_before=None)
+
+
+def requeue(session: Session, job_id: int, now: datetime, *, by: Mapping[str, FactValue] = NO_FACTS) -> None:
+    """Try a failed job again, with all its attempts; ``by`` as for `release`.
+
+    Raises
+    ------
+    MissingRow
+        If there is no such job, or its pixels are gone.
+    StorageError
+        If it has not failed.
+    """
+    job = known_job(session, job_id, expected=JobState.FAILED)
+    check_pixels(session, job)
+    move(
+        session,
+        job,
+        JobState.QUEUED,
+        EventKind.JOB_REQUEUED,
+        now=now,
+        facts=by,
+        attempts=0,
+        not_before=None,
+        error_code=None,
+    )
+
+
+def discard(
+    session: Session, job_id: int, *, reason: str, now: datetime, by: Mapping[str, FactValue] = NO_FACTS
+) -> None:
+    """Decide that a held or failed image is never scored.
+
+    Parameters
+    ----------
+    session
+        A write transaction.
+    job_id
+        Which job.
+    reason
+        Why: a code, stored as the image's reason.
+    now
+        The time.
+    by
+        Who says so, as ``db.events.operator.facts``.
+
+    Raises
+    ------
+    MissingRow
+        If there is no such job.
+    StorageError
+        If it is neither held nor failed.
+    """
+    job = known_job(session, job_id)
+    if job.state not in (JobState.HELD, JobState.FAILED):
+        raise StorageError(
+            f"Job {job.id} is {job.state} and can't become not_scored this way; only one that is held or failed can."
+        )
+    move(
+        session,
+        job,
+        JobState.NOT_SCORED,
+        EventKind.JOB_DISCARDED,
+        now=now,
+        facts={"reason": reason, **by},
+        reason=reason,
+        not_before=None,
+    )
+
+
+def list_jobs(session: Session, *, state: JobState | None = None, limit: int | None = None) -> list[JobRow]:
+    """Return jobs as an operator sees them, latest first.
+
+    Parameters
+    ----------
+    session
+        Any transaction.
+    state
+        Only these; None: all.
+    limit
+        How many, at most; None: all.
+    """
+    query = select(Job, Image.sop_instance_uid, Image.received_at).join(Image, Image.id == Job.image_id)
+    if state is not None:
+        query = query.where(Job.state == state)
+    rows = session.execute(query.order_by(Job.id.desc()).limit(limit).execution_options(populate_existing=True))
+    return [
+        JobRow(
+            id=row.id,
+            image_id=row.image_id,
+            sop_instance_uid=sop_instance_uid,
+            state=row.state,
+            reason=row.reason,
+            attempts=row.attempts,
+            not_before=row.not_before,
+            error_code=row.error_code,
+            received_at=received_at,
+            updated_at=row.updated_at,
+        )
+        for row, sop_instance_uid, received_at in rows
+    ]
+
+
+def count_by_state(session: Session) -> dict[JobState, int]:
+    """Return how many jobs are in each state; states without a job are there with 0."""
+    return counts.count_by_state(session, "job", JobState)

@@ -1,0 +1,169 @@
+"""The shadow: a package that is scored beside the one in service, and whose scores no report shows.
+
+Which package that is stands here and nowhere else, so that the change and its event are one
+transaction. Its scores lie in tables of their own: what reads ``score`` never meets one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.dialects.sqlite import insert as insert_new
+from sqlalchemy.orm import Session
+
+from cxr.domain import PackageStatus, ScoredImage
+from db.events import EventKind, append_event
+from db.jobs.states import known_job
+from db.models import activations
+from db.schema.records import FactValue
+from db.schema.tables import Package, ShadowChange, ShadowResult, ShadowScore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowPackage:
+    """The package that is, or becomes, the shadow."""
+
+    fingerprint: str
+    name: str
+    version: str
+    status: PackageStatus
+
+
+def change(session: Session, package: ShadowPackage | None, *, actor: str, reason: str, now: datetime) -> None:
+    """Make a package the shadow; the one before no longer is.
+
+    Parameters
+    ----------
+    session
+        A write transaction.
+    package
+        None: from now on there is none.
+    actor, reason
+        Who does it and why.
+    now
+        The time.
+    """
+    package_id = None
+    if package is not None:
+        package_id = activations.remember(
+            session,
+            fingerprint=package.fingerprint,
+            name=package.name,
+            version=package.version,
+            status=package.status,
+            now=now,
+        )
+    statement = insert(ShadowChange).values(package_id=package_id, actor=actor, reason=reason, at=now)
+    number = session.scalars(statement.returning(ShadowChange.id)).one()
+    facts: dict[str, FactValue] = {"change": number, "package": package_id}
+    facts["fingerprint"] = None if package is None else package.fingerprint
+    append_event(session, EventKind.SHADOW_CHANGED, now=now, facts=facts, seals=(("shadow_change", number),))
+
+
+def current(session: Session) -> ShadowPackage | None:
+    """Return the shadow; None: there is none."""
+    latest = session.execute(
+        select(ShadowChange.id, Package)
+        .outerjoin(Package, Package.id == ShadowChange.package_id)
+        .order_by(ShadowChange.id.desc())
+        .limit(1)
+    ).first()
+    if latest is None or latest.Package is None:
+        return None
+    found = latest.Package
+    return ShadowPackage(fingerprint=found.fingerprint, name=found.name, version=found.version, status=found.status)
+
+
+def write_scores(session: Session, job_id: int, scored: ScoredImage, *, now: datetime) -> bool:
+    """Write what the shadow made of one image.
+
+    Parameters
+    ----------
+    session
+        A write transaction.
+    job_id
+        The image's job.
+    scored
+        The shadow's output.
+    now
+        The time.
+
+    Returns
+    -------
+    bool
+        False: this package's output for this image is there already, and stays.
+
+    Raises
+    ------
+    MissingRow
+        If there is no such job.
+    """
+    job = known_job(session, job_id)
+    package_id = activations.remember(
+        session,
+        fingerprint=scored.fingerprint,
+        name=scored.model_name,
+        version=scored.model_version,
+        status=scored.status,
+        now=now,
+    )
+    result_id = session.scalar(
+        insert_new(ShadowResult)
+        .values(
+            job_id=job_id,
+            package_id=package_id,
+            device=scored.device,
+            warnings=list(scored.warnings),
+            scored_at=scored.scored_at,
+        )
+        .on_conflict_do_nothing(index_elements=[ShadowResult.job_id, ShadowResult.package_id])
+        .returning(ShadowResult.id)
+    )
+    if result_id is None:
+        return False
+    rows = [
+        {
+            "shadow_result_id": result_id,
+            "finding": each.finding,
+            "score": float(each.score),
+            "threshold": each.threshold,
+        }
+        for each in scored.scores
+    ]
+    session.execute(insert(ShadowScore), rows)
+    facts: dict[str, FactValue] = {"package": package_id, "fingerprint": scored.fingerprint}
+    facts |= {f"score_{each.finding}": float(each.score) for each in scored.scores}
+    append_event(
+        session,
+        EventKind.SHADOW_SCORED,
+        now=now,
+        image_id=job.image_id,
+        job_id=job_id,
+        facts=facts,
+        seals=(("shadow_result", result_id),),
+    )
+    return True
+
+
+def give_up(session: Session, fingerprint: str, *, code: str, now: datetime) -> None:
+    """Write down that a worker scores no more with the shadow, until it is made the shadow again or the worker starts.
+
+    Parameters
+    ----------
+    session
+        A write transaction.
+    fingerprint
+        The shadow's.
+    code
+        Why: the error's code.
+    now
+        The time.
+    """
+    append_event(session, EventKind.SHADOW_GIVEN_UP, now=now, facts={"fingerprint": fingerprint, "code": code})
+
+
+def latest_change(session: Session) -> int:
+    """Return the number of the latest change; 0: there was none. It tells a worker that the same one was set anew."""
+    return session.scalar(select(func.max(ShadowChange.id))) or 0

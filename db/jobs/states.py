@@ -1,0 +1,154 @@
+"""The legal transitions of a job, and the one function that makes them.
+
+::
+
+    held ──▶ queued ──▶ scoring ──▶ reported
+      │        ▲           │
+      ▼        ├───────────┤ attempt failed, lease expired, given back
+    not_scored │           ├──▶ held, not_scored: set aside for what its pixels show
+      ▲        │           ▼
+      │        └─────── failed
+      └───────────────────┘  discarded
+
+A patient who is forgotten takes a job out of any of these: what is not finished becomes ``not_scored``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, select, update
+from sqlalchemy.orm import Session
+
+from cxr.domain import JobState
+from cxr.errors import LeaseLost, MissingRow, StorageError
+from db.events import NO_FACTS, EventKind, append_event
+from db.schema.records import FactValue
+from db.schema.tables import Image, Job
+
+INITIAL_STATES = frozenset({JobState.HELD, JobState.QUEUED, JobState.NOT_SCORED})
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
+    {
+        JobState.HELD: frozenset({JobState.QUEUED, JobState.NOT_SCORED}),
+        JobState.QUEUED: frozenset({JobState.SCORING, JobState.NOT_SCORED}),
+        JobState.SCORING: frozenset(
+            {JobState.REPORTED, JobState.QUEUED, JobState.FAILED, JobState.HELD, JobState.NOT_SCORED}
+        ),
+        JobState.FAILED: frozenset({JobState.QUEUED, JobState.NOT_SCORED}),
+        JobState.REPORTED: frozenset(),
+        JobState.NOT_SCORED: frozenset(),
+    }
+)
+
+CurrentJob = Row[int, int, JobState, int, str | None]  # id, image_id, state, attempts, worker_id
+
+
+def select_jobs(session: Session, *conditions: ColumnElement[bool]) -> Sequence[CurrentJob]:
+    """Return the jobs that all conditions hold for, oldest first."""
+    columns = select(Job.id, Job.image_id, Job.state, Job.attempts, Job.worker_id)
+    return session.execute(columns.where(*conditions).order_by(Job.id)).all()
+
+
+def known_job(session: Session, job_id: int, expected: JobState | None = None) -> CurrentJob:
+    """Return a job as it stands.
+
+    Raises
+    ------
+    MissingRow
+        If there is no such job.
+    StorageError
+        If it is in another state than expected.
+    """
+    found = select_jobs(session, Job.id == job_id)
+    if not found:
+        raise MissingRow(f"There is no job {job_id}: `cxr jobs list` shows what there is.")
+    if expected is not None and found[0].state is not expected:
+        raise StorageError(f"Job {job_id} is {found[0].state}; only a job that is {expected} can be taken here.")
+    return found[0]
+
+
+def own_job(session: Session, job_id: int, worker_id: str) -> CurrentJob:
+    """Return a job that this worker holds.
+
+    Raises
+    ------
+    LeaseLost
+        If it is no longer this worker's.
+    MissingRow
+        If there is no such job.
+    """
+    job = known_job(session, job_id)
+    if job.state is not JobState.SCORING or job.worker_id != worker_id:
+        raise LeaseLost(f"Job {job_id} is no longer this worker's: its lease ran out; the attempt's result is dropped.")
+    return job
+
+
+def check_pixels(session: Session, job: CurrentJob) -> None:
+    """Refuse work on an image whose object is no longer in the spool.
+
+    Raises
+    ------
+    MissingRow
+        If it is gone.
+    """
+    if session.scalar(select(Image.spool_name).where(Image.id == job.image_id)) is None:
+        raise MissingRow(f"The pixels of job {job.id} are not kept: send the image again, which puts them back.")
+
+
+def move(
+    session: Session,
+    job: CurrentJob,
+    to: JobState,
+    kind: EventKind,
+    *,
+    now: datetime,
+    facts: Mapping[str, FactValue] = NO_FACTS,
+    **columns: Any,  # noqa: ANN401 (any column's value)
+) -> None:
+    """Change a job's state along the table and write the event of it, in one transaction.
+
+    Parameters
+    ----------
+    session
+        A write transaction.
+    job
+        The job as it stands.
+    to
+        Its new state. The lease ends with the old one.
+    kind
+        The event.
+    now
+        The time.
+    facts
+        Facts of the event besides the state.
+    columns
+        What else changes in the job's row.
+
+    Raises
+    ------
+    StorageError
+        If the table has no such transition.
+    """
+    if to not in TRANSITIONS[job.state]:
+        raise StorageError(
+            f"Job {job.id} is {job.state} and can't become {to}; from {job.state} a job can become "
+            f"{', '.join(sorted(TRANSITIONS[job.state])) or 'nothing else'}."
+        )
+    session.execute(
+        update(Job)
+        .where(Job.id == job.id)
+        .values(**({"state": to, "worker_id": None, "lease_until": None, "updated_at": now} | columns)),
+        execution_options={"synchronize_session": False},
+    )
+    append_event(
+        session,
+        kind,
+        now=now,
+        image_id=job.image_id,
+        job_id=job.id,
+        facts={"state": str(to), **facts},
+        seals=(("job", job.id),),
+    )

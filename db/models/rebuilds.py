@@ -1,0 +1,165 @@
+"""Rebuilds of the model: which are under way, and what came of those before.
+
+One at a time: a second one can't begin while a row says that one runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from cxr.domain import RebuildState
+from cxr.errors import MissingRow, StorageError
+from db.events import EventKind, append_event
+from db.schema.records import FactValue
+from db.schema.tables import Rebuild
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildRow:
+    """One rebuild."""
+
+    id: int
+    due_at: datetime  # the time of the schedule that it is for; by hand: when it was asked for
+    state: RebuildState
+    attempts: int  # that were begun
+    run_name: str  # of its folder
+    error_code: str | None
+    images: int | None
+    new_images: int | None
+    fingerprint: str | None
+    failed_gates: tuple[str, ...] | None
+    started_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a rebuild; what is not known is None."""
+
+    state: RebuildState
+    error_code: str | None = None
+    images: int | None = None  # labelled, that it could use
+    new_images: int | None = None  # of them, that no rebuild before it had
+    fingerprint: str | None = None
+    failed_gates: Sequence[str] | None = None
+
+
+def begin(session: Session, *, due_at: datetime, run_name: str, now: datetime) -> RebuildRow:
+    """Begin a rebuild.
+
+    Returns
+    -------
+    RebuildRow
+        As it stands, before its first attempt.
+
+    Raises
+    ------
+    StorageError
+        If one is under way.
+    """
+    if running(session) is not None:
+        raise StorageError("A rebuild is under way; there is one at a time. `cxr rebuild` goes on with it.")
+    statement = insert(Rebuild).values(
+        due_at=due_at, state=RebuildState.RUNNING, attempts=0, run_name=run_name, started_at=now
+    )
+    number = session.scalars(statement.returning(Rebuild.id)).one()
+    facts: dict[str, FactValue] = {"rebuild": number, "state": str(RebuildState.RUNNING)}
+    append_event(session, EventKind.REBUILD_STARTED, now=now, facts=facts, seals=(("rebuild", number),))
+    return _rows(session, state=RebuildState.RUNNING)[0]
+
+
+def count_attempt(session: Session, rebuild_id: int, *, by: int = 1) -> int:
+    """Count an attempt that begins, or with -1 take back one that was stopped in order.
+
+    Returns
+    -------
+    int
+        How many were begun, this one included.
+    """
+    statement = (
+        update(Rebuild)
+        .where(Rebuild.id == rebuild_id, Rebuild.state == RebuildState.RUNNING)
+        .values(attempts=Rebuild.attempts + by)
+        .returning(Rebuild.attempts)
+    )
+    found = session.scalar(statement, execution_options={"synchronize_session": False})
+    if found is None:
+        raise MissingRow(f"Rebuild {rebuild_id} is not under way.")
+    return found
+
+
+def end(session: Session, rebuild_id: int, outcome: Outcome, *, now: datetime) -> None:
+    """Write down what came of a rebuild.
+
+    Raises
+    ------
+    MissingRow
+        If it is not under way.
+    """
+    values: dict[str, Any] = {
+        "state": outcome.state,
+        "error_code": outcome.error_code,
+        "images": outcome.images,
+        "new_images": outcome.new_images,
+        "fingerprint": outcome.fingerprint,
+        "failed_gates": None if outcome.failed_gates is None else list(outcome.failed_gates),
+        "ended_at": now,
+    }
+    statement = update(Rebuild).where(Rebuild.id == rebuild_id, Rebuild.state == RebuildState.RUNNING).values(**values)
+    if session.scalar(statement.returning(Rebuild.id), execution_options={"synchronize_session": False}) is None:
+        raise MissingRow(f"Rebuild {rebuild_id} is not under way.")
+    facts: dict[str, FactValue] = {
+        "rebuild": rebuild_id,
+        "state": str(outcome.state),
+        "code": outcome.error_code,
+        "images": outcome.images,
+        "new_images": outcome.new_images,
+        "fingerprint": outcome.fingerprint,
+    }
+    facts |= {f"failed_{gate}": True for gate in outcome.failed_gates or ()}
+    append_event(session, EventKind.REBUILD_ENDED, now=now, facts=facts, seals=(("rebuild", rebuild_id),))
+
+
+def running(session: Session) -> RebuildRow | None:
+    """Return the one that is under way; None: none is."""
+    return next(iter(_rows(session, state=RebuildState.RUNNING)), None)
+
+
+def latest(session: Session, *, state: RebuildState | None = None) -> RebuildRow | None:
+    """Return the one with the latest time of the schedule, of any state or of one; None: there is none."""
+    return next(iter(_rows(session, state=state)), None)
+
+
+def count_by_state(session: Session) -> dict[RebuildState, int]:
+    """Return how many are in each state; states without one are there with 0."""
+    counted = session.execute(select(Rebuild.state, func.count()).group_by(Rebuild.state))
+    return dict.fromkeys(RebuildState, 0) | dict(counted.all())
+
+
+def _rows(session: Session, *, state: RebuildState | None) -> list[RebuildRow]:
+    query = select(Rebuild).order_by(Rebuild.due_at.desc()).execution_options(populate_existing=True)
+    if state is not None:
+        query = query.where(Rebuild.state == state)
+    return [
+        RebuildRow(
+            id=row.id,
+            due_at=row.due_at,
+            state=row.state,
+            attempts=row.attempts,
+            run_name=row.run_name,
+            error_code=row.error_code,
+            images=row.images,
+            new_images=row.new_images,
+            fingerprint=row.fingerprint,
+            failed_gates=None if row.failed_gates is None else tuple(row.failed_gates),
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+        )
+        for row in session.scalars(query)
+    ]

@@ -1,0 +1,1 @@
+"""Forget a patient: rows, files, backups and copies."""

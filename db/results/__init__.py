@@ -1,0 +1,1 @@
+"""Results for readers: filters, queries, masked identifiers, exports."""

@@ -1,0 +1,277 @@
+"""Reading the audit database through its views: what people and scripts ask for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from itertools import chain
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, TableClause, and_, column, func, or_, select, table, text, tuple_
+from sqlalchemy import types as sql
+
+from cxr.domain import DeliveryState, JobState, PackageStatus, View
+from cxr.errors import MissingRow
+from db.engine import Database, Session
+from db.identifiers import Identifiers, What, of_session
+from db.results.filters import ResultFilter
+from db.schema.records import ResultRow
+from db.schema.tables import Delivery, JobReport, UtcTime
+from db.sqlite.connection import not_by_index
+
+__all__ = ["ResultFilter", "Timeline", "count_results", "iterate_results", "list_results", "show"]
+
+_PAGE = 1000  # rows per transaction of a long read
+_SPECIAL: Mapping[str, sql.TypeEngine[Any]] = {
+    "received_at": UtcTime(),
+    "scored_at": UtcTime(),
+    "is_chest": sql.Boolean(),
+    "at_or_above": sql.Boolean(),
+    "delivered": sql.Boolean(),
+    "is_latest": sql.Boolean(),
+}
+_ENUMS = {"state": JobState, "view": View, "model_status": PackageStatus}
+_IDENTIFYING: Mapping[str, What] = {
+    "accession_number": "accession_number",
+    "patient_id": "patient_id",
+    "sop_instance_uid": "uid",
+    "study_instance_uid": "uid",
+}
+# As many as there ever were: read from the latest on until there are enough, rather than all and sorted.
+_FINISHED = (JobState.REPORTED, JobState.NOT_SCORED)
+_RESULTS, _SHADOW_RESULTS = (
+    table(view, *(column(field.name, _SPECIAL.get(field.name)) for field in fields(ResultRow)))
+    for view in ("results", "shadow_results")
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """All that is known of one received object; each mapping is a row of the view of that name."""
+
+    image: Mapping[str, Any]
+    decision: Mapping[str, Any]
+    job: Mapping[str, Any]
+    scores: tuple[Mapping[str, Any], ...]
+    shadow_scores: tuple[Mapping[str, Any], ...]
+    reports: tuple[Mapping[str, Any], ...]
+    deliveries: tuple[Mapping[str, Any], ...]
+    events: tuple[Mapping[str, Any], ...]  # in the order in which they happened
+
+
+def list_results(session: Session, which: ResultFilter) -> list[ResultRow]:
+    """Rows of the view ``results`` or ``shadow_results``, the latest receipt first, findings by name.
+
+    Parameters
+    ----------
+    session
+        A read transaction.
+    which
+        Filters, limit and offset.
+
+    Returns
+    -------
+    list[ResultRow]
+        One row per image and finding; an image without scores has one row.
+    """
+    columns = _source(which).c
+    is_of_a_time = which.received_from is not None or which.received_until is not None
+    order = (columns.received_at.desc(), columns.image_id.desc()) if is_of_a_time else (columns.image_id.desc(),)
+    query = _matching(which, of_session(session)).order_by(*order, columns.finding)
+    query = query.limit(-1 if which.limit is None else which.limit).offset(which.offset)
+    return [_result(row) for row in session.execute(query).mappings()]
+
+
+def count_results(session: Session, which: ResultFilter) -> int:
+    """How many rows match, limit and offset aside."""
+    return session.scalar(select(func.count()).select_from(_matching(which, of_session(session)).subquery())) or 0
+
+
+def iterate_results(database: Database, which: ResultFilter) -> Iterator[ResultRow]:
+    """All rows that match, the earliest receipt first, in short transactions: no writer waits for long.
+
+    Parameters
+    ----------
+    database
+        The live database.
+    which
+        Filters; limit and offset are not looked at.
+
+    Yields
+    ------
+    ResultRow
+        One per image and finding.
+    """
+    columns = _source(which).c
+    # Two shadows may have scored one image.
+    place = (columns.image_id, func.coalesce(columns.finding, ""), func.coalesce(columns.fingerprint, ""))
+    with database.read() as session:
+        matching = _matching(which, of_session(session))
+    position, query = tuple_(*place), matching.order_by(*place).limit(_PAGE)
+    after: tuple[int, str, str] | None = None
+    while True:
+        page = query if after is None else query.where(position > after)
+        with database.read() as session:
+            rows = [_result(row) for row in session.execute(page).mappings()]
+        yield from rows
+        if len(rows) < _PAGE:
+            return
+        after = (rows[-1].image_id, rows[-1].finding or "", rows[-1].fingerprint or "")
+
+
+def show(session: Session, which: int | str) -> list[Timeline]:
+    """All that is known of an image.
+
+    Parameters
+    ----------
+    session
+        A read transaction.
+    which
+        Our number of the image, or its SOP Instance UID.
+
+    Returns
+    -------
+    list[Timeline]
+        One per received object, the latest first: an object that was sent again with changes has more
+        than one.
+
+    Raises
+    ------
+    MissingRow
+        If there is none.
+    """
+    ids = [
+        row["image_id"] for name, value in _named(session, which) for row in _rows(session, "images", **{name: value})
+    ]
+    if not ids:
+        raise MissingRow("No image has this number or SOP Instance UID: `cxr audit list` shows those there are.")
+    return [_timeline(session, image_id) for image_id in sorted(ids, reverse=True)]
+
+
+def _named(session: Session, which: int | str) -> list[tuple[str, int | str]]:
+    """Say which column of the view ``images`` holds what to name an image by."""
+    if isinstance(which, int):
+        return [("image_id", which)]
+    return [("sop_instance_uid", form) for form in of_session(session).forms("uid", which)]
+
+
+def _timeline(session: Session, image_id: int) -> Timeline:
+    def rows(view: str) -> tuple[Mapping[str, Any], ...]:
+        return tuple(_rows(session, view, image_id=image_id))
+
+    reports = rows("reports")
+    # What happens to a report's file happens to no image: two of them may have come to the same report.
+    of_reports = (_rows(session, "events", image_id=None, report_id=report["report_id"]) for report in reports)
+    return Timeline(
+        image=rows("images")[0],
+        decision=rows("decisions")[0],
+        job=rows("jobs")[0],
+        scores=rows("scores"),
+        shadow_scores=rows("shadow_scores"),
+        reports=reports,
+        deliveries=rows("deliveries"),
+        events=tuple(sorted(chain(rows("events"), *of_reports), key=itemgetter("event_id"))),
+    )
+
+
+_ORDER = {
+    "scores": "finding",
+    "shadow_scores": "finding",
+    "reports": "report_id",
+    "deliveries": "delivery_id",
+    "events": "event_id",
+}
+
+
+def _rows(session: Session, view: str, **equals: int | str | None) -> list[Mapping[str, Any]]:
+    source = table(view, *(column(name) for name in {*equals, *([_ORDER[view]] if view in _ORDER else [])}))
+    query: Select[Any] = select(text("*")).select_from(source)
+    for name, value in equals.items():
+        query = query.where(source.c[name] == value)
+    if view in _ORDER:
+        query = query.order_by(source.c[_ORDER[view]])
+    return [{name: _value(name, value) for name, value in row.items()} for row in session.execute(query).mappings()]
+
+
+def _value(name: str, value: Any) -> Any:  # noqa: ANN401 (whatever a column holds)
+    """Give times, yes-or-no and JSON columns of a view their types back; SQLite has no such types."""
+    if value is None:
+        return None
+    if name == "at" or name.endswith("_at") or name == "not_before":
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+    if name in {"evidence", "facts", "warnings"}:
+        return json.loads(value)
+    return bool(value) if name in {"has_pixels", "is_latest", "is_chest"} else value
+
+
+def _source(which: ResultFilter) -> TableClause:
+    return _SHADOW_RESULTS if which.of_shadow else _RESULTS
+
+
+def _matching(which: ResultFilter, identifiers: Identifiers) -> Select[Any]:
+    return select(_source(which)).where(and_(True, *_conditions(which, identifiers)))
+
+
+def _conditions(which: ResultFilter, identifiers: Identifiers) -> Iterator[ColumnElement[bool]]:
+    columns = _source(which).c
+    for name in (
+        "view", "reason", "delivered", "model", "accession_number", "patient_id", "peer_ae_title",
+        "sop_instance_uid", "study_instance_uid", "error_code",
+    ):  # fmt: skip
+        wanted = getattr(which, name)
+        if wanted is not None and not (name == "delivered" and which.unrouted_senders):
+            what = _IDENTIFYING.get(name)
+            yield columns[name].in_(identifiers.forms(what, wanted)) if what else columns[name] == wanted
+    if which.state is not None:
+        yield (not_by_index(columns.state) if which.state in _FINISHED else columns.state) == which.state
+    if which.finding is not None:
+        yield not_by_index(columns.finding) == which.finding
+    if which.delivered is False:  # said twice: the view's column can't be looked for
+        is_under_way = columns.job_id.in_(_undelivered())
+        yield or_(is_under_way, _has_no_destination(which)) if which.unrouted_senders else is_under_way
+    if which.fingerprint is not None:
+        yield columns.fingerprint.startswith(which.fingerprint, autoescape=True)
+    if which.latest_only:
+        yield columns.is_latest.is_(True)
+    yield from _bounds(which)
+
+
+def _bounds(which: ResultFilter) -> Iterator[ColumnElement[bool]]:
+    columns = _source(which).c
+    if which.received_from is not None:
+        yield columns.received_at >= which.received_from
+    if which.received_until is not None:
+        yield columns.received_at < which.received_until
+    if which.min_score is not None:
+        yield columns.score >= which.min_score
+    if which.max_score is not None:
+        yield columns.score <= which.max_score
+
+
+def _has_no_destination(which: ResultFilter) -> ColumnElement[bool]:
+    """Whether a result stayed here because its sender is the only place that it could have gone to."""
+    columns = _source(which).c
+    return and_(
+        not_by_index(columns.state) == JobState.REPORTED,
+        columns.delivered.is_(None),
+        columns.peer_ae_title.in_(which.unrouted_senders),
+    )
+
+
+def _undelivered() -> Select[int]:
+    """Jobs with a report that has not reached a destination."""
+    return (
+        select(JobReport.job_id)
+        .join(Delivery, Delivery.report_id == JobReport.report_id)
+        .where(Delivery.state.in_((DeliveryState.PENDING, DeliveryState.DEAD)))
+    )
+
+
+def _result(row: Mapping[Any, Any]) -> ResultRow:
+    values = dict(row)
+    for name, kind in _ENUMS.items():
+        values[name] = None if values[name] is None else kind(values[name])
+    return ResultRow(**values)

@@ -1,0 +1,1 @@
+"""Tables, views and the frozen records that leave this room."""

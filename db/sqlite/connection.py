@@ -1,0 +1,210 @@
+"""How this process talks to SQLite: journal, locks, and errors without values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    UnaryExpression,
+    create_engine,
+    event,
+)
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.sql.operators import custom_op
+
+from cxr.errors import DamagedDatabase, DatabaseUnavailable, SpoolFull, StorageError
+from db.disk import MOUNTS, shared_file_system
+from db.sqlite.driver import DRIVER, sqlite3
+
+BUSY_TIMEOUT_S = 30.0
+
+# The database may be sound, and the same may be tried again: another process holds it, or its disk refuses.
+_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
+
+# The file is damaged, or no database: nothing but a backup helps.
+MALFORMED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+RESTORE = "Stop the service and restore a backup (docs/operations.md, Back-up and restore)."
+
+Value = TypeVar("Value")
+
+
+class Journal(NamedTuple):
+    """How SQLite keeps a commit durable."""
+
+    mode: str
+    synchronous: str
+
+
+_ROLLBACK = Journal("delete", "extra")
+
+
+def journal_mode(version: tuple[int, ...]) -> Journal:
+    """Choose the journal for a version of the SQLite library.
+
+    The write-ahead log is faster, but before the versions below a checkpoint that meets a writer
+    who resets the log can lose committed rows (https://sqlite.org/wal.html#walresetbug).
+
+    Parameters
+    ----------
+    version
+        As ``sqlite3.sqlite_version_info``.
+
+    Returns
+    -------
+    Journal
+        WAL with ``synchronous=FULL`` where the defect is fixed, else DELETE with ``EXTRA``; both
+        keep every commit through a loss of power.
+    """
+    fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+    return Journal("wal", "full") if fixed else _ROLLBACK
+
+
+def journal_of(path: Path, version: tuple[int, ...] = sqlite3.sqlite_version_info, *, mounts: Path = MOUNTS) -> Journal:
+    """Choose the journal of one database file: as `journal_mode`, and none with shared memory on a network mount."""
+    return journal_mode(version) if shared_file_system(path, mounts=mounts) is None else _ROLLBACK
+
+
+def describe(path: Path) -> str:
+    """Say for people which SQLite is used, and how it keeps the commits of one database durable."""
+    shared = shared_file_system(path)
+    why = "" if shared is None else f", because {path.parent} is on {shared}, which other machines may write to"
+    return f"{DRIVER}, journal {journal_of(path).mode}{why}"
+
+
+def make_engine(path: Path, *, begin: str, query_only: bool = False, foreign_keys: bool = True) -> Engine:
+    """Make an engine whose transactions start with our own BEGIN.
+
+    Parameters
+    ----------
+    path
+        The database file.
+    begin
+        ``BEGIN IMMEDIATE`` to take the write lock at once, ``BEGIN`` to take none before it is needed.
+    query_only
+        Let SQLite refuse every write on these connections.
+    foreign_keys
+        Enforce them; a migration that copies a table can't have that and checks them at its end.
+
+    Returns
+    -------
+    Engine
+        It never shows the parameters of a statement in an error: they are patient data.
+    """
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        module=sqlite3,
+        connect_args={"timeout": BUSY_TIMEOUT_S},
+        hide_parameters=True,
+    )
+    synchronous = journal_of(path).synchronous
+
+    def on_connect(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # sqlite3 itself begins no transactions
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
+        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+        connection.execute(f"PRAGMA query_only = {int(query_only)}")
+        connection.execute("PRAGMA automatic_index = OFF")  # one for the moment is made of the whole table
+
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)
+    return engine
+
+
+def not_by_index(column: ColumnElement[Value]) -> ColumnElement[Value]:
+    """Keep SQLite from finding rows by an index of this column, where too many may match (``+column``).
+
+    References
+    ----------
+    https://www.sqlite.org/optoverview.html, "Disqualifying WHERE clause terms using unary +"
+    """
+    return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
+
+
+def choose_journal(path: Path) -> str | None:
+    """Switch a database file to the journal of `journal_of`, if it has another.
+
+    Parameters
+    ----------
+    path
+        The database file; nobody else may be opening it at the same time.
+
+    Returns
+    -------
+    str | None
+        The new journal; None: it had that already.
+
+    Raises
+    ------
+    StorageError
+        If other processes use the file with another journal, or it is no database.
+    """
+    wanted = journal_of(path).mode
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
+            (before,) = connection.execute("PRAGMA journal_mode").fetchone()
+            found = before
+            if found != wanted:
+                (found,) = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
+    except sqlite3.DatabaseError as error:
+        name = error.sqlite_errorname
+        if name.startswith(MALFORMED):
+            raise damaged(name) from error
+        raise StorageError(
+            f"The audit database can't be opened ({name}): see that no other process holds it, then start again."
+        ) from error
+    if found != wanted:
+        raise StorageError(
+            f"The audit database has the journal {found}, this SQLite library needs {wanted}: "
+            "stop every process of the service, then start again."
+        )
+    return None if before == wanted else wanted
+
+
+def damaged(name: str) -> DamagedDatabase:
+    """Make the error of a damaged file from SQLite's name for it."""
+    return DamagedDatabase(f"The audit database is damaged ({name}): `cxr db check` names the part. {RESTORE}")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn SQLAlchemy's errors into ours, without statements and values.
+
+    Raises
+    ------
+    SpoolFull
+        If the disk is full.
+    DatabaseUnavailable
+        If the database is locked for longer than the busy timeout, or its disk fails or is read-only.
+    DamagedDatabase
+        If the file is damaged.
+    StorageError
+        For any other refusal of SQLite or SQLAlchemy.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as error:  # the second where a connection is being made
+        name = getattr(getattr(error, "orig", error), "sqlite_errorname", type(error).__name__)
+        if name == "SQLITE_FULL":
+            raise SpoolFull("The disk of the audit database is full: free space on it.") from error
+        if name.startswith(MALFORMED):
+            raise damaged(name) from error
+        if name.startswith(_PASSING):
+            raise DatabaseUnavailable(
+                f"The audit database can't be used now ({name}): another process holds it for long, or its disk "
+                "fails or is read-only; nothing of the transaction was kept, and it may be tried again."
+            ) from error
+        raise StorageError(
+            f"The audit database refused the transaction ({name}): nothing of it was kept; "
+            "`cxr db check` tells whether the file is sound."
+        ) from error

@@ -1,0 +1,122 @@
+"""``cxr model gates`` and ``shadow``: what is found out about a package before it is put into service."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from config.context import CommandContext
+from cxr.product import NOTICE
+from inference.cli.packages import Json, Package, find_package, open_registry
+
+if TYPE_CHECKING:
+    from db.engine import Database
+    from db.jobs.shadow_scores import ShadowPackage
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def gates(ctx: typer.Context, package: Package, as_json: Json = False) -> None:
+    """Say which gates a package would pass were it promoted now, and promote nothing; exit code 1 if one fails.
+
+    Example: cxr model gates runs/finetune/package
+    """
+    registry = open_registry(ctx, judged=True)
+    results = registry.judge_package(find_package(registry, package))
+    if as_json:
+        for gate in results:
+            facts = {"gate": gate.name, "is_passed": gate.is_passed, "is_acceptable": gate.is_acceptable}
+            typer.echo(json.dumps({**facts, "figure": gate.figure, "bar": gate.bar}))
+    else:
+        table = Table("gate", "", "found", "wanted", title=NOTICE)
+        for gate in results:
+            table.add_row(gate.name, "passed" if gate.is_passed else "FAILED", gate.figure, gate.bar)
+        Console().print(table)
+    raise typer.Exit(0 if all(gate.is_passed for gate in results) else 1)
+
+
+@app.command()
+def shadow(
+    ctx: typer.Context,
+    package: Annotated[
+        str | None,
+        typer.Argument(help="Fingerprint (its start will do), or a folder; none: show the shadow.", metavar="PACKAGE"),
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="Score with no shadow from now on.")] = False,
+    reason: Annotated[
+        str | None, typer.Option(help="Why, for the audit database; no patient's data.", metavar="TEXT")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Have a package score beside the one in service; its scores are stored apart and never reported.
+
+    A running worker takes it up between two batches. Gates are not asked, but that the package can
+    be loaded and served.
+
+    Example: cxr model shadow runs/finetune/package --reason "two weeks beside 3f2a91c0"
+    """
+    from db.engine import open_database
+    from inference.registry import activation
+
+    if package is not None and off:
+        raise typer.BadParameter("give a package, or --off", param_hint="--off")
+    if (package is not None or off) and not reason:
+        raise typer.BadParameter("say why: it goes into the audit database", param_hint="--reason")
+    context: CommandContext = ctx.obj
+    settings = context.settings()
+    database = open_database(
+        settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces
+    )
+    try:
+        if reason and off:
+            activation.end_shadow(database, now=datetime.now(UTC), actor=activation.account_name(), reason=reason)
+        elif reason and package is not None:
+            _set(ctx, database, package, reason)
+        _say(_current(database), as_json=as_json)
+    finally:
+        database.dispose()
+
+
+def _set(ctx: typer.Context, database: Database, package: str, reason: str) -> None:
+    from inference.registry import activation
+    from inference.worker.trial_load import TrialLoad
+
+    context: CommandContext = ctx.obj
+    registry = open_registry(ctx)
+    fingerprint = registry.add(find_package(registry, package).folder).fingerprint
+    activation.set_shadow(
+        registry,
+        database,
+        fingerprint,
+        now=datetime.now(UTC),
+        actor=activation.account_name(),
+        reason=reason,
+        trial=TrialLoad(context.settings().worker.runtime),
+    )
+
+
+def _current(database: Database) -> ShadowPackage | None:
+    from db.jobs import shadow_scores
+
+    with database.read() as session:
+        return shadow_scores.current(session)
+
+
+def _say(found: ShadowPackage | None, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {"fingerprint": found and found.fingerprint, "name": found and found.name,
+                 "version": found and found.version, "status": found and found.status.value}
+            )
+        )  # fmt: skip
+    elif found is None:
+        typer.echo("There is no shadow.")
+    else:
+        typer.echo(f"Shadow: {found.name} {found.version}, {found.fingerprint[:12]}; its scores are not reported.")

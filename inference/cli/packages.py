@@ -1,0 +1,249 @@
+"""``cxr model``: what is in the registry, and what is in service."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from config.context import CommandContext
+from cxr.domain import PackageStatus
+from cxr.errors import CxrError
+from cxr.printable import printable
+from cxr.product import NOTICE
+
+if TYPE_CHECKING:
+    from cxr.package import ModelPackage
+    from inference.registry import Entry, Registry
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Model packages: list, show, verify, promote, roll back, export."
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Package = Annotated[
+    str,
+    typer.Argument(help="Fingerprint (its start will do), `current`, or the folder of a package.", metavar="PACKAGE"),
+]
+Reason = Annotated[str, typer.Option(help="Why, for the audit database; no patient's data.", metavar="TEXT")]
+
+
+@app.command("list")
+def list_packages(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the packages of the registry; the one in service comes first.
+
+    Example: cxr model list --json
+    """
+    entries = open_registry(ctx).list()
+    if as_json:
+        for entry in entries:
+            typer.echo(json.dumps(_summary(entry)))
+        return
+    table = Table(title=NOTICE, title_justify="left", box=None, pad_edge=False)
+    for heading in ("", "fingerprint", "name", "version", "status", "findings", "made"):
+        # In a narrow terminal what is copied or compared stays in one piece.
+        table.add_column(heading, overflow="fold", no_wrap=heading in {"fingerprint", "status", "made"})
+    for entry in entries:
+        facts = _summary(entry)
+        table.add_row(
+            "in service" if entry.is_active else "",
+            entry.fingerprint[:12],
+            facts["name"] or "?",
+            facts["version"] or "?",
+            facts["fault"] or (facts["status"] or "").upper(),
+            ", ".join(facts["findings"]),
+            (facts["created"] or "")[:10],
+        )
+    Console().print(table)
+
+
+@app.command()
+def show(ctx: typer.Context, package: Package = "current", as_json: Json = False) -> None:
+    """Verify one package and show its model card; with --json its manifest.
+
+    Example: cxr model show current
+    """
+    found = find_package(open_registry(ctx), package)
+    if as_json:
+        typer.echo(json.dumps({"fingerprint": found.fingerprint, **found.manifest.model_dump(mode="json")}))
+        return
+    typer.echo(f"fingerprint {found.fingerprint}\n")
+    typer.echo(printable((found.folder / "MODEL_CARD.md").read_text(encoding="utf-8"), lines=True))
+
+
+@app.command()
+def verify(
+    ctx: typer.Context,
+    packages: Annotated[
+        list[str] | None,
+        typer.Argument(help="Fingerprints or folders; none: all of the registry.", metavar="PACKAGE..."),
+    ] = None,
+) -> None:
+    """Check every file of packages against its digest; exit code 1 if one is not as it was exported.
+
+    Example: cxr model verify
+    """
+    registry = open_registry(ctx)
+    faulty = 0
+    for name in packages or [entry.fingerprint for entry in registry.list()]:
+        try:
+            typer.echo(f"{find_package(registry, name).fingerprint[:12]}  intact")
+        except CxrError as error:
+            faulty += 1
+            typer.echo(f"{name[:12]}  {error.code}: {error}")
+    raise typer.Exit(1 if faulty else 0)
+
+
+@app.command()
+def promote(
+    ctx: typer.Context,
+    package: Package,
+    reason: Reason,
+    accept_gate: Annotated[
+        list[str] | None,
+        typer.Option(help="Promote although this gate fails; repeat for more. --reason says why.", metavar="NAME"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Put a package into service; a running worker takes it up between two batches.
+
+    A folder is copied into the registry first. A package that fails a gate is refused, with the
+    gate's name and figure. With --accept-gate it goes into service as a DEMONSTRATION MODEL: a copy
+    with a fingerprint of its own, that says so in every result.
+
+    Example: cxr model promote 3f2a91c0 --reason "new fine-tune on 2025 data"
+    """
+    from db.engine import open_database
+    from inference.registry import activation
+    from inference.worker.trial_load import TrialLoad
+
+    context: CommandContext = ctx.obj
+    settings = context.settings()
+    registry = open_registry(ctx, judged=True)
+    source = find_package(registry, package)
+    fingerprint = registry.add(source.folder).fingerprint
+    database = open_database(
+        settings.database_path, settings.audit_key_path, create=True, traces=settings.database_traces
+    )
+    try:
+        promoted = activation.promote(
+            registry,
+            database,
+            fingerprint,
+            now=datetime.now(UTC),
+            actor=activation.account_name(),
+            reason=reason,
+            accept=dict.fromkeys(accept_gate or (), reason),
+            trial=TrialLoad(settings.worker.runtime),
+        )
+    finally:
+        database.dispose()
+    _say_in_service(promoted, as_json=as_json)
+
+
+@app.command()
+def rollback(ctx: typer.Context, reason: Reason, as_json: Json = False) -> None:
+    """Put the package back into service that the latest promotion replaced; repeated, go further back.
+
+    Example: cxr model rollback --reason "scores drifted"
+    """
+    from db.engine import open_database
+    from inference.registry import activation
+    from inference.worker.trial_load import TrialLoad
+
+    context: CommandContext = ctx.obj
+    settings = context.settings()
+    database = open_database(
+        settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces
+    )
+    try:
+        package = activation.rollback(
+            open_registry(ctx),
+            database,
+            now=datetime.now(UTC),
+            actor=activation.account_name(),
+            reason=reason,
+            trial=TrialLoad(settings.worker.runtime),
+        )
+    finally:
+        database.dispose()
+    _say_in_service(package, as_json=as_json)
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    package: Package,
+    to: Annotated[Path, typer.Option("--to", help="Folder to make.", metavar="FOLDER")],
+    form: Annotated[str, typer.Option("--format", help="onnx, saved_model or openvino.")] = "onnx",
+    as_json: Json = False,
+) -> None:
+    """Write a package's graph for another program, and check there that it gives the same scores.
+
+    Example: cxr model export current --format onnx --to exported
+    """
+    from config.native_logs import quiet_tensorflow
+
+    quiet_tensorflow("cpu")
+    with Console(stderr=True).status("exporting"):
+        from inference.model.export import FORMATS, export_package
+
+        if form not in FORMATS:
+            raise typer.BadParameter(f"formats are {', '.join(FORMATS)}; got {form!r}")
+        found = find_package(open_registry(ctx), package)
+        difference = export_package(found, to, form)
+    if as_json:
+        typer.echo(json.dumps({"fingerprint": found.fingerprint, "format": form, "largest_difference": difference}))
+        return
+    typer.echo(f"Exported {found.fingerprint[:12]} as {form}; scores agree to {difference:.1g}. {NOTICE}")
+
+
+def open_registry(ctx: typer.Context, *, judged: bool = False) -> Registry:
+    """Open the registry; judged, with the gates that a promotion has to pass."""
+    from inference.registry import Registry
+
+    context: CommandContext = ctx.obj
+    settings = context.settings()
+    if not judged:
+        return Registry(settings.models_dir)
+    from inference.registry import Gates
+    from inference.registry.golden_check import golden_difference
+
+    return Registry(settings.models_dir, judge=Gates(settings.gates, golden_difference))
+
+
+def find_package(registry: Registry, package: str) -> ModelPackage:
+    """Verify the package of a folder, or of a fingerprint's start."""
+    from cxr.package import load_package
+
+    if Path(package).is_dir():
+        return load_package(Path(package))
+    return registry.load(registry.resolve(package))
+
+
+def _summary(entry: Entry) -> dict[str, Any]:
+    manifest = entry.manifest
+    return {
+        "fingerprint": entry.fingerprint,
+        "is_active": entry.is_active,
+        "name": manifest.name if manifest else None,
+        "version": manifest.version if manifest else None,
+        "status": manifest.status.value if manifest else None,
+        "findings": list(manifest.findings) if manifest else [],
+        "created": manifest.provenance.created.isoformat() if manifest else None,
+        "fault": entry.fault,
+    }
+
+
+def _say_in_service(package: ModelPackage, *, as_json: bool) -> None:
+    manifest = package.manifest
+    if as_json:
+        typer.echo(json.dumps({"fingerprint": package.fingerprint, "status": manifest.status.value}))
+        return
+    warning = "" if manifest.status is PackageStatus.EVALUATED else f" ({manifest.status.value.upper()} MODEL)"
+    typer.echo(f"In service: {manifest.name} {manifest.version}{warning}, {package.fingerprint[:12]}")

@@ -1,0 +1,101 @@
+"""The graph in OpenVINO, which runs it faster on a CPU than TensorFlow does.
+
+OpenVINO's C++ front end reads the frozen TensorFlow graph; its Python converter is not needed.
+
+``import openvino`` sends usage data, with an identifier that it writes into the home folder, where its
+dependency ``openvino_telemetry`` is installed. Without that package OpenVINO uses a silent stub. A service
+behind a PACS opens no connections of its own, so that the import of ``openvino_telemetry`` is made to fail.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from cxr.errors import IncompatiblePackage
+from cxr.package import PackageManifest
+from inference.model.batches import ModelOutput, Scorer
+from inference.model.tensorflow_runtime import ServedGraph, load_served
+
+TOLERANCE = 1e-4
+"""How far a probability may be from TensorFlow's, absolute."""
+
+TELEMETRY: Final = "openvino_telemetry"
+
+
+def load_scorer(path: Path, manifest: PackageManifest) -> Scorer:
+    """Load a graph into OpenVINO, and see that it gives there what it gives in TensorFlow.
+
+    Parameters
+    ----------
+    path
+        The ``.keras`` file, looked into before (``inference.model.graph_file``).
+    manifest
+        What the graph has to fit.
+
+    Raises
+    ------
+    IncompatiblePackage
+        If Keras or OpenVINO does not load the graph, or OpenVINO's scores are others.
+    """
+    served = load_served(path, manifest, "cpu")
+    compiled = _compile(served, manifest.input_size)
+    places = range(len(compiled.outputs))
+
+    def score(batch: NDArray[np.float32]) -> ModelOutput:
+        results = compiled(batch)
+        # Copies: the next call writes into the same memory.
+        return served.output([np.array(results[place], dtype=np.float32) for place in places])
+
+    _compare(score, served, manifest.input_size)
+    return score
+
+
+def _compile(served: ServedGraph, size: int) -> Any:  # noqa: ANN401 (openvino.CompiledModel)
+    openvino = load_openvino()
+    frozen = convert_variables_to_constants_v2(served.run.get_concrete_function())
+    core = openvino.Core()
+    # The file is gone before the model is.
+    core.set_property({"ENABLE_MMAP": False})
+    try:
+        with tempfile.TemporaryDirectory(prefix="cxr-openvino-") as folder:
+            graph = Path(folder) / "graph.pb"
+            graph.write_bytes(frozen.graph.as_graph_def().SerializeToString())
+            model = core.read_model(graph)
+        model.reshape([-1, size, size, 1])
+        # Without the hint, bfloat16 is used where the processor has it, and scores move by 1e-2.
+        return core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
+    except RuntimeError as error:
+        raise IncompatiblePackage(
+            f"OpenVINO {openvino.__version__} does not run this graph: set worker.runtime to tensorflow."
+        ) from error
+
+
+def _compare(score: Scorer, served: ServedGraph, size: int) -> None:
+    films = np.random.default_rng(0).random((2, size, size, 1), dtype=np.float32)
+    films[0] = np.linspace(0, 1, size, dtype=np.float32)[None, :, None]
+    difference = float(np.abs(score(films).probabilities - served.score(films).probabilities).max())
+    if not difference <= TOLERANCE:
+        raise IncompatiblePackage(
+            f"OpenVINO's scores are {difference:.1g} away from TensorFlow's, accepted is {TOLERANCE:g}: set "
+            "worker.runtime to tensorflow."
+        )
+
+
+def load_openvino() -> Any:  # noqa: ANN401 (a module)
+    """Import OpenVINO, for which ``openvino_telemetry`` is not installed in this process, now or later.
+
+    Raises
+    ------
+    ImportError
+        If OpenVINO is not installed.
+    """
+    sys.modules.update({TELEMETRY: None})  # type: ignore[dict-item]  # an import of it fails then
+    return importlib.import_module("openvino")

@@ -1,0 +1,220 @@
+"""The jobs that one worker holds, from the claim until they end: leases, failures, images set aside.
+
+``db.jobs`` defines the legal transitions of a job; this module chooses the transition when an image fails.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from config.logs import get_logger
+from cxr.errors import CxrError, DatabaseUnavailable, LeaseLost, MissingObject, SpoolFull
+from db import jobs
+from db.schema.records import ClaimedJob
+
+if TYPE_CHECKING:
+    from config.settings import WorkerSettings
+    from db.disk import Spool
+    from db.engine import Database
+    from inference.worker.view_check import Verdict
+
+
+log = get_logger(__name__)
+
+STORAGE_RETRY_S = 5.0
+
+
+class HeldJobs:
+    """The jobs of one worker; the worker claims and ends them, a second thread keeps their leases.
+
+    Parameters
+    ----------
+    database, spool
+        Where the jobs and their files are.
+    settings
+        The ``worker`` table of the settings: leases and attempts.
+    worker_id
+        Unique among all workers of this database.
+    clock
+        The time, as an aware datetime.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        spool: Spool,
+        settings: WorkerSettings,
+        *,
+        worker_id: str,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._spool = spool
+        self._settings = settings
+        self._worker_id = worker_id
+        self._clock = clock
+        self.in_flight = InFlight()
+
+    def claim(self, limit: int) -> list[ClaimedJob]:
+        """Claim up to ``limit`` jobs that are due; looks before it writes."""
+        with self._database.read() as session:
+            if not jobs.is_any_due(session, now=self._clock()):
+                return []
+        with self._database.begin() as session:
+            claimed = jobs.claim(
+                session,
+                worker_id=self._worker_id,
+                limit=limit,
+                now=self._clock(),
+                lease_s=self._settings.lease_s,
+            )
+        self.in_flight.add(job.id for job in claimed)
+        return claimed
+
+    def ended(self, ids: Iterable[int]) -> None:
+        """Keep the leases of these jobs no longer.
+
+        Call it before the transaction that ends a job: the heartbeat, which runs beside it, would take a job
+        that is still held and no longer scored for one that was lost.
+        """
+        self.in_flight.discard(ids)
+
+    def give_back(self) -> None:
+        """Put what is held back into the queue; that costs no attempt.
+
+        Raises
+        ------
+        DatabaseUnavailable
+            If the database does not take it.
+        """
+        with self._database.begin() as session:
+            jobs.give_back(session, worker_id=self._worker_id, now=self._clock())
+        self.in_flight.clear()
+
+    def close(self) -> None:
+        """Give back what is held, and hold nothing any more even if the database refuses: the leases run out then.
+
+        Raises
+        ------
+        DatabaseUnavailable
+            If it does.
+        """
+        self.in_flight.clear()
+        self.give_back()
+
+    def wait_for_storage(self, stop: threading.Event) -> None:
+        """Wait until the database can be written again, and give back what was claimed."""
+        while not stop.wait(STORAGE_RETRY_S):
+            with suppress(DatabaseUnavailable, SpoolFull):
+                self.give_back()
+                return
+
+    def set_aside(self, job: ClaimedJob, verdict: Verdict) -> None:
+        """Hold an image, or don't score it, for what its pixels show."""
+        if verdict.state is None:
+            return
+        self.ended([job.id])
+        with self._database.begin() as session:
+            jobs.set_aside(
+                session,
+                job.id,
+                worker_id=self._worker_id,
+                to=verdict.state,
+                reason=verdict.reason,
+                facts=verdict.facts,
+                now=self._clock(),
+            )
+        log.info("set_aside", job=job.id, image=job.image_id, state=verdict.state.value, reason=verdict.reason)
+
+    @contextmanager
+    def failing_alone(self, concerned: Sequence[ClaimedJob]) -> Iterator[None]:
+        """Record a failure for the jobs that it concerns, and go on with the others."""
+        try:
+            yield
+        except LeaseLost:
+            self.ended(job.id for job in concerned)
+            log.warning("lease_lost", jobs=[job.id for job in concerned])
+        except CxrError as error:
+            self._fail(
+                concerned, code=error.code, retryable=error.retryable, is_the_disk=self._is_the_disk(error, concerned)
+            )
+        except Exception:  # a process loop: a bug must not end the service
+            log.exception("unexpected", jobs=[job.id for job in concerned])
+            self._fail(concerned, code=CxrError.code, retryable=True)
+
+    def _is_the_disk(self, error: CxrError, concerned: Sequence[ClaimedJob]) -> bool:
+        """Whether it is the spool's disk that fails, full or not mounted, and not these images."""
+        if isinstance(error, MissingObject):
+            return not any(self._spool.is_lost(job.spool_name) for job in concerned)
+        return isinstance(error, SpoolFull)
+
+    def _fail(self, concerned: Sequence[ClaimedJob], *, code: str, retryable: bool, is_the_disk: bool = False) -> None:
+        self.ended(job.id for job in concerned)
+        for job in concerned:
+            # The disk is no fault of the image: it is tried for as long as that lasts.
+            attempts = job.attempt + 1 if is_the_disk else self._settings.max_attempts
+            try:
+                with self._database.begin() as session:
+                    state = jobs.fail(
+                        session,
+                        job.id,
+                        worker_id=self._worker_id,
+                        code=code,
+                        retryable=retryable or is_the_disk,
+                        max_attempts=attempts,
+                        retry_s=self._settings.retry_s,
+                        now=self._clock(),
+                    )
+            except LeaseLost:  # whoever has it now says what becomes of it
+                log.warning("lease_lost", jobs=[job.id])
+                continue
+            log.warning("attempt_failed", job=job.id, image=job.image_id, code=code, state=state.value)
+
+    def renew_until(self, ended: threading.Event) -> None:
+        """Tell the database, three times in a lease, that this worker lives."""
+        while not ended.wait(self._settings.lease_s / 3):
+            held = self.in_flight.snapshot()
+            if not held:
+                continue
+            try:
+                with self._database.begin() as session:
+                    kept = jobs.renew(
+                        session, held, worker_id=self._worker_id, now=self._clock(), lease_s=self._settings.lease_s
+                    )
+            except Exception:  # a process loop: the next beat comes before the lease ends
+                log.exception("heartbeat_failed")
+                continue
+            if lost := held - kept - (held - self.in_flight.snapshot()):
+                log.warning("lease_lost", jobs=sorted(lost))
+
+
+class InFlight:
+    """The jobs that this worker holds now; the worker adds and discards, the heartbeat reads."""
+
+    def __init__(self) -> None:
+        self._ids: set[int] = set()
+        self._lock = threading.Lock()
+
+    def add(self, ids: Iterable[int]) -> None:
+        """Hold these jobs."""
+        with self._lock:
+            self._ids.update(ids)
+
+    def discard(self, ids: Iterable[int]) -> None:
+        """These jobs are finished, failed or given back."""
+        with self._lock:
+            self._ids.difference_update(ids)
+
+    def clear(self) -> None:
+        """All were given back."""
+        with self._lock:
+            self._ids.clear()
+
+    def snapshot(self) -> frozenset[int]:
+        """The jobs that are held at this moment."""
+        with self._lock:
+            return frozenset(self._ids)

@@ -1,0 +1,258 @@
+"""The shadow beside the model in service, as the worker sees it: three calls that never raise.
+
+What a batch of the shadow costs is its own scoring time and no more: the reports of that batch are
+written and on their way before it starts, the next batch waits for it, for ``shadow_timeout_s`` at
+most. While it loads, in a process of its own, nothing waits and images go without its score.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.logs import get_logger
+from cxr.domain import ScoredImage
+from cxr.errors import CxrError, StorageError
+from db.jobs import shadow_scores
+from inference.worker.metrics import ShadowMetrics
+from inference.worker.shadow_process import Batch, Loaded, Refused, ShadowImage, serve
+
+if TYPE_CHECKING:
+    from config.settings import WorkerSettings
+    from db.engine import Database
+    from db.schema.records import ClaimedJob
+
+log = get_logger(__name__)
+
+GIVE_UP_AFTER: Final = 3
+"""Failures without a success between them, before it is left alone."""
+
+LOAD_TIMEOUT_S: Final = 600.0
+CRASHED: Final = Refused(code="shadow_crashed", retryable=True)
+TIMED_OUT: Final = Refused(code="shadow_timed_out", retryable=True)
+
+Pixels = NDArray[np.float32]
+
+
+@dataclass(slots=True, eq=False)
+class _Child:
+    """The shadow's process; ``loaded`` is None while it loads."""
+
+    process: SpawnProcess
+    connection: Connection
+    deadline: float
+    loaded: Loaded | None = None
+    talking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "shadow"))
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+        self.talking.shutdown(wait=False)
+
+    def ask(self, batch: Batch) -> Any:  # noqa: ANN401 (what the pipe gives)
+        self.connection.send(batch)
+        return self.connection.recv()
+
+
+class Shadow:
+    """Scores what was reported once more, with the package that the audit database names as the shadow.
+
+    Parameters
+    ----------
+    database
+        Where the shadow is named and its scores go.
+    models_dir
+        Of the registry.
+    settings
+        The ``worker`` table of the settings.
+    path_of
+        From a spool name to its file.
+    shape_of
+        From a job to the image's rows and columns.
+    clock
+        The time, as an aware datetime.
+    metrics
+        Counts what it did.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        models_dir: Path,
+        settings: WorkerSettings,
+        path_of: Callable[[str], Path],
+        shape_of: Callable[[ClaimedJob], tuple[int, int] | None],
+        clock: Callable[[], datetime],
+        metrics: ShadowMetrics,
+    ) -> None:
+        self._database = database
+        self._models_dir = models_dir
+        self._settings = settings
+        self._path_of = path_of
+        self._shape_of = shape_of
+        self._clock = clock
+        self._metrics = metrics
+        self._following: tuple[int, str] | None = None  # the change and the package in service
+        self._fingerprint: str | None = None
+        self._failures = 0
+        self._child: _Child | None = None
+
+    def follow(self, active: str) -> None:
+        """Take up what the audit database says, between two batches.
+
+        Parameters
+        ----------
+        active
+            Fingerprint of the package in service; it is not its own shadow.
+        """
+        try:
+            self._take_up(active)
+            if self._child is None and self._fingerprint is not None:
+                self._start(self._fingerprint)
+            self._look_whether_loaded()
+        except StorageError as error:  # no fault of the shadow's
+            log.warning("shadow_failed", fingerprint=self._fingerprint, code=error.code)
+        except Exception as error:  # noqa: BLE001 (a process loop: the model in service goes on, whatever this is)
+            self._failed(_code_of(error))
+
+    def score(self, reported: Sequence[tuple[ClaimedJob, Pixels]], recipe: str, stop: threading.Event) -> None:
+        """Score images whose reports are written.
+
+        Parameters
+        ----------
+        reported
+            Their jobs, and the pixels that the model in service was given.
+        recipe
+            Digest of the recipe that made these.
+        stop
+            Set, the rest is left undone.
+        """
+        if self._fingerprint is None or not reported:
+            return
+        child = self._child
+        if child is None or child.loaded is None:
+            self._metrics.count("missed", len(reported))
+            return
+        try:
+            is_same = child.loaded.recipe == recipe
+            batch = Batch(images=[self._image(job, pixels if is_same else None) for job, pixels in reported],
+                          at=self._clock())  # fmt: skip
+            answer = self._ask(child, batch, stop)
+            if isinstance(answer, Refused):
+                self._metrics.count("failed", len(reported))
+                self._failed(answer.code)
+            elif answer is not None:
+                self._keep([job for job, _ in reported], answer)
+        except Exception as error:  # noqa: BLE001 (the same)
+            self._metrics.count("failed", len(reported))
+            self._failed(_code_of(error))
+
+    def close(self) -> None:
+        """End its process."""
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    def _take_up(self, active: str) -> None:
+        with self._database.read() as session:
+            change, package = shadow_scores.latest_change(session), shadow_scores.current(session)
+        if (change, active) == self._following:
+            return
+        self.close()
+        self._following, self._failures = (change, active), 0
+        self._fingerprint = None if package is None or package.fingerprint == active else package.fingerprint
+
+    def _start(self, fingerprint: str) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads' locks
+        ours, theirs = context.Pipe()
+        arguments = (theirs, self._models_dir, fingerprint, self._settings)
+        process = context.Process(target=serve, args=arguments, name="shadow", daemon=True)
+        process.start()
+        theirs.close()
+        self._child = _Child(process, ours, time.monotonic() + LOAD_TIMEOUT_S)
+
+    def _look_whether_loaded(self) -> None:
+        child = self._child
+        if child is None or child.loaded is not None:
+            return
+        if not child.connection.poll():
+            if time.monotonic() > child.deadline:
+                self.close()
+                self._failed(TIMED_OUT.code)
+            return
+        try:
+            answer = child.connection.recv()
+        except (EOFError, OSError):
+            answer = CRASHED
+        if isinstance(answer, Refused):
+            self.close()
+            self._failed(answer.code, is_final=not answer.retryable)
+        else:
+            child.loaded = answer
+            log.info("shadow_loaded", fingerprint=self._fingerprint, device=answer.device)
+
+    def _image(self, job: ClaimedJob, pixels: Pixels | None) -> ShadowImage:
+        shape = None
+        with suppress(CxrError):  # retention may have been faster
+            shape = self._shape_of(job)
+        return ShadowImage(path=str(self._path_of(job.spool_name)), shape=shape, pixels=pixels)
+
+    def _ask(self, child: _Child, batch: Batch, stop: threading.Event) -> list[ScoredImage | None] | Refused | None:
+        """Wait for the answer; None: it was asked to stop. Who does not answer is ended, and started again."""
+        deadline = time.monotonic() + self._settings.shadow_timeout_s
+        # In a thread: a process that hangs may not even take the batch.
+        asked: Future[Any] = child.talking.submit(child.ask, batch)
+        while not wait([asked], timeout=0.1).done:
+            if stop.is_set():
+                self.close()
+                return None
+            if time.monotonic() > deadline:
+                self.close()
+                return TIMED_OUT
+        try:
+            answer: list[ScoredImage | None] | Refused = asked.result()
+        except (EOFError, OSError):
+            self.close()
+            return CRASHED
+        return answer
+
+    def _keep(self, jobs: Sequence[ClaimedJob], answer: Sequence[ScoredImage | None]) -> None:
+        scored = [(job, each) for job, each in zip(jobs, answer, strict=True) if each is not None]
+        with self._database.begin() as session:
+            for job, each in scored:
+                shadow_scores.write_scores(session, job.id, each, now=self._clock())
+        self._failures = 0
+        self._metrics.count("scored", len(scored))
+        self._metrics.count("failed", len(jobs) - len(scored))
+
+    def _failed(self, code: str, *, is_final: bool = False) -> None:
+        """Say so; at the third time without a success, or where trying again can't help, leave it alone."""
+        self._failures += 1
+        log.warning("shadow_failed", fingerprint=self._fingerprint, code=code, attempt=self._failures)
+        if self._failures < GIVE_UP_AFTER and not is_final:
+            return
+        self.close()
+        fingerprint, self._fingerprint = self._fingerprint, None
+        log.error("shadow_given_up", fingerprint=fingerprint, code=code)
+        if fingerprint is not None:
+            with suppress(CxrError), self._database.begin() as session:
+                shadow_scores.give_up(session, fingerprint, code=code, now=self._clock())
+
+
+def _code_of(error: Exception) -> str:
+    return error.code if isinstance(error, CxrError) else CxrError.code

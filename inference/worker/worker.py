@@ -1,0 +1,302 @@
+"""The worker: claims images, prepares and scores them, writes a report for each.
+
+Reads top to bottom as one batch goes through. While a batch is scored, the next one is decoded; while its
+reports are written, which keeps one core busy, the one after that.
+Killed anywhere, the jobs' leases run out and another attempt comes to the same result: every effect
+is idempotent, and ``db.jobs.finish`` refuses a worker that has lost its lease.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.logs import get_logger
+from cxr.domain import ScoredImage
+from cxr.errors import DatabaseUnavailable, LeaseLost, SpoolFull
+from db import jobs
+from db.schema.records import ClaimedJob
+from inference.delivery.routes import results_for
+from inference.worker import capacity
+from inference.worker.decode_pool import Preparer
+from inference.worker.held_jobs import HeldJobs
+from inference.worker.image_warnings import InputGate
+from inference.worker.metrics import Stages
+from inference.worker.scored_image import scored_image
+from inference.worker.view_check import SCORED, judge_turn
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from config.settings import DestinationSettings, WorkerSettings
+    from cxr.package import ModelPackage
+    from cxr.package.lung_mask import Seen
+    from db.disk import Spool
+    from db.engine import Database
+    from inference.model.model import Model, ModelOutput
+    from inference.registry import Registry
+    from inference.worker.reporter import Reporter
+    from inference.worker.shadow import Shadow
+    from inference.worker.view_check import Verdict, ViewCheck
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One claimed job and its pixels, on their way through a child process."""
+
+    job: ClaimedJob
+    pictures: Future[tuple[NDArray[np.float32], ...]]  # as the model takes it, and as the view model does
+
+    def pixels(self) -> NDArray[np.float32]:
+        """What the model is given; waits for it, and raises what went wrong."""
+        return self.pictures.result()[0]
+
+
+class Worker:
+    """Scores images until told to stop.
+
+    Parameters
+    ----------
+    database, spool, registry
+        Where jobs, files and model packages are.
+    settings
+        The ``worker`` table of the settings.
+    destinations
+        Where reports may go; which of them one report goes to depends on the image's sender.
+    reporter
+        Turns a scored image into files in the spool.
+    load_model
+        Loads a package onto the device; called at start and whenever another package is promoted.
+    worker_id
+        Unique among all workers of this database.
+    clock
+        The time, as an aware datetime.
+    reported
+        Called after reports were written, so that delivery need not wait for its timer.
+    shadow
+        Scores what was reported once more; None: nothing does.
+    load_view
+        Loads what judges an image's view by its pixels, with the package; None: nothing does.
+    stages
+        Where the time goes; None: nobody looks.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        spool: Spool,
+        registry: Registry,
+        settings: WorkerSettings,
+        destinations: Sequence[DestinationSettings],
+        reporter: Reporter,
+        load_model: Callable[[ModelPackage], Model],
+        worker_id: str,
+        clock: Callable[[], datetime],
+        reported: Callable[[], None] = lambda: None,
+        shadow: Shadow | None = None,
+        load_view: Callable[[], ViewCheck | None] = lambda: None,
+        stages: Stages | None = None,
+    ) -> None:
+        self._database = database
+        self._spool = spool
+        self._registry = registry
+        self._settings = settings
+        self._destinations = tuple(destinations)
+        self._reporter = reporter
+        self._load_model = load_model
+        self._worker_id = worker_id
+        self._clock = clock
+        self._reported = reported
+        self._shadow = shadow
+        self._load_view = load_view
+        self._view: ViewCheck | None = None
+        self._stages = stages or Stages()
+        self._held = HeldJobs(database, spool, settings, worker_id=worker_id, clock=clock)
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until ``stop`` is set; jobs that were not finished go back into the queue.
+
+        Raises
+        ------
+        PackageError
+            If the package in service can't be served.
+        DatabaseUnavailable
+            If at the end the database does not take the jobs back.
+        """
+        ended = threading.Event()
+        heartbeat = threading.Thread(target=self._held.renew_until, args=(ended,), name="heartbeat", daemon=True)
+        heartbeat.start()
+        try:
+            while not stop.is_set():
+                try:
+                    self._serve_one_package(stop)
+                except (DatabaseUnavailable, SpoolFull) as error:
+                    log.warning("storage_refused", code=error.code)
+                    self._held.wait_for_storage(stop)
+        finally:
+            # First of all: a heartbeat that outlived this would hold the jobs for ever.
+            ended.set()
+            heartbeat.join()
+            if self._shadow is not None:
+                self._shadow.close()
+            self._held.close()
+
+    def _serve_one_package(self, stop: threading.Event) -> None:
+        """Work with the active package until another one is promoted."""
+        package = self._registry.active()
+        model = self._load_model(package)
+        gate = InputGate.of(package)
+        self._view = self._load_view()
+        log.info("model_loaded", model=package.manifest.name, fingerprint=package.fingerprint, device=model.device)
+        cores = len(os.sched_getaffinity(0))
+        limit = capacity.batch_size(self._settings.batch_size, device=model.device, cores=cores)
+        with Preparer(
+            package.manifest.recipe,
+            *(() if self._view is None else (self._view.recipe,)),
+            processes=capacity.decode_processes(self._settings.decode_processes, cores=cores),
+            timeout_s=self._settings.decode_timeout_s,
+            max_megapixels=self._settings.max_megapixels,
+        ) as preparer:
+            ahead: deque[list[Prepared]] = deque()
+
+            def look_ahead(batches: int) -> None:
+                while len(ahead) < batches and (claimed := self._claim(preparer, limit)):
+                    ahead.append(claimed)
+
+            while not stop.is_set():
+                if self._shadow is not None:
+                    self._shadow.follow(package.fingerprint)
+                is_current = self._registry.active_fingerprint() == package.fingerprint
+                batch = ahead.popleft() if ahead else []
+                if is_current:
+                    look_ahead(1)
+                if batch:
+                    reported = self._score(batch, gate, model, partial(look_ahead, 2 if is_current else 0))
+                    if self._shadow is not None:
+                        with self._stages.timing("shadow", len(reported)):
+                            self._shadow.score(reported, package.manifest.recipe.digest, stop)
+                elif not is_current:
+                    return
+                elif not ahead:
+                    with self._stages.timing("idle"):
+                        stop.wait(self._settings.poll_s)
+
+    def _claim(self, preparer: Preparer, limit: int) -> list[Prepared]:
+        """Claim a batch and hand its files to the processes that decode."""
+        with self._stages.timing("claim"):
+            claimed = self._held.claim(limit)
+        return [Prepared(job, preparer.submit(self._spool.path(job.spool_name))) for job in claimed]
+
+    def _score(
+        self, batch: Sequence[Prepared], gate: InputGate, model: Model, meanwhile: Callable[[], None] = lambda: None
+    ) -> list[tuple[ClaimedJob, NDArray[np.float32]]]:
+        """Score what could be prepared, and return what was reported; an image that could not be fails alone."""
+        ready: list[tuple[ClaimedJob, Seen]] = []
+        reported: set[int] = set()
+        flags: dict[int, tuple[str, ...]] = {}
+        for prepared in batch:
+            with self._held.failing_alone([prepared.job]):
+                verdict = self._judge_view(prepared)
+                if verdict.state is not None:
+                    self._held.set_aside(prepared.job, verdict)
+                    continue
+                flags[prepared.job.id] = verdict.warnings
+                with self._stages.timing("decode", 1):
+                    ready.append((prepared.job, model.see(prepared.pixels())))
+        output = self._outputs(ready, model) if ready else None
+        meanwhile()
+        if output is not None:
+            reported = self._report_all(ready, output, gate, model, flags)
+        self._held.ended(prepared.job.id for prepared in batch)
+        self._reported()
+        return [(prepared.job, prepared.pixels()) for prepared in batch if prepared.job.id in reported]
+
+    def _outputs(self, ready: Sequence[tuple[ClaimedJob, Seen]], model: Model) -> ModelOutput | None:
+        """Ask the model; None: it failed, and these jobs with it."""
+        output: ModelOutput | None = None
+        with self._held.failing_alone([job for job, _ in ready]), self._stages.timing("score", len(ready)):
+            output = model.score(np.stack([seen.pixels for _, seen in ready]))
+        return output  # noqa: RET504 (a failure ends inside)
+
+    def _report_all(
+        self,
+        ready: Sequence[tuple[ClaimedJob, Seen]],
+        output: ModelOutput,
+        gate: InputGate,
+        model: Model,
+        flags: Mapping[int, tuple[str, ...]],
+    ) -> set[int]:
+        """Report each image, and return the jobs of those that were."""
+        reported: set[int] = set()
+        for row, (job, seen) in enumerate(ready):
+            with self._held.failing_alone([job]):
+                package, shape = gate.package, self._reporter.shape_of(job)
+                geometry = self._reporter.geometry_of(job)
+                warnings = gate.warnings(seen, output, row, shape=shape, geometry=geometry) + flags[job.id]
+                scored = scored_image(output.probabilities[row], package, model.device, self._clock(), warnings)
+                evidence = None if output.evidence is None else output.evidence[row]
+                if evidence is None and self._reporter.saliency:
+                    evidence = model.grad_cam(seen.pixels)
+                self._report(job, scored, package, seen.pixels, evidence)
+                reported.add(job.id)
+        return reported
+
+    def _judge_view(self, prepared: Prepared) -> Verdict:
+        """Ask the view model about one image, where there is one, and look at one that was turned."""
+        job = prepared.job
+        with self._stages.timing("decode"):
+            picture = prepared.pictures.result()[-1]
+        geometry = self._reporter.geometry_of(job)
+        if self._view is None:
+            return SCORED if job.is_released else judge_turn(picture, geometry)
+        with self._stages.timing("view", 1):
+            return self._view.judge(picture, view=job.view, is_released=job.is_released, geometry=geometry)
+
+    def _report(
+        self,
+        job: ClaimedJob,
+        scored: ScoredImage,
+        package: ModelPackage,
+        pixels: NDArray[np.float32],
+        evidence: NDArray[np.float32] | None,
+    ) -> None:
+        """Write the report into the spool, then the result into the database: one transaction."""
+        with self._stages.timing("report", 1):
+            reports = self._reporter.write(job, scored, package.manifest, pixels, evidence)
+        destinations = results_for(
+            job.peer_ae_title,
+            self._destinations,
+            status=package.manifest.status,
+            deliver_untrained=self._reporter.deliver_untrained,
+        )
+        self._held.ended([job.id])
+        try:
+            with self._stages.timing("commit", 1), self._database.begin() as session:
+                unneeded = jobs.finish(
+                    session,
+                    job.id,
+                    worker_id=self._worker_id,
+                    scored=scored,
+                    reports=reports,
+                    destinations=destinations,
+                    now=self._clock(),
+                )
+        except LeaseLost:
+            for report in reports:
+                self._spool.remove(report.spool_name)
+            raise
+        for spool_name in unneeded:  # the same report was written before, and its bytes are what is sent
+            self._spool.remove(spool_name)
+        log.info("reported", job=job.id, image=job.image_id, attempt=job.attempt)

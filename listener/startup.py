@@ -1,0 +1,146 @@
+"""Open the audit database and the spool at the start, and check that the ports are free.
+
+With several listening processes this is done once, before the first of them starts.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+
+from config.logs import get_logger
+from config.settings import Settings
+from cxr.errors import SettingsError
+from db.disk import Spool, lock_for_listener
+from db.engine import Database, open_database
+from db.identifiers import declare, load_identifiers
+from db.upkeep.retention import sweep
+
+log = get_logger(__name__)
+
+# A worker beside us may have written a report a moment ago whose row is not committed yet.
+_SWEEP_MARGIN = timedelta(minutes=1)
+
+
+@contextmanager
+def locked_storage(settings: Settings) -> Iterator[None]:
+    """Hold the data folder: it is this listener's alone; see `db.disk.folder_lock`.
+
+    Raises
+    ------
+    SettingsError
+        If data_dir can't be written, or another listener uses it.
+    """
+    with ExitStack() as held:
+        with _startable():
+            held.enter_context(lock_for_listener(settings.data_dir))
+        yield
+
+
+def open_storage(settings: Settings) -> tuple[Database, Spool]:
+    """Open the database and the spool; both are made where they are missing.
+
+    Parameters
+    ----------
+    settings
+        All settings.
+
+    Raises
+    ------
+    SettingsError
+        If data_dir can't be written.
+    StorageError
+        If the database is another version's, or the spool is not the one that was here before.
+    """
+    with _startable():
+        identifiers = load_identifiers(
+            settings.audit.identifiers, settings.pseudonym_key_path, create=settings.audit.identifiers != "full"
+        )
+        database = open_database(
+            settings.database_path,
+            settings.audit_key_path,
+            create=True,
+            identifiers=identifiers,
+            traces=settings.database_traces,
+        )
+        spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
+        spool.prepare()
+    with database.begin() as session:
+        declare(session, identifiers, now=datetime.now(UTC))
+    return database, spool
+
+
+def clear_up(database: Database, spool: Spool, *, started_at: datetime) -> None:
+    """Quarantine files without a row, and remove what cut transfers left.
+
+    Only while the data folder is locked, the ports are bound, and nothing receives into this spool.
+
+    Parameters
+    ----------
+    database, spool
+        Opened.
+    started_at
+        When this service started, aware: what came later is not a leftover.
+    """
+    swept = sweep(database, spool, older_than=started_at - _SWEEP_MARGIN, now=started_at)
+    if swept.quarantined:
+        log.warning("orphans_quarantined", count=swept.quarantined)
+
+
+@contextmanager
+def _startable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(
+            f"data_dir can't be used ({error.strerror}); accepted is a folder that the service's account may write: "
+            "set data_dir, or give it the right."
+        ) from error
+
+
+@contextmanager
+def prepared(settings: Settings) -> Iterator[None]:
+    """Hold the data folder, see that the ports are free, and clear up what an earlier service left.
+
+    A single process does this at its own start. Among several the clearing up is only safe while none
+    receives; and ports that are shared are not refused to a second service by the kernel.
+
+    Raises
+    ------
+    SettingsError
+        If data_dir can't be written or is another listener's, or a port is in use.
+    StorageError
+        If the database is another version's, or the spool is not the one that was here before.
+    """
+    started_at = datetime.now(UTC)
+    with locked_storage(settings):
+        if not settings.listener.tls.required:
+            _check_port(settings.listener.bind, settings.listener.port, "listener.port")
+        if settings.listener.tls.port is not None:
+            _check_port(settings.listener.bind, settings.listener.tls.port, "listener.tls.port")
+        database, spool = open_storage(settings)
+        try:
+            clear_up(database, spool, started_at=started_at)
+        finally:
+            database.dispose()
+        yield
+
+
+def _check_port(address: str, port: int, setting: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            raise port_in_use(address, port, setting, error) from error
+
+
+def port_in_use(address: str, port: int, setting: str, error: OSError) -> SettingsError:
+    """Say that a port can't be listened on, and what to do."""
+    return SettingsError(
+        f"Port {port} of {address} can't be listened on ({error.strerror}): stop what uses it, or set "
+        f"{setting} and listener.bind to what is free here."
+    )

@@ -1,0 +1,96 @@
+"""What ``cxr train index`` says: how many images by label, view and source, and what was left out and why."""
+
+from __future__ import annotations
+
+import csv
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cxr.errors import ManifestError
+from training.adapters.reading.result import REASONS, Indexed, Rejection
+
+_COUNTED = ("label", "view", "source")
+_SHOWN = 12  # values of a column that a terminal shows
+
+
+def rejections_path(manifest: Path) -> Path:
+    """The file beside a manifest that lists what is not in it."""
+    return manifest.with_name(f"{manifest.stem}.rejected.csv")
+
+
+def write_rejections(rejected: Iterable[Rejection], path: Path) -> None:
+    """Write one line for each rejection: file, line (0: the whole file), reason and what it means.
+
+    Raises
+    ------
+    ManifestError
+        If it can't be written.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=".rejected-", encoding="utf-8", newline="", delete=False
+        ) as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(("source_file", "line", "reason", "meaning"))
+            for one in rejected:
+                writer.writerow((one.source_file, one.line, one.reason, REASONS[one.reason]))
+            stream.flush()
+            os.fsync(stream.fileno())
+            Path(stream.name).replace(path)
+    except OSError as error:
+        raise ManifestError(f"The list of rejections can't be written ({type(error).__name__}).") from error
+
+
+def summarise(indexed: Indexed, manifest: Path) -> dict[str, Any]:
+    """Counts of what was taken and left out, as plain values."""
+    cases = indexed.cases
+    return {
+        "manifest": str(manifest),
+        "rejections": str(rejections_path(manifest)),
+        "images": len(cases),
+        "patients": int(cases.loc[cases["patient_id"] != "", "patient_id"].nunique()),
+        "image_wise": int((cases["image_wise"] == "yes").sum()),
+        "by": {name: _counts(cases[name].value_counts().to_dict()) for name in _COUNTED},
+        "rejected": len(indexed.rejected),
+        "rejected_by": indexed.count_rejected(),
+        "notes": list(indexed.notes),
+    }
+
+
+def _counts(counted: Mapping[Any, int]) -> dict[str, int]:
+    return {str(name): int(count) for name, count in counted.items()}
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """Show the counts as tables."""
+    console = Console()
+    console.print(f"{summary['images']} images of {summary['patients']} known patients", highlight=False)
+    for name, counts in summary["by"].items():
+        _print_counts(console, name, counts)
+    if summary["rejected_by"]:
+        console.print(f"{summary['rejected']} left out; each one: {summary['rejections']}", highlight=False)
+        _print_counts(console, "reason", summary["rejected_by"], meanings=REASONS)
+    if summary["image_wise"]:
+        console.print(
+            f"{summary['image_wise']} images have no certain patient: figures from them are not for claims.",
+            highlight=False,
+        )
+    for note in summary["notes"]:
+        console.print(note, highlight=False)
+
+
+def _print_counts(
+    console: Console, name: str, counts: Mapping[str, int], meanings: Mapping[str, str] | None = None
+) -> None:
+    table = Table(name, "images" if meanings is None else "lines or files", *(["meaning"] if meanings else []))
+    for value, count in list(counts.items())[:_SHOWN]:
+        table.add_row(value or "(none)", str(count), *([meanings[value]] if meanings else []))
+    if (more := len(counts) - _SHOWN) > 0:
+        table.add_row(f"({more} more)", str(sum(list(counts.values())[_SHOWN:])))
+    console.print(table)

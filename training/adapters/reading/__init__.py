@@ -1,0 +1,1 @@
+"""Readers that adapters share: tables, values, folders, DICOM files, laboratory results, polygons."""

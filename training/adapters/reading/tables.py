@@ -1,0 +1,159 @@
+"""Read the tables of data sets line by line, so that every line that can't be used is named.
+
+Public and hospital tables come with commas, semicolons or tabs, with or without a byte order mark,
+in UTF-8 or in Windows' Latin script.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cxr.errors import ManifestError
+from training.adapters.reading.result import Rejection
+
+LINE = "#line"
+"""The column that ``read_table`` adds: in which line of the file the row stands."""
+
+_CHUNK = 20_000  # rows that are held as Python strings at once
+_MAX_FIELD = 16 * 1024 * 1024  # bytes; report texts are long
+
+
+def read_table(
+    path: Path, rejected: list[Rejection], *, required: Sequence[str] = (), name: str | None = None
+) -> pd.DataFrame:
+    """Read a CSV or TSV file as text.
+
+    Parameters
+    ----------
+    path
+        The file.
+    rejected
+        Lines with too few or too many fields are added to it.
+    required
+        Columns that it must have; case and surrounding space don't matter.
+    name
+        What the file is called in rejections; default: its file name.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``str`` values, stripped, and the line's number in ``LINE``. Columns are named as in
+        ``required`` where they are in it, else as in the file, stripped.
+
+    Raises
+    ------
+    ManifestError
+        If it can't be read, or lacks a column.
+    """
+    called = name or path.name
+    try:
+        encoding = _encoding(path)
+        with path.open(encoding=encoding, newline="") as stream:
+            csv.field_size_limit(_MAX_FIELD)
+            reader = csv.reader(stream, delimiter=_delimiter(stream.readline()))
+            stream.seek(0)
+            header = _header(next(reader, []), required, called)
+            chunks = list(_chunks(reader, header, rejected, called))
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise ManifestError(
+            f"The table {called} can't be read ({type(error).__name__}); accepted is a CSV file with a header line."
+        ) from error
+    empty = pd.DataFrame(columns=[*header, LINE])
+    return pd.concat(chunks, ignore_index=True) if chunks else empty
+
+
+def the_table(folder: Path, name: str, *, option: str = "--table") -> Path:
+    """Find the table that is meant: the one that was named, or the only one in the folder.
+
+    Raises
+    ------
+    ManifestError
+        If it is not there, or there are several.
+    """
+    if name:
+        if not (folder / name).is_file():
+            raise ManifestError(f"There is no file {name!r} in the folder {folder.name!r} ({option}).")
+        return folder / name
+    found = sorted(path for path in folder.iterdir() if path.suffix.casefold() in (".csv", ".tsv"))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise ManifestError(
+            f"The folder {folder.name!r} should hold one CSV file, and holds {names}: name it with {option}."
+        )
+    return found[0]
+
+
+def read_sheet(path: Path) -> pd.DataFrame:
+    """Read the first sheet of an Excel workbook as text, with the row's number in ``LINE``.
+
+    Raises
+    ------
+    ManifestError
+        If it can't be read.
+    """
+    try:
+        frame = pd.read_excel(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError, KeyError) as error:  # a damaged archive is one of these
+        raise ManifestError(
+            f"The workbook {path.name} can't be read ({type(error).__name__}); accepted is .xlsx with a header line."
+        ) from error
+    frame.columns = [str(column).strip() for column in frame.columns]
+    return frame.fillna("").assign(**{LINE: range(2, len(frame) + 2)})
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8 where the bytes are that; else Windows-1252's superset of Latin-1, which takes any byte."""
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            while stream.read(1 << 20):
+                pass
+    except UnicodeError:
+        return "latin-1"
+    return "utf-8-sig"
+
+
+def _delimiter(header: str) -> str:
+    return max(",;\t", key=header.count)
+
+
+def _header(fields: Sequence[str], required: Sequence[str], called: str) -> list[str]:
+    wanted = {name.casefold(): name for name in required}
+    # Spreadsheets leave columns without a name at the end; each gets one that no data set has.
+    names = [field.strip() or f"#{number}" for number, field in enumerate(fields, start=1)]
+    header = [wanted.get(name.casefold(), name) for name in names]
+    if missing := [name for name in required if name not in header]:
+        raise ManifestError(
+            f"The table {called} lacks the column {', '.join(missing)}: is this the data set that was named?"
+        )
+    if len(set(header)) < len(header):
+        raise ManifestError(f"The table {called} has a column name twice: rename one.")
+    return header
+
+
+def _chunks(
+    lines: Iterator[list[str]], header: list[str], rejected: list[Rejection], called: str
+) -> Iterable[pd.DataFrame]:
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    for fields in lines:
+        line = lines.line_num  # type: ignore[attr-defined]  # csv's readers have it
+        if len(fields) == len(header):
+            rows.append(fields)
+            numbers.append(line)
+        elif any(field.strip() for field in fields):
+            rejected.append(Rejection(called, line, "fields"))
+        if len(rows) == _CHUNK:
+            yield _frame(rows, numbers, header)
+            rows, numbers = [], []
+    if rows:
+        yield _frame(rows, numbers, header)
+
+
+def _frame(rows: list[list[str]], numbers: list[int], header: list[str]) -> pd.DataFrame:
+    columns = {name: pd.Series(values, dtype=str) for name, values in zip(header, zip(*rows, strict=True), strict=True)}
+    frame = pd.DataFrame({name: values.str.strip() for name, values in columns.items()})
+    return frame.assign(**{LINE: numbers})

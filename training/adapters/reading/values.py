@@ -1,0 +1,76 @@
+"""Read single values of data sets: sex, age, date, projection. What can't be read is unknown."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+
+from training.cases import LABEL_PREFIX, MAX_AGE
+
+_AGE = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*([YMWD]?)", re.IGNORECASE)
+_PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
+_DATE_FORMATS = ("%Y-%m-%d", "%Y%m%d", "%d.%m.%Y", "%B %d, %Y", "%b %d, %Y", "%d %B %Y", "%d %b %Y", "%Y/%m/%d")
+_VIEWS = {
+    "pa": "PA", "posteroanterior": "PA",
+    "ap": "AP", "anteroposterior": "AP", "ap erect": "AP",
+    "ap supine": "AP_supine", "aps": "AP_supine", "ap_supine": "AP_supine", "supine": "AP_supine",
+    "l": "L", "lat": "L", "lateral": "L", "ll": "L", "rl": "L", "rlat": "L", "llat": "L",
+    "": "unknown", "unk": "unknown", "unknown": "unknown", "frontal": "unknown",
+}  # fmt: skip
+
+
+def sex_of(text: str) -> str:
+    """M, F, or nothing."""
+    return {"m": "M", "male": "M", "f": "F", "female": "F", "h": "M", "w": "F"}.get(text.strip().casefold(), "")
+
+
+def age_of(text: str) -> float | None:
+    """Age in years, of a number or a DICOM age string (PS3.5 Section 6.2, AS); None if it is none."""
+    matched = _AGE.fullmatch(text.strip())
+    if matched is None:
+        return None
+    years = float(matched[1]) / _PER_YEAR[matched[2].upper()]
+    return round(years, 2) if years <= MAX_AGE else None
+
+
+def date_of(text: str, *, form: str = "") -> date | None:
+    """Read a date, or the date of a time; None if it is none, or could be read in two ways.
+
+    Parameters
+    ----------
+    text
+        ISO 8601, DICOM's YYYYMMDD, 31.12.2020 or "December 31, 2020".
+    form
+        Any other form, in the words of ``strptime``; 03/04/2020 is ambiguous without one.
+    """
+    value = text.strip()
+    for candidate in (form,) if form else _DATE_FORMATS:
+        try:
+            return datetime.strptime(value, candidate).date()  # noqa: DTZ007 (a day, without a zone)
+        except ValueError:
+            continue
+    try:
+        return None if form else datetime.fromisoformat(value).date()
+    except ValueError:
+        return None
+
+
+def iso(day: date | None) -> str:
+    """A date as the manifest writes it."""
+    return "" if day is None else day.isoformat()
+
+
+def view_of(text: str) -> str | None:
+    """A projection of the manifest; None if it is not one of a chest radiograph (CT planes)."""
+    return _VIEWS.get(text.strip().casefold())
+
+
+def finding_column(term: str) -> str:
+    """Name of the manifest's column for a data set's finding.
+
+    Examples
+    --------
+    >>> finding_column("Enlarged Cardiomediastinum")
+    'label_enlarged_cardiomediastinum'
+    """
+    return LABEL_PREFIX + re.sub(r"[^a-z0-9]+", "_", term.strip().casefold()).strip("_")

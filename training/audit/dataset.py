@@ -1,0 +1,131 @@
+"""What is wrong with a data set before a model learns it: leaks, copies, shortcuts.
+
+Everything here but copies and blanked lungs is found in the manifest alone.
+
+References
+----------
+Roberts et al., Nature Machine Intelligence 2021;3:199 (what went wrong in 62 models for COVID-19).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from training.audit.blanked_lungs import BlankedAudit
+from training.audit.near_duplicates import Copies, Hashed, find_copies
+from training.audit.report import AuditReport, CopiesFound, LabelAudit, cautions_of
+from training.cases import groups
+from training.evaluation import metadata_only, source_only
+from training.metrics.subgroups import UNKNOWN, age_band
+
+ATTRIBUTES = ("source", "view", "sex", "age", "site", "manufacturer")
+
+
+def audit(
+    frame: pd.DataFrame,
+    *,
+    hashed: Hashed | None = None,
+    blanked: Sequence[BlankedAudit] = (),
+    seed: int = 0,
+) -> AuditReport:
+    """Look for leaks, copies and shortcuts.
+
+    Parameters
+    ----------
+    frame
+        A manifest, split or not.
+    hashed
+        Of its files, row by row (``training.audit.near_duplicates.hash_files``); None: no copies are looked for.
+    blanked
+        What a model sees without lungs, if there is a model.
+    seed
+        Of the baselines' folds.
+    """
+    cases = frame.reset_index(drop=True)
+    report = AuditReport(
+        images=len(cases),
+        patients=int(cases.loc[cases["patient_id"] != "", "patient_id"].nunique()),
+        images_without_patient=int((cases["patient_id"] == "").sum()),
+        labels=_count(cases["label"]),
+        splits=_count(cases["split"]),
+        attributes={name: _by_label(cases, name) for name in ATTRIBUTES},
+        shared_patients=_shared(cases, cases["patient_id"]),
+        shared_studies=_shared(cases, cases["study_id"]),
+        label_audits=_label_audits(cases, seed),
+        copies=None if hashed is None else _copies(cases, hashed),
+        blanked=tuple(blanked),
+        cautions=(),
+    )
+    return replace(report, cautions=cautions_of(report))
+
+
+def label_tables(report: AuditReport) -> dict[str, pd.DataFrame]:
+    """Return the counts as tables for drawing: one for each attribute with two values, labels as columns."""
+    tables = {"label": pd.DataFrame({"images": pd.Series(report.labels, dtype="int64")})}
+    for name, values in report.attributes.items():
+        if len(values) > 1:
+            table = pd.DataFrame(values).T.fillna(0).astype("int64")
+            tables[name] = table.loc[table.sum(axis=1).sort_values(ascending=False).index[:12]]
+    return tables
+
+
+def _label_audits(cases: pd.DataFrame, seed: int) -> tuple[LabelAudit, ...]:
+    labelled = cases[cases["label"] != ""].reset_index(drop=True)
+    patients = groups(labelled)
+    audits = []
+    for label in sorted(set(labelled["label"])):
+        truth = (labelled["label"] == label).to_numpy()
+        baselines = tuple(find(labelled, truth, patients, seed=seed) for find in (source_only, metadata_only))
+        audits.append(LabelAudit(label, int(truth.sum()), baselines))
+    return tuple(audits)
+
+
+def _shared(cases: pd.DataFrame, keys: pd.Series) -> dict[str, int]:
+    members = {side: set(keys[(cases["split"] == side) & (keys != "")]) for side in ("train", "val", "test")}
+    return {f"{one} and {other}": len(members[one] & members[other]) for one, other in combinations(members, 2)}
+
+
+def _copies(cases: pd.DataFrame, hashed: Hashed) -> CopiesFound:
+    pairs = find_copies(hashed.hashes, hashed.digests)
+    patients = groups(cases).to_numpy()
+    differing = {
+        name: [pair for pair in pairs if values[pair.first] != values[pair.second]]
+        for name, values in (
+            ("split", cases["split"].to_numpy()),
+            ("patient", patients),
+            ("label", cases["label"].to_numpy()),
+        )
+    }
+    gravest = differing["split"] + differing["label"] + list(pairs)
+    return CopiesFound(
+        files=len(hashed.digests),
+        unreadable=sum(each is None for each in hashed.hashes),
+        exact_pairs=sum(pair.is_exact for pair in pairs),
+        near_pairs=sum(not pair.is_exact for pair in pairs),
+        across_splits=len(differing["split"]),
+        across_patients=len(differing["patient"]),
+        across_labels=len(differing["label"]),
+        examples=_names(cases, gravest[:20]),
+    )
+
+
+def _names(cases: pd.DataFrame, pairs: Sequence[Copies]) -> tuple[tuple[str, str], ...]:
+    ids = cases["image_id"]
+    return tuple(dict.fromkeys((str(ids[pair.first]), str(ids[pair.second])) for pair in pairs))
+
+
+def _count(values: pd.Series) -> dict[str, int]:
+    return {str(name) or UNKNOWN: int(count) for name, count in values.value_counts().sort_index().items()}
+
+
+def _by_label(cases: pd.DataFrame, name: str) -> dict[str, dict[str, int]]:
+    values = cases[name]
+    if name == "age":
+        values = values.map(lambda age: age_band(None if np.isnan(age) else age))
+    table = pd.crosstab(values.replace("", UNKNOWN), cases["label"].replace("", UNKNOWN))
+    return {str(value): {str(label): int(count) for label, count in row.items()} for value, row in table.iterrows()}

@@ -1,0 +1,35 @@
+"""The cases of a data set: manifest, splits, groups that stay together."""
+
+from __future__ import annotations
+
+from training.cases.manifest import (
+    COLUMNS,
+    LABEL_PREFIX,
+    MAX_AGE,
+    SPLITS,
+    complete,
+    line_of,
+    read_manifest,
+    relative_paths,
+    resolve_paths,
+    write_manifest,
+)
+from training.cases.splits import assert_disjoint, groups, split, summarise, warnings
+
+__all__ = [
+    "COLUMNS",
+    "LABEL_PREFIX",
+    "MAX_AGE",
+    "SPLITS",
+    "assert_disjoint",
+    "complete",
+    "groups",
+    "line_of",
+    "read_manifest",
+    "relative_paths",
+    "resolve_paths",
+    "split",
+    "summarise",
+    "warnings",
+    "write_manifest",
+]

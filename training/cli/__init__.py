@@ -1,0 +1,1 @@
+"""The commands ``cxr train``; each verb loads its modules when it is used."""

@@ -1,0 +1,203 @@
+"""``cxr train evaluate`` and ``compare``: from predictions to figures and pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from training.evaluation import Comparison, Evaluation, Predictions
+
+TEST_PREDICTIONS = "predictions_test.csv"
+HISTORY = "history.csv"
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def evaluate(
+    predictions: Annotated[
+        Path,
+        typer.Argument(help="A predictions file, or a run's folder (its predictions_test.csv).", metavar="PREDICTIONS"),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder. Default: that of the predictions.", metavar="FOLDER")
+    ] = None,
+    operating_point: Annotated[
+        Path | None,
+        typer.Option(help="Thresholds, chosen on validation images. Default: beside the predictions.", metavar="FILE"),
+    ] = None,
+    threshold: Annotated[
+        list[str] | None, typer.Option(help="A threshold instead; repeat for more.", metavar="CLASS=VALUE")
+    ] = None,
+    prevalence: Annotated[
+        list[float] | None, typer.Option(help="State predictive values there; repeat for more. Default: 0.05.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What the images are called. Default: the file's name.")] = None,
+    replicates: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    gallery: Annotated[
+        bool,
+        typer.Option(
+            "--gallery",
+            help="Of a run: also draw evidence maps or, of other heads, Grad-CAM over images; this needs its model.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make metrics.json, pictures and suspects.csv from predictions; no model is needed.
+
+    Example: cxr train evaluate runs/finetune --prevalence 0.05 --prevalence 0.2
+    """
+    from training.evaluation import read_predictions, write_evaluation
+    from training.evaluation.evaluate import PREVALENCES
+    from training.evaluation.evaluate import evaluate as make_figures
+
+    file = predictions / TEST_PREDICTIONS if predictions.is_dir() else predictions
+    table = read_predictions(file)
+    stated = tuple(prevalence or PREVALENCES)
+    if not all(0 < each < 1 for each in stated):
+        raise typer.BadParameter("a prevalence lies between 0 and 1", param_hint="--prevalence")
+    figures = make_figures(
+        table,
+        thresholds=_thresholds(threshold or (), operating_point, file, table),
+        dataset=name or file.stem,
+        prevalences=stated,
+        replicates=replicates,
+        seed=seed,
+    )
+    folder = output or file.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    write_evaluation(figures, folder)
+    _draw(figures, table, folder, file.parent / HISTORY)
+    if gallery:
+        _draw_gallery(predictions, table, folder)
+    if as_json:
+        typer.echo((folder / "metrics.json").read_text(encoding="utf-8"))
+    else:
+        _print(figures, folder)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="Predictions file or run's folder.", metavar="FIRST")],
+    second: Annotated[Path, typer.Argument(help="Another, over the same images.", metavar="SECOND")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write JSON there.", metavar="FILE")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether one of two models is better on the same images (paired DeLong).
+
+    Example: cxr train compare runs/before runs/after
+    """
+    from training.evaluation import read_predictions
+    from training.evaluation.compare import compare as make_comparison
+    from training.files import to_document, write_document
+
+    files = [each / TEST_PREDICTIONS if each.is_dir() else each for each in (first, second)]
+    tables = [read_predictions(file) for file in files]
+    found = make_comparison(tables[0], tables[1], names=(str(first), str(second)))
+    if output is not None:
+        write_document(found, output)
+    if as_json:
+        typer.echo(json.dumps(to_document(found)))
+    else:
+        _print_comparison(found)
+
+
+def _thresholds(
+    given: list[str] | tuple[str, ...], file: Path | None, predictions_file: Path, table: Predictions
+) -> dict[str, float]:
+    from training.evaluation import OPERATING_POINT_FILE, read_operating_points
+
+    if given:
+        return dict(_threshold(text, table) for text in given)
+    beside = predictions_file.parent / OPERATING_POINT_FILE
+    if file is None and not beside.exists():
+        return {}
+    known = read_operating_points(file or beside).thresholds
+    return {name: value for name, value in known.items() if name in table.classes}
+
+
+def _threshold(text: str, table: Predictions) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if name not in table.classes or not 0 <= number <= 1:
+        raise typer.BadParameter(
+            f"accepted is CLASS=VALUE with a class of {', '.join(table.classes)} and a value in [0, 1]",
+            param_hint="--threshold",
+        )
+    return name, number
+
+
+def _draw(figures: Evaluation, table: Predictions, folder: Path, history: Path) -> None:
+    from training.evaluation import SUSPECTS_FILE, find_suspects, write_suspects
+    from training.plots.curves import plot_confusion, plot_curves, plot_history, plot_subgroups
+
+    plot_curves(figures, table, folder / "curves.png")
+    plot_subgroups(figures, folder / "subgroups.png")
+    plot_confusion(figures, folder / "confusion.png")
+    if history.exists():
+        plot_history(history, folder / "history.png")
+    write_suspects(find_suspects(table, basis=figures.dataset), folder / SUSPECTS_FILE)
+
+
+def _draw_gallery(run: Path, table: Predictions, folder: Path) -> None:
+    from config.native_logs import quiet_tensorflow
+
+    quiet_tensorflow("auto")
+    from training.plots.evidence_gallery import plot_gallery
+    from training.runs.folder import MODEL_FILE, open_run
+    from training.runs.lung_mask_model import masking_of
+
+    opened = open_run(run)
+    cases = opened.manifest()
+    kind = "evidence" if opened.recipe.network.head == "evidence" else "grad_cam"
+    for name in table.classes:
+        picture = folder / f"{kind}_{name}.png"
+        plot_gallery(run / MODEL_FILE, opened.recipe.pixels, cases, table, name, picture, masking=masking_of(opened))
+
+
+def _print(figures: Evaluation, folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{figures.dataset}: {figures.images} images. {figures.notice}")
+    heads = ("class", "with it", "ROC AUC", "within a source", "source alone", "sensitivity", "specificity", "ECE")
+    for heading in heads:
+        table.add_column(heading)
+    for each in figures.classes:
+        at, source = each.at_threshold, next((base.auc for base in each.baselines if base.name == "source_only"), None)
+        cells = (
+            each.auc,
+            each.within_source.auc,
+            source,
+            None if at is None else at.sensitivity,
+            None if at is None else at.specificity,
+        )
+        ece = "" if each.calibration is None else f"{each.calibration.ece:.3f}"
+        table.add_row(each.name, str(each.positives), *("" if cell is None else str(cell) for cell in cells), ece)
+    Console().print(table)
+    for caution in figures.cautions:
+        typer.echo(f"warning ({caution.code}): {caution.sentence}", err=True)
+    typer.echo(f"metrics.json, suspects.csv and pictures are in {folder}")
+
+
+def _print_comparison(found: Comparison) -> None:
+    typer.echo(f"{found.images} images in common; {found.first} (first) against {found.second} (second)")
+    if found.only_first or found.only_second:
+        typer.echo(f"left out: {found.only_first} only in the first, {found.only_second} only in the second", err=True)
+    for each in found.classes:
+        if each.auc is None:
+            typer.echo(f"{each.name}: all images are of one kind; nothing can be compared")
+            continue
+        p_value = "unknown" if each.auc.p_value is None else f"{each.auc.p_value:.3g}"
+        typer.echo(
+            f"{each.name}: ROC AUC {each.auc.first:.3f} and {each.auc.second:.3f}, difference {each.auc.difference}, "
+            f"p = {p_value} ({each.positives} of {each.images} images have it)"
+        )
+    if found.is_image_wise:
+        typer.echo("warning: patients are unknown; the figures are image-wise, not for claims", err=True)

@@ -1,0 +1,126 @@
+"""``cxr train index``: make a manifest of a data set; the options of each adapter are its signature's."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from training.adapters.reading.result import Indexed
+
+ADAPTERS = {
+    "chexpert": ("chexpert", "CheXpert v1.0 or v1.0-small."),
+    "institutional": ("institutional", "A folder of DICOM files and a CSV of test results."),
+    "audit-export": ("audit_export", "`cxr audit export`, a CSV of labels and the DICOM files."),
+    "covid-chestxray": ("covid_chestxray", "ieee8023/covid-chestxray-dataset."),
+    "rsna": ("rsna", "RSNA Pneumonia Detection Challenge."),
+    "radiography": ("radiography", "COVID-19 Radiography Database."),
+    "darwin": ("darwin", "V7 Darwin JSON 1.0 or 2.0 with lung polygons."),
+    "bimcv": ("bimcv", "BIMCV-COVID19+ and -."),
+    "midrc": ("midrc", "MIDRC or RICORD downloads with their tables."),
+    "csv": ("csv_table", "Any CSV with one line per image."),
+}
+"""Adapters by name: module in ``training.adapters``, and what for."""
+
+
+class Adapters(TyperGroup):
+    """A group whose adapters are imported when they are used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 (typer's own context type is private)
+        """All adapters."""
+        return list(ADAPTERS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
+        """Make one adapter's command of its function."""
+        if cmd_name not in ADAPTERS:
+            return None
+        module, summary = ADAPTERS[cmd_name]
+        adapter = import_module(f"training.adapters.{module}").index
+        single = typer.Typer(add_completion=False)
+        example = f"Example: cxr train index {cmd_name} FOLDER -o manifest.csv"
+        single.command(name=cmd_name, help=f"{summary}\n\n{example}")(_command(adapter))
+        command = typer.main.get_command(single)
+        command.name = cmd_name
+        return command
+
+
+index_app = typer.Typer(
+    cls=Adapters,
+    no_args_is_help=True,
+    add_completion=False,
+    help="Make a manifest of a data set: one line per image, and a list of what was left out and why.",
+)
+
+
+@index_app.callback()
+def root() -> None:
+    """Make a manifest of a data set: one line per image, and a list of what was left out and why."""
+
+
+def _command(adapter: Callable[..., Indexed]) -> Callable[..., None]:
+    """Wrap an adapter: its options, and those that all adapters share."""
+    options = _options(adapter)
+
+    def run(root: Path, output: Path, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401
+        from training.cli.progress import watching
+
+        given = {
+            name: tuple(value or ()) if isinstance(value, list | None) else value for name, value in chosen.items()
+        }
+        with watching() as watch:
+            indexed = adapter(root, **given, watch=watch)
+        _write(indexed, output, as_json=as_json)
+
+    shared = [
+        _parameter("root", Annotated[Path, typer.Argument(help="The data set's folder.", metavar="FOLDER")]),
+        _parameter(
+            "output", Annotated[Path, typer.Option("--output", "-o", help="The manifest to write.", metavar="FILE")]
+        ),
+        *options,
+        _parameter("as_json", Annotated[bool, typer.Option("--json", help="Print JSON.")], default=False),
+    ]
+    run.__signature__ = inspect.Signature(shared)  # type: ignore[attr-defined]  # typer reads it
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shared}
+    return run
+
+
+def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:  # noqa: ANN401
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _options(adapter: Callable[..., Indexed]) -> list[inspect.Parameter]:
+    """An adapter's keyword arguments as options; the text of their annotation is the help."""
+    hints = get_type_hints(adapter, include_extras=True)
+    options = []
+    for name, parameter in inspect.signature(adapter).parameters.items():
+        if name in ("root", "watch"):
+            continue
+        kind, help_text = hints[name].__origin__, hints[name].__metadata__[0]
+        default = parameter.default
+        if kind == tuple[str, ...]:
+            kind, default = list[str] | None, None
+            help_text += " Repeat for more."
+        flag = f"--{name.replace('_', '-')}"
+        flags = [f"{flag}/--no-{flag[2:]}" if default is True else flag]
+        options.append(_parameter(name, Annotated[kind, typer.Option(*flags, help=help_text)], default))
+    return options
+
+
+def _write(indexed: Indexed, output: Path, *, as_json: bool) -> None:
+    from training.adapters.index_summary import print_summary, rejections_path, summarise, write_rejections
+    from training.cases import relative_paths, write_manifest
+
+    write_manifest(relative_paths(indexed.cases, output.parent), output)
+    write_rejections(indexed.rejected, rejections_path(output))
+    summary = summarise(indexed, output)
+    if as_json:
+        typer.echo(json.dumps(summary))
+    else:
+        print_summary(summary)

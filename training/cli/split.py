@@ -1,0 +1,95 @@
+"""``cxr train split``: divide a manifest's cases into train, validation and test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def split(
+    manifest: Annotated[Path, typer.Argument(help="A manifest of `cxr train index`.", metavar="MANIFEST")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: the manifest itself.", metavar="FILE")
+    ] = None,
+    by: Annotated[
+        Literal["patient", "temporal", "site", "image"],
+        typer.Option(
+            "--by", help="At random by patient; newest months as test; one site as test; by image (not for claims)."
+        ),
+    ] = "patient",
+    fractions: Annotated[
+        str, typer.Option(help="Shares of train, validation and test.", metavar="TRAIN,VAL,TEST")
+    ] = "0.8,0.1,0.1",
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another split.")] = 0,
+    stratify: Annotated[
+        list[str] | None, typer.Option(help="Column to balance; repeat for more. Default: label.", metavar="COLUMN")
+    ] = None,
+    site: Annotated[str | None, typer.Option(help="With --by site: the test's site.")] = None,
+    every_site: Annotated[
+        bool, typer.Option("--every-site", help="With --by site: one manifest for each site as the test.")
+    ] = False,
+    test_from: Annotated[
+        str | None, typer.Option(help="With --by temporal: first month of the test.", metavar="YYYY-MM")
+    ] = None,
+    train_only: Annotated[
+        list[str] | None, typer.Option(help="Source whose patients are only trained on; repeat for more.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Divide a manifest's cases; no patient is ever on two sides.
+
+    Example: cxr train split manifest.csv --by temporal --fractions 0.7,0.1,0.2
+    """
+    from training.cases import read_manifest, splits
+
+    cases = read_manifest(manifest)
+    common: dict[str, Any] = {"fractions": _fractions(fractions), "seed": seed}
+    common["stratify"] = tuple(stratify) if stratify else splits.DEFAULT_STRATIFY
+    target = output or manifest
+    if every_site:
+        for name, divided in splits.leave_one_site_out(cases, **common):
+            _write(divided, target.with_name(f"{target.stem}.{_slug(name)}{target.suffix}"), manifest, as_json=as_json)
+        return
+    divided = splits.split(
+        cases, strategy=by, test_site=site, test_from=test_from, train_only=tuple(train_only or ()), **common
+    )
+    _write(divided, target, manifest, as_json=as_json)
+
+
+def _fractions(text: str) -> dict[str, float]:
+    try:
+        train, val, test = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter("accepted are three numbers, e.g. 0.8,0.1,0.1", param_hint="--fractions") from error
+    return {"train": train, "val": val, "test": test}
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name).strip("-") or "site"
+
+
+def _write(divided: pd.DataFrame, target: Path, manifest: Path, *, as_json: bool) -> None:
+    from training.cases import relative_paths, resolve_paths, summarise, warnings, write_manifest
+
+    write_manifest(relative_paths(resolve_paths(divided, manifest.parent), target.parent), target)
+    rows, said = summarise(divided), warnings(divided)
+    if as_json:
+        typer.echo(json.dumps({"manifest": str(target), "sides": rows, "warnings": list(said)}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=target.name)
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
+    for sentence in said:
+        typer.echo(f"warning: {sentence}", err=True)

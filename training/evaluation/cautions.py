@@ -1,0 +1,117 @@
+"""When not to believe a figure: likely shortcuts, few images, unknown patients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from training.evaluation.baselines import Baseline
+from training.evaluation.results import Caution, ClassEvaluation, WithinSource
+from training.metrics.interval import Estimate
+
+TOO_GOOD = 0.95
+"""Areas above this have, for COVID-19, always been shortcuts (honest ones: 0.70 to 0.82)."""
+
+FEW_IMAGES = 50
+"""With fewer images of a class the area's interval is more than 0.1 wide either way at best."""
+
+BADLY_CALIBRATED = 0.10
+"""Expected calibration error above which a probability should not be read as one."""
+
+
+def cautions_of(classes: Sequence[ClassEvaluation], *, is_image_wise: bool) -> tuple[Caution, ...]:
+    """Return every reason not to believe these figures, the gravest first."""
+    found = [caution for each in classes for caution in _of_class(each)]
+    if is_image_wise:
+        found.append(
+            Caution(
+                "image_wise",
+                "Patients are unknown: figures are image-wise, not for claims. The same patient may be in training and "
+                "test, and intervals are too narrow.",
+            )
+        )
+    order = list(_GRAVITY)
+    return tuple(sorted(found, key=lambda caution: order.index(caution.code)))
+
+
+_GRAVITY = (
+    "one_class",
+    "image_wise",
+    "source_explains",
+    "metadata_explains",
+    "too_good",
+    "within_source_falls",
+    "no_pair_within_a_source",
+    "few_images",
+    "subgroup",
+    "badly_calibrated",
+)
+
+
+def _of_class(figures: ClassEvaluation) -> Iterator[Caution]:
+    name, auc = figures.name, figures.auc
+    if auc is None:
+        yield Caution(
+            "one_class",
+            f"{name}: all {figures.images} images are of one kind ({figures.positives} with it): nothing can be "
+            "measured.",
+        )
+        return
+    if auc.value > TOO_GOOD:
+        yield Caution(
+            "too_good",
+            f"{name}: an area of {auc.value:.3f} is likelier a shortcut than skill; see the audit. Published areas for "
+            "COVID-19 that held up in other hospitals are 0.70 to 0.82.",
+        )
+    for baseline in figures.baselines:
+        if explains(baseline, auc):
+            yield _explained(name, baseline, auc)
+    yield from _within_source(name, auc, figures.within_source)
+    if min(figures.positives, figures.images - figures.positives) < FEW_IMAGES:
+        yield Caution(
+            "few_images",
+            f"{name}: {figures.positives} images with it and {figures.images - figures.positives} without; with fewer "
+            f"than {FEW_IMAGES} of a kind the figures say little.",
+        )
+    for group in figures.subgroups:
+        for flag in group.flags:
+            yield Caution("subgroup", f"{name}: {group.attribute} {group.value} ({group.images} images): {flag}.")
+    if figures.calibration is not None and figures.calibration.ece > BADLY_CALIBRATED:
+        yield Caution(
+            "badly_calibrated",
+            f"{name}: probabilities are off by {figures.calibration.ece:.2f} on average; don't read them as chances.",
+        )
+
+
+def explains(baseline: Baseline, auc: Estimate) -> bool:
+    """Tell whether a baseline does about as well as the model: its area reaches the model's interval, above chance."""
+    if baseline.auc is None:
+        return False
+    low = auc.value if auc.interval is None else auc.interval.low
+    lowest = baseline.auc.value if baseline.auc.interval is None else baseline.auc.interval.low
+    return baseline.auc.value >= low and lowest > 0.5
+
+
+def _explained(name: str, baseline: Baseline, auc: Estimate) -> Caution:
+    words = {"source_only": "the image's source alone", "metadata_only": "the view, age, sex and machine alone"}
+    code = {"source_only": "source_explains"}.get(baseline.name, "metadata_explains")
+    return Caution(
+        code,
+        f"{name}: {words.get(baseline.name, baseline.name)} ({', '.join(baseline.columns)}) reaches an area of "
+        f"{baseline.auc}, the model {auc}: the model may have learnt nothing else.",
+    )
+
+
+def _within_source(name: str, auc: Estimate, within: WithinSource) -> Iterator[Caution]:
+    if within.auc is None:
+        yield Caution(
+            "no_pair_within_a_source",
+            f"{name}: no source has images with and without it: disease and source can't be told apart in these data.",
+        )
+        return
+    low = auc.value if auc.interval is None else auc.interval.low
+    high = within.auc.value if within.auc.interval is None else within.auc.interval.high
+    if high < low:
+        yield Caution(
+            "within_source_falls",
+            f"{name}: within one source the area is {within.auc}, over all {auc}: the difference is the source's.",
+        )

@@ -1,0 +1,195 @@
+"""From predictions to figures: everything here is made again from the CSV, without the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from training.evaluation.baselines import metadata_only, source_only
+from training.evaluation.cautions import cautions_of
+from training.evaluation.predictions import Booleans, Floats, Predictions
+from training.evaluation.results import ClassEvaluation, Evaluation, WithinSource
+from training.files import write_document
+from training.metrics import bootstrap
+from training.metrics.auc import roc_auc_with_interval
+from training.metrics.calibration import calibration_figures
+from training.metrics.curves import average_precision
+from training.metrics.decision_curve import decision_curve
+from training.metrics.interval import CONFIDENCE, Estimate, Interval
+from training.metrics.multiclass import ClassificationReport, classification_report
+from training.metrics.operating_point import AtThreshold, evaluate_at
+from training.metrics.stratified import stratified_auc
+from training.metrics.subgroups import subgroup_table
+
+METRICS_FILE = "metrics.json"
+PREVALENCES = (0.05,)
+"""Stated prevalences of the predictive values: 4.8 % of the films of a prospective study had COVID-19."""
+
+
+def evaluate(
+    predictions: Predictions,
+    *,
+    thresholds: Mapping[str, float] | None = None,
+    dataset: str = "test",
+    prevalences: Sequence[float] = PREVALENCES,
+    replicates: int = bootstrap.REPLICATES,
+    seed: int = 0,
+) -> Evaluation:
+    """Return every figure of one model over one set of images.
+
+    Parameters
+    ----------
+    predictions
+        Of images that were not used to train, select or calibrate.
+    thresholds
+        Operating point of each class, in probability, chosen on other images; a class without one
+        has no sensitivity.
+    dataset
+        What these images are, in words.
+    prevalences
+        Where predictive values are stated for, each between 0 and 1.
+    replicates
+        Draws of the patient bootstrap.
+    seed
+        Of the draws and folds: the same predictions give the same figures.
+
+    Raises
+    ------
+    ValueError
+        If a prevalence is none, or a threshold is of no class.
+    """
+    points = dict(thresholds or {})
+    if unknown := sorted(set(points) - set(predictions.classes)):
+        raise ValueError(f"thresholds are of {', '.join(predictions.classes)}; got {', '.join(unknown)}")
+    classes = tuple(
+        _ClassFigures(predictions, name, points.get(name), tuple(prevalences)).evaluate(replicates, seed)
+        for name in predictions.classes
+    )
+    areas = [each.auc.value for each in classes if each.auc is not None]
+    return Evaluation(
+        dataset=dataset,
+        kind=predictions.kind,
+        images=len(predictions),
+        patients=None if predictions.is_image_wise else int(np.unique(predictions.patients).size),
+        is_image_wise=predictions.is_image_wise,
+        classes=classes,
+        report=_report(predictions, points),
+        macro_auc=float(np.mean(areas)) if len(areas) == len(classes) else None,
+        cautions=cautions_of(classes, is_image_wise=predictions.is_image_wise),
+        confidence=CONFIDENCE,
+        replicates=replicates,
+        seed=seed,
+    )
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
+    """Write ``metrics.json`` into a folder and return its path."""
+    path = folder / METRICS_FILE
+    write_document(evaluation, path)
+    return path
+
+
+class _ClassFigures:
+    """One class against the rest, over the images whose truth is known."""
+
+    def __init__(
+        self, predictions: Predictions, name: str, threshold: float | None, prevalences: tuple[float, ...]
+    ) -> None:
+        known = predictions.known(name)
+        self._name, self._threshold, self._prevalences = name, threshold, prevalences
+        self._frame = predictions.frame[known].reset_index(drop=True)
+        self._truth: Booleans = predictions.truth(name)[known]
+        self._score: Floats = predictions.score(name)[known]
+        self._chance: Floats = predictions.probability(name)[known]
+        self._patients = predictions.patients[known]
+        self._attributes = {
+            attribute: list(np.array(values, dtype=object)[known])
+            for attribute, values in predictions.attributes().items()
+        }
+
+    def evaluate(self, replicates: int, seed: int) -> ClassEvaluation:
+        truth, patients = self._truth, self._patients
+        auc = roc_auc_with_interval(truth, self._score, patients)
+        precision = average_precision(truth, self._score)
+        at = self._at_threshold()
+        drawn = self._bootstrap(auc, precision, at, replicates, seed)
+        return ClassEvaluation(
+            name=self._name,
+            images=int(truth.size),
+            positives=int(truth.sum()),
+            patients=int(np.unique(patients).size),
+            prevalence=float(truth.mean()) if truth.size else None,
+            auc=auc,
+            auc_bootstrap=drawn.get("auc"),
+            average_precision=None if precision is None else Estimate(precision, drawn.get("average_precision")),
+            at_threshold=at,
+            sensitivity_bootstrap=drawn.get("sensitivity"),
+            specificity_bootstrap=drawn.get("specificity"),
+            calibration=calibration_figures(truth, self._chance),
+            decision_curve=decision_curve(truth, self._chance),
+            within_source=self._within_source(),
+            baselines=tuple(find(self._frame, truth, patients, seed=seed) for find in (source_only, metadata_only)),
+            subgroups=subgroup_table(
+                truth,
+                self._score,
+                self._attributes,
+                patients,
+                threshold=self._threshold,
+                alarm_score=self._chance,
+            ),
+        )
+
+    def _at_threshold(self) -> AtThreshold | None:
+        if self._threshold is None:
+            return None
+        return evaluate_at(self._truth, self._chance, self._threshold, prevalences=self._prevalences)
+
+    def _bootstrap(
+        self, auc: Estimate | None, precision: float | None, at: AtThreshold | None, replicates: int, seed: int
+    ) -> dict[str, Interval]:
+        statistics: dict[str, bootstrap.Statistic] = {}
+        estimates: dict[str, float] = {}
+        if auc is not None and precision is not None:
+            statistics["auc"] = bootstrap.area_under_roc(self._truth, self._score)
+            statistics["average_precision"] = bootstrap.precision_average(self._truth, self._score)
+            estimates |= {"auc": auc.value, "average_precision": precision}
+        if at is not None:
+            alarms = self._chance >= at.threshold
+            for name, right, among, found in (
+                ("sensitivity", alarms, self._truth, at.sensitivity),
+                ("specificity", ~alarms, ~self._truth, at.specificity),
+            ):
+                if found is not None:
+                    statistics[name] = bootstrap.share(right, among)
+                    estimates[name] = found.value
+        return bootstrap.patient_bootstrap(
+            statistics, self._patients, self._truth.size, replicates=replicates, seed=seed, estimates=estimates
+        )
+
+    def _within_source(self) -> WithinSource:
+        truth, sources = self._truth, self._frame["source"].to_numpy(dtype=object)
+        pairs = {
+            source: int(truth[sources == source].sum()) * int((~truth[sources == source]).sum())
+            for source in set(sources)
+        }
+        total = int(truth.sum()) * int((~truth).sum())
+        return WithinSource(
+            auc=stratified_auc(truth, self._score, sources, self._patients),
+            sources=sum(count > 0 for count in pairs.values()),
+            share_of_pairs=sum(pairs.values()) / total if total else 0.0,
+        )
+
+
+def _report(predictions: Predictions, points: Mapping[str, float]) -> ClassificationReport | None:
+    if predictions.kind == "multilabel":
+        return None
+    chances = np.column_stack([predictions.probability(name) for name in predictions.classes])
+    if predictions.kind == "multiclass":
+        return classification_report(predictions.frame["y"], chances.argmax(axis=1), predictions.classes)
+    name = predictions.classes[0]
+    if name not in points:
+        return None
+    guesses = (chances[:, 0] >= points[name]).astype(int)
+    return classification_report(predictions.frame["y"], guesses, (f"not {name}", name))

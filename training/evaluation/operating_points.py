@@ -1,0 +1,115 @@
+"""The operating points of a run: chosen on validation predictions, frozen in ``operating_point.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cxr.errors import PredictionsError
+from training.evaluation.predictions import Predictions
+from training.metrics.operating_point import Rule, choose_threshold, threshold_interval
+
+OPERATING_POINT_FILE = "operating_point.json"
+
+
+class ClassThreshold(BaseModel):
+    """The threshold of one class, in probability."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    threshold: float = Field(ge=0, le=1)
+    low: float | None = None  # where the threshold lies when the validation patients are drawn again
+    high: float | None = None
+
+
+class OperatingPoints(BaseModel):
+    """The content of ``operating_point.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rule: str
+    chosen_on: str  # the data, in words; never test images
+    images: int
+    prevalence: dict[str, float]
+    classes: dict[str, ClassThreshold]
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """Threshold of each class that has one."""
+        return {name: each.threshold for name, each in self.classes.items()}
+
+
+def choose_operating_points(
+    validation: Predictions,
+    *,
+    chosen_on: str = "the validation images",
+    rule: Rule = "sensitivity",
+    target: float = 0.90,
+    seed: int = 0,
+) -> OperatingPoints:
+    """Choose each class's threshold on validation predictions.
+
+    Parameters
+    ----------
+    validation
+        Of images that are neither trained on nor tested on.
+    chosen_on
+        The data, in words.
+    rule, target
+        See ``training.metrics.operating_point.choose_threshold``.
+    seed
+        Of the draws that show how stable the choice is.
+
+    Raises
+    ------
+    PredictionsError
+        If no class has both positive and negative images.
+    """
+    classes, prevalence, words = {}, {}, ""
+    for name in validation.classes:
+        known = validation.known(name)
+        truth, chance = validation.truth(name)[known], validation.probability(name)[known]
+        chosen = choose_threshold(truth, chance, rule=rule, target=target)
+        if chosen is None:
+            continue
+        spread = threshold_interval(truth, chance, validation.patients[known], rule=rule, target=target, seed=seed)
+        classes[name] = ClassThreshold(
+            threshold=min(1.0, chosen.threshold),
+            low=None if spread is None else spread.low,
+            high=None if spread is None else min(1.0, spread.high),
+        )
+        prevalence[name] = float(truth.mean())
+        words = chosen.rule
+    if not classes:
+        raise PredictionsError(
+            "No operating point can be chosen: the validation images hold one class only; split the cases anew "
+            "(`cxr train split`)."
+        )
+    return OperatingPoints(
+        rule=words, chosen_on=chosen_on, images=len(validation), prevalence=prevalence, classes=classes
+    )
+
+
+def write_operating_points(points: OperatingPoints, path: Path) -> None:
+    """Write the file."""
+    path.write_text(points.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_operating_points(path: Path) -> OperatingPoints:
+    """Read the file.
+
+    Raises
+    ------
+    PredictionsError
+        If it is not there or not one of ours.
+    """
+    try:
+        return OperatingPoints.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ValidationError) as error:
+        raise PredictionsError(
+            f"The operating points in {path.name} can't be read ({type(error).__name__}); the training run writes that "
+            "file, and --threshold CLASS=VALUE does without."
+        ) from error

@@ -1,0 +1,89 @@
+"""What an evaluation consists of: the content of ``metrics.json``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cxr.product import NOTICE
+from training.evaluation.baselines import Baseline
+from training.metrics.calibration import CalibrationFigures
+from training.metrics.decision_curve import DecisionCurve
+from training.metrics.interval import Estimate, Interval
+from training.metrics.multiclass import ClassificationReport
+from training.metrics.operating_point import AtThreshold
+from training.metrics.subgroups import Subgroup
+
+FORMAT = 1
+"""Of ``metrics.json``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """A reason not to believe a figure: a stable code, and a sentence for people."""
+
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithinSource:
+    """The area over pairs of images of one source: what is left when the source can't help."""
+
+    auc: Estimate | None  # None: no source has images with and without the class
+    sources: int  # that have both
+    share_of_pairs: float  # of all pairs of an image with and one without the class
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassEvaluation:
+    """The figures of one class against the rest."""
+
+    name: str
+    images: int
+    positives: int
+    patients: int
+    prevalence: float | None
+    auc: Estimate | None  # interval by DeLong, or Obuchowski where a patient has several images
+    auc_bootstrap: Interval | None
+    average_precision: Estimate | None  # interval by patient bootstrap; by chance it is the prevalence
+    at_threshold: AtThreshold | None  # None: no operating point was given
+    sensitivity_bootstrap: Interval | None
+    specificity_bootstrap: Interval | None
+    calibration: CalibrationFigures | None
+    decision_curve: DecisionCurve | None
+    within_source: WithinSource
+    baselines: tuple[Baseline, ...]
+    subgroups: tuple[Subgroup, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """All figures of one model over one set of images; made from its predictions alone."""
+
+    dataset: str  # in words
+    kind: str  # binary, multiclass or multilabel
+    images: int
+    patients: int | None  # None: not known of every image
+    is_image_wise: bool
+    classes: tuple[ClassEvaluation, ...]
+    report: ClassificationReport | None  # multiclass: by the most probable class; binary: at the operating point
+    macro_auc: float | None
+    cautions: tuple[Caution, ...]
+    confidence: float
+    replicates: int
+    seed: int
+    format: int = FORMAT
+    notice: str = NOTICE
+
+    def of(self, name: str) -> ClassEvaluation:
+        """Return the figures of a class.
+
+        Raises
+        ------
+        KeyError
+            If the model has no such class.
+        """
+        for each in self.classes:
+            if each.name == name:
+                return each
+        raise KeyError(name)

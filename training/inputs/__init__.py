@@ -1,0 +1,4 @@
+"""The inputs of a network: prepared images, the cache, augmentation, batches, targets.
+
+Nothing is imported here: processes that prepare images load ``prepare`` alone.
+"""

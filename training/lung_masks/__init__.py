@@ -1,0 +1,1 @@
+"""Train and judge the model that finds the lungs."""

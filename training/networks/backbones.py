@@ -1,0 +1,184 @@
+"""The networks' trunks: what turns a grey image into features, and where their stages begin.
+
+Each takes one grey channel in [0, 1]; the scaling that its weights expect is in the graph.
+
+References
+----------
+He et al. 2016, "Deep residual learning" (ResNet18, ResNet50); Simonyan and Zisserman 2015 (VGG16);
+Huang et al. 2017 (DenseNet-169).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import keras
+
+Scaling = Literal["imagenet", "unit"]
+Tensor = Any
+
+CAFFE_MEANS: Final = (103.939, 116.779, 123.68)
+"""Mean blue, green and red of ImageNet: what the published weights of ResNet50 and VGG16 subtract."""
+
+TORCH_MEANS: Final = (0.485, 0.456, 0.406)
+TORCH_DEVIATIONS: Final = (0.229, 0.224, 0.225)
+"""Means and deviations of red, green and blue in [0, 1]: DenseNet's, and torchvision's."""
+
+_BATCH_NORM: Final = {"epsilon": 1.001e-5, "momentum": 0.99}
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """One trunk.
+
+    Parameters
+    ----------
+    features
+        Makes the features of (image in [0, 1], weights' file or None, scaling).
+    stages
+        How the names of each stage's layers begin, from the input on; ``training.runs.freezing`` counts
+        from the end.
+    has_batch_norm
+        Whether its weights know moving statistics.
+    """
+
+    features: Callable[[Tensor, Path | None, Scaling], Tensor]
+    stages: tuple[str, ...]
+    has_batch_norm: bool = True
+
+
+def _colour(image: Tensor) -> Tensor:
+    return keras.layers.Concatenate(name="grey_to_colour")([image, image, image])
+
+
+def _caffe(image: Tensor, scaling: Scaling) -> Tensor:
+    colour = _colour(image)
+    if scaling == "unit":
+        return colour
+    return keras.layers.Rescaling(255.0, offset=[-mean for mean in CAFFE_MEANS], name="imagenet_scale")(colour)
+
+
+def _torch(image: Tensor, scaling: Scaling) -> Tensor:
+    colour = _colour(image)
+    if scaling == "unit":
+        return colour
+    scale = [1 / deviation for deviation in TORCH_DEVIATIONS]
+    offset = [-mean / deviation for mean, deviation in zip(TORCH_MEANS, TORCH_DEVIATIONS, strict=True)]
+    return keras.layers.Rescaling(scale, offset=offset, name="imagenet_scale")(colour)
+
+
+def _name(weights: Path | None) -> str | None:
+    return None if weights is None else str(weights)
+
+
+def resnet50_features(image: Tensor, weights: Path | None, scaling: Scaling = "imagenet") -> Tensor:
+    """ResNet50 without its top: 1/32 of the size, 2048 channels.
+
+    Parameters
+    ----------
+    image
+        Shape (N, size, size, 1), in [0, 1].
+    weights
+        A ``.weights.h5`` or legacy ``.h5`` file without top; None: random.
+    scaling
+        ``imagenet``: what the published weights expect; ``unit``: [0, 1] as it comes, as some did.
+    """
+    return keras.applications.ResNet50(
+        include_top=False, weights=_name(weights), input_tensor=_caffe(image, scaling)
+    ).output
+
+
+def vgg16_features(image: Tensor, weights: Path | None, scaling: Scaling = "imagenet") -> Tensor:
+    """VGG16 without its top: 1/32 of the size, 512 channels. Parameters as of ``resnet50_features``."""
+    return keras.applications.VGG16(
+        include_top=False, weights=_name(weights), input_tensor=_caffe(image, scaling)
+    ).output
+
+
+def densenet169_features(image: Tensor, weights: Path | None, scaling: Scaling = "imagenet") -> Tensor:
+    """DenseNet-169 without its top: 1/32 of the size, 1664 channels. Parameters as of ``resnet50_features``."""
+    return keras.applications.DenseNet169(
+        include_top=False, weights=_name(weights), input_tensor=_torch(image, scaling)
+    ).output
+
+
+def resnet18_features(image: Tensor, weights: Path | None, scaling: Scaling = "imagenet") -> Tensor:
+    """ResNet18 (Keras has none): 1/32 of the size, 512 channels. Parameters as of ``resnet50_features``."""
+    scaled = _torch(image, scaling)
+    features = keras.layers.ZeroPadding2D(3, name="conv1_pad")(scaled)
+    features = keras.layers.Conv2D(64, 7, strides=2, use_bias=False, name="conv1_conv")(features)
+    features = _normalised(features, "conv1")
+    features = keras.layers.ReLU(name="conv1_relu")(features)
+    features = keras.layers.ZeroPadding2D(1, name="pool1_pad")(features)
+    features = keras.layers.MaxPooling2D(3, strides=2, name="pool1_pool")(features)
+    for stage, channels in enumerate((64, 128, 256, 512), start=2):
+        for block in (1, 2):
+            strides = 2 if block == 1 and stage > 2 else 1
+            features = _basic_block(features, channels, strides, f"conv{stage}_block{block}")
+    if weights is not None:
+        keras.Model(image, features).load_weights(weights)
+    return features
+
+
+def _basic_block(features: Tensor, channels: int, strides: int, name: str) -> Tensor:
+    shortcut = features
+    if strides != 1 or features.shape[-1] != channels:
+        shortcut = keras.layers.Conv2D(channels, 1, strides=strides, use_bias=False, name=f"{name}_0_conv")(features)
+        shortcut = _normalised(shortcut, f"{name}_0")
+    for step, step_strides in ((1, strides), (2, 1)):
+        features = keras.layers.ZeroPadding2D(1, name=f"{name}_{step}_pad")(features)
+        features = keras.layers.Conv2D(
+            channels,
+            3,
+            strides=step_strides,
+            use_bias=False,
+            kernel_initializer="he_normal",
+            name=f"{name}_{step}_conv",
+        )(features)
+        features = _normalised(features, f"{name}_{step}")
+        if step == 1:
+            features = keras.layers.ReLU(name=f"{name}_1_relu")(features)
+    added = keras.layers.Add(name=f"{name}_add")([shortcut, features])
+    return keras.layers.ReLU(name=f"{name}_out")(added)
+
+
+def _normalised(features: Tensor, name: str) -> Tensor:
+    return keras.layers.BatchNormalization(**_BATCH_NORM, name=f"{name}_bn")(features)
+
+
+def tiny_features(image: Tensor, weights: Path | None, scaling: Scaling = "imagenet") -> Tensor:
+    """A CNN of about 6000 weights, for tests and tutorials: 1/16 of the size, 32 channels.
+
+    Raises
+    ------
+    ValueError
+        If weights are given: nobody publishes any.
+    """
+    if weights is not None:
+        raise ValueError("the tiny network has no published weights: leave them out")
+    features = image
+    if scaling == "imagenet":
+        features = keras.layers.Rescaling(2.0, offset=-1.0, name="centre")(image)
+    for stage, channels in enumerate((8, 16, 32), start=1):
+        strides = 4 if stage == 1 else 2
+        convolution = keras.layers.Conv2D(channels, 3, strides=strides, padding="same", name=f"conv{stage}")
+        features = keras.layers.ReLU(name=f"relu{stage}")(convolution(features))
+    return features
+
+
+_CONVOLUTIONS: Final = ("conv1", "conv2", "conv3", "conv4", "conv5")
+
+BACKBONES: Final[Mapping[str, Backbone]] = MappingProxyType(
+    {
+        "resnet50": Backbone(resnet50_features, _CONVOLUTIONS),
+        "resnet18": Backbone(resnet18_features, _CONVOLUTIONS),
+        "vgg16": Backbone(vgg16_features, ("block1", "block2", "block3", "block4", "block5"), has_batch_norm=False),
+        "densenet169": Backbone(densenet169_features, _CONVOLUTIONS),
+        "tiny": Backbone(tiny_features, ("conv1", "conv2", "conv3"), has_batch_norm=False),
+    }
+)
+"""Architectures by name."""

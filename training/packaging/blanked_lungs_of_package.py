@@ -1,0 +1,96 @@
+"""Score images whose lungs are painted over with a package's own graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from cxr.errors import ImageError, ManifestError
+from cxr.package import MODEL_FILE, load_package
+from cxr.pixels.model_input import to_model_input
+from training.audit.blanked_lungs import BlankedAudit, Images, blanked_audit
+from training.cases import groups
+from training.packaging.blanked_lungs_of_run import lungs_at, lungs_or_box
+from training.runs.lung_mask_model import lungs_with, masking_in, open_mask_model
+
+BATCH = 32
+
+
+def audit_package(
+    package: Path,
+    cases: pd.DataFrame,
+    *,
+    labels: Mapping[str, Sequence[str]] | None = None,
+    limit: int = 400,
+    seed: int = 0,
+    mask_model: Path | None = None,
+) -> tuple[BlankedAudit, ...]:
+    """Ask a package about images without lungs.
+
+    Parameters
+    ----------
+    package
+        Its folder.
+    cases
+        Labelled rows of a manifest, paths absolute; best those of the test.
+    labels
+        Class to the manifest's labels that mean it; None: a class is its own label.
+    limit
+        Images that are scored at most, drawn at random.
+    seed
+        Of the draw.
+    mask_model
+        Folder of the mask model that finds the lungs; None: the package's own does, or else the
+        manifest's masks tell, or else a box is painted over.
+
+    Returns
+    -------
+    tuple[BlankedAudit, ...]
+        One for each class of the package that a label names.
+
+    Raises
+    ------
+    ManifestError
+        If no image can be read, or none is labelled.
+    PackageError
+        If the package can't be used.
+    """
+    loaded = load_package(package)
+    manifest = loaded.manifest
+    labelled = cases[cases["label"] != ""]
+    drawn = labelled.sample(min(limit, len(labelled)), random_state=seed).reset_index(drop=True)
+    masking = masking_in(loaded)
+    lungs = masking.lungs if mask_model is None else lungs_with(open_mask_model(mask_model))
+    images, masks, rows = [], [], []
+    for row, (path, mask) in enumerate(zip(drawn["path"], drawn["mask_path"], strict=True)):
+        try:
+            images.append(masking.apply(to_model_input(Path(path), manifest.recipe), mask, manifest.recipe))
+        except (ImageError, OSError):
+            continue
+        masks.append(lungs_at(path, mask, manifest.recipe, lungs))
+        rows.append(row)
+    if not images:
+        raise ManifestError("No labelled image of the manifest can be read; nothing can be scored without lungs.")
+    whole = np.stack(images)
+    inside, count = lungs_or_box(masks, whole), sum(mask is not None for mask in masks)
+    network = keras.saving.load_model(loaded.folder / MODEL_FILE, compile=False, safe_mode=True)
+    kept = drawn.iloc[rows]
+    audits = []
+    for place, name in enumerate(manifest.findings):
+        truth = kept["label"].isin((labels or {}).get(name, (name,))).to_numpy()
+        if not truth.any():
+            continue
+
+        def score(shown: Images, place: int = place) -> np.ndarray:
+            outputs = network.predict(shown, batch_size=BATCH, verbose=0)
+            chances = outputs[0] if isinstance(outputs, list | tuple) else outputs
+            return np.asarray(chances)[:, place]
+
+        found = blanked_audit(name, whole, truth, score, patients=groups(kept).to_numpy(), masks=inside)
+        audits.append(replace(found, masks=count))
+    return tuple(audits)

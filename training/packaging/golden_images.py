@@ -1,0 +1,138 @@
+"""Choose golden images for a package, and take everything out of them that is not the picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
+
+from cxr.errors import ImageError
+from cxr.package.golden_images import GOLDEN_FILE, MOST_GOLDEN, to_golden_document
+from cxr.pixels.model_input import read_image, to_model_input
+from cxr.pixels.recipe import PixelRecipe
+
+COUNT: Final = 10
+
+KEPT: Final = (
+    *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("RescaleIntercept", "RescaleSlope", "RescaleType", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *("PresentationLUTShape", "PixelData"),
+    *("PatientOrientation", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
+)
+"""Elements of a golden DICOM file: the pixels, and how they are shown. No patient, study or device."""
+
+_KEPT_OF_TABLES: Final = ("LUTDescriptor", "LUTData")
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenImage:
+    """One image that a package carries."""
+
+    place: int  # among the candidates
+    name: str  # of its file in the package
+    content: bytes
+    probabilities: tuple[float, ...]  # in the order of the classes
+
+
+def choose_golden(
+    images: Sequence[tuple[Path, Sequence[float]]], recipe: PixelRecipe, *, count: int = COUNT
+) -> list[GoldenImage]:
+    """Choose a package's golden images.
+
+    Parameters
+    ----------
+    images
+        File and probabilities (in the order of the classes) of each candidate, e.g. of the test
+        images; spread over the candidates, ``count`` are taken.
+    recipe
+        The package's; an image whose stripped copy does not give the same input is passed over.
+    count
+        Images that are wanted, at most 32.
+
+    Returns
+    -------
+    list[GoldenImage]
+        In the order of the candidates; empty where no image will do.
+    """
+    chosen: list[GoldenImage] = []
+    for place in _spread(len(images), min(count, MOST_GOLDEN)):
+        path, probabilities = images[place]
+        found = _stripped(path, recipe)
+        if found is not None:
+            ending, content = found
+            name = f"golden-{len(chosen):02}.{ending}"
+            chosen.append(GoldenImage(place, name, content, tuple(float(value) for value in probabilities)))
+    return chosen
+
+
+def golden_contents(chosen: Sequence[GoldenImage]) -> Mapping[str, bytes]:
+    """Make the files of a package's golden images: name to content, ``golden.json`` among them."""
+    if not chosen:
+        return {}
+    document = to_golden_document([(each.name, each.probabilities) for each in chosen])
+    return {each.name: each.content for each in chosen} | {GOLDEN_FILE: document}
+
+
+def _spread(candidates: int, count: int) -> Sequence[int]:
+    return [int(place) for place in np.unique(np.linspace(0, candidates - 1, min(count, candidates)).astype(int))]
+
+
+def _stripped(path: Path, recipe: PixelRecipe) -> tuple[str, bytes] | None:
+    try:
+        source = read_image(path)
+        if not isinstance(source, Dataset):
+            return "png", _as_png(source)
+        if source.get("BurnedInAnnotation") == "YES":
+            return None  # a name may stand in the picture
+        before = to_model_input(source, recipe)
+        content = _as_dicom(source)
+        after = to_model_input(pydicom.dcmread(BytesIO(content)), recipe)
+    except (ImageError, OSError):
+        return None
+    return ("dcm", content) if np.array_equal(before, after) else None
+
+
+def _as_png(pixels: NDArray[np.uint8 | np.uint16]) -> bytes:
+    """Encode the pixels anew, without what a file may say beside them (EXIF, comments)."""
+    colours = pixels[..., ::-1] if pixels.ndim == 3 else pixels
+    return bytes(cv2.imencode(".png", np.ascontiguousarray(colours))[1].tobytes())
+
+
+def _as_dicom(source: Dataset) -> bytes:
+    copy = Dataset()
+    for keyword in KEPT:
+        if keyword in source:
+            copy[keyword] = source[keyword]
+    for keyword in ("ModalityLUTSequence", "VOILUTSequence"):
+        if keyword in source:
+            setattr(copy, keyword, [_table(item) for item in source[keyword].value])
+    copy.SOPClassUID = SecondaryCaptureImageStorage
+    # Of the pixels alone: a UID made of the image's own could be recognised.
+    copy.SOPInstanceUID = generate_uid("2.25.", [hashlib.sha256(source.PixelData).hexdigest()])
+    copy.file_meta = FileMetaDataset()
+    copy.file_meta.TransferSyntaxUID = source.file_meta.TransferSyntaxUID
+    copy.file_meta.MediaStorageSOPClassUID = copy.SOPClassUID
+    copy.file_meta.MediaStorageSOPInstanceUID = copy.SOPInstanceUID
+    buffer = BytesIO()
+    copy.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _table(source: Dataset) -> Dataset:
+    """Keep a LUT without its explanation, which is free text."""
+    table = Dataset()
+    for keyword in _KEPT_OF_TABLES:
+        if keyword in source:
+            table[keyword] = source[keyword]
+    return table

@@ -1,0 +1,266 @@
+"""Make a model package from weights that Keras 2 wrote: the predecessors' published models.
+
+The graph is not taken from the file. It is built from a profile of ours, and the file gives only
+the arrays that this graph has, by name and shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from cxr.domain import PackageStatus
+from cxr.errors import IncompatiblePackage
+from cxr.labels import FINDINGS
+from cxr.package import (
+    MODEL_CARD_FILE,
+    MODEL_FILE,
+    AcceptedGate,
+    ModelPackage,
+    Outputs,
+    PackageClass,
+    PackageManifest,
+    Provenance,
+    write_package,
+)
+from cxr.pixels.recipe import MIDRC_EMORY_RECIPE, PixelRecipe
+from cxr.product import DEMONSTRATION, NOTICE_SENTENCE
+from training.networks import Activation, Head, Scaling, build, save_network
+from training.packaging.keras2_weights import LegacyFile, Weights, quoted
+from training.runs.devices import software_versions
+
+IMPORTED: Final = "imported"
+"""The gate that no imported package passes: nobody here knows how it was trained and evaluated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What the published weights of one predecessor belong to.
+
+    Parameters
+    ----------
+    name, version, title, origin
+        Of the package, and for its card.
+    architecture, head, scaling, activation
+        As for ``training.networks.network.build``.
+    classes
+        Findings, in the order of the file's last layer.
+    recipe
+        What the weights saw.
+    own
+        Layers of the graph that the file names otherwise, or by a number that grows with the
+        session it was made in: our name to a pattern; in the order of the file.
+    weightless
+        Layers of the file that we have under another name or not at all, and that hold no
+        weights: patterns that must each match once.
+    known
+        SHA-256 of published files: digest to name.
+    """
+
+    name: str
+    version: str
+    title: str
+    origin: str
+    architecture: str
+    head: Head
+    scaling: Scaling
+    activation: Activation
+    classes: tuple[str, ...]
+    recipe: PixelRecipe
+    own: Mapping[str, str]
+    weightless: tuple[str, ...]
+    known: Mapping[str, str]
+
+
+MIDRC_EMORY: Final = Profile(
+    name="midrc-emory-resnet50",
+    version="2021.03",
+    title="ResNet50 of MIDRC CRP-2 (Emory)",
+    origin="CheXpert (normal or abnormal), then chest radiographs of Emory with RT-PCR results; published by MIDRC",
+    architecture="resnet50",
+    head=Head("dense", pooling="maximum", hidden=(512,)),
+    scaling="unit",
+    activation="sigmoid",
+    classes=("covid19",),
+    recipe=MIDRC_EMORY_RECIPE,
+    own=MappingProxyType({"hidden1": r"dense(_\d+)?", "logit": r"dense_\d+"}),
+    weightless=(r"input_\d+", r"(global_)?max_pool(ing2d)?(_\d+)?"),
+    known=MappingProxyType(
+        {
+            "6132fbdc9c322efc52866d17b46c6be84faac7c2e693246a7b5478323bb3120e": "resnet_covid.hdf5",
+            "3d51264bcb75c4998a3d0e307892ec80690e2be966fb57cd2ebd0b8f531adf04": "ResNet50_Undersampling.h5",
+        }
+    ),
+)
+
+PROFILES: Final[Mapping[str, Profile]] = MappingProxyType({"midrc-emory": MIDRC_EMORY})
+"""Profiles by name."""
+
+# What our graph has around the backbone and its head; the file's graph does without.
+_FRAME: Final = frozenset({"image", "grey_to_colour", "unit_scale", "pool", "calibrate", "prob"})
+
+
+def import_legacy(file: Path, folder: Path, *, now: datetime, profile: Profile = MIDRC_EMORY) -> ModelPackage:
+    """Turn a file of weights into a package.
+
+    The package is a demonstration: marked as such wherever its results appear, uncalibrated,
+    without operating point and without figures, so that its promotion has to be accepted by name.
+
+    Parameters
+    ----------
+    file
+        HDF5, from ``model.save`` or ``model.save_weights`` of Keras 2.
+    folder
+        The folder to make; it must not exist.
+    now
+        The time that is recorded.
+    profile
+        What the weights belong to.
+
+    Raises
+    ------
+    IncompatiblePackage
+        If the file's graph is not the profile's; the message names the layer.
+    PackageError
+        If the folder exists or can't be written.
+    """
+    network = build(
+        profile.architecture,
+        classes=len(profile.classes),
+        activation=profile.activation,
+        size=profile.recipe.size,
+        head=profile.head,
+        scaling=profile.scaling,
+    )
+    with LegacyFile(file) as source:
+        places = _match(network, profile, list(source.layers))
+        weights = source.read({there: _shapes(network.get_layer(here)) for here, there in places.items()})
+    _fill(network, places, weights)
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    manifest = _manifest(profile, digest, now)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=folder.parent) as temporary:
+        model_file = Path(temporary) / MODEL_FILE
+        save_network(network, model_file, now=now)
+        card = _card(profile, manifest, digest)
+        return write_package(folder, manifest, {MODEL_FILE: model_file, MODEL_CARD_FILE: card.encode()})
+
+
+def _match(network: Any, profile: Profile, layers: list[str]) -> Mapping[str, str]:  # noqa: ANN401 (a Keras model)
+    """Say which layer of the file each layer of the graph is; every layer of the file must be one."""
+    trunk = [layer.name for layer in network.layers if layer.name not in _FRAME | set(profile.own)]
+    missing = [name for name in trunk if name not in layers]
+    if missing:
+        raise _unlike(profile, f"lacks the layer {missing[0]!r}")
+    others = [name for name in layers if name not in trunk]
+    places = {name: name for name in trunk}
+    for here, there in [*profile.own.items(), *((None, each) for each in profile.weightless)]:
+        found = next((name for name in others if re.fullmatch(there, name)), None)
+        if found is None:
+            raise _unlike(profile, f"has no layer {there!r} (a pattern)")
+        others.remove(found)
+        if here is not None:
+            places[here] = found
+    if others:
+        raise _unlike(profile, f"has the layer {quoted(others[0])}, which is not in that graph")
+    return places
+
+
+def _unlike(profile: Profile, fault: str) -> IncompatiblePackage:
+    return IncompatiblePackage(
+        f"The file {fault}. What is imported is {profile.title} and nothing else: its weights are put into a graph of "
+        "ours. For another graph, train it here (configs/) or convert it with Keras 3."
+    )
+
+
+def _shapes(layer: Any) -> Mapping[str, tuple[int, ...]]:  # noqa: ANN401 (a Keras layer)
+    return {variable.name: tuple(variable.shape) for variable in layer.weights}
+
+
+def _fill(network: Any, places: Mapping[str, str], weights: Weights) -> None:  # noqa: ANN401
+    for here, there in places.items():
+        layer = network.get_layer(here)
+        layer.set_weights([weights[there][variable.name] for variable in layer.weights])
+
+
+def _manifest(profile: Profile, digest: str, now: datetime) -> PackageManifest:
+    gate = AcceptedGate(
+        name=IMPORTED,
+        figure="weights of a legacy file, not evaluated here",
+        reason="an imported package is always a demonstration",
+        accepted_at=now,
+    )
+    return PackageManifest(
+        name=profile.name,
+        version=profile.version,
+        status=PackageStatus.DEMONSTRATION,
+        accepted_gates=(gate,),
+        classes=tuple(PackageClass(finding=name, code=FINDINGS[name].code) for name in profile.classes),
+        activation=profile.activation,
+        recipe=profile.recipe,
+        outputs=Outputs(probabilities="prob", evidence=None),
+        provenance=Provenance(
+            training_data=profile.origin,
+            architecture=profile.architecture,
+            created=now,
+            software=software_versions(),
+            parents=(digest,),
+        ),
+    )
+
+
+_CARD = """\
+# {name} {version}
+
+**{mark}: there was none.** Legacy weights, uncalibrated: {title}, read from a Keras 2 file into a graph of this \
+project. Nobody has evaluated them here. {notice}
+
+| | |
+|---|---|
+| status | {status} |
+| weights | {file}, SHA-256 `{digest}` |
+| trained on | {origin} |
+| outputs | {findings} ({activation}, not calibrated, no operating point) |
+| input | {size} x {size} pixels, one channel in [0, 1]; recipe `{recipe}` |
+| imported | {created} |
+
+## What to know
+
+* The weights saw pictures that were divided by their largest value: no window, no inversion, nearest neighbour, \
+distorted to a square. The recipe does exactly that, and one bright marker darkens the lungs as it did then.
+* No published figure belongs to these weights. Models of this kind reached an AUC of 0.70 to 0.82 where they were \
+tested honestly; their data was divided by image, not by patient.
+* The maximum over the map feeds two dense layers: there is no exact evidence map. Explanations are Grad-CAM.
+
+## Intended use
+
+Comparison with models that are trained and evaluated here, and nothing else.
+"""
+
+
+def _card(profile: Profile, manifest: PackageManifest, digest: str) -> str:
+    known = profile.known.get(digest)
+    return _CARD.format(
+        name=manifest.name,
+        version=manifest.version,
+        mark=DEMONSTRATION,
+        title=profile.title,
+        notice=NOTICE_SENTENCE,
+        status=manifest.status.value,
+        file=f"the published `{known}`" if known else "a file of the same graph; not one of the published ones",
+        digest=digest,
+        origin=profile.origin,
+        findings=", ".join(manifest.findings),
+        activation=manifest.activation,
+        size=manifest.input_size,
+        recipe=manifest.recipe.digest,
+        created=manifest.provenance.created.isoformat(),
+    )

@@ -1,0 +1,110 @@
+"""The figures that a model package carries, and that promotion is decided by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from cxr.errors import SplitError
+from training.audit.dataset import audit
+from training.audit.report import AUDIT_FILE, read_audit
+from training.cases import assert_disjoint
+from training.evaluation import ClassEvaluation, Evaluation
+from training.metrics.interval import Estimate
+from training.runs.folder import Run
+from training.runs.lineage import count_known
+
+
+def package_figures(evaluation: Evaluation, audit: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the figures that travel inside the model package and that promotion judges.
+
+    Parameters
+    ----------
+    evaluation
+        Over the test images.
+    audit
+        Further figures, e.g. ``blanked_lung_auc`` and ``patients_disjoint``; they are added as they are.
+
+    Returns
+    -------
+    dict
+        Plain JSON values. ``classes`` has for each class ``auc``, ``auc_low``, ``auc_high``, ``ece``,
+        ``sensitivity``, ``specificity``, ``within_source_auc``, ``source_only_auc``,
+        ``metadata_only_auc`` and ``worst_subgroup`` (``attribute``, ``value``, ``auc``); None where a
+        figure does not exist.
+    """
+    return {
+        "dataset": evaluation.dataset,
+        "images": evaluation.images,
+        "patients": evaluation.patients,
+        "is_image_wise": evaluation.is_image_wise,
+        "classes": {each.name: _figures_of(each) for each in evaluation.classes},
+        "cautions": [{"code": each.code, "sentence": each.sentence} for each in evaluation.cautions],
+        **dict(audit or {}),
+    }
+
+
+def _figures_of(figures: ClassEvaluation) -> dict[str, Any]:
+    interval = None if figures.auc is None else figures.auc.interval
+    at, calibration = figures.at_threshold, figures.calibration
+    baselines = {f"{each.name}_auc": _value(each.auc) for each in figures.baselines}
+    judged = [each for each in figures.subgroups if each.auc is not None and not each.is_small]
+    worst = min(judged, key=lambda each: each.auc.value if each.auc else 1.0, default=None)
+    return {
+        "images": figures.images,
+        "positives": figures.positives,
+        "auc": _value(figures.auc),
+        "auc_low": None if interval is None else round(interval.low, 6),
+        "auc_high": None if interval is None else round(interval.high, 6),
+        "average_precision": _value(figures.average_precision),
+        "ece": None if calibration is None else round(calibration.ece, 6),
+        "threshold": None if at is None else round(at.threshold, 6),
+        "sensitivity": None if at is None else _value(at.sensitivity),
+        "specificity": None if at is None else _value(at.specificity),
+        "within_source_auc": _value(figures.within_source.auc),
+        **baselines,
+        "worst_subgroup": None
+        if worst is None
+        else {"attribute": worst.attribute, "value": worst.value, "auc": _value(worst.auc)},
+    }
+
+
+def _value(estimate: Estimate | None) -> float | None:
+    return None if estimate is None else round(estimate.value, 6)
+
+
+def case_figures(run: Run) -> dict[str, Any]:
+    """Return what the run's cases say: whether patients are apart, and what tells the labels without an image.
+
+    Apart are patients of the test from those of training and validation, here and in every run that
+    this one starts from.
+
+    The audit is the run's ``audit.json``; without one it is made, but for copies of files, and
+    written there.
+    """
+    cases = run.manifest()
+    if not (run.folder / AUDIT_FILE).exists():
+        audit(cases, seed=run.recipe.seed).to_json(run.folder / AUDIT_FILE)
+    tested = cases[cases["split"] == "test"]
+    report = read_audit(run.folder / AUDIT_FILE)
+    return {
+        "patients_disjoint": _is_disjoint(cases) and count_known(run)["test"] == 0,
+        "labels": {each["label"]: _baselines(each) for each in report["label_audits"]},
+    } | ({"is_image_wise": True} if (tested["image_wise"] == "yes").any() else {})
+
+
+def _is_disjoint(cases: pd.DataFrame) -> bool:
+    try:
+        assert_disjoint(cases)
+    except SplitError:
+        return False
+    return True
+
+
+def _baselines(label: Mapping[str, Any]) -> dict[str, float | None]:
+    return {
+        f"{each['name']}_auc": None if each["auc"] is None else round(each["auc"]["value"], 6)
+        for each in label["baselines"]
+    }

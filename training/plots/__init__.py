@@ -1,0 +1,1 @@
+"""Plots of evaluations, data sets and evidence maps; loads Matplotlib."""

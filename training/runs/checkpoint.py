@@ -1,0 +1,128 @@
+"""The state of a run between two epochs, in one file that is whole or not there.
+
+Every variable of the network (dropout's random numbers are among them) and of the optimiser, and
+what was decided so far. Together with data that are a function of (seed, epoch), that is all that
+the rest of the run depends on.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.errors import RunError
+from training.files import write_whole
+from training.runs.early_stopping import Progress
+
+STATE_FILE: Final = "state.npz"
+
+Arrays = list[NDArray[Any]]
+
+
+@dataclass(slots=True)
+class State:
+    """Where a run stands: the next epoch to do is ``epoch`` of stage ``stage``."""
+
+    stage: int = 0
+    epoch: int = 0
+    total_epochs: int = 0  # over all stages: what data and augmentation are a function of
+    progress: Progress = field(default_factory=Progress)
+    history: list[dict[str, float | int | str]] = field(default_factory=list)
+    best_file: str | None = None  # weights of the stage's best epoch
+
+
+def save_state(folder: Path, state: State, network: Sequence[Any], optimizer: Sequence[Any]) -> None:
+    """Write the state; the file before stays until this one is complete on the disk.
+
+    Parameters
+    ----------
+    folder
+        The run's ``checkpoints``.
+    state
+        What was decided.
+    network, optimizer
+        Their variables; the optimiser's are empty between two stages.
+    """
+    arrays = {f"network{place}": _numpy(each) for place, each in enumerate(network)}
+    arrays |= {f"optimizer{place}": _numpy(each) for place, each in enumerate(optimizer)}
+    words = np.frombuffer(json.dumps(asdict(state)).encode(), np.uint8)
+    _write(folder / STATE_FILE, arrays | {"state": words})
+
+
+def load_state(folder: Path) -> tuple[State, Arrays, Arrays] | None:
+    """Read the state, the network's and the optimiser's variables; None if nothing was saved yet.
+
+    Raises
+    ------
+    RunError
+        If the file is damaged.
+    """
+    path = folder / STATE_FILE
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            document = json.loads(file["state"].tobytes())
+            document["progress"] = Progress.from_document(document["progress"])
+            return State(**document), _numbered(file, "network"), _numbered(file, "optimizer")
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise RunError("The run's checkpoint is damaged: delete the run's folder and start it again.") from error
+
+
+def save_weights(path: Path, network: Sequence[Any]) -> None:
+    """Write a network's variables."""
+    _write(path, {f"network{place}": _numpy(each) for place, each in enumerate(network)})
+
+
+def load_weights(path: Path) -> Arrays:
+    """Read what ``save_weights`` wrote.
+
+    Raises
+    ------
+    RunError
+        If the file is absent or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return _numbered(file, "network")
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise RunError("The weights of the best epoch are damaged: delete the run's folder and start again.") from error
+
+
+def assign(variables: Sequence[Any], arrays: Arrays) -> None:
+    """Set variables to what was saved of them.
+
+    Raises
+    ------
+    RunError
+        If they are others than those that were saved.
+    """
+    shapes = [tuple(each.shape) for each in variables]
+    if shapes != [array.shape for array in arrays]:
+        raise RunError("The checkpoint is of another network: give the run's folder its own recipe, or start anew.")
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+def _numpy(variable: Any) -> NDArray[Any]:  # noqa: ANN401 (a Keras variable)
+    array: NDArray[Any] = variable.numpy()
+    return array
+
+
+def _numbered(file: Mapping[str, NDArray[Any]], name: str) -> Arrays:
+    count = sum(key.startswith(name) for key in file)
+    return [file[f"{name}{place}"] for place in range(count)]
+
+
+def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    write_whole(path, content.getbuffer())

@@ -1,0 +1,64 @@
+"""What a model has learnt from: images and patients of its own run, and of every run that it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from training.runs.folder import Run
+
+LEARNT_FILE: Final = "learnt.csv"
+"""Of the runs that a run starts from; it names patients, so only its owner may read it."""
+
+COLUMNS: Final = ("image_id", "path", "source", "patient_id")
+
+
+def learnt_before(run: Run) -> pd.DataFrame:
+    """Give what the runs that a run starts from were trained or chosen on: ``COLUMNS``, empty where there are none."""
+    file = run.folder / LEARNT_FILE
+    if not file.exists():
+        return pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
+    return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+
+def learnt_by(run: Run) -> pd.DataFrame:
+    """Give the same with what the run itself was trained and chosen on."""
+    cases = run.manifest()
+    own = cases.loc[cases["split"].isin(("train", "val")), list(COLUMNS)]
+    return pd.concat([learnt_before(run), own], ignore_index=True).drop_duplicates(ignore_index=True)
+
+
+def note_learnt(run: Run, parents: Sequence[Run]) -> None:
+    """Write down what a run's parents have learnt from; before its first epoch."""
+    if parents:
+        whole = pd.concat([learnt_by(parent) for parent in parents], ignore_index=True)
+        path = run.folder / LEARNT_FILE
+        temporary = path.with_name(f".{path.name}.part")
+        temporary.touch(mode=0o600)
+        whole.drop_duplicates().to_csv(temporary, index=False, lineterminator="\n")
+        temporary.replace(path)
+
+
+def is_known(frame: pd.DataFrame, learnt: pd.DataFrame) -> NDArray[np.bool_]:
+    """Find images that were learnt from: by image, file or patient.
+
+    A patient's number is one source's: another hospital's P1 is another person.
+    """
+    patients = set(zip(learnt["source"], learnt["patient_id"], strict=True))
+    is_patient = [
+        patient != "" and (source, patient) in patients
+        for source, patient in zip(frame["source"], frame["patient_id"], strict=True)
+    ]
+    known = frame["image_id"].isin(learnt["image_id"]) | frame["path"].isin(learnt["path"]) | np.array(is_patient, bool)
+    return known.to_numpy(dtype=bool)
+
+
+def count_known(run: Run) -> dict[str, int]:
+    """Count images of each side that the runs before have learnt from; those of ``test`` are no test any more."""
+    cases, before = run.manifest(), learnt_before(run)
+    sides = {name: cases[cases["split"] == name] for name in ("val", "test")}
+    return {name: int(is_known(side, before).sum()) if len(before) else 0 for name, side in sides.items()}

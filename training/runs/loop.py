@@ -1,0 +1,292 @@
+"""Fit a network: stage by stage, epoch by epoch, from where the run stands.
+
+Between two epochs the whole state goes to the disk; orders, augmentation and weights of images are
+functions of (seed, epoch). A run that is killed at any moment does its last epoch again and comes
+to the same result as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr.errors import RunError
+from training.files import write_whole
+from training.inputs.batches import plain_batches, training_batches
+from training.inputs.cache import Cache, Watch
+from training.inputs.targets import UNKNOWN, Cases, epoch_order, kept_rows, sample_weights, strata
+from training.metrics.auc import roc_auc
+from training.networks import features_of
+from training.recipe import Stage
+from training.runs.checkpoint import State, assign, load_state, load_weights, save_state, save_weights
+from training.runs.folder import HISTORY_FILE, Run
+from training.runs.freezing import set_trainable
+from training.runs.head_regression import fit_head
+from training.runs.losses import make_loss
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The cases of one side of the split, and where they lie in the cache."""
+
+    cases: Cases
+    places: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a fitting is given beside the recipe."""
+
+    cache: Cache
+    train: Side
+    val: Side
+
+
+class Fitting:
+    """One run's fitting.
+
+    Parameters
+    ----------
+    run
+        Its folder and recipe.
+    network
+        From ``training.networks.network.build``, with the weights that it starts from.
+    stages
+        From ``training.runs.freezing.effective_stages``.
+    material
+        Images and truths.
+    strategy
+        From ``training.runs.devices``: where everything lies.
+    progress
+        Called with a step's name, how many are done, and of how many.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        network: Any,  # noqa: ANN401 (Keras has no types)
+        stages: tuple[Stage, ...],
+        material: Material,
+        *,
+        strategy: Any,  # noqa: ANN401
+        progress: Watch,
+    ) -> None:
+        self._run = run
+        self._recipe = run.recipe
+        self._network = network
+        self._stages = stages
+        self._material = material
+        self._strategy = strategy
+        self._progress = progress
+        self._loss = make_loss(run.recipe.loss, run.recipe.task.activation)
+        self._rows = kept_rows(material.train.cases.truths, run.recipe.balance)
+        self._weights = sample_weights(material.train.cases, run.recipe.balance)
+        with strategy.scope():
+            # The same layers, up to the logit: losses of logits are exact where those of probabilities are cut off.
+            self._trained = keras.Model(network.input, network.get_layer("logit").output, name="trained")
+
+    def fit(self) -> list[dict[str, float | int | str]]:
+        """Do what is left to do, and return the history: one entry for each epoch.
+
+        Raises
+        ------
+        RunError
+            If the loss stops being a number, or the checkpoint is damaged.
+        """
+        state = State()
+        optimizer_arrays = None
+        if (found := load_state(self._run.checkpoints)) is not None:
+            state, arrays, optimizer_arrays = found
+            assign(self._network.variables, arrays)
+        while state.stage < len(self._stages):
+            self._fit_stage(state, optimizer_arrays or None)
+            optimizer_arrays = None
+        return state.history
+
+    def _fit_stage(self, state: State, optimizer_arrays: list[NDArray[Any]] | None) -> None:
+        stage = self._stages[state.stage]
+        if stage.optimizer == "regression":
+            self._regress(stage, state)
+            return
+        optimizer = self._compile(stage)
+        if optimizer_arrays is not None:
+            assign(optimizer.variables, optimizer_arrays)
+        # Killed after the epoch that ends the stage, it ends here.
+        is_over = state.epoch >= stage.epochs or 0 < stage.patience <= state.progress.waited
+        while not is_over:
+            is_over = self._fit_epoch(stage, state, optimizer)
+        if stage.keep == "best" and state.best_file is not None:
+            assign(self._network.variables, load_weights(self._run.checkpoints / state.best_file))
+        self._end_stage(state)
+
+    def _end_stage(self, state: State) -> None:
+        state.stage, state.epoch, state.progress, state.best_file = state.stage + 1, 0, type(state.progress)(), None
+        save_state(self._run.checkpoints, state, self._network.variables, [])
+        self._forget_but(None)
+
+    def _regress(self, stage: Stage, state: State) -> None:
+        """Fit the head at once, on the training images as they are."""
+        train, rows = self._material.train, self._rows
+        truths = train.cases.truths[rows]
+        images = plain_batches(self._material.cache, train.places[rows], truths, batch_size=stage.batch_size)
+        features = features_of(self._network, images)
+        kernel, bias = fit_head(features, truths, self._weights[rows], stage.strength or 1.0)
+        self._network.get_layer("evidence").set_weights([kernel, bias])
+        loss = keras.ops.convert_to_numpy(self._loss(truths, (features @ kernel[0, 0] + bias).astype(np.float32)))
+        figures = {"loss": float(np.mean(loss)), **self._validate(stage)}
+        state.history.append({"stage": stage.name, "epoch": state.total_epochs, "learning_rate": 0.0, **figures})
+        state.total_epochs += 1
+        self._write_history(state)
+        self._end_stage(state)
+
+    def _write_history(self, state: State) -> None:
+        text = pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
+        write_whole(self._run.folder / HISTORY_FILE, text)
+
+    def _compile(self, stage: Stage) -> Any:  # noqa: ANN401
+        set_trainable(self._network, self._recipe.network.architecture, stage)
+        with self._strategy.scope():
+            optimizer = make_optimizer(stage, self._steps(stage) * stage.epochs)
+            self._trained.compile(optimizer=optimizer, loss=self._loss)
+            built = self._trained.optimizer  # of mixed_float16, inside one that scales the loss
+            built.build(self._trained.trainable_variables)
+        return built
+
+    def _steps(self, stage: Stage) -> int:
+        return math.ceil(len(self._order(stage, 0)) / stage.batch_size)
+
+    def _order(self, stage: Stage, epoch: int) -> NDArray[np.int64]:
+        return epoch_order(
+            self._rows,
+            self._material.train.cases.truths,
+            self._recipe.balance,
+            seed=self._recipe.seed,
+            epoch=epoch,
+            limit=stage.images_per_epoch,
+        )
+
+    def _fit_epoch(self, stage: Stage, state: State, optimizer: Any) -> bool:  # noqa: ANN401
+        """Do one epoch and say whether the stage is over."""
+        train = self._material.train
+        batches = training_batches(
+            self._material.cache,
+            train.places,
+            train.cases.truths,
+            self._weights,
+            self._order(stage, state.total_epochs),
+            self._recipe.augment,
+            seed=self._recipe.seed,
+            epoch=state.total_epochs,
+            batch_size=stage.batch_size,
+            parts=self._strategy.num_replicas_in_sync,
+        )
+        name = f"Epoch {state.epoch + 1} of {stage.epochs} ({stage.name})"
+        watch = _Watching(self._progress, name, self._steps(stage))
+        rate = _rate(optimizer)
+        fitted = self._trained.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[watch])
+        figures = {"loss": float(fitted.history["loss"][0]), **self._validate(stage)}
+        if not all(math.isfinite(value) for value in figures.values()):
+            raise RunError("The loss is not a number any more: use a smaller learning rate, or compute in float32.")
+        verdict = state.progress.see(stage, state.epoch, figures)
+        if verdict.slows_down:
+            optimizer.learning_rate = rate * stage.plateau_factor
+        state.history.append({"stage": stage.name, "epoch": state.total_epochs, "learning_rate": rate, **figures})
+        if verdict.is_best and stage.keep == "best":
+            state.best_file = f"best-{state.total_epochs}.npz"
+            save_weights(self._run.checkpoints / state.best_file, self._network.variables)
+        state.epoch, state.total_epochs = state.epoch + 1, state.total_epochs + 1
+        save_state(self._run.checkpoints, state, self._network.variables, optimizer.variables)
+        self._forget_but(state.best_file)
+        self._write_history(state)
+        return verdict.stops or state.epoch >= stage.epochs
+
+    def _forget_but(self, best: str | None) -> None:
+        for path in self._run.checkpoints.glob("best-*.npz"):
+            if path.name != best:
+                path.unlink()
+
+    def _validate(self, stage: Stage) -> dict[str, float]:
+        parts = self._strategy.num_replicas_in_sync
+        logits = predict_logits(self._trained, self._material.cache, self._material.val, stage.batch_size, parts)
+        is_exclusive = self._recipe.task.activation == "softmax"
+        return validation_figures(self._material.val.cases.truths, logits, self._loss, is_exclusive=is_exclusive)
+
+
+def predict_logits(network: Any, cache: Cache, side: Side, batch_size: int = 32, parts: int = 1) -> Floats:  # noqa: ANN401
+    """Give the logits (N, classes) of one side's cases; the network ends in its logit and lies on ``parts`` devices."""
+    even = parts * math.ceil(batch_size / parts)
+    batches = plain_batches(cache, side.places, side.cases.truths, batch_size=even, parts=parts)
+    logits: Floats = np.asarray(network.predict(batches, verbose=0), np.float32)
+    return logits[: len(side.places)]
+
+
+def validation_figures(
+    truths: Floats, logits: Floats, loss: Callable[[Any, Any], Any], *, is_exclusive: bool
+) -> dict[str, float]:
+    """Judge logits: the loss, the exact area under the ROC curve (mean over the classes), the accuracy.
+
+    Parameters
+    ----------
+    truths, logits
+        (N, classes).
+    loss
+        From ``training.runs.losses``.
+    is_exclusive
+        Whether exactly one class is true (softmax).
+    """
+    value = float(np.mean(keras.ops.convert_to_numpy(loss(truths, logits))))
+    # Of classes that exclude each other, what counts is how much one stands out.
+    scores = logits - _others(logits) if is_exclusive else logits
+    areas = []
+    for place in range(truths.shape[1]):
+        is_known = truths[:, place] != UNKNOWN
+        areas.append(roc_auc(truths[is_known, place] > 0.5, scores[is_known, place]))
+    found = [area for area in areas if area is not None]
+    if is_exclusive:
+        accuracy = float(np.mean(np.argmax(logits, axis=1) == strata(truths)))
+    else:
+        is_known = truths != UNKNOWN
+        accuracy = float(np.mean((logits > 0)[is_known] == (truths > 0.5)[is_known]))
+    # Without one positive and one negative image nothing can be ordered: chance.
+    return {"val_loss": value, "val_auc": float(np.mean(found)) if found else 0.5, "val_accuracy": accuracy}
+
+
+def _others(logits: Floats) -> Floats:
+    columns = range(logits.shape[1])
+    return np.stack([np.logaddexp.reduce(np.delete(logits, place, axis=1), axis=1) for place in columns], axis=1)
+
+
+def make_optimizer(stage: Stage, steps: int) -> Any:  # noqa: ANN401
+    """Make a stage's optimiser; ``steps`` are those of the whole stage."""
+    rate: Any = stage.learning_rate
+    if stage.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(stage.learning_rate, steps)
+    elif stage.schedule == "inverse_time":
+        rate = keras.optimizers.schedules.InverseTimeDecay(stage.learning_rate, 1, stage.decay)
+    if stage.optimizer == "adamw":
+        return keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay, clipnorm=stage.clip_norm)
+    return keras.optimizers.Adam(rate, clipnorm=stage.clip_norm)
+
+
+def _rate(optimizer: Any) -> float:  # noqa: ANN401
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+
+
+class _Watching(keras.callbacks.Callback):  # type: ignore[misc]
+    """Says how far an epoch is."""
+
+    def __init__(self, progress: Watch, name: str, steps: int) -> None:
+        super().__init__()
+        self._report, self._step_name, self._steps = progress, name, steps
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._report(self._step_name, batch + 1, self._steps)

@@ -1,0 +1,129 @@
+"""A finished run again, with its large kernels in 8 bits per output channel: what a small model file can hold.
+
+The weights are rounded first; then calibration, operating point and predictions are made anew with
+the rounded weights, so that every figure is of what is shipped.
+
+References
+----------
+Krishnamoorthi 2018, "Quantizing deep convolutional networks for efficient inference" (weights alone,
+symmetric, per channel).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+
+from cxr.errors import RunError
+from cxr.package.compact_weights import Floats, scales_of, to_levels
+from training.cases import write_manifest
+from training.files import write_json, write_whole
+from training.runs.finalise import finish_plain
+from training.runs.folder import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    ENVIRONMENT_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    PREPROCESS_FILE,
+    RUN_FILE,
+    SPLITS_FILE,
+    Run,
+    open_run,
+)
+from training.runs.train import Options, prepare
+
+SMALLEST: Final = 4096
+"""Kernels with fewer values stay as they are: they weigh nothing."""
+
+_MANTISSA: Final = 1 << 12
+
+
+def quantise_run(source: Path, folder: Path, *, now: datetime, options: Options | None = None) -> Run:
+    """Round a run's weights and finish it again.
+
+    Parameters
+    ----------
+    source
+        A finished run's folder.
+    folder
+        The new run's; it must not exist, unless the same command was killed.
+    now
+        The time that is recorded.
+    options
+        Cache, processes, progress.
+
+    Raises
+    ------
+    RunError
+        If the source is not finished, or the folder holds another run.
+    """
+    before = open_run(source)
+    run = _begin(before, folder, now=now)
+    if run.is_done:
+        return run
+    cache, sides = prepare(run, options or Options())
+    network = keras.saving.load_model(source / MODEL_FILE, compile=False, safe_mode=True)
+    network.set_weights(quantise(network.get_weights()))
+    _forget_calibration(network, len(run.recipe.task.classes))
+    return finish_plain(run, network, cache, sides)
+
+
+def quantise(weights: Sequence[Floats]) -> list[Floats]:
+    """Round the large kernels among weights; the others stay.
+
+    Parameters
+    ----------
+    weights
+        Of any shapes; the last axis of a kernel is its output channel.
+
+    Returns
+    -------
+    list
+        Of the same shapes. Rounding twice changes nothing more.
+    """
+    return [_rounded(each) if each.ndim > 1 and each.size >= SMALLEST else each for each in weights]
+
+
+def _rounded(kernel: Floats) -> Floats:
+    scales = _short(scales_of(kernel))
+    rounded: Floats = (to_levels(kernel, scales).astype(np.float32) * scales).astype(np.float32)
+    return rounded
+
+
+def _short(scales: Floats) -> Floats:
+    """Round scales up to 12 bits, so that scale times a whole number up to 127 is exact."""
+    mantissa, exponent = np.frexp(scales.astype(np.float64))
+    short: Floats = np.ldexp(np.ceil(mantissa * _MANTISSA) / _MANTISSA, exponent).astype(np.float32)
+    return short
+
+
+def _forget_calibration(network: Any, classes: int) -> None:  # noqa: ANN401 (a Keras model)
+    layer = network.get_layer("calibrate")
+    layer.scale, layer.offset = 1.0, [0.0] * classes
+
+
+def _begin(before: Run, folder: Path, *, now: datetime) -> Run:
+    fingerprint = before.fingerprint()
+    if (folder / RUN_FILE).exists():
+        if _read(folder / RUN_FILE).get("quantised") != fingerprint:
+            raise RunError("The folder holds another run: name another folder.")
+        return open_run(folder)
+    (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    for name in (CONFIG_FILE, SPLITS_FILE, ENVIRONMENT_FILE, PREPROCESS_FILE):
+        write_whole(folder / name, (before.folder / name).read_bytes())
+    write_manifest(before.manifest(), folder / MANIFEST_FILE)
+    recorded = _read(before.folder / RUN_FILE) | {"parent": fingerprint, "quantised": fingerprint}
+    write_json(folder / RUN_FILE, recorded | {"created": now.isoformat()})
+    return Run(folder, before.recipe, before.phase, fingerprint, is_done=False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document

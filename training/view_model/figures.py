@@ -1,0 +1,109 @@
+"""Figures of a view model on images that it was not trained on, and the threshold chosen from them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from cxr.package.view_model import CLASSES, FRONTAL, LATERAL, NOT_A_CHEST, Seen, ViewComponent
+from training.metrics.interval import Estimate, wilson
+
+ANSWERS: Final = tuple(Seen)
+
+FALSE_HOLDS: Final = 0.01
+"""Share of frontal films that may be held."""
+
+
+def figures(predictions: pd.DataFrame, component: ViewComponent, *, folds: int) -> dict[str, Any]:
+    """Count answers by truth and source.
+
+    Parameters
+    ----------
+    predictions
+        Columns ``source``, ``truth``, ``left_out`` and one for each class.
+    component
+        Of the view model.
+    folds
+        Of the cross-validation.
+
+    Returns
+    -------
+    dict
+        For ``evaluation`` in the package's manifest: ``left_out`` (cross-validation) and ``test``, each
+        with ``answers`` (truth, then answer, to images; and how many are ``held``), ``shares`` and ``by_source``.
+    """
+    table = predictions.copy()
+    chances = table[list(CLASSES)].to_numpy().tolist()
+    table["answer"] = [component.judge(row).value for row in chances]
+    table["held"] = [component.is_held(row) for row in chances]
+    is_test = table["left_out"] == "test"
+    return {
+        "folds": folds,
+        "left_out": _figures(table[~is_test]),
+        "test": _figures(table[is_test]),
+    }
+
+
+def _figures(table: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "answers": {truth: _answers(table[table["truth"] == truth]) for truth in CLASSES},
+        "shares": {
+            "frontals_held": _held(table, FRONTAL),
+            "laterals_held": _held(table, LATERAL),
+            "others_held": _held(table, NOT_A_CHEST),
+            "laterals_found": _share(table, LATERAL, (Seen.LATERAL,)),
+            "laterals_taken_for_frontal": _share(table, LATERAL, (Seen.FRONTAL,)),
+            "frontals_found": _share(table, FRONTAL, (Seen.FRONTAL,)),
+            "frontals_stopped": _share(table, FRONTAL, (Seen.LATERAL, Seen.NOT_A_CHEST)),
+            "others_found": _share(table, NOT_A_CHEST, (Seen.NOT_A_CHEST,)),
+            "others_taken_for_frontal": _share(table, NOT_A_CHEST, (Seen.FRONTAL,)),
+        },
+        "by_source": {
+            f"{truth}, {source}": _answers(part) for (truth, source), part in table.groupby(["truth", "source"])
+        },
+    }
+
+
+def _answers(part: pd.DataFrame) -> dict[str, int]:
+    answers = {answer.value: int((part["answer"] == answer.value).sum()) for answer in ANSWERS}
+    return answers | {"held": int(part["held"].sum())}
+
+
+def _held(table: pd.DataFrame, truth: str) -> dict[str, float] | None:
+    part = table[table["truth"] == truth]
+    return _interval(int(part["held"].sum()), len(part))
+
+
+def _share(table: pd.DataFrame, truth: str, answers: tuple[Seen, ...]) -> dict[str, float] | None:
+    part = table[table["truth"] == truth]
+    return _interval(int(part["answer"].isin([each.value for each in answers]).sum()), len(part))
+
+
+def _interval(count: int, images: int) -> dict[str, float] | None:
+    found: Estimate | None = wilson(count, images)
+    if found is None or found.interval is None:
+        return None
+    return {"value": found.value, "low": found.interval.low, "high": found.interval.high}
+
+
+def frontal_at_least(predictions: pd.DataFrame) -> float:
+    """Choose the probability of a frontal film below which an image is held.
+
+    Parameters
+    ----------
+    predictions
+        Of images left out of training: columns ``truth``, ``left_out`` and one for each class. What
+        is ``test`` is not looked at.
+
+    Returns
+    -------
+    float
+        The quantile of the frontal films that were left out in turn, rounded down to hundredths; never
+        below 0.5, where frontal is no longer the likelier, nor above the confidence.
+    """
+    is_one = (predictions["truth"] == FRONTAL) & (predictions["left_out"] != "test")
+    chances = predictions.loc[is_one, FRONTAL].to_numpy(np.float64)
+    quantile = float(np.quantile(chances, FALSE_HOLDS, method="lower")) if len(chances) else 0.5
+    return float(np.clip(np.floor(quantile * 100) / 100, 0.5, ViewComponent.model_fields["confidence"].default))
