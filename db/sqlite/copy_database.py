@@ -45,7 +45,10 @@ def open_live(path: Path) -> Iterator[sqlite3.Connection]:
         If the disk is full.
     """
     if not path.exists():
-        raise StorageError("There is no audit database in the data folder yet: start the service once (`cxr serve`).")
+        raise StorageError(
+            f"There is no audit database in {path.parent} yet: start the service once (`cxr serve`), or check --data-dir "
+            "and --config."
+        )
     uri = f"file:{quote(str(path.absolute()))}?mode=rw"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
