@@ -46,8 +46,8 @@ def open_live(path: Path) -> Iterator[sqlite3.Connection]:
     """
     if not path.exists():
         raise StorageError(
-            f"There is no audit database in {path.parent} yet: start the service once (`cxr serve`), or check --data-dir "
-            "and --config."
+            f"There is no audit database in {path.parent} yet: start the service once (`cxr serve`), or check "
+            "--data-dir and --config."
         )
     uri = f"file:{quote(str(path.absolute()))}?mode=rw"
     try:
