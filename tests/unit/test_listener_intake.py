@@ -12,11 +12,11 @@ from pydicom.filewriter import write_dataset
 
 from config.settings import ListenerSettings
 from cxr.domain import UnknownView
+from db.disk.spool import Spool
 from db.engine import open_database
-from db.spool import Spool
-from db.tables import Image
-from listener.commands import C_STORE_RQ, Command
+from db.schema.tables import Image
 from listener.contexts import Contexts
+from listener.dimse_messages import C_STORE_RQ, Command
 from listener.intake import Intake, header_of
 from listener.reception import Reception
 from listener.service import StoreRequest
