@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
     from db.results.queries import Timeline
-    from db.schema.records import ResultRow
+
+_LOOK_S = 20.0
 
 audit_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Results, timelines, exports, tamper check.")
 
@@ -39,7 +40,13 @@ def list_(
     limit: Annotated[
         int | None, typer.Option(min=0, help="Rows at most; 0: all. Default: 50 in a table, all with --json.")
     ] = None,
-    offset: Annotated[int, typer.Option(min=0, help="Rows to leave out first.")] = 0,
+    before: Annotated[
+        int | None, typer.Option(min=1, help="Images before this number: where an earlier list ended.", metavar="IMAGE")
+    ] = None,
+    within: Annotated[
+        float | None,
+        typer.Option(min=0, help="Look for so many seconds at most. Default: 20 in a table, no limit with --json."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List results, the latest first: one row per image and finding.
@@ -47,25 +54,23 @@ def list_(
     Example: cxr audit list --finding covid19 --min-score 0.5 --since 2026-01-01 --json
     """
     from db.results.export import as_record, columns
-    from db.results.queries import list_results
+    from db.results.queries import page_results
 
     rows_at_most = limit if limit is not None else (0 if as_json else 50)
-    # One more than is shown, to know whether there are others: counting them would read the whole history.
     settings = settings_of(ctx)
-    page = dataclasses.replace(
-        _with_routes(which, settings), limit=rows_at_most + 1 if rows_at_most else None, offset=offset
-    )
-    with open_audit(settings) as database, database.read() as session:
-        found = list_results(session, page)
-    rows = found[:rows_at_most] if rows_at_most else found
+    page = dataclasses.replace(_with_routes(which, settings), limit=rows_at_most or None, before_image=before)
+    with open_audit(settings) as database:
+        found = page_results(database, page, within_s=_LOOK_S if within is None and not as_json else within)
     if as_json:
         names = [name for name in columns(IdentifierForm.FULL) if name != "patient_id"]
-        for row in rows:
+        for row in found.rows:
             print_json(as_record(row, names))
-        return
-    print_table(_TABLE, [[getattr(row, name) for name in _TABLE] for row in rows])
-    if len(found) > len(rows):
-        say(f"{len(rows)} rows, and there are more; --limit and --offset show them.")
+    else:
+        print_table(_TABLE, [[getattr(row, name) for name in _TABLE] for row in found.rows])
+    if found.is_cut:
+        say(f"The time was up; images before {found.before_image} were not looked at: --before {found.before_image}.")
+    elif found.before_image is not None and not as_json:
+        say(f"{len(found.rows)} rows, and there are more: --before {found.before_image}, or --limit.")
 
 
 def _with_routes(which: ResultFilter, settings: Settings) -> ResultFilter:
@@ -118,7 +123,7 @@ def export(
     from db.identifiers import load_identifiers
     from db.results.export import write_csv, write_json, write_parquet
     from db.results.masking import masked
-    from db.results.queries import count_results, iterate_results
+    from db.results.queries import iterate_results
 
     if form is Format.PARQUET and out is None:
         raise typer.BadParameter("Parquet goes to a file: name one", param_hint="--out")
@@ -129,9 +134,7 @@ def export(
         keyed = load_identifiers(
             "pseudonym", settings.pseudonym_key_path, create=identifiers is IdentifierForm.PSEUDONYM
         )
-        with database.read() as session:
-            total = count_results(session, which) if advance else 0
-        stored = _counted(iterate_results(database, which), total, advance)
+        stored = iterate_results(database, which, progress=advance)
         rows = masked(database, stored, identifiers, keyed)
         if form is Format.PARQUET and out is not None:
             with _draft(out) as draft:
@@ -223,13 +226,6 @@ def _print_rows(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
     listed = list(rows)
     if listed:
         print_table(list(listed[0]), [list(row.values()) for row in listed], title=f"\n{title}")
-
-
-def _counted(rows: Iterator[ResultRow], total: int, advance: Any) -> Iterator[ResultRow]:  # noqa: ANN401
-    for count, row in enumerate(rows, start=1):
-        if advance is not None and count % 500 == 0:
-            advance(count, total)
-        yield row
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from config.logs import get_logger
 from cxr.errors import CxrError, DatabaseUnavailable, LeaseLost, MissingObject, SpoolFull
 from db import jobs
 from db.schema.records import ClaimedJob
+from db.sqlite.changes import ChangeWatch
 
 if TYPE_CHECKING:
     from config.settings import WorkerSettings
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 STORAGE_RETRY_S = 5.0
+LONGEST_IDLE_S = 1.0
 
 
 class HeldJobs:
@@ -57,13 +59,17 @@ class HeldJobs:
         self._settings = settings
         self._worker_id = worker_id
         self._clock = clock
+        self._changes = ChangeWatch(database.path)
         self.in_flight = InFlight()
 
     def claim(self, limit: int) -> list[ClaimedJob]:
-        """Claim up to ``limit`` jobs that are due; looks before it writes."""
+        """Claim up to ``limit`` jobs that are due; looks before it writes, and only after a commit."""
+        if not self._changes.is_worth_a_look():
+            return []
         with self._database.read() as session:
             if not jobs.is_any_due(session, now=self._clock()):
                 return []
+        self._changes.look_again()
         with self._database.begin() as session:
             claimed = jobs.claim(
                 session,
@@ -74,6 +80,13 @@ class HeldJobs:
             )
         self.in_flight.add(job.id for job in claimed)
         return claimed
+
+    def wait_for_work(self, stop: threading.Event, is_superseded: Callable[[], bool]) -> None:
+        """Wait until something was committed, another package is in service or the worker stops; a second at most."""
+        poll_s = self._settings.poll_s
+        for _ in range(max(1, int(LONGEST_IDLE_S / poll_s))):
+            if stop.wait(poll_s) or self._changes.has_news() or is_superseded():
+                return
 
     def ended(self, ids: Iterable[int]) -> None:
         """Keep the leases of these jobs no longer.
@@ -104,6 +117,7 @@ class HeldJobs:
             If it does.
         """
         self.in_flight.clear()
+        self._changes.close()
         self.give_back()
 
     def wait_for_storage(self, stop: threading.Event) -> None:
