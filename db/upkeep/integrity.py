@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from sqlalchemy import select
 
+from cxr.errors import DamagedDatabase
 from db.disk import Spool
 from db.engine import Database
 from db.events import AUDIT_KEY, EventKind, append_event, verify_chain
@@ -99,7 +100,12 @@ def check(
     with _copy_of(database, progress) as copy:
         faults, events = check_copy(copy, audit_key(database), heads)
     _note_or_clear(database.path, faults)
-    missing, files = _missing_files(database, spool)
+    try:
+        missing, files = _missing_files(database, spool)
+    except DamagedDatabase:
+        if not any(fault.code == "damaged_file" for fault in faults):
+            raise
+        missing, files = [], 0  # the damaged pages hold the names of files; the fault is reported already
     return CheckReport(faults=(*faults, *missing), events=events, files=files)
 
 
