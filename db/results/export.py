@@ -139,7 +139,7 @@ def _plain(value: Plain | datetime) -> Plain:
 def _clean(value: Value) -> Value:
     """Remove control characters of a peer's text; other values stay as they are."""
     if isinstance(value, str) and not isinstance(value, StrEnum):
-        return cast("Value", printable(value))
+        return cast("Value", printable(value, lines=True))
     return value
 
 
