@@ -16,6 +16,7 @@ from cxr.errors import CxrError, DatabaseUnavailable, LeaseLost, MissingObject, 
 from db import jobs
 from db.schema.records import ClaimedJob
 from db.sqlite.changes import ChangeWatch
+from db.sqlite.write_notice import WriteNotice
 
 if TYPE_CHECKING:
     from config.settings import WorkerSettings
@@ -60,6 +61,7 @@ class HeldJobs:
         self._worker_id = worker_id
         self._clock = clock
         self._changes = ChangeWatch(database.path)
+        self._writes: WriteNotice | None = None
         self.in_flight = InFlight()
 
     def claim(self, limit: int) -> list[ClaimedJob]:
@@ -82,9 +84,16 @@ class HeldJobs:
         return claimed
 
     def wait_for_work(self, stop: threading.Event, is_superseded: Callable[[], bool]) -> None:
-        """Wait until something was committed, another package is in service or the worker stops; a second at most."""
+        """Wait until something was committed, another package is in service or the worker stops; a second at most.
+
+        While the database's files are not written, the kernel wakes the worker; else it looks every ``poll_s``.
+        """
         poll_s = self._settings.poll_s
+        if self._writes is None:
+            self._writes = WriteNotice(self._database.path)
         for _ in range(max(1, int(LONGEST_IDLE_S / poll_s))):
+            if self._writes.is_quiet and not self._writes.wait(LONGEST_IDLE_S / 2):
+                return
             if stop.wait(poll_s) or self._changes.has_news() or is_superseded():
                 return
 
@@ -118,6 +127,9 @@ class HeldJobs:
         """
         self.in_flight.clear()
         self._changes.close()
+        if self._writes is not None:
+            self._writes.close()
+            self._writes = None
         self.give_back()
 
     def wait_for_storage(self, stop: threading.Event) -> None:
