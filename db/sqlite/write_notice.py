@@ -16,7 +16,7 @@ from typing import Final
 
 from db.disk.file_systems import shared_file_system
 
-COMMIT_S: Final = 2.0
+COMMIT_S: Final = 1.0
 """What a commit may take from its first write to its end, in seconds."""
 _IN_MODIFY: Final = 0x00000002
 _BYTES: Final = 65536
