@@ -15,7 +15,6 @@ from types import MappingProxyType
 
 from sqlalchemy import select
 
-from cxr.errors import DamagedDatabase
 from db.disk import Spool
 from db.engine import Database
 from db.events import AUDIT_KEY, EventKind, append_event, verify_chain
@@ -100,12 +99,9 @@ def check(
     with _copy_of(database, progress) as copy:
         faults, events = check_copy(copy, audit_key(database), heads)
     _note_or_clear(database.path, faults)
-    try:
-        missing, files = _missing_files(database, spool)
-    except DamagedDatabase:
-        if not any(fault.code == "damaged_file" for fault in faults):
-            raise
-        missing, files = [], 0  # the damaged pages hold the names of files; the fault is reported already
+    if any(fault.code == "damaged_file" for fault in faults):  # what it says of files can't be relied on
+        return CheckReport(faults=tuple(faults), events=events, files=0)
+    missing, files = _missing_files(database, spool)
     return CheckReport(faults=(*faults, *missing), events=events, files=files)
 
 

@@ -13,7 +13,7 @@ from config.settings import WorkerSettings
 from db.disk import Spool
 from db.engine import Database
 from db.events import EventKind, append_event
-from db.sqlite import changes
+from db.sqlite import changes, write_notice
 from db.sqlite.changes import ChangeWatch
 from db.sqlite.driver import sqlite3
 from inference.worker.held_jobs import HeldJobs
@@ -96,7 +96,10 @@ def test_an_idle_worker_reads_no_table_and_takes_what_comes_at_once(
         held.close()
 
 
-def test_waiting_for_work_ends_with_a_commit_a_promotion_or_the_stop(audit_site: Any) -> None:
+def test_waiting_for_work_ends_with_a_commit_a_promotion_or_the_stop(
+    audit_site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_notice, "COMMIT_S", 1e9)  # the kernel's part is in test_db_write_notice
     settings = WorkerSettings(poll_s=0.01)
     held = HeldJobs(audit_site.database, audit_site.spool, settings, worker_id="w", clock=lambda: audit_site.now)
     stop, waits = threading.Event(), list[float]()
@@ -109,7 +112,7 @@ def test_waiting_for_work_ends_with_a_commit_a_promotion_or_the_stop(audit_site:
     stop.wait = wait  # type: ignore[method-assign]
     held.claim(1)
     held.wait_for_work(stop, lambda: False)
-    assert len(waits) == 100  # a second, at last: what was planned falls due without a commit
+    assert len(waits) == 300  # some seconds, at last: what was planned falls due without a commit
     waits.clear()
     held.wait_for_work(stop, lambda: True)
     assert len(waits) == 1
