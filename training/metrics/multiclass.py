@@ -52,9 +52,7 @@ def classification_report(label: ArrayLike, predicted: ArrayLike, names: tuple[s
     """
     labels, predictions = np.asarray(label, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
     if labels.ndim != 1 or labels.shape != predictions.shape:
-        raise ValueError(
-            f"labels and predictions are two lists of one length; got {labels.shape}, {predictions.shape}"
-        )
+        raise ValueError(f"labels and predictions are two lists of one length; got {labels.shape}, {predictions.shape}")
     numbers = np.arange(len(names))
     if not np.isin(np.r_[labels, predictions], numbers).all():
         raise ValueError(f"classes are numbers from 0 to {len(names) - 1}")
