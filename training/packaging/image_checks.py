@@ -129,5 +129,5 @@ def _golden(run: Run, cache: Cache, side: Side) -> Mapping[str, bytes]:
     captions = [f"{each.name}: {each.probabilities[0]:.4f}" for each in chosen]
     with TemporaryDirectory() as folder:
         picture = Path(folder) / EXAMPLES_FILE
-        plot_maps(network, seen, captions, picture, name=finding, place=0)
+        plot_maps(network, seen, captions, picture, name=finding, index=0)
         return {**golden_contents(chosen), EXAMPLES_FILE: picture.read_bytes()}
