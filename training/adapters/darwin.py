@@ -7,8 +7,6 @@ be a lung; all are joined.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ from training.adapters.reading.dataset_folder import IMAGE_SUFFIXES, all_files, 
 from training.adapters.reading.polygons import Annotation, fill, read_annotation
 from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, silent
 from training.adapters.reading.values import age_of, sex_of, view_of
+from training.files import write_whole
 
 _ORDER = ("covid19", "bacterial_pneumonia", "viral_pneumonia", "other_pneumonia", "normal")
 """Which tag counts where a picture has several: COVID-19 is tagged as viral pneumonia too."""
@@ -180,9 +179,7 @@ def _write(mask: npt.NDArray[np.uint8], path: Path) -> Path:
     encoded = cv2.imencode(".png", mask)[1].tobytes()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".mask-", delete=False) as stream:
-            stream.write(encoded)
-        os.replace(stream.name, path)  # noqa: PTH105
+        write_whole(path, encoded, private=True)
     except OSError as error:
         raise ManifestError(
             f"A lung mask can't be written ({type(error).__name__}): name a folder that you may write to with --masks."

@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from cxr.errors import ManifestError
+from training.files import write_whole
 
 COLUMNS = (
     "image_id",
@@ -133,17 +133,7 @@ def write_manifest(frame: pd.DataFrame, path: Path) -> None:
         table[name] = _written(table[name])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=".manifest-", encoding="utf-8", newline="", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
-            try:
-                table.to_csv(stream, index=False, lineterminator="\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        write_whole(path, table.to_csv(index=False, lineterminator="\n"), private=True)
     except OSError as error:
         raise ManifestError(
             f"The manifest {path.name} can't be written ({type(error).__name__}: {error.strerror}); choose a folder "

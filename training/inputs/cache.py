@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from cxr.errors import LungsNotFound, RunError
 from cxr.pixels.recipe import PixelRecipe
 from cxr.pixels.sixteen_bit import from_steps, to_steps
+from training.files import write_whole
 from training.inputs.masking import WHOLE_FILMS, Lungs, Masking
 from training.inputs.prepare import Answer, Handed, Prepared, Preparing, Source
 
@@ -128,7 +129,7 @@ def build_cache(
         place.mkdir(parents=True, exist_ok=True)
         with _lock(place):
             # For people: the folder's name is the recipe's digest.
-            (place / RECIPE_FILE).write_text(json.dumps(recipe.to_dict(), indent=1, sort_keys=True), encoding="utf-8")
+            write_whole(place / RECIPE_FILE, json.dumps(recipe.to_dict(), indent=1, sort_keys=True))
             with _Writer(place, recipe.size) as writer:
                 work = _Work(_sources(frame, masking), recipe, masking.lungs, timeout_s)
                 rows, refused = _fill(writer, work, processes, progress or _ignore)

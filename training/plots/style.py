@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cxr.product import NOTICE
+from training.files import whole_file
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart by colour-blind readers."""
@@ -28,10 +29,9 @@ def save_figure(figure: Figure, path: Path, title: str) -> None:
     figure.suptitle(title, fontsize=11)
     figure.supxlabel(NOTICE, fontsize=7, color="#666666")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.part.png")
-    # No software version in the file: the same figures give the same bytes.
-    figure.savefig(temporary, metadata={"Software": None})
-    temporary.replace(path)
+    with whole_file(path) as file:
+        # No software version in the file: the same figures give the same bytes.
+        figure.savefig(file, format="png", metadata={"Software": None})
 
 
 def short_name(text: str, length: int = 28) -> str:

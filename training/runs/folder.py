@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+import tomlkit
 
 from cxr.errors import RunError
 from training.cases import assert_disjoint, read_manifest, resolve_paths, split, write_manifest
-from training.files import dump_toml, sha256_of, write_json, write_whole
+from training.files import sha256_of, write_json, write_whole
 from training.recipe import TrainingRecipe, parse_recipe
 from training.runs.freezing import Phase
 
@@ -147,7 +148,7 @@ def begin_run(
         raise RunError("The run's folder exists and holds something else: name a new folder.")
     cases = _divided(resolve_paths(read_manifest(manifest), manifest.absolute().parent), recipe)
     (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    write_whole(folder / CONFIG_FILE, dump_toml(recipe.to_document()))
+    write_whole(folder / CONFIG_FILE, tomlkit.dumps(recipe.to_document()))
     write_manifest(cases, folder / MANIFEST_FILE)
     write_whole(folder / SPLITS_FILE, cases[["image_id", "split"]].to_csv(index=False, lineterminator="\n"))
     write_json(folder / ENVIRONMENT_FILE, environment | {"seed": recipe.seed})

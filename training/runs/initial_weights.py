@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Final
 from keras.src.backend.config import keras_home  # Keras has no public name for it
 
 from cxr.errors import RunError
+from training.files import whole_file
 
 _BASE: Final = "https://storage.googleapis.com/tensorflow/keras-applications"
 
@@ -126,15 +126,8 @@ def imagenet_file(architecture: str, cache: Path | None = None) -> Path:
 def _fetch(address: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".weights-", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                with urllib.request.urlopen(address, timeout=30) as answer:
-                    shutil.copyfileobj(answer, file)
-                file.flush()
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with urllib.request.urlopen(address, timeout=30) as answer, whole_file(path) as file:
+            shutil.copyfileobj(answer, file)
     except OSError as error:
         raise RunError(
             f"The ImageNet weights can't be fetched ({type(error).__name__}): this machine may have no way to "

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from training.files import write_whole
 from training.runs.folder import Run
 
 LEARNT_FILE: Final = "learnt.csv"
@@ -36,11 +37,8 @@ def note_learnt(run: Run, parents: Sequence[Run]) -> None:
     """Write down what a run's parents have learnt from; before its first epoch."""
     if parents:
         whole = pd.concat([learnt_by(parent) for parent in parents], ignore_index=True)
-        path = run.folder / LEARNT_FILE
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.touch(mode=0o600)
-        whole.drop_duplicates().to_csv(temporary, index=False, lineterminator="\n")
-        temporary.replace(path)
+        text = whole.drop_duplicates().to_csv(index=False, lineterminator="\n")
+        write_whole(run.folder / LEARNT_FILE, text, private=True)
 
 
 def is_known(frame: pd.DataFrame, learnt: pd.DataFrame) -> NDArray[np.bool_]:
