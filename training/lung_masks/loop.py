@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import keras
 import numpy as np
@@ -23,6 +23,7 @@ from training.files import write_whole
 from training.inputs.augment import augment
 from training.inputs.cache import Watch
 from training.lung_masks.pairs import Pairs, Rows
+from training.networks.keras_types import KerasModel, Tensor
 from training.recipe import Augment, Stage
 from training.runs.checkpoint import State, assign, load_state, load_weights, save_state, save_weights
 from training.runs.folder import HISTORY_FILE
@@ -46,7 +47,7 @@ class Material:
     seed: int
 
 
-def overlap_loss(truth: Any, chance: Any) -> Any:  # noqa: ANN401 (Keras tensors)
+def overlap_loss(truth: Tensor, chance: Tensor) -> Tensor:
     """Cross-entropy plus 1 minus soft Dice: exact at borders, and not drowned by what is outside.
 
     References
@@ -60,7 +61,7 @@ def overlap_loss(truth: Any, chance: Any) -> Any:  # noqa: ANN401 (Keras tensors
     return entropy + 1 - (2 * common + 1) / (total + 1)
 
 
-def fit_masks(network: Any, material: Material, folder: Path, progress: Watch) -> None:  # noqa: ANN401 (a Keras model)
+def fit_masks(network: KerasModel, material: Material, folder: Path, progress: Watch) -> None:
     """Do what is left to do; the network then has the weights of the best epoch.
 
     Parameters
@@ -105,7 +106,7 @@ def fit_masks(network: Any, material: Material, folder: Path, progress: Watch) -
         assign(network.variables, load_weights(checkpoints / state.best_file))
 
 
-def _fit_epoch(network: Any, material: Material, state: State, progress: Watch) -> dict[str, float]:  # noqa: ANN401
+def _fit_epoch(network: KerasModel, material: Material, state: State, progress: Watch) -> dict[str, float]:
     name = f"Epoch {state.epoch + 1} of {material.stage.epochs}"
     rows = material.pairs.side("train")
     losses, counts = [], []
@@ -119,7 +120,7 @@ def _fit_epoch(network: Any, material: Material, state: State, progress: Watch) 
     return figures
 
 
-def _validation_loss(network: Any, material: Material) -> float:  # noqa: ANN401
+def _validation_loss(network: KerasModel, material: Material) -> float:
     values: list[NDArray[np.float64]] = []
     rows = material.pairs.side("val")
     for start in range(0, len(rows), material.stage.batch_size):

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from training.files import whole_file
+from training.networks.keras_types import KerasModel
 
 # The earliest date that a zip archive can hold: dates inside say nothing.
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def save_network(network: Any, path: Path, *, now: datetime) -> None:  # noqa: ANN401 (a Keras model)
+def save_network(network: KerasModel, path: Path, *, now: datetime) -> None:
     """Write a network: the same network and the same ``now`` give the same bytes.
 
     Keras writes the time of day and Python's object numbers into its archive; the package's

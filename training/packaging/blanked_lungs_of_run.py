@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import keras
 import numpy as np
@@ -20,6 +20,7 @@ from training.inputs.cache import Cache, Watch
 from training.inputs.masking import Lungs, drawn_lungs
 from training.metrics.auc import roc_auc_with_interval
 from training.metrics.interval import Estimate
+from training.networks.keras_types import KerasModel
 from training.recipe import TrainingRecipe
 from training.runs.finalise import truth_column
 from training.runs.loop import Side
@@ -31,7 +32,7 @@ Change = Callable[[Images, NDArray[np.bool_]], Images]
 
 def audit_lungs(
     recipe: TrainingRecipe,
-    network: Any,  # noqa: ANN401 (a Keras model)
+    network: KerasModel,
     cache: Cache,
     side: Side,
     *,

@@ -19,6 +19,7 @@ from training.inputs.batches import plain_batches
 from training.inputs.cache import Cache
 from training.inputs.targets import UNKNOWN
 from training.networks import feature_layer, features_of
+from training.networks.keras_types import KerasModel
 from training.runs.loop import Side
 
 QUANTILE: Final = 0.995
@@ -111,7 +112,7 @@ def _bound(oddness: Floats, alpha: float) -> float | None:
 
 
 def gate_component(
-    network: Any,  # noqa: ANN401
+    network: KerasModel,
     training: Floats,
     held_out: Floats,
     conformal: Conformal | None = None,
@@ -150,7 +151,7 @@ def gate_component(
 
 
 def set_gate(
-    network: Any,  # noqa: ANN401 (a Keras model)
+    network: KerasModel,
     cache: Cache,
     sides: Mapping[str, Side],
     validation: Predictions,
@@ -184,7 +185,7 @@ def set_gate(
     return gate_component(network, trained, held_out, conformal)
 
 
-def _features(network: Any, cache: Cache, side: Side) -> NDArray[np.float32]:  # noqa: ANN401
+def _features(network: KerasModel, cache: Cache, side: Side) -> NDArray[np.float32]:
     batches = plain_batches(cache, side.places, side.cases.truths, batch_size=BATCH)
     return features_of(network, batches)
 

@@ -17,11 +17,12 @@ import keras
 import tensorflow as tf
 
 from cxr.errors import RunError
+from training.networks.keras_types import Strategy
 from training.recipe import Compute
 
 
 @contextmanager
-def computing(compute: Compute, seed: int) -> Iterator[Any]:
+def computing(compute: Compute, seed: int) -> Iterator[Strategy]:
     """Ready the machine for a run, and leave Keras's precision as it was.
 
     Parameters
@@ -68,7 +69,7 @@ def check_precision(compute: Compute) -> None:
         raise RunError("mixed_float16 needs a GPU; on a CPU use compute.precision = float32 (or mixed_bfloat16).")
 
 
-def choose_strategy(compute: Compute) -> Any:  # noqa: ANN401 (TensorFlow has no types)
+def choose_strategy(compute: Compute) -> Strategy:
     """Choose where a network lies.
 
     Parameters

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import keras
 import numpy as np
 
 from training.files import write_json
 from training.networks import FEATURES, feature_layer
+from training.networks.keras_types import KerasModel, Tensor
 from training.recipe import TrainingRecipe
 from training.runs.finalise import finish_plain
 from training.runs.folder import MODEL_FILE, Run, begin_ensemble, open_run
@@ -69,7 +70,7 @@ def ensemble(members: Sequence[Path], folder: Path, *, now: datetime, options: O
     return finish_plain(run, join(graphs, run.recipe), cache, sides)
 
 
-def join(graphs: Sequence[Any], recipe: TrainingRecipe) -> Any:  # noqa: ANN401 (Keras models)
+def join(graphs: Sequence[KerasModel], recipe: TrainingRecipe) -> KerasModel:
     """Make one graph of several.
 
     The members' last maps stand one after the other in a layer ``features``, which the input gate and
@@ -98,16 +99,16 @@ def join(graphs: Sequence[Any], recipe: TrainingRecipe) -> Any:  # noqa: ANN401 
     return keras.Model(image, [probability] if evidence is None else [probability, evidence], name="ensemble")
 
 
-def _trunk(graph: Any, place: int) -> Any:  # noqa: ANN401
+def _trunk(graph: KerasModel, place: int) -> KerasModel:
     return keras.Model(graph.input, graph.get_layer(feature_layer(graph)).output, name=f"member{place}")
 
 
-def _head(graph: Any, place: int) -> Any:  # noqa: ANN401
+def _head(graph: KerasModel, place: int) -> KerasModel:
     maps = graph.get_layer(feature_layer(graph)).output
     return keras.Model(maps, graph.get_layer("logit").output, name=f"head{place}")
 
 
-def _evidence(graphs: Sequence[Any], features: Any) -> Any:  # noqa: ANN401 (Keras tensors)
+def _evidence(graphs: Sequence[KerasModel], features: Tensor) -> Tensor:
     kernels, biases = zip(*(graph.get_layer("evidence").get_weights() for graph in graphs), strict=True)
     layer = keras.layers.Conv2D(len(biases[0]), 1, name="evidence", dtype="float32")
     evidence = layer(features)
@@ -115,7 +116,7 @@ def _evidence(graphs: Sequence[Any], features: Any) -> Any:  # noqa: ANN401 (Ker
     return evidence
 
 
-def _share(features: Any, place: int, count: int) -> Any:  # noqa: ANN401 (Keras tensors)
+def _share(features: Tensor, place: int, count: int) -> Tensor:
     """Cut one member's maps out again, with layers that are served: channels become columns, which can be cropped."""
     _, height, width, channels = features.shape
     each = channels // count

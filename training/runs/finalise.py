@@ -30,12 +30,13 @@ from training.inputs.cache import Cache
 from training.inputs.targets import UNKNOWN, strata
 from training.metrics.calibration import Recalibration, fit_sigmoid, fit_softmax
 from training.networks import build, save_network
+from training.networks.keras_types import KerasModel
 from training.recipe import TrainingRecipe
 from training.runs.folder import CALIBRATION_FILE, MODEL_FILE, RUN_FILE, Run, end_run
 from training.runs.loop import Floats, Side, predict_logits
 
 
-def finish(run: Run, network: Any, cache: Cache, sides: dict[str, Side]) -> Run:  # noqa: ANN401 (a Keras model)
+def finish(run: Run, network: KerasModel, cache: Cache, sides: dict[str, Side]) -> Run:
     """Write everything that a run ends in.
 
     Parameters
@@ -52,7 +53,7 @@ def finish(run: Run, network: Any, cache: Cache, sides: dict[str, Side]) -> Run:
     return finish_plain(run, to_float32(run.recipe, network), cache, sides)
 
 
-def finish_plain(run: Run, plain: Any, cache: Cache, sides: dict[str, Side]) -> Run:  # noqa: ANN401
+def finish_plain(run: Run, plain: KerasModel, cache: Cache, sides: dict[str, Side]) -> Run:
     """Do the same for a graph that is float32 throughout, with layers ``logit``, ``calibrate`` and ``prob``."""
     recipe = run.recipe
     calibration = calibrate(recipe, plain, cache, sides["val"])
@@ -67,7 +68,7 @@ def finish_plain(run: Run, plain: Any, cache: Cache, sides: dict[str, Side]) -> 
     return end_run(run)
 
 
-def to_float32(recipe: TrainingRecipe, network: Any) -> Any:  # noqa: ANN401
+def to_float32(recipe: TrainingRecipe, network: KerasModel) -> KerasModel:
     """Build the network again in float32: a policy of mixed precision would travel inside the file."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
@@ -87,7 +88,7 @@ def to_float32(recipe: TrainingRecipe, network: Any) -> Any:  # noqa: ANN401
     return plain
 
 
-def calibrate(recipe: TrainingRecipe, network: Any, cache: Cache, validation: Side) -> dict[str, Any]:  # noqa: ANN401
+def calibrate(recipe: TrainingRecipe, network: KerasModel, cache: Cache, validation: Side) -> dict[str, Any]:
     """Fit temperature and bias on the validation images and put them into the graph.
 
     Returns
@@ -133,7 +134,7 @@ def _fit(recipe: TrainingRecipe, truths: Floats, logits: Floats) -> list[Recalib
     return found
 
 
-def predict(recipe: TrainingRecipe, network: Any, cache: Cache, side: Side) -> Predictions:  # noqa: ANN401
+def predict(recipe: TrainingRecipe, network: KerasModel, cache: Cache, side: Side) -> Predictions:
     """Predict one side's cases with the graph as it is exported."""
     batches = plain_batches(cache, side.places, side.cases.truths, batch_size=32)
     outputs = keras.Model(network.input, [network.get_layer(name).output for name in ("calibrate", "prob")])
@@ -174,5 +175,5 @@ def truth_column(recipe: TrainingRecipe, truths: Floats) -> NDArray[Any]:
     return truths
 
 
-def _ending_in(network: Any, layer: str) -> Any:  # noqa: ANN401
+def _ending_in(network: KerasModel, layer: str) -> KerasModel:
     return keras.Model(network.input, network.get_layer(layer).output)

@@ -15,12 +15,13 @@ Keras guide "Transfer learning and fine-tuning" (BatchNormalization in inference
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 
 from cxr.errors import RunError
 from training.networks import BACKBONES
+from training.networks.keras_types import KerasModel
 from training.recipe import Stage, Trained
 
 Phase = Literal["pretrain", "finetune"]
@@ -77,7 +78,7 @@ def effective_stages(
     return adapted, ("Random trunk: no head-only stage; every layer is trained, BatchNorm included.",)
 
 
-def set_trainable(network: Any, architecture: str, stage: Stage) -> None:  # noqa: ANN401 (a Keras model)
+def set_trainable(network: KerasModel, architecture: str, stage: Stage) -> None:
     """Freeze and unfreeze layers for a stage whose ``batch_norm`` is decided; compile afterwards."""
     first = _first_trained(network, architecture, stage.train)
     heads = head_layers(network)
@@ -89,7 +90,7 @@ def set_trainable(network: Any, architecture: str, stage: Stage) -> None:  # noq
         layer.trainable = layer.name in heads or (place >= first and not is_frozen_norm)
 
 
-def head_layers(network: Any) -> frozenset[str]:  # noqa: ANN401
+def head_layers(network: KerasModel) -> frozenset[str]:
     """Names of the layers after the trunk."""
     names = [layer.name for layer in network.layers]
     start = next(place for place, name in enumerate(names) if _is_head(name))
@@ -101,7 +102,7 @@ def _is_head(name: str) -> bool:
     return any(name == word or (word == "hidden" and name.startswith(word)) for word in _HEAD)
 
 
-def _first_trained(network: Any, architecture: str, trained: Trained) -> int:  # noqa: ANN401
+def _first_trained(network: KerasModel, architecture: str, trained: Trained) -> int:
     """Place of the first layer that is trained."""
     if trained == "head":
         return len(network.layers)

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from keras.src.backend.config import keras_home  # Keras has no public name for it
 
 from cxr.errors import RunError
 from training.files import whole_file
+from training.networks.keras_types import KerasModel
 
 _BASE: Final = "https://storage.googleapis.com/tensorflow/keras-applications"
 
@@ -136,7 +137,7 @@ def _fetch(address: str, path: Path) -> None:
         ) from error
 
 
-def copy_weights(source: Any, target: Any, *, with_head: bool) -> None:  # noqa: ANN401 (Keras models)
+def copy_weights(source: KerasModel, target: KerasModel, *, with_head: bool) -> None:
     """Copy weights between two networks of one architecture, layer by layer, by name.
 
     Parameters

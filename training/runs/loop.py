@@ -24,6 +24,7 @@ from training.inputs.cache import Cache, Watch
 from training.inputs.targets import UNKNOWN, Cases, epoch_order, kept_rows, sample_weights, strata
 from training.metrics.auc import roc_auc
 from training.networks import features_of
+from training.networks.keras_types import KerasModel, Optimizer, Strategy
 from training.recipe import Stage
 from training.runs.checkpoint import State, assign, load_state, load_weights, save_state, save_weights
 from training.runs.folder import HISTORY_FILE, Run
@@ -73,11 +74,11 @@ class Fitting:
     def __init__(
         self,
         run: Run,
-        network: Any,  # noqa: ANN401 (Keras has no types)
+        network: KerasModel,
         stages: tuple[Stage, ...],
         material: Material,
         *,
-        strategy: Any,  # noqa: ANN401
+        strategy: Strategy,
         progress: Watch,
     ) -> None:
         self._run = run
@@ -152,7 +153,7 @@ class Fitting:
         text = pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
         write_whole(self._run.folder / HISTORY_FILE, text)
 
-    def _compile(self, stage: Stage) -> Any:  # noqa: ANN401
+    def _compile(self, stage: Stage) -> Optimizer:
         set_trainable(self._network, self._recipe.network.architecture, stage)
         with self._strategy.scope():
             optimizer = make_optimizer(stage, self._steps(stage) * stage.epochs)
@@ -174,7 +175,7 @@ class Fitting:
             limit=stage.images_per_epoch,
         )
 
-    def _fit_epoch(self, stage: Stage, state: State, optimizer: Any) -> bool:  # noqa: ANN401
+    def _fit_epoch(self, stage: Stage, state: State, optimizer: Optimizer) -> bool:
         """Do one epoch and say whether the stage is over."""
         train = self._material.train
         batches = training_batches(
@@ -221,7 +222,7 @@ class Fitting:
         return validation_figures(self._material.val.cases.truths, logits, self._loss, is_exclusive=is_exclusive)
 
 
-def predict_logits(network: Any, cache: Cache, side: Side, batch_size: int = 32, parts: int = 1) -> Floats:  # noqa: ANN401
+def predict_logits(network: KerasModel, cache: Cache, side: Side, batch_size: int = 32, parts: int = 1) -> Floats:
     """Give the logits (N, classes) of one side's cases; the network ends in its logit and lies on ``parts`` devices."""
     even = parts * math.ceil(batch_size / parts)
     batches = plain_batches(cache, side.places, side.cases.truths, batch_size=even, parts=parts)
@@ -265,7 +266,7 @@ def _others(logits: Floats) -> Floats:
     return np.stack([np.logaddexp.reduce(np.delete(logits, place, axis=1), axis=1) for place in columns], axis=1)
 
 
-def make_optimizer(stage: Stage, steps: int) -> Any:  # noqa: ANN401
+def make_optimizer(stage: Stage, steps: int) -> Optimizer:
     """Make a stage's optimiser; ``steps`` are those of the whole stage."""
     rate: Any = stage.learning_rate
     if stage.schedule == "cosine":
@@ -277,7 +278,7 @@ def make_optimizer(stage: Stage, steps: int) -> Any:  # noqa: ANN401
     return keras.optimizers.Adam(rate, clipnorm=stage.clip_norm)
 
 
-def _rate(optimizer: Any) -> float:  # noqa: ANN401
+def _rate(optimizer: Optimizer) -> float:
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 

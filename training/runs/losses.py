@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from keras import ops
 
 from training.inputs.targets import UNKNOWN
+from training.networks.keras_types import Tensor
 from training.recipe import Loss
-
-Tensor = Any
 
 
 def make_loss(loss: Loss, activation: str) -> Callable[[Tensor, Tensor], Tensor]:

@@ -15,7 +15,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import keras
 import numpy as np
@@ -29,6 +29,7 @@ from cxr.package.manifest import Sha256
 from cxr.pixels.recipe import PixelRecipe
 from training.files import write_whole
 from training.inputs.masking import Lungs, Masking
+from training.networks.keras_types import KerasModel
 from training.recipe import TrainingRecipe
 from training.runs.folder import MODEL_FILE, Run
 
@@ -115,7 +116,7 @@ def load_segment(path: Path) -> Segment:
     return segment_with(graph)
 
 
-def segment_with(graph: Any) -> Segment:  # noqa: ANN401 (a Keras model)
+def segment_with(graph: KerasModel) -> Segment:
     """Ask a U-Net about one picture."""
 
     def segment(picture: Grey) -> Grey:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import keras
 import numpy as np
@@ -18,6 +18,7 @@ from training.files import write_json
 from training.inputs.cache import Cache, Watch, build_cache
 from training.inputs.targets import Cases, select
 from training.networks import build
+from training.networks.keras_types import KerasModel
 from training.recipe import TrainingRecipe
 from training.runs.brisque_filter import summarise, unnatural
 from training.runs.devices import computing, describe_machine, software_versions
@@ -164,7 +165,7 @@ def _train(
     return finish(run, network, cache, sides)
 
 
-def make_network(recipe: TrainingRecipe, weights: Path | None) -> Any:  # noqa: ANN401 (a Keras model)
+def make_network(recipe: TrainingRecipe, weights: Path | None) -> KerasModel:
     """Build a recipe's network under the current precision."""
     return build(
         recipe.network.architecture,
@@ -186,7 +187,7 @@ def _weights_file(recipe: TrainingRecipe) -> Path | None:
     return None
 
 
-def _inherit(network: Any, parent: Run, *, with_head: bool) -> None:  # noqa: ANN401
+def _inherit(network: KerasModel, parent: Run, *, with_head: bool) -> None:
     parents = keras.saving.load_model(parent.folder / MODEL_FILE, compile=False, safe_mode=True)
     copy_weights(parents, network, with_head=with_head)
 

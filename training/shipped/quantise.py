@@ -24,6 +24,7 @@ from cxr.errors import RunError
 from cxr.package.compact_weights import Floats, scales_of, to_levels
 from training.cases import write_manifest
 from training.files import write_json, write_whole
+from training.networks.keras_types import KerasModel
 from training.runs.finalise import finish_plain
 from training.runs.folder import (
     CHECKPOINTS,
@@ -104,7 +105,7 @@ def _short(scales: Floats) -> Floats:
     return short
 
 
-def _forget_calibration(network: Any, classes: int) -> None:  # noqa: ANN401 (a Keras model)
+def _forget_calibration(network: KerasModel, classes: int) -> None:
     layer = network.get_layer("calibrate")
     layer.scale, layer.offset = 1.0, [0.0] * classes
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,7 @@ from cxr.product import CODING_SCHEME_DESIGNATOR
 from training.cases import groups, read_manifest, resolve_paths
 from training.inputs.cache import Cache, build_cache
 from training.networks import save_network
+from training.networks.keras_types import KerasModel
 from training.recipe import Compute
 from training.runs.devices import computing, software_versions
 from training.view_model.card import view_card
@@ -196,7 +197,7 @@ def _cross_validate(material: _Material, wanted: ViewOptions) -> tuple[Floats, N
     return left_out, fold, count
 
 
-def _fit(material: _Material, is_in: NDArray[np.bool_], wanted: ViewOptions, step: str) -> Any:  # noqa: ANN401
+def _fit(material: _Material, is_in: NDArray[np.bool_], wanted: ViewOptions, step: str) -> KerasModel:
     places = np.flatnonzero(is_in)
     cases = ViewCases(material.cases.frame.iloc[places].reset_index(drop=True), material.cases.truths[places])
     return fit(
@@ -219,7 +220,7 @@ def _tabulate(cases: ViewCases, probabilities: Floats, fold: NDArray[np.int64]) 
 
 
 def _package(
-    network: Any,  # noqa: ANN401
+    network: KerasModel,
     cases: ViewCases,
     predictions: pd.DataFrame,
     count: int,
