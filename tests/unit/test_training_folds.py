@@ -20,7 +20,7 @@ from training.cli.main import app
 from training.evaluation import read_predictions
 from training.packaging.build import package_run
 from training.recipe import load_recipe
-from training.runs.cross_validation import OUT_OF_FOLD_FILE, deal_folds, predict_out_of_fold
+from training.runs.cross_validation import OUT_OF_FOLD_FILE, assign_folds, predict_out_of_fold
 from training.runs.lineage import count_known, learnt_by
 from training.runs.predict import predict_manifest
 from training.runs.train import Options, finetune, pretrain
@@ -70,7 +70,7 @@ def test_no_patient_is_in_two_folds(cases: list[tuple[int, bool]], folds: int) -
     frame = pd.DataFrame({"image_id": [str(row) for row in range(len(cases))],
                           "patient_id": [f"p{patient}" if patient else "" for patient, _ in cases],
                           "label": ["a" if label else "b" for _, label in cases]})  # fmt: skip
-    number = deal_folds(frame, folds, seed=0)
+    number = assign_folds(frame, folds, seed=0)
     assert ((number >= 0) & (number < folds)).all()
     known = frame["patient_id"] != ""
     assert (frame[known].groupby(number[known])["patient_id"].unique().explode().value_counts() <= 1).all()

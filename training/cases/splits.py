@@ -16,7 +16,7 @@ import pandas as pd
 
 from cxr.errors import SplitError
 from training.cases.manifest import SPLITS
-from training.cases.stratified_groups import deal
+from training.cases.stratified_groups import assign_groups
 
 Strategy = Literal["patient", "temporal", "site", "image"]
 
@@ -273,7 +273,7 @@ def _deal(
     # A fixed side (train_only) has had its part: the rest is dealt out so that the whole comes out right.
     rest = {name: share * len(cases) - int((sides == name).sum()) for name, share in wanted.items()}
     rest = {name: images for name, images in rest.items() if images > 0} or {"train": 1.0}
-    chosen = deal(members, codes, rest, np.random.default_rng(seed))
+    chosen = assign_groups(members, codes, rest, np.random.default_rng(seed))
     dealt = sides.copy()
     dealt[open_rows] = np.array(list(rest))[chosen[members]]
     return dealt

@@ -15,7 +15,7 @@ import pandas as pd
 
 from cxr.errors import RunError
 from training.cases import groups, read_manifest, resolve_paths, write_manifest
-from training.cases.stratified_groups import deal
+from training.cases.stratified_groups import assign_groups
 from training.evaluation import Predictions, read_predictions, write_predictions
 from training.evaluation.predictions import check
 from training.recipe import TrainingRecipe
@@ -71,7 +71,7 @@ def predict_out_of_fold(
     wanted = options or Options()
     shared = Options(cache=wanted.cache or folder / "cache", processes=wanted.processes, progress=wanted.progress)
     cases = resolve_paths(read_manifest(manifest), manifest.absolute().parent)
-    number = deal_folds(cases, folds, recipe.split.seed)
+    number = assign_folds(cases, folds, recipe.split.seed)
     tables = []
     for fold in range(folds):
         file = folder / f"fold{fold}.csv"
@@ -89,12 +89,12 @@ def predict_out_of_fold(
     return whole
 
 
-def deal_folds(cases: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
+def assign_folds(cases: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
     """Give every case the number of its fold: patients as a whole, labels as even as that allows."""
     members = np.unique(groups(cases).to_numpy(dtype=str), return_inverse=True)[1]
     codes = np.unique(cases["label"].to_numpy(dtype=str), return_inverse=True)[1]
     wanted = {str(fold): 1.0 for fold in range(folds)}
-    chosen = deal(members.astype(np.intp), codes.astype(np.intp), wanted, np.random.default_rng(seed))
+    chosen = assign_groups(members.astype(np.intp), codes.astype(np.intp), wanted, np.random.default_rng(seed))
     return np.asarray(chosen[members])
 
 
