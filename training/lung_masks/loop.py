@@ -38,7 +38,7 @@ Batch = tuple[Grey, Grey]
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class MaskTrainingData:
     """What a fitting is given beside its network."""
 
     pairs: Pairs
@@ -61,14 +61,14 @@ def overlap_loss(truth: Tensor, chance: Tensor) -> Tensor:
     return entropy + 1 - (2 * common + 1) / (total + 1)
 
 
-def fit_masks(network: KerasModel, material: Material, folder: Path, progress: Watch) -> None:
+def fit_masks(network: KerasModel, data: MaskTrainingData, folder: Path, progress: Watch) -> None:
     """Do what is left to do; the network then has the weights of the best epoch.
 
     Parameters
     ----------
     network
         From ``training.networks.unet.build_unet``.
-    material
+    data
         Pairs, and how they are learnt.
     folder
         With ``checkpoints``; the history is written there.
@@ -80,7 +80,7 @@ def fit_masks(network: KerasModel, material: Material, folder: Path, progress: W
     RunError
         If the loss stops being a number, or the checkpoint is damaged.
     """
-    stage, checkpoints = material.stage, folder / "checkpoints"
+    stage, checkpoints = data.stage, folder / "checkpoints"
     optimizer = keras.optimizers.Adam(stage.learning_rate)
     network.compile(optimizer=optimizer, loss=overlap_loss)
     optimizer.build(network.trainable_variables)
@@ -90,7 +90,7 @@ def fit_masks(network: KerasModel, material: Material, folder: Path, progress: W
         assign(network.variables, arrays)
         assign(optimizer.variables, moments)
     while state.epoch < stage.epochs and not 0 < stage.patience <= state.progress.waited:
-        figures = _fit_epoch(network, material, state, progress)
+        figures = _fit_epoch(network, data, state, progress)
         verdict = state.progress.see(stage, state.epoch, figures)
         state.history.append({"epoch": state.epoch, **figures})
         earlier = state.best_file
@@ -106,44 +106,44 @@ def fit_masks(network: KerasModel, material: Material, folder: Path, progress: W
         assign(network.variables, load_weights(checkpoints / state.best_file))
 
 
-def _fit_epoch(network: KerasModel, material: Material, state: State, progress: Watch) -> dict[str, float]:
-    name = f"Epoch {state.epoch + 1} of {material.stage.epochs}"
-    rows = material.pairs.side("train")
+def _fit_epoch(network: KerasModel, data: MaskTrainingData, state: State, progress: Watch) -> dict[str, float]:
+    name = f"Epoch {state.epoch + 1} of {data.stage.epochs}"
+    rows = data.pairs.side("train")
     losses, counts = [], []
-    for pictures, lungs in _training_batches(material, rows, state.epoch):
+    for pictures, lungs in _training_batches(data, rows, state.epoch):
         losses.append(float(network.train_on_batch(pictures, lungs)))
         counts.append(len(pictures))
         progress(name, sum(counts), len(rows))
-    figures = {"loss": float(np.average(losses, weights=counts)), "val_loss": _validation_loss(network, material)}
+    figures = {"loss": float(np.average(losses, weights=counts)), "val_loss": _validation_loss(network, data)}
     if not all(math.isfinite(value) for value in figures.values()):
         raise RunError("The loss is not a number any more: use a smaller --learning-rate.")
     return figures
 
 
-def _validation_loss(network: KerasModel, material: Material) -> float:
+def _validation_loss(network: KerasModel, data: MaskTrainingData) -> float:
     values: list[NDArray[np.float64]] = []
-    rows = material.pairs.side("val")
-    for start in range(0, len(rows), material.stage.batch_size):
-        pairs = [_pair(material, int(row)) for row in rows[start : start + material.stage.batch_size]]
+    rows = data.pairs.side("val")
+    for start in range(0, len(rows), data.stage.batch_size):
+        pairs = [_pair(data, int(row)) for row in rows[start : start + data.stage.batch_size]]
         pictures, lungs = (np.stack(each) for each in zip(*pairs, strict=True))
         values.append(np.asarray(keras.ops.convert_to_numpy(overlap_loss(lungs, network.predict_on_batch(pictures)))))
     return float(np.concatenate(values).mean())
 
 
-def _training_batches(material: Material, rows: Rows, epoch: int) -> Iterator[Batch]:
-    order = np.random.default_rng((material.seed, epoch)).permutation(rows)
-    for start in range(0, len(order), material.stage.batch_size):
-        part = order[start : start + material.stage.batch_size]
-        pairs = [_pair(material, int(row), epoch=epoch, place=start + step) for step, row in enumerate(part)]
+def _training_batches(data: MaskTrainingData, rows: Rows, epoch: int) -> Iterator[Batch]:
+    order = np.random.default_rng((data.seed, epoch)).permutation(rows)
+    for start in range(0, len(order), data.stage.batch_size):
+        part = order[start : start + data.stage.batch_size]
+        pairs = [_pair(data, int(row), epoch=epoch, place=start + step) for step, row in enumerate(part)]
         yield np.stack([picture for picture, _ in pairs]), np.stack([lungs for _, lungs in pairs])
 
 
-def _pair(material: Material, row: int, *, epoch: int | None = None, place: int = 0) -> Batch:
+def _pair(data: MaskTrainingData, row: int, *, epoch: int | None = None, place: int = 0) -> Batch:
     """Give one picture and its lungs (size, size, 1), as the U-Net takes them; of an epoch: changed at random."""
-    picture, lungs = material.pairs.plain(row), material.pairs.drawn(row)[:, :, np.newaxis].astype(np.float32)
+    picture, lungs = data.pairs.plain(row), data.pairs.drawn(row)[:, :, np.newaxis].astype(np.float32)
     if epoch is not None:
         # Both draw the same numbers for their moves, whatever else is changed.
-        picture = augment(picture, CHANGES, seed=material.seed, epoch=epoch, row=place)
-        lungs = augment(lungs, MOVES, seed=material.seed, epoch=epoch, row=place)
-    small = resized(picture[:, :, 0], material.size)[:, :, np.newaxis]
-    return small, (resized(lungs[:, :, 0], material.size) >= 0.5)[:, :, np.newaxis].astype(np.float32)
+        picture = augment(picture, CHANGES, seed=data.seed, epoch=epoch, row=place)
+        lungs = augment(lungs, MOVES, seed=data.seed, epoch=epoch, row=place)
+    small = resized(picture[:, :, 0], data.size)[:, :, np.newaxis]
+    return small, (resized(lungs[:, :, 0], data.size) >= 0.5)[:, :, np.newaxis].astype(np.float32)

@@ -15,7 +15,7 @@ from cxr.package.lung_mask import LungFinder, MaskSettings
 from cxr.pixels.recipe import PixelRecipe
 from training.cases import groups, read_manifest, resolve_paths, write_manifest
 from training.files import sha256_of, write_whole
-from training.lung_masks.loop import Material, fit_masks
+from training.lung_masks.loop import MaskTrainingData, fit_masks
 from training.lung_masks.pairs import Pairs, prepare_pairs
 from training.metrics.interval import Estimate
 from training.metrics.overlap import dice, iou, mean_with_interval
@@ -100,7 +100,7 @@ def train_masks(
     write_manifest(pairs.frame, folder / MANIFEST_FILE)
     with computing(Compute(), plan.seed) as strategy, strategy.scope():
         network = build_unet(plan.size, plan.width)
-        fit_masks(network, Material(pairs, plan.size, plan.stage, plan.seed), folder, wanted.progress)
+        fit_masks(network, MaskTrainingData(pairs, plan.size, plan.stage, plan.seed), folder, wanted.progress)
     save_network(network, folder / MODEL_FILE, now=created)
     return _describe(plan, pairs, folder, parameters=network.count_params())
 

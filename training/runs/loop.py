@@ -44,7 +44,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class TrainingData:
     """What a fitting is given beside the recipe."""
 
     cache: Cache
@@ -52,7 +52,7 @@ class Material:
     val: Side
 
 
-class Fitting:
+class TrainingLoop:
     """One run's fitting.
 
     Parameters
@@ -63,7 +63,7 @@ class Fitting:
         From ``training.networks.network.build``, with the weights that it starts from.
     stages
         From ``training.runs.freezing.effective_stages``.
-    material
+    data
         Images and truths.
     strategy
         From ``training.runs.devices``: where everything lies.
@@ -76,7 +76,7 @@ class Fitting:
         run: Run,
         network: KerasModel,
         stages: tuple[Stage, ...],
-        material: Material,
+        data: TrainingData,
         *,
         strategy: Strategy,
         progress: Watch,
@@ -85,12 +85,12 @@ class Fitting:
         self._recipe = run.recipe
         self._network = network
         self._stages = stages
-        self._material = material
+        self._data = data
         self._strategy = strategy
         self._progress = progress
         self._loss = make_loss(run.recipe.loss, run.recipe.task.activation)
-        self._rows = kept_rows(material.train.cases.truths, run.recipe.balance)
-        self._weights = sample_weights(material.train.cases, run.recipe.balance)
+        self._rows = kept_rows(data.train.cases.truths, run.recipe.balance)
+        self._weights = sample_weights(data.train.cases, run.recipe.balance)
         with strategy.scope():
             # The same layers, up to the logit: losses of logits are exact where those of probabilities are cut off.
             self._trained = keras.Model(network.input, network.get_layer("logit").output, name="trained")
@@ -136,9 +136,9 @@ class Fitting:
 
     def _regress(self, stage: Stage, state: State) -> None:
         """Fit the head at once, on the training images as they are."""
-        train, rows = self._material.train, self._rows
+        train, rows = self._data.train, self._rows
         truths = train.cases.truths[rows]
-        images = plain_batches(self._material.cache, train.places[rows], truths, batch_size=stage.batch_size)
+        images = plain_batches(self._data.cache, train.places[rows], truths, batch_size=stage.batch_size)
         features = features_of(self._network, images)
         kernel, bias = fit_head(features, truths, self._weights[rows], stage.strength or 1.0)
         self._network.get_layer("evidence").set_weights([kernel, bias])
@@ -168,7 +168,7 @@ class Fitting:
     def _order(self, stage: Stage, epoch: int) -> NDArray[np.int64]:
         return epoch_order(
             self._rows,
-            self._material.train.cases.truths,
+            self._data.train.cases.truths,
             self._recipe.balance,
             seed=self._recipe.seed,
             epoch=epoch,
@@ -177,9 +177,9 @@ class Fitting:
 
     def _fit_epoch(self, stage: Stage, state: State, optimizer: Optimizer) -> bool:
         """Do one epoch and say whether the stage is over."""
-        train = self._material.train
+        train = self._data.train
         batches = training_batches(
-            self._material.cache,
+            self._data.cache,
             train.places,
             train.cases.truths,
             self._weights,
@@ -217,9 +217,9 @@ class Fitting:
 
     def _validate(self, stage: Stage) -> dict[str, float]:
         parts = self._strategy.num_replicas_in_sync
-        logits = predict_logits(self._trained, self._material.cache, self._material.val, stage.batch_size, parts)
+        logits = predict_logits(self._trained, self._data.cache, self._data.val, stage.batch_size, parts)
         is_exclusive = self._recipe.task.activation == "softmax"
-        return validation_figures(self._material.val.cases.truths, logits, self._loss, is_exclusive=is_exclusive)
+        return validation_figures(self._data.val.cases.truths, logits, self._loss, is_exclusive=is_exclusive)
 
 
 def predict_logits(network: KerasModel, cache: Cache, side: Side, batch_size: int = 32, parts: int = 1) -> Floats:

@@ -27,7 +27,7 @@ from training.runs.folder import MODEL_FILE, Run, begin_run, open_run
 from training.runs.freezing import Phase, effective_stages
 from training.runs.initial_weights import checked_file, copy_weights, imagenet_file
 from training.runs.lineage import note_learnt
-from training.runs.loop import Fitting, Material, Side
+from training.runs.loop import TrainingLoop, TrainingData, Side
 from training.runs.lung_mask_model import check_mask_model, masking_of
 
 LEFT_OUT_FILE: Final = "left_out.json"
@@ -160,8 +160,8 @@ def _train(
             network = make_network(recipe, weights)
             if parent is not None:
                 _inherit(network, parent, with_head=recipe.weights.head == "keep")
-        material = Material(cache, sides["train"], sides["val"])
-        Fitting(run, network, stages, material, strategy=strategy, progress=options.progress).fit()
+        data = TrainingData(cache, sides["train"], sides["val"])
+        TrainingLoop(run, network, stages, data, strategy=strategy, progress=options.progress).fit()
     return finish(run, network, cache, sides)
 
 
