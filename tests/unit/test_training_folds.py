@@ -21,7 +21,7 @@ from training.evaluation import read_predictions
 from training.packaging.build import package_run
 from training.recipe import load_recipe
 from training.runs.cross_validation import OUT_OF_FOLD_FILE, assign_folds, predict_out_of_fold
-from training.runs.lineage import count_known, learnt_by
+from training.runs.lineage import count_seen, seen_cases
 from training.runs.predict import predict_manifest
 from training.runs.train import Options, finetune, pretrain
 
@@ -88,17 +88,17 @@ def test_what_a_run_starts_from_counts_as_learnt(manifest: Path, tmp_path: Path)
     first = pretrain(load_recipe("default-pretrain", halves), manifest, tmp_path / "one", now=NOW, options=options)
     same = load_recipe("default-finetune", (*FINETUNE, short))
     second = finetune(same, manifest, tmp_path / "two", start=first.folder, now=NOW, options=options)
-    assert count_known(second)["test"] == 0  # the same sides
+    assert count_seen(second)["test"] == 0  # the same sides
     other = load_recipe("default-finetune", (*FINETUNE, short, "split.seed=3"))
     third = finetune(other, manifest, tmp_path / "three", start=second.folder, now=NOW, options=options)
-    known = count_known(third)["test"]
+    known = count_seen(third)["test"]
     assert known > 0
-    assert len(learnt_by(third)) == len(set(learnt_by(third)["image_id"]))
+    assert len(seen_cases(third)) == len(set(seen_cases(third)["image_id"]))
     package = package_run(third.folder, tmp_path / "package", replicates=100, options=options)
     assert package.manifest.evaluation["patients_disjoint"] is False
     assert f"{known} test images" in (package.folder / "MODEL_CARD.md").read_text()
     # Predicting the third run's own manifest leaves out what the first has learnt, two runs before.
     found = predict_manifest(third.folder, manifest, tmp_path / "cache", processes=1)
-    assert not np.isin(found.predictions.frame["image_id"], learnt_by(first)["image_id"]).any()
+    assert not np.isin(found.predictions.frame["image_id"], seen_cases(first)["image_id"]).any()
     with pytest.raises(RunError, match=r"learnt from \d+ of these images"):
         predict_out_of_fold(other, manifest, tmp_path / "folds", folds=3, start=first.folder, now=NOW, options=options)

@@ -175,9 +175,9 @@ def _quiet() -> None:
 
 
 def _warn_of_known(run: Run) -> None:
-    from training.runs.lineage import count_known
+    from training.runs.lineage import count_seen
 
-    if (known := count_known(run)["test"]) > 0:
+    if (known := count_seen(run)["test"]) > 0:
         typer.echo(
             f"{known} test images are of patients that the run it starts from has learnt from: their figures are no "
             "test. Divide the cases once (cxr train split), and give both runs the same sides.",

@@ -43,7 +43,7 @@ from training.packaging.promotion_figures import case_figures, package_figures
 from training.recipe import Stage
 from training.runs.brisque_filter import left_out_words
 from training.runs.folder import CALIBRATION_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, RUN_FILE, Run, open_run
-from training.runs.lineage import count_known
+from training.runs.lineage import count_seen
 from training.runs.lung_mask_model import keep_mask_model
 from training.runs.train import Options
 
@@ -196,7 +196,7 @@ def _describe_split(run: Run) -> str:
     counts = ", ".join(f"{side} {int((cases['split'] == side).sum())}" for side in SPLITS)
     if (cases["image_wise"] == "yes").all():
         return f"{counts} images, divided image by image: not for claims."
-    known = count_known(run)["test"]
+    known = count_seen(run)["test"]
     earlier = f" {known} test images are of patients that an earlier run learnt from: not for claims." if known else ""
     return f"{counts} images; no patient is on two sides.{earlier}"
 

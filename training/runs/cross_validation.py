@@ -20,7 +20,7 @@ from training.evaluation import Predictions, read_predictions, write_predictions
 from training.evaluation.predictions import check
 from training.recipe import TrainingRecipe
 from training.runs.folder import Run
-from training.runs.lineage import count_known
+from training.runs.lineage import count_seen
 from training.runs.train import Options, finetune, pretrain
 
 OUT_OF_FOLD_FILE: Final = "predictions_out_of_fold.csv"
@@ -103,7 +103,7 @@ def _sides(number: np.ndarray, fold: int, folds: int) -> np.ndarray:
 
 
 def _refuse_known(run: Run) -> None:
-    if (known := count_known(run)["test"]) > 0:
+    if (known := count_seen(run)["test"]) > 0:
         raise RunError(
             f"The run to start from has learnt from {known} of these images or their patients, and believes their "
             "labels: start from another run, or from published weights."

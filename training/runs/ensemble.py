@@ -23,7 +23,7 @@ from training.networks.keras_types import KerasModel, Tensor
 from training.recipe import TrainingRecipe
 from training.runs.finalise import finish_plain
 from training.runs.folder import MODEL_FILE, Run, begin_ensemble, open_run
-from training.runs.lineage import note_learnt
+from training.runs.lineage import record_inherited_cases
 from training.runs.loop import predict_logits
 from training.runs.train import Options, prepare
 
@@ -53,7 +53,7 @@ def ensemble(members: Sequence[Path], folder: Path, *, now: datetime, options: O
     run = begin_ensemble(folder, runs, now=now)
     if run.is_done:
         return run
-    note_learnt(run, runs)
+    record_inherited_cases(run, runs)
     cache, sides = prepare(run, options or Options())
     graphs = [keras.saving.load_model(each.folder / MODEL_FILE, compile=False, safe_mode=True) for each in runs]
     ends = [keras.Model(graph.input, graph.get_layer("logit").output) for graph in graphs]

@@ -18,7 +18,7 @@ LEARNT_FILE: Final = "learnt.csv"
 COLUMNS: Final = ("image_id", "path", "source", "patient_id")
 
 
-def learnt_before(run: Run) -> pd.DataFrame:
+def inherited_cases(run: Run) -> pd.DataFrame:
     """Give what the runs that a run starts from were trained or chosen on: ``COLUMNS``, empty where there are none."""
     file = run.folder / LEARNT_FILE
     if not file.exists():
@@ -26,22 +26,22 @@ def learnt_before(run: Run) -> pd.DataFrame:
     return pd.read_csv(file, dtype=str, keep_default_na=False)
 
 
-def learnt_by(run: Run) -> pd.DataFrame:
+def seen_cases(run: Run) -> pd.DataFrame:
     """Give the same with what the run itself was trained and chosen on."""
     cases = run.manifest()
     own = cases.loc[cases["split"].isin(("train", "val")), list(COLUMNS)]
-    return pd.concat([learnt_before(run), own], ignore_index=True).drop_duplicates(ignore_index=True)
+    return pd.concat([inherited_cases(run), own], ignore_index=True).drop_duplicates(ignore_index=True)
 
 
-def note_learnt(run: Run, parents: Sequence[Run]) -> None:
+def record_inherited_cases(run: Run, parents: Sequence[Run]) -> None:
     """Write down what a run's parents have learnt from; before its first epoch."""
     if parents:
-        whole = pd.concat([learnt_by(parent) for parent in parents], ignore_index=True)
+        whole = pd.concat([seen_cases(parent) for parent in parents], ignore_index=True)
         text = whole.drop_duplicates().to_csv(index=False, lineterminator="\n")
         write_whole(run.folder / LEARNT_FILE, text, private=True)
 
 
-def is_known(frame: pd.DataFrame, learnt: pd.DataFrame) -> NDArray[np.bool_]:
+def is_seen(frame: pd.DataFrame, learnt: pd.DataFrame) -> NDArray[np.bool_]:
     """Find images that were learnt from: by image, file or patient.
 
     A patient's number is one source's: another hospital's P1 is another person.
@@ -55,8 +55,8 @@ def is_known(frame: pd.DataFrame, learnt: pd.DataFrame) -> NDArray[np.bool_]:
     return known.to_numpy(dtype=bool)
 
 
-def count_known(run: Run) -> dict[str, int]:
+def count_seen(run: Run) -> dict[str, int]:
     """Count images of each side that the runs before have learnt from; those of ``test`` are no test any more."""
-    cases, before = run.manifest(), learnt_before(run)
+    cases, before = run.manifest(), inherited_cases(run)
     sides = {name: cases[cases["split"] == name] for name in ("val", "test")}
-    return {name: int(is_known(side, before).sum()) if len(before) else 0 for name, side in sides.items()}
+    return {name: int(is_seen(side, before).sum()) if len(before) else 0 for name, side in sides.items()}

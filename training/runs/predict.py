@@ -16,7 +16,7 @@ from training.inputs.cache import build_cache
 from training.inputs.targets import Cases, select
 from training.runs.finalise import predict
 from training.runs.folder import MODEL_FILE, open_run
-from training.runs.lineage import is_known, learnt_by
+from training.runs.lineage import is_seen, seen_cases
 from training.runs.loop import Side
 from training.runs.lung_mask_model import masking_of
 
@@ -61,7 +61,7 @@ def predict_manifest(
     run = open_run(folder)
     run.fingerprint()  # refuses what is not finished
     chosen = select(resolve_paths(read_manifest(manifest), manifest.parent), run.recipe.task)
-    is_new = ~is_known(chosen.frame, learnt_by(run))
+    is_new = ~is_seen(chosen.frame, seen_cases(run))
     fresh = chosen.frame[is_new].reset_index(drop=True)
     if fresh.empty:
         raise RunError("The run was trained on every image of this manifest, or on their patients: take another one.")

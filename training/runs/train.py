@@ -26,7 +26,7 @@ from training.runs.finalise import finish
 from training.runs.folder import MODEL_FILE, Run, begin_run, open_run
 from training.runs.freezing import Phase, effective_stages
 from training.runs.initial_weights import checked_file, copy_weights, imagenet_file
-from training.runs.lineage import note_learnt
+from training.runs.lineage import record_inherited_cases
 from training.runs.loop import TrainingLoop, TrainingData, Side
 from training.runs.lung_mask_model import check_mask_model, masking_of
 
@@ -153,7 +153,7 @@ def _train(
     run = begin_run(folder, recipe, manifest, phase=phase, parent=parent, environment=environment, now=now)
     if run.is_done:
         return run
-    note_learnt(run, [parent] if parent is not None else [])
+    record_inherited_cases(run, [parent] if parent is not None else [])
     cache, sides = prepare(run, options)
     with computing(recipe.compute, recipe.seed) as strategy:
         with strategy.scope():
