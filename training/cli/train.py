@@ -186,9 +186,9 @@ def _warn_of_known(run: Run) -> None:
 
 
 def _report(run: Run, *, as_json: bool) -> None:
-    from training.runs.brisque_filter import left_out_words
+    from training.runs.brisque_filter import describe_exclusions
 
-    if words := left_out_words(run):
+    if words := describe_exclusions(run):
         typer.echo(words, err=True)
     if as_json:
         typer.echo(json.dumps({"run": str(run.folder), "fingerprint": run.fingerprint()}))

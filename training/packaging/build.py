@@ -41,7 +41,7 @@ from training.packaging.image_checks import EXAMPLES_FILE, look_at_images
 from training.packaging.model_card import CardFacts, evaluated_card
 from training.packaging.promotion_figures import case_figures, package_figures
 from training.recipe import Stage
-from training.runs.brisque_filter import left_out_words
+from training.runs.brisque_filter import describe_exclusions
 from training.runs.folder import CALIBRATION_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, RUN_FILE, Run, open_run
 from training.runs.lineage import count_seen
 from training.runs.lung_mask_model import keep_mask_model
@@ -188,7 +188,7 @@ def _manifest(
 def _describe_data(run: Run) -> str:
     cases = read_manifest(run.folder / MANIFEST_FILE)
     sources = ", ".join(f"{name or 'unnamed'} ({count})" for name, count in cases["source"].value_counts().items())
-    return " ".join(filter(None, (f"{len(cases)} images: {sources}.", left_out_words(run))))
+    return " ".join(filter(None, (f"{len(cases)} images: {sources}.", describe_exclusions(run))))
 
 
 def _describe_split(run: Run) -> str:

@@ -20,7 +20,7 @@ BRISQUE_FILE: Final = "brisque.csv"
 """In the run's folder: each picture's score, and whether it is left out."""
 
 
-def unnatural(run: Run, cache: Cache, image_ids: list[str], progress: Watch) -> dict[str, float | None]:
+def find_unnatural(run: Run, cache: Cache, image_ids: list[str], progress: Watch) -> dict[str, float | None]:
     """Find the pictures that a recipe leaves out.
 
     Parameters
@@ -60,7 +60,7 @@ def summarise(run: Run, found: Mapping[str, float | None]) -> dict[str, Any]:
     return {"brisque": {"below": run.recipe.brisque_below, "count": len(found), "image_ids": list(found)}}
 
 
-def left_out_words(run: Run) -> str:
+def describe_exclusions(run: Run) -> str:
     """Say in a sentence how many pictures a run leaves out; nothing if its recipe leaves none out."""
     bound = run.recipe.brisque_below
     if bound is None:

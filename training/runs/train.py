@@ -20,7 +20,7 @@ from training.inputs.targets import Cases, select
 from training.networks import build
 from training.networks.keras_types import KerasModel
 from training.recipe import TrainingRecipe
-from training.runs.brisque_filter import summarise, unnatural
+from training.runs.brisque_filter import summarise, find_unnatural
 from training.runs.devices import computing, describe_machine, software_versions
 from training.runs.finalise import finish
 from training.runs.folder import MODEL_FILE, Run, begin_run, open_run
@@ -198,7 +198,7 @@ def prepare(run: Run, options: Options) -> tuple[Cache, dict[str, Side]]:
     cache, sides = gather(run, chosen, options)
     codes = sorted({refused.code for refused in cache.refused})
     refused = {code: [each.image_id for each in cache.refused if each.code == code] for code in codes}
-    left_out = unnatural(
+    left_out = find_unnatural(
         run, cache, [name for name in chosen.frame["image_id"] if name in cache.rows_by_id], options.progress
     )
     write_json(
@@ -226,7 +226,7 @@ def gather(run: Run, chosen: Cases, options: Options) -> tuple[Cache, dict[str, 
         masking=masking_of(run),
     )
     is_there = chosen.frame["image_id"].isin(list(cache.rows_by_id)).to_numpy(dtype=bool)
-    beyond = unnatural(run, cache, chosen.frame["image_id"][is_there].tolist(), options.progress)
+    beyond = find_unnatural(run, cache, chosen.frame["image_id"][is_there].tolist(), options.progress)
     is_there = is_there & ~chosen.frame["image_id"].isin(list(beyond)).to_numpy(dtype=bool)
     cases = Cases(chosen.frame[is_there].reset_index(drop=True), chosen.truths[is_there], chosen.left_out)
     return cache, {name: _side(cases.side(name), cache) for name in ("train", "val", "test")}
