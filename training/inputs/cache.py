@@ -29,7 +29,7 @@ from cxr.pixels.recipe import PixelRecipe
 from cxr.pixels.sixteen_bit import from_steps, to_steps
 from training.files import write_whole
 from training.inputs.masking import WHOLE_FILMS, Lungs, Masking
-from training.inputs.prepare import Answer, Handed, Prepared, Preparing, Source
+from training.inputs.prepare import Outcome, Submission, PreparedImage, PreparationPool, ImageFiles
 
 IMAGES_FILE: Final = "images.u16"
 INDEX_FILE: Final = "index.jsonl"
@@ -146,17 +146,17 @@ def _ignore(step: str, done: int, total: int) -> None:
 class _Work:
     """What a build is asked to do."""
 
-    sources: Sequence[Source]
+    sources: Sequence[ImageFiles]
     recipe: PixelRecipe
     lungs: Lungs | None
     timeout_s: float
 
 
-def _sources(frame: pd.DataFrame, masking: Masking) -> list[Source]:
+def _sources(frame: pd.DataFrame, masking: Masking) -> list[ImageFiles]:
     masks = frame["mask_path"] if masking.is_drawn else [""] * len(frame)
     lungs = None if masking.lungs is None else masking.lungs.fingerprint
     return [
-        Source(str(name), str(path), str(mask) if masking.is_drawn else None, lungs)
+        ImageFiles(str(name), str(path), str(mask) if masking.is_drawn else None, lungs)
         for name, path, mask in zip(frame["image_id"], frame["path"], masks, strict=True)
     ]
 
@@ -168,10 +168,10 @@ def _fill(
     rows: dict[str, int] = {}
     refused: list[Refused] = []
     count = processes or len(os.sched_getaffinity(0))
-    with Preparing(work.recipe, processes=count, timeout_s=work.timeout_s, known=writer.known) as preparing:
+    with PreparationPool(work.recipe, processes=count, timeout_s=work.timeout_s, known=writer.known) as preparing:
         for done, (source, given) in enumerate(_ahead(preparing, work.sources, 2 * count), start=1):
             answer = given if work.lungs is None else _with_lungs_alone(given, work.lungs, work.recipe.size)
-            if isinstance(answer, Prepared):
+            if isinstance(answer, PreparedImage):
                 rows[source.image_id] = writer.row_of(answer)
             else:
                 refused.append(Refused(source.image_id, *answer))
@@ -179,20 +179,20 @@ def _fill(
     return rows, tuple(refused)
 
 
-def _with_lungs_alone(given: Answer, lungs: Lungs, size: int) -> Answer:
+def _with_lungs_alone(given: Outcome, lungs: Lungs, size: int) -> Outcome:
     """Mask what came back; the steps hold exactly what serving masks."""
-    if not isinstance(given, Prepared) or given.steps is None:
+    if not isinstance(given, PreparedImage) or given.steps is None:
         return given
     plain = from_steps(np.frombuffer(given.steps, np.uint16).reshape(size, size, 1))
     try:
-        return Prepared(given.file, given.key, to_steps(lungs.finder.see(plain).pixels).tobytes())
+        return PreparedImage(given.file, given.key, to_steps(lungs.finder.see(plain).pixels).tobytes())
     except LungsNotFound as error:
         return error.code, str(error)
 
 
-def _ahead(preparing: Preparing, sources: Sequence[Source], window: int) -> Iterator[tuple[Source, Answer]]:
+def _ahead(preparing: PreparationPool, sources: Sequence[ImageFiles], window: int) -> Iterator[tuple[ImageFiles, Outcome]]:
     """Hand images out before the first are back, but not all at once: what is prepared waits in memory."""
-    waiting: deque[tuple[Sequence[Source], Handed]] = deque()
+    waiting: deque[tuple[Sequence[ImageFiles], Submission]] = deque()
     for start in range(0, len(sources), _TOGETHER):
         group = sources[start : start + _TOGETHER]
         waiting.append((group, preparing.submit(group)))
@@ -254,7 +254,7 @@ class _Writer:
         found = self.seen.get(file)
         return found[0] if found else None
 
-    def row_of(self, prepared: Prepared) -> int:
+    def row_of(self, prepared: PreparedImage) -> int:
         """Give the row of an image; append it if it is new."""
         row = self.keys.get(prepared.key)
         if row is None:

@@ -30,7 +30,7 @@ from cxr.pixels.sixteen_bit import from_steps, to_steps
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ImageFiles:
     """An image of a manifest; ``mask`` is a lung mask's path, "" if it has none, None if none is used.
 
     ``lungs`` names the mask model that the parent applies to what comes back; None: none.
@@ -43,7 +43,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedImage:
     """One image; ``steps`` is None if the cache already knew its content."""
 
     file: str  # path, size and time of the file (and mask): the same again is not read again
@@ -51,20 +51,20 @@ class Prepared:
     steps: bytes | None
 
 
-Answer = Prepared | tuple[str, str]
+Outcome = PreparedImage | tuple[str, str]
 """What comes back: the image, or the code and the words of why not."""
 
 
 @dataclass(frozen=True, slots=True)
-class Handed:
+class Submission:
     """Images that were handed over: what is known of each, or else its file's state; and the new ones' future."""
 
-    found: Sequence[str | Answer]
-    new: Sequence[tuple[Source, str]]
-    future: Future[list[Answer]] | None
+    found: Sequence[str | Outcome]
+    new: Sequence[tuple[ImageFiles, str]]
+    future: Future[list[Outcome]] | None
 
 
-class Preparing:
+class PreparationPool:
     """Processes that prepare images; a context manager.
 
     Parameters
@@ -98,48 +98,48 @@ class Preparing:
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
-    def submit(self, sources: Sequence[Source]) -> Handed:
+    def submit(self, sources: Sequence[ImageFiles]) -> Submission:
         """Hand over some images; ``answers`` waits for what comes back.
 
         Several at once: of images that take 2 ms, handing each over by itself takes a tenth.
         """
         found = [self._look_up(source) for source in sources]
         new = [(source, file) for source, file in zip(sources, found, strict=True) if isinstance(file, str)]
-        return Handed(found, new, self._schedule(new) if new else None)
+        return Submission(found, new, self._schedule(new) if new else None)
 
-    def answers(self, handed: Handed) -> Iterator[Answer]:
+    def answers(self, handed: Submission) -> Iterator[Outcome]:
         """Wait for images that were handed over, and give them in their order."""
         prepared = iter(self._wait(handed))
         for found in handed.found:
             yield next(prepared) if isinstance(found, str) else found
 
-    def _look_up(self, source: Source) -> str | Answer:
+    def _look_up(self, source: ImageFiles) -> str | Outcome:
         """Give what is known of an image, or its file's state where it has to be prepared."""
         try:
             file = _file_of(source)
         except OSError as error:
             return "absent_file", f"The file can't be read ({error.strerror})."
         key = self._known(file)
-        return file if key is None else Prepared(file, key, None)
+        return file if key is None else PreparedImage(file, key, None)
 
-    def _schedule(self, new: Sequence[tuple[Source, str]]) -> Future[list[Answer]]:
-        future: Future[list[Answer]] = self._pool.schedule(
+    def _schedule(self, new: Sequence[tuple[ImageFiles, str]]) -> Future[list[Outcome]]:
+        future: Future[list[Outcome]] = self._pool.schedule(
             prepare_each, args=(new, self._recipe), timeout=self._timeout_s * len(new)
         )
         return future
 
-    def _wait(self, handed: Handed) -> list[Answer]:
+    def _wait(self, handed: Submission) -> list[Outcome]:
         if handed.future is None:
             return []
         try:
             return handed.future.result()
         except (ProcessExpired, TimeoutError):
             if len(handed.new) > 1:  # one of them is at fault: each by itself says which
-                return [self._wait(Handed([], [each], self._schedule([each])))[0] for each in handed.new]
+                return [self._wait(Submission([], [each], self._schedule([each])))[0] for each in handed.new]
             return [(DecoderError.code, "The process that decoded it crashed or ran out of time.")]
 
 
-def prepare_each(new: Sequence[tuple[Source, str]], recipe: PixelRecipe) -> list[Answer]:
+def prepare_each(new: Sequence[tuple[ImageFiles, str]], recipe: PixelRecipe) -> list[Outcome]:
     """Prepare images, one after the other."""
     return [prepare(source, file, recipe) for source, file in new]
 
@@ -154,7 +154,7 @@ def start() -> None:
     register_decoders()
 
 
-def prepare(source: Source, file: str, recipe: PixelRecipe) -> Answer:
+def prepare(source: ImageFiles, file: str, recipe: PixelRecipe) -> Outcome:
     """Prepare one image; no exception leaves the process."""
     try:
         key = _digest(source.path)
@@ -167,7 +167,7 @@ def prepare(source: Source, file: str, recipe: PixelRecipe) -> Answer:
         steps = to_steps(grey)
         if not np.array_equal(from_steps(steps), grey):
             return "not_quantised", "The pixel recipe's grey does not fit 16 bits: set pixels.quantised = true."
-        return Prepared(file, key, steps.tobytes())
+        return PreparedImage(file, key, steps.tobytes())
     except CxrError as error:
         return error.code, str(error)
     except OSError as error:
@@ -197,7 +197,7 @@ def mask_recipe(recipe: PixelRecipe) -> PixelRecipe:
     )
 
 
-def _file_of(source: Source) -> str:
+def _file_of(source: ImageFiles) -> str:
     """Say which file it is, and in what state: cheap, where a digest would read it."""
     parts = []
     for path in (source.path, source.mask):

@@ -21,7 +21,7 @@ from training.files import write_json
 from training.networks import FEATURES, feature_layer
 from training.networks.keras_types import KerasModel, Tensor
 from training.recipe import TrainingRecipe
-from training.runs.finalise import finish_plain
+from training.runs.finalise import finalise_float32
 from training.runs.folder import MODEL_FILE, Run, begin_ensemble, open_run
 from training.runs.lineage import record_inherited_cases
 from training.runs.loop import predict_logits
@@ -67,7 +67,7 @@ def ensemble(members: Sequence[Path], folder: Path, *, now: datetime, options: O
             "classes": list(run.recipe.task.classes),
         },
     )
-    return finish_plain(run, join(graphs, run.recipe), cache, sides)
+    return finalise_float32(run, join(graphs, run.recipe), cache, sides)
 
 
 def join(graphs: Sequence[KerasModel], recipe: TrainingRecipe) -> KerasModel:

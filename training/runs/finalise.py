@@ -36,7 +36,7 @@ from training.runs.folder import CALIBRATION_FILE, MODEL_FILE, RUN_FILE, Run, en
 from training.runs.loop import Floats, Side, predict_logits
 
 
-def finish(run: Run, network: KerasModel, cache: Cache, sides: dict[str, Side]) -> Run:
+def finalise(run: Run, network: KerasModel, cache: Cache, sides: dict[str, Side]) -> Run:
     """Write everything that a run ends in.
 
     Parameters
@@ -50,21 +50,21 @@ def finish(run: Run, network: KerasModel, cache: Cache, sides: dict[str, Side]) 
     sides
         ``train``, ``val`` and ``test``; the test may be empty.
     """
-    return finish_plain(run, to_float32(run.recipe, network), cache, sides)
+    return finalise_float32(run, to_float32(run.recipe, network), cache, sides)
 
 
-def finish_plain(run: Run, plain: KerasModel, cache: Cache, sides: dict[str, Side]) -> Run:
+def finalise_float32(run: Run, network: KerasModel, cache: Cache, sides: dict[str, Side]) -> Run:
     """Do the same for a graph that is float32 throughout, with layers ``logit``, ``calibrate`` and ``prob``."""
     recipe = run.recipe
-    calibration = calibrate(recipe, plain, cache, sides["val"])
+    calibration = calibrate(recipe, network, cache, sides["val"])
     write_json(run.folder / CALIBRATION_FILE, calibration)
     created = json.loads((run.folder / RUN_FILE).read_text(encoding="utf-8"))["created"]
-    save_network(plain, run.folder / MODEL_FILE, now=datetime.fromisoformat(created))
-    validation = predict(recipe, plain, cache, sides["val"])
+    save_network(network, run.folder / MODEL_FILE, now=datetime.fromisoformat(created))
+    validation = predict(recipe, network, cache, sides["val"])
     write_predictions(validation, run.folder / "predictions_val.csv")
     if len(sides["test"].places):
-        write_predictions(predict(recipe, plain, cache, sides["test"]), run.folder / "predictions_test.csv")
-    write_operating_points(choose(recipe, validation), run.folder / OPERATING_POINT_FILE)
+        write_predictions(predict(recipe, network, cache, sides["test"]), run.folder / "predictions_test.csv")
+    write_operating_points(choose_thresholds(recipe, validation), run.folder / OPERATING_POINT_FILE)
     return end_run(run)
 
 
@@ -74,7 +74,7 @@ def to_float32(recipe: TrainingRecipe, network: KerasModel) -> KerasModel:
     keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(recipe.seed)  # dropout's own, which the file holds too
     try:
-        plain = build(
+        network = build(
             recipe.network.architecture,
             classes=len(recipe.task.classes),
             activation=recipe.task.activation,
@@ -84,8 +84,8 @@ def to_float32(recipe: TrainingRecipe, network: KerasModel) -> KerasModel:
         )
     finally:
         keras.config.set_dtype_policy(before)
-    plain.set_weights(network.get_weights())
-    return plain
+    network.set_weights(network.get_weights())
+    return network
 
 
 def calibrate(recipe: TrainingRecipe, network: KerasModel, cache: Cache, validation: Side) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def predict(recipe: TrainingRecipe, network: KerasModel, cache: Cache, side: Sid
     )
 
 
-def choose(recipe: TrainingRecipe, validation: Predictions) -> OperatingPoints:
+def choose_thresholds(recipe: TrainingRecipe, validation: Predictions) -> OperatingPoints:
     """Choose the threshold of each class on the validation images, or take the recipe's."""
     rule, target = recipe.finish.rule, recipe.finish.target
     if rule != "fixed":

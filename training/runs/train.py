@@ -22,7 +22,7 @@ from training.networks.keras_types import KerasModel
 from training.recipe import TrainingRecipe
 from training.runs.brisque_filter import summarise, find_unnatural
 from training.runs.devices import computing, describe_machine, software_versions
-from training.runs.finalise import finish
+from training.runs.finalise import finalise
 from training.runs.folder import MODEL_FILE, Run, begin_run, open_run
 from training.runs.freezing import Phase, effective_stages
 from training.runs.initial_weights import checked_file, copy_weights, imagenet_file
@@ -162,7 +162,7 @@ def _train(
                 _inherit(network, parent, with_head=recipe.weights.head == "keep")
         data = TrainingData(cache, sides["train"], sides["val"])
         TrainingLoop(run, network, stages, data, strategy=strategy, progress=options.progress).fit()
-    return finish(run, network, cache, sides)
+    return finalise(run, network, cache, sides)
 
 
 def make_network(recipe: TrainingRecipe, weights: Path | None) -> KerasModel:

@@ -25,7 +25,7 @@ from cxr.package.compact_weights import Floats, scales_of, to_levels
 from training.cases import write_manifest
 from training.files import write_json, write_whole
 from training.networks.keras_types import KerasModel
-from training.runs.finalise import finish_plain
+from training.runs.finalise import finalise_float32
 from training.runs.folder import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -73,7 +73,7 @@ def quantise_run(source: Path, folder: Path, *, now: datetime, options: Options 
     network = keras.saving.load_model(source / MODEL_FILE, compile=False, safe_mode=True)
     network.set_weights(quantise(network.get_weights()))
     _forget_calibration(network, len(run.recipe.task.classes))
-    return finish_plain(run, network, cache, sides)
+    return finalise_float32(run, network, cache, sides)
 
 
 def quantise(weights: Sequence[Floats]) -> list[Floats]:
