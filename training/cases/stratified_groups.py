@@ -14,7 +14,9 @@ import numpy.typing as npt
 Numbers = npt.NDArray[np.intp]
 
 
-def assign_groups(members: Numbers, codes: Numbers, wanted: Mapping[str, float], random: np.random.Generator) -> Numbers:
+def assign_groups(
+    members: Numbers, codes: Numbers, wanted: Mapping[str, float], random: np.random.Generator
+) -> Numbers:
     """Choose a side for every group.
 
     Parameters

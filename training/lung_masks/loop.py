@@ -21,7 +21,7 @@ from cxr.errors import RunError
 from cxr.package.lung_mask import Grey, resized
 from training.files import write_whole
 from training.inputs.augment import augment
-from training.inputs.cache import Watch
+from training.inputs.cache import ReportProgress
 from training.lung_masks.pairs import Pairs, Rows
 from training.networks.keras_types import KerasModel, Tensor
 from training.recipe import Augment, Stage
@@ -61,7 +61,7 @@ def overlap_loss(truth: Tensor, chance: Tensor) -> Tensor:
     return entropy + 1 - (2 * common + 1) / (total + 1)
 
 
-def fit_masks(network: KerasModel, data: MaskTrainingData, folder: Path, progress: Watch) -> None:
+def fit_masks(network: KerasModel, data: MaskTrainingData, folder: Path, progress: ReportProgress) -> None:
     """Do what is left to do; the network then has the weights of the best epoch.
 
     Parameters
@@ -106,7 +106,7 @@ def fit_masks(network: KerasModel, data: MaskTrainingData, folder: Path, progres
         assign(network.variables, load_weights(checkpoints / state.best_file))
 
 
-def _fit_epoch(network: KerasModel, data: MaskTrainingData, state: State, progress: Watch) -> dict[str, float]:
+def _fit_epoch(network: KerasModel, data: MaskTrainingData, state: State, progress: ReportProgress) -> dict[str, float]:
     name = f"Epoch {state.epoch + 1} of {data.stage.epochs}"
     rows = data.pairs.side("train")
     losses, counts = [], []

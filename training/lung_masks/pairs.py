@@ -15,7 +15,7 @@ from cxr.errors import RunError
 from cxr.package.lung_mask import Grey, Inside
 from cxr.pixels.recipe import PixelRecipe
 from training.cases import assert_disjoint, split
-from training.inputs.cache import Cache, Watch, build_cache
+from training.inputs.cache import Cache, ReportProgress, build_cache
 from training.inputs.prepare import mask_recipe
 
 FRACTIONS: Final[Mapping[str, float]] = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -63,7 +63,13 @@ class Pairs:
 
 
 def prepare_pairs(
-    cases: pd.DataFrame, pixels: PixelRecipe, folder: Path, *, seed: int, processes: int | None, progress: Watch
+    cases: pd.DataFrame,
+    pixels: PixelRecipe,
+    folder: Path,
+    *,
+    seed: int,
+    processes: int | None,
+    progress: ReportProgress,
 ) -> Pairs:
     """Prepare every picture that has a mask, and divide them.
 

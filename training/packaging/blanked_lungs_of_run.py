@@ -16,7 +16,7 @@ from cxr.pixels.model_input import to_model_input
 from cxr.pixels.recipe import PixelRecipe
 from training.audit.blanked_lungs import BlankedAudit, Images, blank_lungs, box, keep_border
 from training.evaluation import Predictions, tabulate
-from training.inputs.cache import Cache, Watch
+from training.inputs.cache import Cache, ReportProgress
 from training.inputs.masking import Lungs, drawn_lungs
 from training.metrics.auc import roc_auc_with_interval
 from training.metrics.interval import Estimate
@@ -37,7 +37,7 @@ def audit_lungs(
     side: Side,
     *,
     lungs: Lungs | None = None,
-    progress: Watch,
+    progress: ReportProgress,
 ) -> tuple[BlankedAudit, ...]:
     """Score images with the lungs painted over, with nothing but the border, and as they are.
 

@@ -18,7 +18,7 @@ from cxr.pixels.model_input import to_model_input
 from cxr.pixels.recipe import PixelRecipe
 from training.evaluation import Predictions
 from training.files import sha256_of
-from training.inputs.cache import Watch
+from training.inputs.cache import ReportProgress
 from training.inputs.masking import Masking
 from training.metrics.auc import compare_auc
 from training.runs.folder import MODEL_FILE, open_run
@@ -95,7 +95,7 @@ class Rival:
 
 
 def compare_with_rival(
-    rival: Rival, predictions: Predictions, cases: pd.DataFrame, *, progress: Watch
+    rival: Rival, predictions: Predictions, cases: pd.DataFrame, *, progress: ReportProgress
 ) -> dict[str, Any]:
     """Let another model score the same images, and compare the areas.
 
@@ -152,7 +152,9 @@ def _figures(truth: Any, ours: Any, other: Any, patients: Any) -> dict[str, floa
     }
 
 
-def _score(rival: Rival, cases: pd.DataFrame, progress: Watch) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _score(
+    rival: Rival, cases: pd.DataFrame, progress: ReportProgress
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Give the rows that could be prepared, and the probabilities of each."""
     network = keras.saving.load_model(rival.model_file, compile=False, safe_mode=True)
     output = keras.Model(network.inputs, network.outputs[network.output_names.index(rival.output)])

@@ -13,14 +13,14 @@ import pandas as pd
 
 from training.files import write_whole
 from training.inputs.brisque import brisque
-from training.inputs.cache import Cache, Watch
+from training.inputs.cache import Cache, ReportProgress
 from training.runs.folder import Run
 
 BRISQUE_FILE: Final = "brisque.csv"
 """In the run's folder: each picture's score, and whether it is left out."""
 
 
-def find_unnatural(run: Run, cache: Cache, image_ids: list[str], progress: Watch) -> dict[str, float | None]:
+def find_unnatural(run: Run, cache: Cache, image_ids: list[str], progress: ReportProgress) -> dict[str, float | None]:
     """Find the pictures that a recipe leaves out.
 
     Parameters

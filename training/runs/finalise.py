@@ -1,7 +1,7 @@
-"""The end of a run: a float32 graph with its calibration inside, the operating point, the predictions.
+"""Finalise a run: float32 model with calibration, operating points, predictions.
 
-Temperature, bias and threshold come from the validation images and from nothing else; the test
-images are only predicted.
+Temperature, bias and thresholds are chosen on the validation images alone; the test images are only
+predicted.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from training.runs.loop import Floats, Side, predict_logits
 
 
 def finalise(run: Run, network: KerasModel, cache: Cache, sides: dict[str, Side]) -> Run:
-    """Write everything that a run ends in.
+    """Write a trained run's model, calibration, operating points, predictions and fingerprint.
 
     Parameters
     ----------
     run
-        The run, fitted.
+        The run, trained.
     network
-        With the weights that were kept; of any precision.
+        The network with its final weights, of any precision.
     cache
-        The images.
+        The prepared images.
     sides
-        ``train``, ``val`` and ``test``; the test may be empty.
+        ``train``, ``val`` and ``test``; ``test`` may be empty.
     """
     return finalise_float32(run, to_float32(run.recipe, network), cache, sides)
 
 
 def finalise_float32(run: Run, network: KerasModel, cache: Cache, sides: dict[str, Side]) -> Run:
-    """Do the same for a graph that is float32 throughout, with layers ``logit``, ``calibrate`` and ``prob``."""
+    """Finalise a run whose network is float32 and has the layers ``logit``, ``calibrate`` and ``prob``."""
     recipe = run.recipe
     calibration = calibrate(recipe, network, cache, sides["val"])
     write_json(run.folder / CALIBRATION_FILE, calibration)
@@ -69,12 +69,12 @@ def finalise_float32(run: Run, network: KerasModel, cache: Cache, sides: dict[st
 
 
 def to_float32(recipe: TrainingRecipe, network: KerasModel) -> KerasModel:
-    """Build the network again in float32: a policy of mixed precision would travel inside the file."""
+    """Rebuild the network in float32 with the same weights: a Keras file would keep the mixed-precision policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
-    keras.utils.set_random_seed(recipe.seed)  # dropout's own, which the file holds too
+    keras.utils.set_random_seed(recipe.seed)  # the seed of dropout, which is saved in the file
     try:
-        network = build(
+        float32_network = build(
             recipe.network.architecture,
             classes=len(recipe.task.classes),
             activation=recipe.task.activation,
@@ -84,37 +84,37 @@ def to_float32(recipe: TrainingRecipe, network: KerasModel) -> KerasModel:
         )
     finally:
         keras.config.set_dtype_policy(before)
-    network.set_weights(network.get_weights())
-    return network
+    float32_network.set_weights(network.get_weights())
+    return float32_network
 
 
 def calibrate(recipe: TrainingRecipe, network: KerasModel, cache: Cache, validation: Side) -> dict[str, Any]:
-    """Fit temperature and bias on the validation images and put them into the graph.
+    """Fit temperature and bias on the validation images and set them in the layer ``calibrate``.
 
     Returns
     -------
     dict
-        What was done, for ``calibration.json``.
+        Content of ``calibration.json``.
     """
     classes = recipe.task.classes
     if recipe.finish.calibration == "none":
         return {"calibrated": False, "reason": "not asked for"}
-    logits = predict_logits(_ending_in(network, "logit"), cache, validation)
-    found = _fit(recipe, validation.cases.truths, logits)
-    if found is None:
+    logits = predict_logits(_model_up_to(network, "logit"), cache, validation)
+    fits = _fit(recipe, validation.cases.truths, logits)
+    if fits is None:
         return {"calibrated": False, "reason": "a class has no validation image, or every image is of one class"}
     layer = network.get_layer("calibrate")
-    if len(found) == 1:
-        layer.scale, layer.offset = found[0].scale, list(found[0].offset)
+    if len(fits) == 1:
+        layer.scale, layer.offset = fits[0].scale, list(fits[0].offset)
     else:
-        layer.scale, layer.offset = [each.scale for each in found], [each.offset[0] for each in found]
+        layer.scale, layer.offset = [fit.scale for fit in fits], [fit.offset[0] for fit in fits]
     return {
         "calibrated": True,
         "classes": list(classes),
         "scale": layer.scale,
         "offset": layer.offset,
-        "loss_before": [each.loss_before for each in found],
-        "loss_after": [each.loss_after for each in found],
+        "loss_before": [fit.loss_before for fit in fits],
+        "loss_after": [fit.loss_after for fit in fits],
         "chosen_on": "the validation images",
         "images": len(validation.places),
     }
@@ -122,20 +122,20 @@ def calibrate(recipe: TrainingRecipe, network: KerasModel, cache: Cache, validat
 
 def _fit(recipe: TrainingRecipe, truths: Floats, logits: Floats) -> list[Recalibration] | None:
     if recipe.task.activation == "softmax":
-        one = fit_softmax(strata(truths), logits)
-        return None if one is None else [one]
-    found = []
-    for place in range(truths.shape[1]):
-        is_known = truths[:, place] != UNKNOWN
-        each = fit_sigmoid(truths[is_known, place] > 0.5, logits[is_known, place])
-        if each is None:
+        joint = fit_softmax(strata(truths), logits)
+        return None if joint is None else [joint]
+    fits = []
+    for output in range(truths.shape[1]):
+        is_known = truths[:, output] != UNKNOWN
+        fit = fit_sigmoid(truths[is_known, output] > 0.5, logits[is_known, output])
+        if fit is None:
             return None
-        found.append(each)
-    return found
+        fits.append(fit)
+    return fits
 
 
 def predict(recipe: TrainingRecipe, network: KerasModel, cache: Cache, side: Side) -> Predictions:
-    """Predict one side's cases with the graph as it is exported."""
+    """Predict the cases of one side with the calibrated network."""
     batches = plain_batches(cache, side.places, side.cases.truths, batch_size=32)
     outputs = keras.Model(network.input, [network.get_layer(name).output for name in ("calibrate", "prob")])
     logits, probabilities = (np.asarray(each, np.float64) for each in outputs.predict(batches, verbose=0))
@@ -149,11 +149,11 @@ def predict(recipe: TrainingRecipe, network: KerasModel, cache: Cache, side: Sid
 
 
 def choose_thresholds(recipe: TrainingRecipe, validation: Predictions) -> OperatingPoints:
-    """Choose the threshold of each class on the validation images, or take the recipe's."""
+    """Choose each class's threshold on the validation images; with ``rule = fixed`` return the recipe's."""
     rule, target = recipe.finish.rule, recipe.finish.target
     if rule != "fixed":
         return choose_operating_points(validation, rule=rule, target=target, seed=recipe.seed)
-    prevalence = {name: _share(validation, name) for name in validation.classes}
+    prevalence = {name: _prevalence(validation, name) for name in validation.classes}
     return OperatingPoints(
         rule=f"fixed at {target:g} by the recipe",
         chosen_on="no images: the recipe says it",
@@ -163,17 +163,17 @@ def choose_thresholds(recipe: TrainingRecipe, validation: Predictions) -> Operat
     )
 
 
-def _share(validation: Predictions, name: str) -> float:
-    known = validation.known(name)
-    return float(validation.truth(name)[known].mean()) if known.any() else 0.0
+def _prevalence(validation: Predictions, name: str) -> float:
+    is_known = validation.known(name)
+    return float(validation.truth(name)[is_known].mean()) if is_known.any() else 0.0
 
 
 def truth_column(recipe: TrainingRecipe, truths: Floats) -> NDArray[Any]:
-    """Give the truths as ``training.evaluation.predictions.tabulate`` takes them."""
+    """Convert truths (N, classes) for ``training.evaluation.predictions.tabulate``: (N,) for one label per image."""
     if recipe.task.activation == "softmax" or truths.shape[1] == 1:
         return strata(truths)
     return truths
 
 
-def _ending_in(network: KerasModel, layer: str) -> KerasModel:
+def _model_up_to(network: KerasModel, layer: str) -> KerasModel:
     return keras.Model(network.input, network.get_layer(layer).output)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from cxr.errors import RunError
 from training.files import write_whole
 from training.inputs.batches import plain_batches, training_batches
-from training.inputs.cache import Cache, Watch
-from training.inputs.targets import UNKNOWN, Cases, epoch_order, kept_rows, sample_weights, strata
+from training.inputs.cache import Cache, ReportProgress
+from training.inputs.targets import UNKNOWN, Cases, epoch_order, sample_weights, strata, training_rows
 from training.metrics.auc import roc_auc
 from training.networks import features_of
 from training.networks.keras_types import KerasModel, Optimizer, Strategy
@@ -79,7 +79,7 @@ class TrainingLoop:
         data: TrainingData,
         *,
         strategy: Strategy,
-        progress: Watch,
+        progress: ReportProgress,
     ) -> None:
         self._run = run
         self._recipe = run.recipe
@@ -89,7 +89,7 @@ class TrainingLoop:
         self._strategy = strategy
         self._progress = progress
         self._loss = make_loss(run.recipe.loss, run.recipe.task.activation)
-        self._rows = kept_rows(data.train.cases.truths, run.recipe.balance)
+        self._rows = training_rows(data.train.cases.truths, run.recipe.balance)
         self._weights = sample_weights(data.train.cases, run.recipe.balance)
         with strategy.scope():
             # The same layers, up to the logit: losses of logits are exact where those of probabilities are cut off.
@@ -285,7 +285,7 @@ def _rate(optimizer: Optimizer) -> float:
 class _Watching(keras.callbacks.Callback):  # type: ignore[misc]
     """Says how far an epoch is."""
 
-    def __init__(self, progress: Watch, name: str, steps: int) -> None:
+    def __init__(self, progress: ReportProgress, name: str, steps: int) -> None:
         super().__init__()
         self._report, self._step_name, self._steps = progress, name, steps
 

@@ -15,19 +15,19 @@ import numpy as np
 
 from cxr.errors import RunError
 from training.files import write_json
-from training.inputs.cache import Cache, Watch, build_cache
+from training.inputs.cache import Cache, ReportProgress, build_cache
 from training.inputs.targets import Cases, select
 from training.networks import build
 from training.networks.keras_types import KerasModel
 from training.recipe import TrainingRecipe
-from training.runs.brisque_filter import summarise, find_unnatural
+from training.runs.brisque_filter import find_unnatural, summarise
 from training.runs.devices import computing, describe_machine, software_versions
 from training.runs.finalise import finalise
 from training.runs.folder import MODEL_FILE, Run, begin_run, open_run
 from training.runs.freezing import Phase, effective_stages
-from training.runs.initial_weights import checked_file, copy_weights, imagenet_file
+from training.runs.initial_weights import copy_weights, imagenet_file, verify_weights_file
 from training.runs.lineage import record_inherited_cases
-from training.runs.loop import TrainingLoop, TrainingData, Side
+from training.runs.loop import Side, TrainingData, TrainingLoop
 from training.runs.lung_mask_model import check_mask_model, masking_of
 
 LEFT_OUT_FILE: Final = "left_out.json"
@@ -49,7 +49,7 @@ class Options:
 
     cache: Path | None = None
     processes: int | None = None
-    progress: Watch = lambda step, done, total: None
+    progress: ReportProgress = lambda step, done, total: None
 
 
 def pretrain(
@@ -183,7 +183,7 @@ def _weights_file(recipe: TrainingRecipe) -> Path | None:
     if wanted.source == "imagenet":
         return imagenet_file(recipe.network.architecture)
     if wanted.path is not None and wanted.sha256 is not None:
-        return checked_file(Path(wanted.path), wanted.sha256)
+        return verify_weights_file(Path(wanted.path), wanted.sha256)
     return None
 
 
