@@ -77,7 +77,7 @@ def test_no_patient_is_in_two_folds(cases: list[tuple[int, bool]], folds: int) -
 
 
 def test_two_folds_are_too_few(manifest: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="3 folds"):
+    with pytest.raises(RunError, match="least 3 folds"):
         predict_out_of_fold(load_recipe("default-pretrain", PRETRAIN), manifest, tmp_path, folds=2, now=NOW)
 
 
@@ -100,5 +100,5 @@ def test_what_a_run_starts_from_counts_as_learnt(manifest: Path, tmp_path: Path)
     # Predicting the third run's own manifest leaves out what the first has learnt, two runs before.
     found = predict_manifest(third.folder, manifest, tmp_path / "cache", processes=1)
     assert not np.isin(found.predictions.frame["image_id"], seen_cases(first)["image_id"]).any()
-    with pytest.raises(RunError, match=r"learnt from \d+ of these images"):
+    with pytest.raises(RunError, match=r"trained on \d+ of these images"):
         predict_out_of_fold(other, manifest, tmp_path / "folds", folds=3, start=first.folder, now=NOW, options=options)

@@ -54,13 +54,13 @@ def cache(
     from training.cases import read_manifest, resolve_paths
     from training.cli.progress import watching
     from training.inputs.cache import build_cache
-    from training.runs.lung_mask_model import masking_with
+    from training.runs.lung_mask_model import masking_of_recipe
 
     wanted = load(recipe, overrides, None, None, mask_model)
     cases = resolve_paths(read_manifest(manifest), manifest.parent)
     with watching() as progress:
         built = build_cache(
-            cases, wanted.pixels, output, processes=processes, progress=progress, masking=masking_with(wanted)
+            cases, wanted.pixels, output, processes=processes, progress=progress, masking=masking_of_recipe(wanted)
         )
     refused = [{"image_id": each.image_id, "code": each.code, "reason": each.reason} for each in built.refused]
     if as_json:

@@ -1,7 +1,7 @@
-"""Fit a U-Net to drawn lungs, epoch by epoch, from where it stands.
+"""The training loop of the U-Net that segments the lungs, resumed from the last checkpoint.
 
-As in ``training.runs.loop``, an epoch is a function of (seed, epoch), and between two epochs the whole
-state goes to the disk: killed at any moment, the same command comes to the same result.
+As in ``training.runs.loop``, an epoch is a function of (seed, epoch), and the whole state is saved
+between two epochs: after a kill the same command ends with the same result.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from training.recipe import Augment, Stage
 from training.runs.checkpoint import State, assign, load_state, load_weights, save_state, save_weights
 from training.runs.folder import HISTORY_FILE
 
-MOVES: Final = Augment(rotation_degrees=10.0, shift=0.08, zoom=0.15)
-"""What moves picture and mask alike."""
+GEOMETRY: Final = Augment(rotation_degrees=10.0, shift=0.08, zoom=0.15)
+"""Random geometry, the same for image and mask."""
 
-CHANGES: Final = MOVES.model_copy(update={"gamma": (0.6, 1.6), "noise": 0.03})
-"""What changes the picture: the same moves, and its greys."""
+GEOMETRY_AND_GREY: Final = GEOMETRY.model_copy(update={"gamma": (0.6, 1.6), "noise": 0.03})
+"""Changes of the image: the same geometry, and its grey levels."""
 
 Batch = tuple[Grey, Grey]
 
 
 @dataclass(frozen=True, slots=True)
 class MaskTrainingData:
-    """What a fitting is given beside its network."""
+    """Image and mask pairs, and how the U-Net is trained on them."""
 
     pairs: Pairs
     size: int  # of the U-Net
@@ -47,54 +47,59 @@ class MaskTrainingData:
     seed: int
 
 
-def overlap_loss(truth: Tensor, chance: Tensor) -> Tensor:
-    """Cross-entropy plus 1 minus soft Dice: exact at borders, and not drowned by what is outside.
+def overlap_loss(truth: Tensor, probability: Tensor) -> Tensor:
+    """Return cross-entropy plus 1 - soft Dice, shape (B,): Dice keeps the background from dominating.
+
+    Parameters
+    ----------
+    truth, probability
+        (B, size, size, 1), in [0, 1].
 
     References
     ----------
     Milletari et al. 2016, "V-Net" (Dice as a loss).
     """
     axes = (1, 2, 3)
-    common = keras.ops.sum(truth * chance, axis=axes)
-    total = keras.ops.sum(truth, axis=axes) + keras.ops.sum(chance, axis=axes)
-    entropy = keras.ops.mean(keras.ops.binary_crossentropy(truth, chance), axis=axes)
+    common = keras.ops.sum(truth * probability, axis=axes)
+    total = keras.ops.sum(truth, axis=axes) + keras.ops.sum(probability, axis=axes)
+    entropy = keras.ops.mean(keras.ops.binary_crossentropy(truth, probability), axis=axes)
     return entropy + 1 - (2 * common + 1) / (total + 1)
 
 
 def fit_masks(network: KerasModel, data: MaskTrainingData, folder: Path, progress: ReportProgress) -> None:
-    """Do what is left to do; the network then has the weights of the best epoch.
+    """Train the remaining epochs; set the weights of the best epoch.
 
     Parameters
     ----------
     network
         From ``training.networks.unet.build_unet``.
     data
-        Pairs, and how they are learnt.
+        Pairs and training settings.
     folder
-        With ``checkpoints``; the history is written there.
+        Folder of ``checkpoints``; the history is written there.
     progress
-        Called with a step's name, how many are done, and of how many.
+        Called with the step's name, the number of images done, and their total.
 
     Raises
     ------
     RunError
-        If the loss stops being a number, or the checkpoint is damaged.
+        If the loss becomes NaN or infinite, or the checkpoint is damaged.
     """
     stage, checkpoints = data.stage, folder / "checkpoints"
     optimizer = keras.optimizers.Adam(stage.learning_rate)
     network.compile(optimizer=optimizer, loss=overlap_loss)
     optimizer.build(network.trainable_variables)
     state = State()
-    if (found := load_state(checkpoints)) is not None:
-        state, arrays, moments = found
+    if (saved := load_state(checkpoints)) is not None:
+        state, arrays, moments = saved
         assign(network.variables, arrays)
         assign(optimizer.variables, moments)
     while state.epoch < stage.epochs and not 0 < stage.patience <= state.progress.waited:
         figures = _fit_epoch(network, data, state, progress)
-        verdict = state.progress.see(stage, state.epoch, figures)
+        decision = state.progress.update(stage, state.epoch, figures)
         state.history.append({"epoch": state.epoch, **figures})
         earlier = state.best_file
-        if verdict.is_best:
+        if decision.is_best:
             state.best_file = f"best-{state.epoch}.npz"
             save_weights(checkpoints / state.best_file, network.variables)
         state.epoch += 1
@@ -116,7 +121,7 @@ def _fit_epoch(network: KerasModel, data: MaskTrainingData, state: State, progre
         progress(name, sum(counts), len(rows))
     figures = {"loss": float(np.average(losses, weights=counts)), "val_loss": _validation_loss(network, data)}
     if not all(math.isfinite(value) for value in figures.values()):
-        raise RunError("The loss is not a number any more: use a smaller --learning-rate.")
+        raise RunError("The loss is NaN or infinite: use a smaller --learning-rate.")
     return figures
 
 
@@ -134,16 +139,16 @@ def _training_batches(data: MaskTrainingData, rows: Rows, epoch: int) -> Iterato
     order = np.random.default_rng((data.seed, epoch)).permutation(rows)
     for start in range(0, len(order), data.stage.batch_size):
         part = order[start : start + data.stage.batch_size]
-        pairs = [_pair(data, int(row), epoch=epoch, place=start + step) for step, row in enumerate(part)]
+        pairs = [_pair(data, int(row), epoch=epoch, position=start + step) for step, row in enumerate(part)]
         yield np.stack([picture for picture, _ in pairs]), np.stack([lungs for _, lungs in pairs])
 
 
-def _pair(data: MaskTrainingData, row: int, *, epoch: int | None = None, place: int = 0) -> Batch:
-    """Give one picture and its lungs (size, size, 1), as the U-Net takes them; of an epoch: changed at random."""
+def _pair(data: MaskTrainingData, row: int, *, epoch: int | None = None, position: int = 0) -> Batch:
+    """Return one image and its mask, each (size, size, 1), for the U-Net; augmented when an epoch is given."""
     picture, lungs = data.pairs.plain(row), data.pairs.drawn(row)[:, :, np.newaxis].astype(np.float32)
     if epoch is not None:
-        # Both draw the same numbers for their moves, whatever else is changed.
-        picture = augment(picture, CHANGES, seed=data.seed, epoch=epoch, row=place)
-        lungs = augment(lungs, MOVES, seed=data.seed, epoch=epoch, row=place)
+        # The same random numbers give both the same geometry.
+        picture = augment(picture, GEOMETRY_AND_GREY, seed=data.seed, epoch=epoch, row=position)
+        lungs = augment(lungs, GEOMETRY, seed=data.seed, epoch=epoch, row=position)
     small = resized(picture[:, :, 0], data.size)[:, :, np.newaxis]
     return small, (resized(lungs[:, :, 0], data.size) >= 0.5)[:, :, np.newaxis].astype(np.float32)

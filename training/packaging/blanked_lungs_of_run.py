@@ -68,12 +68,12 @@ def audit_lungs(
 
     def predict(step: str, change: Change) -> Predictions:
         found = []
-        for start in range(0, len(side.places), BATCH):
-            places = side.places[start : start + BATCH]
+        for start in range(0, len(side.rows), BATCH):
+            places = side.rows[start : start + BATCH]
             images = np.stack([cache.image(int(place)) for place in places])
             inside = lungs_or_box(masks[start : start + BATCH], images)
             found.append([np.asarray(each, np.float64) for each in outputs.predict_on_batch(change(images, inside))])
-            progress(step, start + len(places), len(side.places))
+            progress(step, start + len(places), len(side.rows))
         logits, chances = (np.concatenate(each) for each in zip(*found, strict=True))
         truth = truth_column(recipe, side.cases.truths)
         return tabulate(side.cases.frame, recipe.task.classes, logits=logits, probabilities=chances, truth=truth)

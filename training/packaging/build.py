@@ -44,7 +44,7 @@ from training.recipe import Stage
 from training.runs.brisque_filter import describe_exclusions
 from training.runs.folder import CALIBRATION_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, RUN_FILE, Run, open_run
 from training.runs.lineage import count_seen
-from training.runs.lung_mask_model import keep_mask_model
+from training.runs.lung_mask_model import mask_model_of_run
 from training.runs.train import Options
 
 TEST_PREDICTIONS: Final = "predictions_test.csv"
@@ -144,7 +144,7 @@ def _mask_model(run: Run) -> str | None:
 
 def _mask_figures(run: Run) -> dict[str, Any]:
     """Return what is known of the mask model that shows the model its lungs; nothing if there is none."""
-    model = keep_mask_model(run)
+    model = mask_model_of_run(run)
     if model is None:
         return {}
     return {"lung_mask": {"fingerprint": model.description.fingerprint, **model.description.figures}}
@@ -208,7 +208,7 @@ def _describe_training(run: Run) -> str:
     said = f"{recipe.network.architecture} from {start} weights, seed {recipe.seed}, recipe {recipe.name} ({stages})."
     if recipe.lung_masks == "manifest":
         return f"{said} It sees the lungs alone, as people drew them: it can't be put into service."
-    model = keep_mask_model(run)
+    model = mask_model_of_run(run)
     if model is None:
         return said
     test: Any = model.description.figures["test"]

@@ -22,7 +22,7 @@ from training.inputs.cache import ReportProgress
 from training.inputs.masking import Masking
 from training.metrics.auc import compare_auc
 from training.runs.folder import MODEL_FILE, open_run
-from training.runs.lung_mask_model import masking_in, masking_of
+from training.runs.lung_mask_model import masking_of_package, masking_of_run
 
 BATCH: Final = 32
 
@@ -86,12 +86,12 @@ class Rival:
                 said.outputs.probabilities,
                 said.recipe,
                 said.findings,
-                masking_in(package),
+                masking_of_package(package),
             )
         run = open_run(folder)
         task, pixels = run.recipe.task, run.recipe.pixels
         file = run.folder / MODEL_FILE
-        return cls(run.recipe.name, run.fingerprint(), file, "prob", pixels, task.classes, masking_of(run))
+        return cls(run.recipe.name, run.fingerprint(), file, "prob", pixels, task.classes, masking_of_run(run))
 
 
 def compare_with_rival(

@@ -23,7 +23,7 @@ from cxr.pixels.recipe import PixelRecipe
 
 COUNT: Final = 10
 
-KEPT: Final = (
+MASK_MODEL_FOLDER: Final = (
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("RescaleIntercept", "RescaleSlope", "RescaleType", "WindowCenter", "WindowWidth", "VOILUTFunction"),
@@ -111,7 +111,7 @@ def _as_png(pixels: NDArray[np.uint8 | np.uint16]) -> bytes:
 
 def _as_dicom(source: Dataset) -> bytes:
     copy = Dataset()
-    for keyword in KEPT:
+    for keyword in MASK_MODEL_FOLDER:
         if keyword in source:
             copy[keyword] = source[keyword]
     for keyword in ("ModalityLUTSequence", "VOILUTSequence"):

@@ -26,8 +26,8 @@ from training.packaging.input_gate import set_gate
 from training.plots.evidence_gallery import plot_maps
 from training.runs.folder import MODEL_FILE, Run
 from training.runs.loop import Side
-from training.runs.lung_mask_model import keep_mask_model, masking_of
-from training.runs.train import Options, gather
+from training.runs.lung_mask_model import mask_model_of_run, masking_of_run
+from training.runs.train import Options, prepare_sides
 
 MOST_IMAGES: Final = {"train": 2000, "val": 2000, "test": 1000}
 """Images of a side that are looked at; drawn with the recipe's seed where there are more."""
@@ -74,15 +74,15 @@ def look_at_images(run: Run, options: Options) -> Looked:
     RunError
         If none of the run's training, validation or test images can be prepared.
     """
-    cache, sides = gather(run, _draw(select(run.manifest(), run.recipe.task), run.recipe.seed), options)
-    if gone := [name for name, side in sides.items() if not len(side.places)]:
+    cache, sides = prepare_sides(run, _draw(select(run.manifest(), run.recipe.task), run.recipe.seed), options)
+    if gone := [name for name, side in sides.items() if not len(side.rows)]:
         raise RunError(
             f"None of the run's {' and '.join(gone)} images can be read: packaging looks at them again (lungs painted "
             "over, input gate, golden images). Put them back where the run's manifest says."
         )
     network = keras.saving.load_model(run.folder / MODEL_FILE, compile=False, safe_mode=True)
     blanked = audit_lungs(
-        run.recipe, network, cache, sides["test"], lungs=masking_of(run).lungs, progress=options.progress
+        run.recipe, network, cache, sides["test"], lungs=masking_of_run(run).lungs, progress=options.progress
     )
     components, files = set_gate(network, cache, sides, read_predictions(run.folder / "predictions_val.csv"))
     mask = _mask(run)
@@ -95,7 +95,7 @@ def _mask(run: Run) -> _Mask:
     """Take the run's mask model along; or say that it masked with what serving has not."""
     if not run.recipe.lung_masks:
         return _Mask({}, {})
-    model = keep_mask_model(run)
+    model = mask_model_of_run(run)
     said = LungMaskComponent(source="manifest") if model is None else model.component
     files = {} if model is None else {LUNG_MASK_FILE: model.path.read_bytes()}
     return _Mask({LUNG_MASK: said.model_dump(mode="json", exclude_none=True)}, files)
@@ -114,8 +114,8 @@ def _draw(chosen: Cases, seed: int) -> Cases:
 
 def _golden(run: Run, cache: Cache, side: Side) -> Mapping[str, bytes]:
     """Choose golden images of all scores, with what the CPU gives for them: there, rounding is the same everywhere."""
-    places = np.unique(np.linspace(0, len(side.places) - 1, min(MOST_GOLDEN, len(side.places))).astype(int))
-    images = np.stack([cache.image(int(side.places[place])) for place in places])
+    places = np.unique(np.linspace(0, len(side.rows) - 1, min(MOST_GOLDEN, len(side.rows))).astype(int))
+    images = np.stack([cache.image(int(side.rows[place])) for place in places])
     with keras.device("cpu:0"):
         network = keras.saving.load_model(run.folder / MODEL_FILE, compile=False, safe_mode=True)
         chances = np.asarray(keras.Model(network.input, network.get_layer("prob").output)(images, training=False))

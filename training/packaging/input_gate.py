@@ -186,7 +186,7 @@ def set_gate(
 
 
 def _features(network: KerasModel, cache: Cache, side: Side) -> NDArray[np.float32]:
-    batches = plain_batches(cache, side.places, side.cases.truths, batch_size=BATCH)
+    batches = plain_batches(cache, side.rows, side.cases.truths, batch_size=BATCH)
     return features_of(network, batches)
 
 

@@ -62,7 +62,7 @@ def finalise_float32(run: Run, network: KerasModel, cache: Cache, sides: dict[st
     save_network(network, run.folder / MODEL_FILE, now=datetime.fromisoformat(created))
     validation = predict(recipe, network, cache, sides["val"])
     write_predictions(validation, run.folder / "predictions_val.csv")
-    if len(sides["test"].places):
+    if len(sides["test"].rows):
         write_predictions(predict(recipe, network, cache, sides["test"]), run.folder / "predictions_test.csv")
     write_operating_points(choose_thresholds(recipe, validation), run.folder / OPERATING_POINT_FILE)
     return end_run(run)
@@ -116,7 +116,7 @@ def calibrate(recipe: TrainingRecipe, network: KerasModel, cache: Cache, validat
         "loss_before": [fit.loss_before for fit in fits],
         "loss_after": [fit.loss_after for fit in fits],
         "chosen_on": "the validation images",
-        "images": len(validation.places),
+        "images": len(validation.rows),
     }
 
 
@@ -136,7 +136,7 @@ def _fit(recipe: TrainingRecipe, truths: Floats, logits: Floats) -> list[Recalib
 
 def predict(recipe: TrainingRecipe, network: KerasModel, cache: Cache, side: Side) -> Predictions:
     """Predict the cases of one side with the calibrated network."""
-    batches = plain_batches(cache, side.places, side.cases.truths, batch_size=32)
+    batches = plain_batches(cache, side.rows, side.cases.truths, batch_size=32)
     outputs = keras.Model(network.input, [network.get_layer(name).output for name in ("calibrate", "prob")])
     logits, probabilities = (np.asarray(each, np.float64) for each in outputs.predict(batches, verbose=0))
     return tabulate(

@@ -52,7 +52,8 @@ def is_seen(frame: pd.DataFrame, seen: pd.DataFrame) -> NDArray[np.bool_]:
         for source, patient in zip(frame["source"], frame["patient_id"], strict=True)
     ]
     is_image = frame["image_id"].isin(seen["image_id"]) | frame["path"].isin(seen["path"])
-    return np.asarray(is_image, bool) | np.array(is_patient, bool)
+    seen_rows: NDArray[np.bool_] = np.asarray(is_image, bool) | np.array(is_patient, bool)
+    return seen_rows
 
 
 def count_seen(run: Run) -> dict[str, int]:

@@ -38,7 +38,7 @@ from training.runs.folder import (
     Run,
     open_run,
 )
-from training.runs.train import Options, prepare
+from training.runs.train import Options, prepare_run
 
 SMALLEST: Final = 4096
 """Kernels with fewer values stay as they are: they weigh nothing."""
@@ -69,7 +69,7 @@ def quantise_run(source: Path, folder: Path, *, now: datetime, options: Options 
     run = _begin(before, folder, now=now)
     if run.is_done:
         return run
-    cache, sides = prepare(run, options or Options())
+    cache, sides = prepare_run(run, options or Options())
     network = keras.saving.load_model(source / MODEL_FILE, compile=False, safe_mode=True)
     network.set_weights(quantise(network.get_weights()))
     _forget_calibration(network, len(run.recipe.task.classes))
