@@ -29,7 +29,7 @@ from training.networks import build
 from training.packaging.build import package_run
 from training.recipe import Compute, Loss, Stage, TrainingRecipe, load_recipe
 from training.runs import devices
-from training.runs.devices import choose_strategy, computing
+from training.runs.devices import choose_strategy, device_scope
 from training.runs.early_stopping import Progress
 from training.runs.ensemble import ensemble
 from training.runs.folder import Run, open_run
@@ -445,11 +445,11 @@ def test_without_gpus_there_is_one_device() -> None:
 
 
 def test_precision_is_put_back_and_float16_needs_a_gpu() -> None:
-    with computing(Compute(precision="mixed_bfloat16"), seed=0):
+    with device_scope(Compute(precision="mixed_bfloat16"), seed=0):
         assert build("tiny", size=64).get_layer("conv1").compute_dtype == "bfloat16"
         assert build("tiny", size=64).get_layer("logit").compute_dtype == "float32"
     assert keras.config.dtype_policy().name == "float32"
-    with pytest.raises(RunError, match="GPU"), computing(Compute(precision="mixed_float16"), seed=0):
+    with pytest.raises(RunError, match="GPU"), device_scope(Compute(precision="mixed_float16"), seed=0):
         pass
 
 

@@ -21,7 +21,7 @@ from training.metrics.interval import Estimate
 from training.metrics.overlap import dice, iou, mean_with_interval
 from training.networks import build_unet, save_network
 from training.recipe import Compute, Stage
-from training.runs.devices import computing, software_versions
+from training.runs.devices import device_scope, software_versions
 from training.runs.folder import CHECKPOINTS, MANIFEST_FILE, MODEL_FILE
 from training.runs.lung_mask_model import DESCRIPTION_FILE, Description, MaskModel, load_segment, open_mask_model
 from training.runs.train import Options
@@ -98,7 +98,7 @@ def train_masks(
         wanted.cache or folder / "cache", seed=plan.seed, processes=wanted.processes, progress=wanted.progress,
     )  # fmt: skip
     write_manifest(pairs.frame, folder / MANIFEST_FILE)
-    with computing(Compute(), plan.seed) as strategy, strategy.scope():
+    with device_scope(Compute(), plan.seed) as strategy, strategy.scope():
         network = build_unet(plan.size, plan.width)
         fit_masks(network, MaskTrainingData(pairs, plan.size, plan.stage, plan.seed), folder, wanted.progress)
     save_network(network, folder / MODEL_FILE, now=created)

@@ -22,7 +22,7 @@ from training.recipe import Compute
 
 
 @contextmanager
-def computing(compute: Compute, seed: int) -> Iterator[Strategy]:
+def device_scope(compute: Compute, seed: int) -> Iterator[Strategy]:
     """Set devices, seed, determinism and precision for a run; restore Keras's precision afterwards.
 
     Parameters

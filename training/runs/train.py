@@ -21,7 +21,7 @@ from training.networks import build
 from training.networks.keras_types import KerasModel
 from training.recipe import TrainingRecipe
 from training.runs.brisque_filter import find_unnatural, summarise
-from training.runs.devices import computing, describe_machine, software_versions
+from training.runs.devices import device_scope, describe_machine, software_versions
 from training.runs.finalise import finalise
 from training.runs.folder import MODEL_FILE, Run, begin_run, open_run
 from training.runs.freezing import Phase, effective_stages
@@ -155,7 +155,7 @@ def _train(
         return run
     record_inherited_cases(run, [parent] if parent is not None else [])
     cache, sides = prepare_run(run, options)
-    with computing(recipe.compute, recipe.seed) as strategy:
+    with device_scope(recipe.compute, recipe.seed) as strategy:
         with strategy.scope():
             network = make_network(recipe, weights)
             if parent is not None:

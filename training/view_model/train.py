@@ -36,7 +36,7 @@ from training.inputs.cache import Cache, build_cache
 from training.networks import save_network
 from training.networks.keras_types import KerasModel
 from training.recipe import Compute
-from training.runs.devices import computing, software_versions
+from training.runs.devices import device_scope, software_versions
 from training.view_model.card import view_card
 from training.view_model.cases import SYNTHETIC, ViewCases, choose, folds, shares
 from training.view_model.drawn_pictures import draw
@@ -149,7 +149,7 @@ def train_view(manifest: Path, folder: Path, *, now: datetime, options: ViewOpti
     cache = build_cache(rows, RECIPE, cache_folder, processes=wanted.processes, progress=wanted.progress)
     cases = choose(rows[rows["image_id"].isin(list(cache.rows_by_id))], synthetic=wanted.synthetic)
     material = _Material.of(cases, cache, _of_films(rows, cases, cache_folder, wanted), wanted.seed)
-    with computing(Compute(devices="cpu"), wanted.seed):
+    with device_scope(Compute(devices="cpu"), wanted.seed):
         left_out, fold, count = _cross_validate(material, wanted)
         network = _fit(material, ~cases.is_test, wanted, "Fitting the view model")
         tested = np.flatnonzero(cases.is_test)
