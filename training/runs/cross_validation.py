@@ -97,8 +97,8 @@ def assign_folds(cases: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
     members = np.unique(groups(cases).to_numpy(dtype=str), return_inverse=True)[1]
     codes = np.unique(cases["label"].to_numpy(dtype=str), return_inverse=True)[1]
     shares = {str(fold): 1.0 for fold in range(folds)}
-    chosen = assign_groups(members.astype(np.intp), codes.astype(np.intp), shares, np.random.default_rng(seed))
-    return np.asarray(chosen[members])
+    fold_of_group = assign_groups(members.astype(np.intp), codes.astype(np.intp), shares, np.random.default_rng(seed))
+    return np.asarray(fold_of_group[members])
 
 
 def _sides(fold_of_case: np.ndarray, fold: int, folds: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from training.networks import build
 from training.networks.keras_types import KerasModel
 from training.recipe import TrainingRecipe
 from training.runs.brisque_filter import find_unnatural, summarise
-from training.runs.devices import device_scope, describe_machine, software_versions
+from training.runs.devices import describe_machine, device_scope, software_versions
 from training.runs.finalise import finalise
 from training.runs.folder import MODEL_FILE, Run, begin_run, open_run
 from training.runs.freezing import Phase, effective_stages
