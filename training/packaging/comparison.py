@@ -157,8 +157,6 @@ def _figures(
 def _score(
     other: OtherModel, cases: pd.DataFrame, progress: ReportProgress
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    other: OtherModel, cases: pd.DataFrame, progress: ReportProgress
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the rows whose image can be read, and their probabilities, (rows, classes)."""
     network = keras.saving.load_model(other.model_file, compile=False, safe_mode=True)
     output = keras.Model(network.inputs, network.outputs[network.output_names.index(other.output)])
