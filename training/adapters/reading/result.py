@@ -26,7 +26,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "no_patient": "The line names no patient.",
         "duplicate": "The image was in an earlier line, or an earlier file has the same SOP Instance UID.",
         "bad_age": "The age is neither a number of years up to 120 nor a DICOM age.",
-        "bad_date": "The date is not one, or could be read in two ways; --date-format says how.",
+        "bad_date": "The date is not one, or is ambiguous; name its form with --date-format.",
         "bad_finding": "A finding is not 1, 0, -1 or nothing.",
         "bad_view": "The projection is neither frontal nor lateral.",
         "filtered": "The line does not fulfil the conditions of --where.",
@@ -36,7 +36,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "label_ambiguous": "Neither No Finding nor a positive finding other than support devices.",
         "label_contradictory": "The labels of the image contradict each other.",
         # The image
-        "lateral": "A lateral view; only frontal images are taken (--laterals takes them).",
+        "lateral": "A lateral view; only frontal images are accepted (--laterals accepts them).",
         "not_radiograph": "CT, or another kind of image than a radiograph of the chest.",
         "not_dicom": "The file is not a DICOM object that can be read.",
         "secondary_capture": "A secondary capture: a screenshot or a processed copy, not the original.",
