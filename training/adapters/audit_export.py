@@ -17,7 +17,14 @@ from training.adapters.reading.dataset_folder import dataset_folder
 from training.adapters.reading.dicom_files import DicomImage, reject_image, scan
 from training.adapters.reading.join_laboratory_results import join
 from training.adapters.reading.laboratory_results import read_results, result_words
-from training.adapters.reading.result import IndexResult, Rejection, Watch, ignore_progress, index_result, parse_pairs
+from training.adapters.reading.result import (
+    IndexResult,
+    Rejection,
+    ReportProgress,
+    ignore_progress,
+    index_result,
+    parse_pairs,
+)
 from training.adapters.reading.tables import LINE, find_table, read_table
 
 _COLUMNS = ("image_id", "sop_instance_uid", "state", "view", "reason", "is_latest")
@@ -39,7 +46,7 @@ def index(
     date_format: Annotated[str, "Form of dates, e.g. %d/%m/%Y; default: ISO 8601 or YYYYMMDD."] = "",
     site: Annotated[str, "Site of all images; default: the CSV's column, else Institution Name."] = "",
     source: Annotated[str, "Name of the data set."] = "institutional",
-    watch: Watch = ignore_progress,
+    watch: ReportProgress = ignore_progress,
 ) -> IndexResult:
     """Index images that the service received.
 

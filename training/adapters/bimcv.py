@@ -23,7 +23,7 @@ from typing import Annotated, Any
 from cxr.errors import ManifestError
 from training.adapters.reading.bimcv_dicom import convert
 from training.adapters.reading.dataset_folder import all_files, dataset_folder
-from training.adapters.reading.result import IndexResult, Rejection, Watch, ignore_progress, index_result
+from training.adapters.reading.result import IndexResult, Rejection, ReportProgress, ignore_progress, index_result
 from training.adapters.reading.tables import LINE, read_table
 from training.adapters.reading.values import age_of, date_of, iso, sex_of
 
@@ -45,7 +45,7 @@ def index(
     ignore_tests: Annotated[bool, "Label every image of the positive collection covid19."] = False,
     unknown_views: Annotated[bool, "Take images without a projection in their name."] = False,
     laterals: Annotated[bool, "Take lateral views too."] = False,
-    watch: Watch = ignore_progress,
+    watch: ReportProgress = ignore_progress,
 ) -> IndexResult:
     """Index one or both collections.
 

@@ -15,7 +15,14 @@ import pandas as pd
 
 from cxr.errors import ManifestError
 from training.adapters.reading.dataset_folder import dataset_folder, files_exist, find_one, join_paths
-from training.adapters.reading.result import IndexResult, Rejection, Watch, ignore_progress, index_result, parse_pairs
+from training.adapters.reading.result import (
+    IndexResult,
+    Rejection,
+    ReportProgress,
+    ignore_progress,
+    index_result,
+    parse_pairs,
+)
 from training.adapters.reading.tables import LINE, read_table
 from training.adapters.reading.values import age_of, finding_column, sex_of
 
@@ -58,7 +65,7 @@ def index(
     ] = "drop",
     laterals: Annotated[bool, "Take lateral views too."] = False,
     check_files: Annotated[bool, "Check that every image exists."] = True,
-    watch: Watch = ignore_progress,
+    watch: ReportProgress = ignore_progress,
 ) -> IndexResult:
     """Index CheXpert.
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import pandas as pd
 
 from training.adapters.reading.dataset_folder import dataset_folder, find_one
-from training.adapters.reading.result import IndexResult, Rejection, Watch, ignore_progress, index_result
+from training.adapters.reading.result import IndexResult, Rejection, ReportProgress, ignore_progress, index_result
 from training.adapters.reading.tables import LINE, read_table
 from training.adapters.reading.values import age_of, date_of, iso, sex_of, view_of
 
@@ -34,7 +34,7 @@ _RADIOGRAPHS = frozenset({"", "x-ray", "xray", "x ray"})
 
 
 def index(
-    root: Path, *, laterals: Annotated[bool, "Take lateral views too."] = False, watch: Watch = ignore_progress
+    root: Path, *, laterals: Annotated[bool, "Take lateral views too."] = False, watch: ReportProgress = ignore_progress
 ) -> IndexResult:
     """Index the data set.
 

@@ -10,7 +10,14 @@ import pandas as pd
 
 from cxr.errors import ManifestError
 from training.adapters.reading.dataset_folder import dataset_folder, files_exist
-from training.adapters.reading.result import IndexResult, Rejection, Watch, ignore_progress, index_result, parse_pairs
+from training.adapters.reading.result import (
+    IndexResult,
+    Rejection,
+    ReportProgress,
+    ignore_progress,
+    index_result,
+    parse_pairs,
+)
 from training.adapters.reading.tables import LINE, find_table, read_table
 from training.adapters.reading.values import age_of, date_of, iso, sex_of, view_of
 from training.cases import COLUMNS, LABEL_PREFIX
@@ -29,7 +36,7 @@ def index(
     image_wise_source: Annotated[tuple[str, ...], "A source whose patient IDs are not certain."] = (),
     date_format: Annotated[str, "Form of dates, e.g. %d/%m/%Y; default: ISO 8601 or YYYYMMDD."] = "",
     laterals: Annotated[bool, "Take lateral views too."] = False,
-    watch: Watch = ignore_progress,
+    watch: ReportProgress = ignore_progress,
 ) -> IndexResult:
     """Index any CSV.
 

@@ -11,7 +11,14 @@ from training.adapters.reading.dataset_folder import dataset_folder
 from training.adapters.reading.dicom_files import DicomImage, reject_image, scan
 from training.adapters.reading.join_laboratory_results import JoinResult, join
 from training.adapters.reading.laboratory_results import read_results, result_words
-from training.adapters.reading.result import IndexResult, Rejection, Watch, ignore_progress, index_result, parse_pairs
+from training.adapters.reading.result import (
+    IndexResult,
+    Rejection,
+    ReportProgress,
+    ignore_progress,
+    index_result,
+    parse_pairs,
+)
 from training.adapters.reading.tables import find_table
 from training.cases import LABEL_PREFIX
 
@@ -36,7 +43,7 @@ def index(
     unknown_views: Annotated[bool, "Take images without a projection in their header."] = False,
     site: Annotated[str, "Site of all images; default: the CSV's column, else Institution Name."] = "",
     source: Annotated[str, "Name of the data set."] = "institutional",
-    watch: Watch = ignore_progress,
+    watch: ReportProgress = ignore_progress,
 ) -> IndexResult:
     """Index a folder of DICOM files by a table of test results.
 

@@ -23,7 +23,7 @@ import pandas as pd
 from cxr.errors import ManifestError
 from training.adapters.reading.dataset_folder import dataset_folder
 from training.adapters.reading.dicom_files import DicomImage, reject_image, scan
-from training.adapters.reading.result import IndexResult, Rejection, Watch, ignore_progress, index_result
+from training.adapters.reading.result import IndexResult, Rejection, ReportProgress, ignore_progress, index_result
 from training.adapters.reading.tables import LINE, read_table
 from training.adapters.reading.values import age_of, sex_of
 
@@ -51,7 +51,7 @@ def index(
         bool, "Without a test within the days, label by the case's status, which may be of another time."
     ] = False,
     unknown_views: Annotated[bool, "Take images without a projection in their header."] = False,
-    watch: Watch = ignore_progress,
+    watch: ReportProgress = ignore_progress,
 ) -> IndexResult:
     """Index a download.
 

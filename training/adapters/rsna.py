@@ -23,7 +23,7 @@ from cxr.errors import ManifestError
 from cxr.labels import finding_of
 from training.adapters.reading.dataset_folder import dataset_folder, find_one
 from training.adapters.reading.dicom_files import read_image
-from training.adapters.reading.result import IndexResult, Rejection, Watch, ignore_progress, index_result
+from training.adapters.reading.result import IndexResult, Rejection, ReportProgress, ignore_progress, index_result
 from training.adapters.reading.tables import LINE, read_table
 
 _BOXES = ("stage_2_train_labels.csv", "train_labels.csv", "stage_1_train_labels.csv")
@@ -42,7 +42,7 @@ def index(
     nih_map: Annotated[
         str, "RSNA's pneumonia-challenge-dataset-mappings_2018.json, in the folder: maps images to NIH patients."
     ] = "",
-    watch: Watch = ignore_progress,
+    watch: ReportProgress = ignore_progress,
 ) -> IndexResult:
     """Index the challenge's training images.
 

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from training.evaluation.predictions import Predictions
+from training.files import write_whole
 
 COLUMNS = (
     "image_id",
@@ -64,11 +65,8 @@ def find_suspects(predictions: Predictions, *, basis: str) -> pd.DataFrame:
 
 
 def write_suspects(suspects: pd.DataFrame, path: Path) -> None:
-    """Write the list, readable by its owner alone: it holds patients' identifiers."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.touch(mode=0o600)
-    suspects.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
-    temporary.replace(path)
+    """Write the list; it names patients, so only its owner may read it."""
+    write_whole(path, suspects.to_csv(index=False, float_format="%.4f", lineterminator="\n"), private=True)
 
 
 def _suspects(

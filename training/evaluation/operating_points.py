@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cxr.errors import PredictionsError
 from training.evaluation.predictions import Predictions
+from training.files import write_whole
 from training.metrics.operating_point import Rule, choose_threshold, threshold_interval
 
 OPERATING_POINT_FILE = "operating_point.json"
@@ -96,8 +97,8 @@ def choose_operating_points(
 
 
 def write_operating_points(points: OperatingPoints, path: Path) -> None:
-    """Write ``operating_point.json``."""
-    path.write_text(points.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    """Write the file."""
+    write_whole(path, points.model_dump_json(indent=2) + "\n")
 
 
 def read_operating_points(path: Path) -> OperatingPoints:

@@ -20,6 +20,7 @@ from scipy.special import logsumexp
 
 from cxr.errors import PredictionsError
 from training.cases import line_of
+from training.files import write_whole
 from training.metrics.calibration import sigmoid, softmax_rows
 from training.metrics.subgroups import age_band
 
@@ -192,19 +193,14 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
     PredictionsError
         If it can't be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch(mode=0o600)
-        predictions.frame.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
-        temporary.replace(path)
+        write_whole(path, predictions.frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"), private=True)
     except OSError as error:
         raise PredictionsError(
             f"The predictions {path.name} can't be written ({type(error).__name__}); choose a folder that you may "
             "write to, with space left."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check(frame: pd.DataFrame, *, row_name: RowName = _row) -> Predictions:

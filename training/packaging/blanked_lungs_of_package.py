@@ -16,7 +16,7 @@ from cxr.pixels.model_input import to_model_input
 from training.audit.blanked_lungs import BlankedAudit, Images, blanked_audit
 from training.cases import groups
 from training.packaging.blanked_lungs_of_run import lungs_at, lungs_or_box
-from training.runs.lung_mask_model import lungs_with, masking_in, open_mask_model
+from training.runs.lung_mask_model import lungs_with, masking_of_package, open_mask_model
 
 BATCH = 32
 
@@ -64,7 +64,7 @@ def audit_package(
     manifest = loaded.manifest
     labelled = cases[cases["label"] != ""]
     sample = labelled.sample(min(limit, len(labelled)), random_state=seed).reset_index(drop=True)
-    masking = masking_in(loaded)
+    masking = masking_of_package(loaded)
     lungs = masking.lungs if mask_model is None else lungs_with(open_mask_model(mask_model))
     images, masks, rows = [], [], []
     for row, (path, mask) in enumerate(zip(sample["path"], sample["mask_path"], strict=True)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import keras
 import numpy as np
@@ -16,10 +16,11 @@ from cxr.pixels.model_input import to_model_input
 from cxr.pixels.recipe import PixelRecipe
 from training.audit.blanked_lungs import BlankedAudit, Images, blank_lungs, box, keep_border
 from training.evaluation import Predictions, tabulate
-from training.inputs.cache import Cache, Watch
+from training.inputs.cache import Cache, ReportProgress
 from training.inputs.masking import Lungs, drawn_lungs
 from training.metrics.auc import roc_auc_with_interval
 from training.metrics.interval import Estimate
+from training.networks.keras_types import KerasModel
 from training.recipe import TrainingRecipe
 from training.runs.finalise import truth_column
 from training.runs.loop import Side
@@ -31,12 +32,12 @@ Change = Callable[[Images, NDArray[np.bool_]], Images]
 
 def audit_lungs(
     recipe: TrainingRecipe,
-    network: Any,  # noqa: ANN401 (a Keras model)
+    network: KerasModel,
     cache: Cache,
     side: Side,
     *,
     lungs: Lungs | None = None,
-    progress: Watch,
+    progress: ReportProgress,
 ) -> tuple[BlankedAudit, ...]:
     """Score images whole, with blanked lungs, and with nothing but the border.
 
@@ -67,12 +68,12 @@ def audit_lungs(
 
     def predict(step: str, change: Change) -> Predictions:
         batches = []
-        for start in range(0, len(side.places), BATCH):
-            rows = side.places[start : start + BATCH]
+        for start in range(0, len(side.rows), BATCH):
+            rows = side.rows[start : start + BATCH]
             images = np.stack([cache.image(int(row)) for row in rows])
             inside = lungs_or_box(masks[start : start + BATCH], images)
             batches.append([np.asarray(each, np.float64) for each in outputs.predict_on_batch(change(images, inside))])
-            progress(step, start + len(rows), len(side.places))
+            progress(step, start + len(rows), len(side.rows))
         logits, probabilities = (np.concatenate(each) for each in zip(*batches, strict=True))
         truth = truth_column(recipe, side.cases.truths)
         return tabulate(side.cases.frame, recipe.task.classes, logits=logits, probabilities=probabilities, truth=truth)

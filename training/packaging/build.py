@@ -41,10 +41,10 @@ from training.packaging.image_checks import EXAMPLES_FILE, check_images
 from training.packaging.model_card import CardFacts, evaluated_card
 from training.packaging.promotion_figures import case_figures, package_figures
 from training.recipe import Stage
-from training.runs.brisque_filter import left_out_words
+from training.runs.brisque_filter import describe_exclusions
 from training.runs.folder import CALIBRATION_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, RUN_FILE, Run, open_run
-from training.runs.lineage import count_known
-from training.runs.lung_mask_model import keep_mask_model
+from training.runs.lineage import count_seen
+from training.runs.lung_mask_model import mask_model_of_run
 from training.runs.train import Options
 
 TEST_PREDICTIONS: Final = "predictions_test.csv"
@@ -147,7 +147,7 @@ def _mask_fingerprint(run: Run) -> str | None:
 
 def _mask_figures(run: Run) -> dict[str, Any]:
     """Return fingerprint and figures of the run's mask model; empty if it has none."""
-    model = keep_mask_model(run)
+    model = mask_model_of_run(run)
     if model is None:
         return {}
     return {"lung_mask": {"fingerprint": model.description.fingerprint, **model.description.figures}}
@@ -193,7 +193,7 @@ def _manifest(
 def _describe_data(run: Run) -> str:
     cases = read_manifest(run.folder / MANIFEST_FILE)
     sources = ", ".join(f"{name or 'unnamed'} ({count})" for name, count in cases["source"].value_counts().items())
-    return " ".join(filter(None, (f"{len(cases)} images: {sources}.", left_out_words(run))))
+    return " ".join(filter(None, (f"{len(cases)} images: {sources}.", describe_exclusions(run))))
 
 
 def _describe_split(run: Run) -> str:
@@ -201,7 +201,7 @@ def _describe_split(run: Run) -> str:
     counts = ", ".join(f"{side} {int((cases['split'] == side).sum())}" for side in SPLITS)
     if (cases["image_wise"] == "yes").all():
         return f"{counts} images, divided image by image: not for claims."
-    known = count_known(run)["test"]
+    known = count_seen(run)["test"]
     earlier = f" {known} test images are of patients that an earlier run learnt from: not for claims." if known else ""
     return f"{counts} images; no patient is on two sides.{earlier}"
 
@@ -215,7 +215,7 @@ def _describe_training(run: Run) -> str:
     )
     if recipe.lung_masks == "manifest":
         return f"{description} It sees the lungs alone, within drawn masks: it can't be put into service."
-    model = keep_mask_model(run)
+    model = mask_model_of_run(run)
     if model is None:
         return description
     test: Any = model.description.figures["test"]

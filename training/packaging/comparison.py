@@ -18,11 +18,11 @@ from cxr.pixels.model_input import to_model_input
 from cxr.pixels.recipe import PixelRecipe
 from training.evaluation import Predictions
 from training.files import sha256_of
-from training.inputs.cache import Watch
+from training.inputs.cache import ReportProgress
 from training.inputs.masking import Masking
 from training.metrics.auc import compare_auc
 from training.runs.folder import MODEL_FILE, open_run
-from training.runs.lung_mask_model import masking_in, masking_of
+from training.runs.lung_mask_model import masking_of_package, masking_of_run
 
 BATCH: Final = 32
 
@@ -86,16 +86,16 @@ class OtherModel:
                 manifest.outputs.probabilities,
                 manifest.recipe,
                 manifest.findings,
-                masking_in(package),
+                masking_of_package(package),
             )
         run = open_run(folder)
         task, pixels = run.recipe.task, run.recipe.pixels
         file = run.folder / MODEL_FILE
-        return cls(run.recipe.name, run.fingerprint(), file, "prob", pixels, task.classes, masking_of(run))
+        return cls(run.recipe.name, run.fingerprint(), file, "prob", pixels, task.classes, masking_of_run(run))
 
 
 def compare_with_other(
-    other: OtherModel, predictions: Predictions, cases: pd.DataFrame, *, progress: Watch
+    other: OtherModel, predictions: Predictions, cases: pd.DataFrame, *, progress: ReportProgress
 ) -> dict[str, Any]:
     """Score the same images with another model, and compare the areas.
 
@@ -154,7 +154,9 @@ def _figures(
     }
 
 
-def _score(other: OtherModel, cases: pd.DataFrame, progress: Watch) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _score(
+    other: OtherModel, cases: pd.DataFrame, progress: ReportProgress
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the rows whose image can be read, and their probabilities, (rows, classes)."""
     network = keras.saving.load_model(other.model_file, compile=False, safe_mode=True)
     output = keras.Model(network.inputs, network.outputs[network.output_names.index(other.output)])

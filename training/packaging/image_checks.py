@@ -26,8 +26,8 @@ from training.packaging.input_gate import make_gate
 from training.plots.evidence_gallery import plot_maps
 from training.runs.folder import MODEL_FILE, Run
 from training.runs.loop import Side
-from training.runs.lung_mask_model import keep_mask_model, masking_of
-from training.runs.train import Options, gather
+from training.runs.lung_mask_model import mask_model_of_run, masking_of_run
+from training.runs.train import Options, prepare_sides
 
 MOST_IMAGES: Final = {"train": 2000, "val": 2000, "test": 1000}
 """Largest number of images of a side; drawn with the recipe's seed where there are more."""
@@ -74,15 +74,15 @@ def check_images(run: Run, options: Options) -> ImageChecks:
     RunError
         If none of the run's training, validation or test images can be prepared.
     """
-    cache, sides = gather(run, _draw(select(run.manifest(), run.recipe.task), run.recipe.seed), options)
-    if missing := [name for name, side in sides.items() if not len(side.places)]:
+    cache, sides = prepare_sides(run, _draw(select(run.manifest(), run.recipe.task), run.recipe.seed), options)
+    if missing := [name for name, side in sides.items() if not len(side.rows)]:
         raise RunError(
             f"None of the run's {' and '.join(missing)} images can be read: packaging reads them again (blanked lungs, "
             "input gate, golden images). Put them back to the paths of the run's manifest."
         )
     network = keras.saving.load_model(run.folder / MODEL_FILE, compile=False, safe_mode=True)
     blanked = audit_lungs(
-        run.recipe, network, cache, sides["test"], lungs=masking_of(run).lungs, progress=options.progress
+        run.recipe, network, cache, sides["test"], lungs=masking_of_run(run).lungs, progress=options.progress
     )
     components, files = make_gate(network, cache, sides, read_predictions(run.folder / "predictions_val.csv"))
     mask = _mask_parts(run)
@@ -95,7 +95,7 @@ def _mask_parts(run: Run) -> _MaskParts:
     """Return the run's mask model as component and file; for drawn masks, which serving lacks, the component alone."""
     if not run.recipe.lung_masks:
         return _MaskParts({}, {})
-    model = keep_mask_model(run)
+    model = mask_model_of_run(run)
     component = LungMaskComponent(source="manifest") if model is None else model.component
     files = {} if model is None else {LUNG_MASK_FILE: model.path.read_bytes()}
     return _MaskParts({LUNG_MASK: component.model_dump(mode="json", exclude_none=True)}, files)
@@ -114,8 +114,8 @@ def _draw(cases: Cases, seed: int) -> Cases:
 
 def _golden(run: Run, cache: Cache, side: Side) -> Mapping[str, bytes]:
     """Choose golden images over the range of scores, with their scores on the CPU, where rounding is reproducible."""
-    candidates = np.unique(np.linspace(0, len(side.places) - 1, min(MOST_GOLDEN, len(side.places))).astype(int))
-    images = np.stack([cache.image(int(side.places[row])) for row in candidates])
+    candidates = np.unique(np.linspace(0, len(side.rows) - 1, min(MOST_GOLDEN, len(side.rows))).astype(int))
+    images = np.stack([cache.image(int(side.rows[row])) for row in candidates])
     with keras.device("cpu:0"):
         network = keras.saving.load_model(run.folder / MODEL_FILE, compile=False, safe_mode=True)
         scores = np.asarray(keras.Model(network.input, network.get_layer("prob").output)(images, training=False))

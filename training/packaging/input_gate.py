@@ -19,6 +19,7 @@ from training.inputs.batches import plain_batches
 from training.inputs.cache import Cache
 from training.inputs.targets import UNKNOWN
 from training.networks import feature_layer, features_of
+from training.networks.keras_types import KerasModel
 from training.runs.loop import Side
 
 QUANTILE: Final = 0.995
@@ -111,7 +112,7 @@ def _bound(nonconformity: Floats, alpha: float) -> float | None:
 
 
 def gate_component(
-    network: Any,  # noqa: ANN401
+    network: KerasModel,
     training: Floats,
     held_out: Floats,
     conformal: Conformal | None = None,
@@ -184,8 +185,8 @@ def make_gate(
     return gate_component(network, training, held_out, conformal)
 
 
-def _features(network: Any, cache: Cache, side: Side) -> NDArray[np.float32]:  # noqa: ANN401
-    batches = plain_batches(cache, side.places, side.cases.truths, batch_size=BATCH)
+def _features(network: KerasModel, cache: Cache, side: Side) -> NDArray[np.float32]:
+    batches = plain_batches(cache, side.rows, side.cases.truths, batch_size=BATCH)
     return features_of(network, batches)
 
 

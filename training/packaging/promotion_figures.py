@@ -14,7 +14,7 @@ from training.cases import assert_disjoint
 from training.evaluation import ClassEvaluation, Evaluation
 from training.metrics.interval import Estimate
 from training.runs.folder import Run
-from training.runs.lineage import count_known
+from training.runs.lineage import count_seen
 
 
 def package_figures(evaluation: Evaluation, audit: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def case_figures(run: Run) -> dict[str, Any]:
     test = cases[cases["split"] == "test"]
     report = read_audit(run.folder / AUDIT_FILE)
     return {
-        "patients_disjoint": _is_disjoint(cases) and count_known(run)["test"] == 0,
+        "patients_disjoint": _is_disjoint(cases) and count_seen(run)["test"] == 0,
         "labels": {each["label"]: _baselines(each) for each in report["label_audits"]},
     } | ({"is_image_wise": True} if (test["image_wise"] == "yes").any() else {})
 

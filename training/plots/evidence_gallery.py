@@ -18,7 +18,7 @@ from cxr.errors import ImageError, PredictionsError
 from cxr.pixels.model_input import to_model_input
 from cxr.pixels.recipe import PixelRecipe
 from training.evaluation import Predictions
-from training.inputs.masking import WHOLE_FILMS, Masking
+from training.inputs.masking import NO_MASKING, Masking
 from training.networks.grad_cam import grad_cam_maps
 from training.plots.contact_sheets import plot_overlays
 
@@ -42,7 +42,7 @@ def plot_gallery(
     name: str,
     path: Path,
     *,
-    masking: Masking = WHOLE_FILMS,
+    masking: Masking = NO_MASKING,
 ) -> None:
     """Draw the evidence for one class over its most certain hits, most certain false alarms and worst misses.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -34,8 +34,9 @@ from cxr.product import CODING_SCHEME_DESIGNATOR
 from training.cases import groups, read_manifest, resolve_paths
 from training.inputs.cache import Cache, build_cache
 from training.networks import save_network
+from training.networks.keras_types import KerasModel
 from training.recipe import Compute
-from training.runs.devices import computing, software_versions
+from training.runs.devices import device_scope, software_versions
 from training.view_model.card import view_card
 from training.view_model.cases import SYNTHETIC, ViewCases, assign_folds, sampling_probabilities, view_cases
 from training.view_model.drawn_pictures import draw
@@ -148,7 +149,7 @@ def train_view(manifest: Path, folder: Path, *, now: datetime, options: ViewOpti
     cache = build_cache(rows, RECIPE, cache_folder, processes=options.processes, progress=options.progress)
     cases = view_cases(rows[rows["image_id"].isin(list(cache.rows_by_id))], synthetic=options.synthetic)
     images = _TrainingImages.of(cases, cache, _pictures_of_films(rows, cases, cache_folder, options), options.seed)
-    with computing(Compute(devices="cpu"), options.seed):
+    with device_scope(Compute(devices="cpu"), options.seed):
         probabilities, fold, count = _cross_validate(images, options)
         network = _fit(images, ~cases.is_test, options, "Fitting the view model")
         test = np.flatnonzero(cases.is_test)
@@ -198,7 +199,7 @@ def _cross_validate(images: _TrainingImages, options: ViewOptions) -> tuple[Floa
     return probabilities, fold, count
 
 
-def _fit(images: _TrainingImages, is_training: NDArray[np.bool_], options: ViewOptions, step: str) -> Any:  # noqa: ANN401
+def _fit(images: _TrainingImages, is_training: NDArray[np.bool_], options: ViewOptions, step: str) -> KerasModel:
     training = np.flatnonzero(is_training)
     cases = ViewCases(images.cases.frame.iloc[training].reset_index(drop=True), images.cases.truths[training])
     return fit(
@@ -221,7 +222,7 @@ def _tabulate(cases: ViewCases, probabilities: Floats, fold: NDArray[np.int64]) 
 
 
 def _package(
-    network: Any,  # noqa: ANN401
+    network: KerasModel,
     cases: ViewCases,
     predictions: pd.DataFrame,
     count: int,

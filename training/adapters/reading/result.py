@@ -14,7 +14,7 @@ from cxr.errors import ManifestError
 from cxr.view import REASONS as VIEW_REASONS
 from training.cases import complete
 
-Watch = Callable[[str, int, int], None]
+ReportProgress = Callable[[str, int, int], None]
 """Progress callback of a long step: its name, how many are done, of how many."""
 
 REASONS: Mapping[str, str] = MappingProxyType(
