@@ -228,7 +228,7 @@ def test_the_verb_ends_in_a_view_model_that_says_what_it_was_trained_on(
     card = (run / "package" / "MODEL_CARD.md").read_text()
     assert f"Trained on 2 real laterals, fewer than {ENOUGH_LATERALS}" in card
     assert "Of my own making." in card
-    assert f"less than {component.frontal_at_least:g} for frontal is held for a person" in card
+    assert f"is below {component.frontal_at_least:g} is held for a person" in card
     assert "Frontals held" in card
     model = Model.load(package, device="cpu")
     assert model.score(np.zeros((1, 64, 64, 1), np.float32)).probabilities.shape == (1, 3)
@@ -240,5 +240,5 @@ def test_a_patient_on_both_sides_is_refused(films: Path, tmp_path: Path) -> None
     frame = pd.read_csv(films, dtype=str, keep_default_na=False)
     frame.loc[frame["patient_id"] == "tested", "patient_id"] = "one-AP-0"
     frame.to_csv(films, index=False)
-    with pytest.raises(RunError, match="in the test as well"):
+    with pytest.raises(RunError, match="in training and test"):
         train_view(films, tmp_path / "run", now=NOW, options=ViewOptions(synthetic=0))

@@ -176,7 +176,7 @@ def _label(tag: str) -> str:
 
 
 def _write(mask: npt.NDArray[np.uint8], path: Path) -> Path:
-    """Write a mask to a temporary file that then replaces `path`."""
+    """Write a mask; see ``training.files.whole_file``."""
     encoded = cv2.imencode(".png", mask)[1].tobytes()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
