@@ -221,7 +221,7 @@ def _describe_training(run: Run) -> str:
     test: Any = model.description.figures["test"]
     return (
         f"{description} It sees the lungs alone, as the mask model {model.description.fingerprint[:12]} segments them "
-        f"(Dice {test['dice']:.3f} on {test['images']} drawn test masks); an error of it may hide disease."
+        f"(Dice {test['dice']:.3f} on {test['images']} drawn test masks); a wrong mask may hide disease from it."
     )
 
 
