@@ -80,8 +80,8 @@ def _hashed(cases: pd.DataFrame) -> Hashed:
     from training.audit.near_duplicates import hash_files
     from training.cli.progress import watching
 
-    with watching() as watch:
-        return hash_files([Path(path) for path in cases["path"]], watch=watch)
+    with watching() as progress:
+        return hash_files([Path(path) for path in cases["path"]], progress=progress)
 
 
 def _blanked(
