@@ -45,7 +45,10 @@ def open_live(path: Path) -> Iterator[sqlite3.Connection]:
         If the disk is full.
     """
     if not path.exists():
-        raise StorageError("There is no audit database in the data folder yet: start the service once (`cxr serve`).")
+        raise StorageError(
+            f"There is no audit database in {path.parent} yet: start the service once (`cxr serve`), or check "
+            "--data-dir and --config."
+        )
     uri = f"file:{quote(str(path.absolute()))}?mode=rw"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
@@ -68,8 +71,9 @@ def translate(error: sqlite3.Error) -> StorageError | SpoolFull:
 def copy_database(source: Path, target: Path, *, progress: Progress | None = None) -> None:
     """Copy a live database into a new, durable file of one piece, and give it its name only then.
 
-    With a write-ahead log nobody waits. With a rollback journal writers wait for a slice of the copy,
-    and a write in between starts it again; after a few such restarts the rest is copied in one go.
+    With a write-ahead log nobody waits, and a write in between does not matter. With a rollback journal writers
+    wait for a slice of the copy, and a write in between starts it again; after a few such restarts the rest is
+    copied in one go.
 
     Parameters
     ----------
@@ -94,7 +98,8 @@ def copy_database(source: Path, target: Path, *, progress: Progress | None = Non
     try:
         with open_live(source) as live:
             try:
-                _copy(live, draft, _SLICE_PAGES, progress)
+                with _one_state(live):
+                    _copy(live, draft, _SLICE_PAGES, progress)
             except _Restarted:
                 draft.unlink()
                 _copy(live, draft, -1, progress)
@@ -104,6 +109,23 @@ def copy_database(source: Path, target: Path, *, progress: Progress | None = Non
             sync_folder(target.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _one_state(live: sqlite3.Connection) -> Iterator[None]:
+    """Hold one state of a database with a write-ahead log, while others write; with another journal, do nothing.
+
+    The log keeps what the state needs, so that nobody waits and the copy never starts again.
+    """
+    if live.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        yield
+        return
+    live.execute("BEGIN")
+    live.execute("SELECT count(*) FROM sqlite_master").fetchone()  # from here on it is held
+    try:
+        yield
+    finally:
+        live.execute("ROLLBACK")
 
 
 def _copy(live: sqlite3.Connection, draft: Path, slice_pages: int, progress: Progress | None) -> None:

@@ -191,7 +191,7 @@ class Worker:
                     return
                 elif not ahead:
                     with self._stages.timing("idle"):
-                        stop.wait(self._settings.poll_s)
+                        self._held.wait_for_work(stop, partial(self._registry.changed_since, package.fingerprint))
 
     def _claim(self, preparer: Preparer, limit: int) -> list[Prepared]:
         """Claim a batch and hand its files to the processes that decode."""

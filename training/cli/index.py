@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from training.adapters.reading.result import Indexed
+    from training.adapters.reading.result import IndexResult
 
 ADAPTERS = {
     "chexpert": ("chexpert", "CheXpert v1.0 or v1.0-small."),
@@ -64,7 +64,7 @@ def root() -> None:
     """Write the manifest of a data set, one line per image, and the list of rejected files and lines with reasons."""
 
 
-def _command(adapter: Callable[..., Indexed]) -> Callable[..., None]:
+def _command(adapter: Callable[..., IndexResult]) -> Callable[..., None]:
     """Wrap an adapter as a command with its own options and those of all adapters."""
     parameters = _options(adapter)
 
@@ -95,7 +95,7 @@ def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empt
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def _options(adapter: Callable[..., Indexed]) -> list[inspect.Parameter]:
+def _options(adapter: Callable[..., IndexResult]) -> list[inspect.Parameter]:
     """Return an adapter's keyword arguments as options; their annotations' texts are the help texts."""
     hints = get_type_hints(adapter, include_extras=True)
     options = []
@@ -113,7 +113,7 @@ def _options(adapter: Callable[..., Indexed]) -> list[inspect.Parameter]:
     return options
 
 
-def _write(indexed: Indexed, output: Path, *, as_json: bool) -> None:
+def _write(indexed: IndexResult, output: Path, *, as_json: bool) -> None:
     from training.adapters.index_summary import print_summary, rejections_path, summarise, write_rejections
     from training.cases import relative_paths, write_manifest
 
