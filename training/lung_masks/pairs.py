@@ -33,24 +33,24 @@ class Pairs:
     ----------
     frame
         Their rows of the manifest, each with a side.
-    pictures, masks
+    images, masks
         Caches of images and masks in the same geometry.
-    picture_rows, mask_rows
+    image_rows, mask_rows
         (pairs,): for each row of the frame the row in each cache.
     left_out
         Reason to number of excluded rows of the manifest.
     """
 
     frame: pd.DataFrame
-    pictures: Cache
+    images: Cache
     masks: Cache
-    picture_rows: Rows
+    image_rows: Rows
     mask_rows: Rows
     left_out: Mapping[str, int]
 
     def plain(self, row: int) -> Grey:
         """Return one image as serving prepares it, float32 (size, size, 1)."""
-        return self.pictures.image(int(self.picture_rows[row]))
+        return self.images.image(int(self.image_rows[row]))
 
     def drawn(self, row: int) -> Inside:
         """Return the drawn mask of one image, bool (size, size)."""
@@ -97,12 +97,12 @@ def prepare_pairs(
     if pixels.borders != "keep":
         raise RunError("Drawn masks don't fit images with cropped borders: use a recipe with borders = keep.")
     masked = cases[cases["mask_path"] != ""].reset_index(drop=True)
-    pictures = build_cache(masked, pixels, folder, processes=processes, progress=progress)
+    images = build_cache(masked, pixels, folder, processes=processes, progress=progress)
     mask_files = masked.assign(path=masked["mask_path"])
     masks = build_cache(mask_files, mask_recipe(pixels), folder, processes=processes, progress=progress)
-    is_there = masked["image_id"].isin(list(pictures.rows_by_id)) & masked["image_id"].isin(list(masks.rows_by_id))
+    is_there = masked["image_id"].isin(list(images.rows_by_id)) & masked["image_id"].isin(list(masks.rows_by_id))
     usable = masked[is_there].reset_index(drop=True)
-    distinct = usable[~pd.Series(pictures.rows(usable["image_id"])).duplicated()].reset_index(drop=True)
+    distinct = usable[~pd.Series(images.rows(usable["image_id"])).duplicated()].reset_index(drop=True)
     left_out = {
         "no_mask": len(cases) - len(masked),
         "not_prepared": len(masked) - len(usable),
@@ -116,7 +116,7 @@ def prepare_pairs(
         )
     pairs = _with_sides(distinct, seed)
     ids = pairs["image_id"]
-    return Pairs(pairs, pictures, masks, pictures.rows(ids), masks.rows(ids), left_out)
+    return Pairs(pairs, images, masks, images.rows(ids), masks.rows(ids), left_out)
 
 
 def _with_sides(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
