@@ -1,4 +1,4 @@
-"""The coded words of a report: which concept says what, and under which code.
+"""Codes of the report's concepts and values.
 
 References
 ----------
@@ -30,7 +30,7 @@ RESEARCH_TITLES = {
         "RUO-AI-DEMO", "AI research result - DEMONSTRATION MODEL - NOT FOR CLINICAL USE"
     ),
 }
-"""The title is the heading in every SR viewer, so it says what the model is worth."""
+"""Root titles by status. SR viewers show the title as heading, so the status is part of it."""
 
 # Document
 DOCUMENT_TITLE_MODIFIER = _dcm("113011", "Document Title Modifier")
@@ -68,7 +68,7 @@ THRESHOLD_COMPARISON = _private("THRESHOLD-CMP", "Score relative to research ope
 AT_OR_ABOVE = _private("AT-OR-ABOVE", "At or above research operating point")
 BELOW = _private("BELOW", "Below research operating point")
 
-# Equipment and pictures
+# Equipment and evidence maps
 ACQUISITION_EQUIPMENT = _dcm("109101", "Acquisition Equipment")
 PROCESSING_EQUIPMENT = _dcm("109102", "Processing Equipment")
 SOURCE_FOR_PROCESSING = _dcm("121322", "Source image for image processing operation")

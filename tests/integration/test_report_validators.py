@@ -419,7 +419,7 @@ def test_dicom3tools_accept_the_fallback_objects(
 
 
 def saliency_of(header: Dataset, manifest: PackageManifest, scored: ScoredImage) -> BuiltReport:
-    return evidence_map.saliency(
+    return evidence_map.build_evidence_map(
         header,
         scored,
         np.full((64, 64, 1), 0.4, np.float32),

@@ -274,7 +274,7 @@ def reports(
             digests=digests,
             created=CREATED,
         ).dataset,
-        "map": evidence_map.saliency(
+        "map": evidence_map.build_evidence_map(
             source(**TRIAL_AND_MORE),
             scored_by(binary),
             np.full((8, 8, 1), 0.5, np.float32),

@@ -53,7 +53,7 @@ def test_what_the_worker_can_not_load_is_not_put_into_service(
         trial=TRIAL,
     )
     bad = registry.add(broken.folder).fingerprint
-    with pytest.raises(DamagedPackage, match=r"could not load .* what is in service stays\. .*input-gate.npz"):
+    with pytest.raises(DamagedPackage, match=r"can't load .* the package in service stays\. .*input-gate.npz"):
         promote(registry, audit_database, bad, now=NOW, actor="a", reason="r", accept={"trained": "tests"}, trial=TRIAL)
     with pytest.raises(PackageError, match="could not load"):
         set_shadow(registry, audit_database, bad, now=NOW, actor="a", reason="r", trial=TRIAL)
