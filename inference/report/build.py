@@ -24,14 +24,14 @@ from inference.report import codes
 from inference.report.check import TreeCheck, evidence_sequence
 from inference.report.header import Identity, add_document, shared_modules
 from inference.report.part10 import encode
-from inference.report.source import SourceImage, read_source
+from inference.report.source import EvidenceMapReference, SourceImage, read_source
 from inference.report.tree import build_tree
 from inference.report.uids import derive_uid, series_uid
 
 if TYPE_CHECKING:
     from cxr.package import PackageManifest
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 """Version of the report's content, part of every UID: a change gives every report a new SOP Instance UID."""
 
 CONTENT_KEYWORDS = (
@@ -88,6 +88,7 @@ def build_report(
     created: datetime,
     options: ReportOptions | None = None,
     check: TreeCheck | None = None,
+    evidence_map: EvidenceMapReference | None = None,
 ) -> BuiltReport:
     """Build the report of one image.
 
@@ -108,6 +109,8 @@ def build_report(
         Options of the report; None: the defaults.
     check
         highdicom's check with its memory of accepted tree shapes; None: check this tree in any case.
+    evidence_map
+        Evidence map of this image, which the report references; None: there is none.
 
     Returns
     -------
@@ -129,11 +132,23 @@ def build_report(
         warnings.simplefilter("ignore")
         image = read_source(source)
         identity = derive_identity(
-            image, scored, digests, options, created, kind=f"report/{options.title}", sop_class=Comprehensive3DSRStorage
+            image,
+            scored,
+            digests,
+            options,
+            created,
+            kind=f"report/{options.title}{'' if evidence_map is None else f'/{evidence_map.sop_instance_uid}'}",
+            sop_class=Comprehensive3DSRStorage,
         )
-        title = _title(options, scored.status)
-        content = build_tree(image, scored, package, title=title, device_uid=identity.device_uid)
-        (check or TreeCheck())(image, content)
+        content = build_tree(
+            image,
+            scored,
+            package,
+            title=_title(options, scored.status),
+            device_uid=identity.device_uid,
+            evidence_map=evidence_map,
+        )
+        (check or TreeCheck())(image, content, evidence_map)
         report = shared_modules(
             source,
             identity,
@@ -142,7 +157,7 @@ def build_report(
             description=product.REPORT_SERIES_DESCRIPTION,
         )
         add_document(report, identity)
-        report.CurrentRequestedProcedureEvidenceSequence = evidence_sequence(image)
+        report.CurrentRequestedProcedureEvidenceSequence = evidence_sequence(image, evidence_map)
         for keyword in CONTENT_KEYWORDS:
             report[keyword] = content[keyword]
     return finalise(report)

@@ -18,7 +18,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ComputedRadiographyImageStorage
 
 from cxr import product
-from inference.report.source import SourceImage, stand_in
+from inference.report.source import EvidenceMapReference, SourceImage, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -30,7 +30,7 @@ class TreeCheck:
     def __init__(self) -> None:
         self._accepted: set[Hashable] = set()
 
-    def __call__(self, image: SourceImage, content: Dataset) -> None:
+    def __call__(self, image: SourceImage, content: Dataset, evidence_map: EvidenceMapReference | None = None) -> None:
         """Check a tree, unless a tree of the same shape was accepted before.
 
         Parameters
@@ -39,6 +39,8 @@ class TreeCheck:
             Image that the tree references.
         content
             Root content item.
+        evidence_map
+            Evidence map that the tree references; None: none.
 
         Raises
         ------
@@ -47,14 +49,15 @@ class TreeCheck:
         """
         shape = tree_shape(content)
         if shape not in self._accepted:
-            check(image, content)
+            check(image, content, evidence_map)
             self._accepted.add(shape)
 
 
-def check(image: SourceImage, content: Dataset) -> Dataset:
+def check(image: SourceImage, content: Dataset, evidence_map: EvidenceMapReference | None = None) -> Dataset:
     """Check a tree by building highdicom's document from it; return the document."""
+    instances = [image, *([] if evidence_map is None else [evidence_map])]
     document: Dataset = Comprehensive3DSR(
-        evidence=[stand_in(image)],
+        evidence=[stand_in(instance, image.study_instance_uid) for instance in instances],
         content=content,
         series_instance_uid="2.25.1",
         series_number=product.REPORT_SERIES_NUMBER,
@@ -76,16 +79,23 @@ def tree_shape(item: Dataset) -> tuple[Any, ...]:
     )
 
 
-def evidence_sequence(image: SourceImage) -> Sequence:
-    """Build Current Requested Procedure Evidence Sequence (0040,A375) with the source image."""
-    instance, series, study = Dataset(), Dataset(), Dataset()
-    instance.ReferencedSOPClassUID = image.sop_class_uid
-    instance.ReferencedSOPInstanceUID = image.sop_instance_uid
-    series.ReferencedSOPSequence = [instance]
-    series.SeriesInstanceUID = image.series_instance_uid
-    study.ReferencedSeriesSequence = [series]
+def evidence_sequence(image: SourceImage, evidence_map: EvidenceMapReference | None = None) -> Sequence:
+    """Build Current Requested Procedure Evidence Sequence (0040,A375): the source image and the evidence map."""
+    study = Dataset()
+    study.ReferencedSeriesSequence = [_series_item(image)]
+    if evidence_map is not None:
+        study.ReferencedSeriesSequence.append(_series_item(evidence_map))
     study.StudyInstanceUID = image.study_instance_uid
     return Sequence([study])
+
+
+def _series_item(referenced: SourceImage | EvidenceMapReference) -> Dataset:
+    instance, series = Dataset(), Dataset()
+    instance.ReferencedSOPClassUID = referenced.sop_class_uid
+    instance.ReferencedSOPInstanceUID = referenced.sop_instance_uid
+    series.ReferencedSOPSequence = [instance]
+    series.SeriesInstanceUID = referenced.series_instance_uid
+    return series
 
 
 def warm_up() -> None:

@@ -30,7 +30,7 @@ from cxr.pixels.quality_checks import TURNED
 from inference.report import codes
 from inference.report.build import BuiltReport, ReportOptions, SourceDigests, derive_identity, finalise
 from inference.report.header import code_item, shared_modules
-from inference.report.source import SourceImage, read_source
+from inference.report.source import EvidenceMapReference, SourceImage, read_source
 from inference.report.words import wording_for
 
 if TYPE_CHECKING:
@@ -158,6 +158,16 @@ def build_evidence_map(
     return finalise(capture)
 
 
+def reference_to(built: BuiltReport, scored: ScoredImage) -> EvidenceMapReference:
+    """Return the reference by which the report of the same image refers to an evidence map."""
+    return EvidenceMapReference(
+        sop_class_uid=built.sop_class_uid,
+        sop_instance_uid=built.sop_instance_uid,
+        series_instance_uid=built.series_instance_uid,
+        finding=_highest(scored).finding,
+    )
+
+
 def overlay_png(
     pixels: NDArray[np.float32],
     evidence: NDArray[np.float32],
@@ -215,8 +225,12 @@ def _class_map(evidence: NDArray[np.float32], scored: ScoredImage) -> _ClassMap:
     maps = np.asarray(evidence, np.float32)
     if maps.ndim != 3 or maps.shape[2] != len(scored.scores) or not maps.size or not np.isfinite(maps).all():
         raise ReportError("The evidence has another shape than (rows, columns, scores), or values that are not finite.")
-    index = max(range(len(scored.scores)), key=lambda each: scored.scores[each].score)
-    return _ClassMap(scored.scores[index], np.ascontiguousarray(maps[..., index]))
+    highest = _highest(scored)
+    return _ClassMap(highest, np.ascontiguousarray(maps[..., scored.scores.index(highest)]))
+
+
+def _highest(scored: ScoredImage) -> Score:
+    return max(scored.scores, key=lambda score: score.score)
 
 
 def _blend(grey: NDArray[np.float32], strength: NDArray[np.float32]) -> Rgb:

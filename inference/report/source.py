@@ -55,6 +55,24 @@ class SourceImage:
         return tuple(str(value) for value in astuple(self))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceMapReference:
+    """The evidence map that a report references: an instance in the image's study.
+
+    Parameters
+    ----------
+    sop_class_uid, sop_instance_uid, series_instance_uid
+        UIDs of the evidence map.
+    finding
+        Finding whose map it shows.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    finding: str
+
+
 def read_source(header: Dataset) -> SourceImage:
     """Read the attributes that a report refers to.
 
@@ -80,8 +98,8 @@ def read_source(header: Dataset) -> SourceImage:
     )
 
 
-def stand_in(source: SourceImage) -> Dataset:
-    """Build the dataset that highdicom gets instead of the image: UIDs, and empty type 2 attributes.
+def stand_in(source: SourceImage | EvidenceMapReference, study_instance_uid: str) -> Dataset:
+    """Build the dataset that highdicom gets instead of a referenced instance: UIDs, and empty type 2 attributes.
 
     highdicom fails on absent type 2 attributes, checks values against its own lists, and logs values. The
     report's header is copied from the image itself afterwards.
@@ -90,7 +108,7 @@ def stand_in(source: SourceImage) -> Dataset:
     dataset.SOPClassUID = UID(source.sop_class_uid)
     dataset.SOPInstanceUID = UID(source.sop_instance_uid)
     dataset.SeriesInstanceUID = UID(source.series_instance_uid)
-    dataset.StudyInstanceUID = UID(source.study_instance_uid)
+    dataset.StudyInstanceUID = UID(study_instance_uid)
     for keyword in _TYPE_2:
         setattr(dataset, keyword, "")
     return dataset

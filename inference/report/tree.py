@@ -25,12 +25,12 @@ from cxr.errors import ReportError
 from cxr.labels import FINDINGS
 from inference.report import codes
 from inference.report.uids import derive_uid
-from inference.report.words import algorithm_parameters, wording_for
+from inference.report.words import GROUP_COMMENT, algorithm_parameters, wording_for
 
 if TYPE_CHECKING:
     from cxr.domain import Code, Score, ScoredImage
     from cxr.package import PackageManifest
-    from inference.report.source import SourceImage
+    from inference.report.source import EvidenceMapReference, SourceImage
 
 _CONTAINS = sr.RelationshipTypeValues.CONTAINS
 _HAS_CONCEPT_MOD = sr.RelationshipTypeValues.HAS_CONCEPT_MOD
@@ -38,7 +38,13 @@ _HAS_ACQ_CONTEXT = sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
 
 
 def build_tree(
-    source: SourceImage, scored: ScoredImage, package: PackageManifest, *, title: Code, device_uid: str
+    source: SourceImage,
+    scored: ScoredImage,
+    package: PackageManifest,
+    *,
+    title: Code,
+    device_uid: str,
+    evidence_map: EvidenceMapReference | None = None,
 ) -> Dataset:
     """Build the content tree.
 
@@ -54,6 +60,8 @@ def build_tree(
         Concept name of the root.
     device_uid
         Device Observer UID (TID 1004): identifies this model in this application.
+    evidence_map
+        Evidence map to reference in the group of its finding; None: there is none.
 
     Returns
     -------
@@ -76,15 +84,18 @@ def build_tree(
     )
     root: Dataset = report[0]
     *context, measurements = root.ContentSequence
+    for group, score in zip(measurements.ContentSequence, scored.scores, strict=True):
+        _add_to_group(group, score, evidence_map)
     measurements.ContentSequence = [*_algorithm(scored, package), *measurements.ContentSequence]
-    notice = wording_for(scored.status).notice
+    wording = wording_for(scored.status)
     root.ContentSequence = [
         _code_item(codes.DOCUMENT_TITLE_MODIFIER, codes.FOR_RESEARCH, _HAS_CONCEPT_MOD),
         *context,
-        _text_item(codes.NOTICE, notice),
+        _text_item(codes.NOTICE, wording.notice),
+        _text_item(codes.MODEL, f"{wording.prefix}{scored.model_name} {scored.model_version}"),
         _image_library(source),
         measurements,
-        _evaluations(notice, scored.warnings),
+        _evaluations(wording.notice, scored.warnings),
     ]
     for container in _containers(root):
         # With highdicom's CONTINUOUS, dsr2html and Weasis drop the names of the items.
@@ -129,7 +140,7 @@ def _group(
         ),
         finding_type=_concept(finding),
         finding_sites=[sr.FindingSite(anatomic_location=_concept(site))] if site is not None else None,
-        measurements=[_measurement(source, score)],
+        measurements=[_measurement(source, score), *_operating_point(score)],
         qualitative_evaluations=_comparison(score),
         source_images=[sr.SourceImageForMeasurementGroup(source.sop_class_uid, source.sop_instance_uid)],
     )
@@ -138,16 +149,39 @@ def _group(
 def _measurement(source: SourceImage, score: Score) -> sr.Measurement:
     if not (math.isfinite(score.score) and 0 <= score.score <= 1):
         raise ReportError("A score is not a number from 0 to 1: the model package is faulty; promote another one.")
-    percent = float(score.score) * 100
+    image = sr.SourceImageForMeasurement(source.sop_class_uid, source.sop_instance_uid)
+    return _percentage(codes.CERTAINTY_OF_FINDING, score.score, [image])
+
+
+def _operating_point(score: Score) -> list[sr.Measurement]:
+    return [] if score.threshold is None else [_percentage(codes.OPERATING_POINT, score.threshold)]
+
+
+def _percentage(
+    concept: Code, fraction: float, images: list[sr.SourceImageForMeasurement] | None = None
+) -> sr.Measurement:
+    percent = float(fraction) * 100
     measurement = sr.Measurement(
-        name=_concept(codes.CERTAINTY_OF_FINDING),
-        value=percent,
-        unit=_concept(codes.PERCENT),
-        referenced_images=[sr.SourceImageForMeasurement(source.sop_class_uid, source.sop_instance_uid)],
+        name=_concept(concept), value=percent, unit=_concept(codes.PERCENT), referenced_images=images
     )
     # Numeric Value has two decimals for readers; Floating Point Value keeps the exact value.
     _write_number(measurement[0], f"{percent:.2f}")
     return measurement
+
+
+def _add_to_group(group: Dataset, score: Score, evidence_map: EvidenceMapReference | None) -> None:
+    """Insert the comment on the group before its score, and reference the evidence map at its end."""
+    first_number = next(index for index, item in enumerate(group.ContentSequence) if item.ValueType == "NUM")
+    group.ContentSequence.insert(first_number, _text_item(codes.COMMENT, GROUP_COMMENT))
+    if evidence_map is not None and evidence_map.finding == score.finding:
+        group.ContentSequence.append(
+            sr.ImageContentItem(
+                name=_concept(codes.EVIDENCE_MAP),
+                referenced_sop_class_uid=evidence_map.sop_class_uid,
+                referenced_sop_instance_uid=evidence_map.sop_instance_uid,
+                relationship_type=_CONTAINS,
+            )
+        )
 
 
 def _comparison(score: Score) -> list[sr.QualitativeEvaluation]:

@@ -44,6 +44,13 @@ _WORDINGS = {
 }
 
 
+GROUP_COMMENT = (
+    "This group is present because every output of the model has one, whatever its score. It does not mean that the "
+    "finding is present."
+)
+"""Comment of every measurement group."""
+
+
 def wording_for(status: PackageStatus) -> StatusWording:
     """Return the texts for a package status."""
     return _WORDINGS[status]

@@ -76,18 +76,9 @@ class Reporter:
         path = self.spool.path(job.spool_name)
         digests = SourceDigests(pixel_digest=job.pixel_digest or "", identity_digest=job.identity_digest)
         created = self.clock()
-        built = build_report(
-            self._source(path),
-            scored,
-            manifest,
-            digests=digests,
-            created=created,
-            options=self.options,
-            check=self.check,
-        )
-        records = [self._store("sr", built, created)]
+        capture: BuiltReport | None = None
         if self.saliency and evidence is not None:
-            drawn = evidence_map.build_evidence_map(
+            capture = evidence_map.build_evidence_map(
                 self._source(path),
                 scored,
                 pixels,
@@ -97,7 +88,19 @@ class Reporter:
                 options=self.options,
                 method=evidence_map.Method.of(manifest),
             )
-            records.append(self._store("saliency", drawn, created))
+        built = build_report(
+            self._source(path),
+            scored,
+            manifest,
+            digests=digests,
+            created=created,
+            options=self.options,
+            check=self.check,
+            evidence_map=None if capture is None else evidence_map.reference_to(capture, scored),
+        )
+        records = [self._store("sr", built, created)]
+        if capture is not None:
+            records.append(self._store("saliency", capture, created))
         return records
 
     def shape_of(self, job: ClaimedJob) -> tuple[int, int] | None:
