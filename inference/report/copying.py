@@ -169,19 +169,19 @@ def _copy_deidentification(source: Dataset, target: Dataset) -> None:
     removed, method = DEIDENTIFICATION
     answer = elements.code_string(source, removed)
     # YES requires the method (type 1C).
-    if answer == "NO" or (answer == "YES" and _has_value(source, method)):
+    if answer == "NO" or (answer == "YES" and has_value(source, method)):
         copy_element(source, target, removed)
         copy_valid(source, target, (method,))
 
 
 def _copy_trial(source: Dataset, target: Dataset) -> None:
-    has_subject = any(_has_value(source, keyword) for keyword in TRIAL_SUBJECT_EITHER)
-    if has_subject and all(_has_value(source, keyword) for keyword in TRIAL_SUBJECT_REQUIRED):
+    has_subject = any(has_value(source, keyword) for keyword in TRIAL_SUBJECT_EITHER)
+    if has_subject and all(has_value(source, keyword) for keyword in TRIAL_SUBJECT_REQUIRED):
         copy_valid(source, target, TRIAL_SUBJECT_REQUIRED)
         for keyword in TRIAL_SUBJECT_EMPTIABLE:
             _copy_or_empty(source if _is_valid(source, keyword) else Dataset(), target, keyword)
         for keyword in TRIAL_SUBJECT_EITHER:
-            if _has_value(source, keyword):
+            if has_value(source, keyword):
                 copy_element(source, target, keyword)
     if _is_valid(source, TRIAL_STUDY[0]):
         copy_valid(source, target, TRIAL_STUDY)
@@ -191,7 +191,8 @@ def _bytes(source: Dataset, keyword: str) -> bytes:
     return (elements.raw_bytes(source, keyword) or b"").strip(b" \0")
 
 
-def _has_value(source: Dataset, keyword: str) -> bool:
+def has_value(source: Dataset, keyword: str) -> bool:
+    """Return whether the source has the element with a valid value that is not empty."""
     return bool(_bytes(source, keyword)) and _is_valid(source, keyword)
 
 

@@ -17,7 +17,7 @@ from pydicom.sequence import Sequence
 from cxr import product
 from cxr.domain import Code, PackageStatus
 from inference.report import codes
-from inference.report.copying import EQUIPMENT, copy_identity, copy_valid, utc_offset
+from inference.report.copying import EQUIPMENT, copy_identity, copy_valid, has_value, utc_offset
 from inference.report.words import wording_for
 
 
@@ -153,7 +153,7 @@ def _contributing_equipment(source: Dataset, identity: Identity, created: dateti
     algorithm.ContributionDateTime = created.strftime("%Y%m%d%H%M%S%z")
     algorithm.ContributionDescription = f"{wording_for(identity.status).prefix}{product.NOTICE}"
     algorithm.PurposeOfReferenceCodeSequence = Sequence([code_item(codes.PROCESSING_EQUIPMENT)])
-    if "Manufacturer" not in acquisition:  # type 1 in this sequence
+    if not has_value(source, "Manufacturer"):  # type 1 in this sequence
         return [algorithm]
     acquisition.PurposeOfReferenceCodeSequence = Sequence([code_item(codes.ACQUISITION_EQUIPMENT)])
     return [acquisition, algorithm]

@@ -232,6 +232,16 @@ def test_both_machines_are_named(build: Build) -> None:
     assert header.SoftwareVersions == ["cxr-listener 9.9.9", "0123456789abcdef" * 4, "model 1.2.0"]
 
 
+@pytest.mark.parametrize("manufacturer", [None, "", " "])
+def test_equipment_without_manufacturer_is_left_out(
+    build: Build, synthetic_xray: Callable[..., Dataset], manufacturer: str | None
+) -> None:
+    """Manufacturer is type 1 in Contributing Equipment Sequence, and often empty in an image."""
+    header = build(reread(synthetic_xray(Manufacturer=manufacturer))).dataset
+    (algorithm,) = header.ContributingEquipmentSequence
+    assert algorithm.PurposeOfReferenceCodeSequence[0].CodeValue == "109102"
+
+
 @pytest.mark.parametrize(
     ("status", "word"),
     [(PackageStatus.UNTRAINED, "UNTRAINED MODEL"), (PackageStatus.DEMONSTRATION, "DEMONSTRATION MODEL")],
