@@ -4,13 +4,12 @@ OpenVINO's C++ front end reads the frozen TensorFlow graph; its Python converter
 
 ``import openvino`` sends usage data, with an identifier that it writes into the home folder, where its
 dependency ``openvino_telemetry`` is installed. Without that package OpenVINO uses a silent stub. A service
-behind a PACS opens no connections of its own, so that the import of ``openvino_telemetry`` is made to fail.
+behind a PACS opens no connections of its own, so that the import of ``openvino_telemetry`` is refused.
 """
 
 from __future__ import annotations
 
 import importlib
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +21,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from cxr.errors import IncompatiblePackage
 from cxr.package import PackageManifest
 from inference.model.batches import ModelOutput, Scorer
+from inference.model.refused_imports import refuse_from_now_on
 from inference.model.tensorflow_runtime import ServedGraph, load_served
 
 TOLERANCE = 1e-4
@@ -90,12 +90,12 @@ def _compare(score: Scorer, served: ServedGraph, size: int) -> None:
 
 
 def load_openvino() -> Any:  # noqa: ANN401 (a module)
-    """Import OpenVINO, for which ``openvino_telemetry`` is not installed in this process, now or later.
+    """Import OpenVINO, with ``openvino_telemetry`` refused for the rest of the process.
 
     Raises
     ------
     ImportError
         If OpenVINO is not installed.
     """
-    sys.modules.update({TELEMETRY: None})  # type: ignore[dict-item]  # an import of it fails then
+    refuse_from_now_on(TELEMETRY)
     return importlib.import_module("openvino")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.model.lean_import import without_optional
+from inference.model.refused_imports import without_optional
 
 with without_optional():
     import keras

@@ -75,6 +75,11 @@ class Registry:
         self._gates = gates
         self._log = PromotionLog(models_dir / "log.jsonl")
 
+    @property
+    def folder(self) -> Path:
+        """Folder of the packages."""
+        return self._dir
+
     def list(self) -> Sequence[Entry]:
         """Return all packages, the one in service first; their files are not verified."""
         active = self.active_fingerprint()

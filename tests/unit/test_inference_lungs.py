@@ -238,7 +238,7 @@ def test_without_its_mask_model_a_package_is_not_promoted(drawn_only: ModelPacka
     registry.add(drawn_only.folder)
     for accept in (None, {LUNG_MASK: "because"}, dict.fromkeys(("evaluated", LUNG_MASK), "because")):
         with pytest.raises(
-            PromotionRefused, match=r"gate lung_mask: trained on drawn masks.*lung_mask can't be accepted"
+            PromotionRefused, match=r"gate lung_mask: trained on hand-drawn masks.*lung_mask can't be accepted"
         ):
             registry.promote(drawn_only.fingerprint, now=NOW, actor="somebody", reason="to see", accept=accept)
     assert registry.active_fingerprint() is None

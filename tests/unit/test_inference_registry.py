@@ -241,7 +241,7 @@ def test_the_list_goes_on_past_an_unreadable_package(registry: Registry, three: 
 def test_the_start_of_a_fingerprint_will_do(registry: Registry, three: list[str]) -> None:
     assert registry.resolve(three[0][:12]) == three[0]
     for wrong in ("", "../x", "zz", "f" * 64):
-        with pytest.raises(PackageError, match="0 packages"):
+        with pytest.raises(PackageError, match="No fingerprint"):
             registry.resolve(wrong)
 
 
