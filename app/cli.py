@@ -32,6 +32,7 @@ VERBS = {
     "model": "app.model_cli",
     "rebuild": "app.rebuild.cli",
     "db": "db.cli.main:db_app",
+    "status": "app.status",
     "health": "app.health",
     "config": "config.cli",
 }

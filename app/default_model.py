@@ -6,15 +6,14 @@ when the setting or, with an upgrade, the default changes; what a person promote
 
 from __future__ import annotations
 
-import tempfile
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from config.logs import get_logger
 from config.native_logs import quiet_tensorflow
 from config.sections import UNTRAINED_DEFAULT
 from cxr.domain import PackageStatus
+from cxr.package.scratch import scratch_folder
 from cxr.package.shipped import shipped_models
 from inference.registry import TRAINED
 from inference.registry.activation import account_name, promote, record_active_package
@@ -88,8 +87,8 @@ def _serve_untrained(registry: Registry, database: Database, now: datetime) -> N
 
     log.warning("building_untrained_model")
     before = registry.active_fingerprint()
-    with tempfile.TemporaryDirectory() as folder:
-        built = build_untrained(Path(folder) / "untrained", now=now)
+    with scratch_folder() as folder:
+        built = build_untrained(folder / "untrained", now=now)
         fingerprint = registry.add(built.folder).fingerprint
     _promote(registry, database, now, fingerprint, before, accept={TRAINED: FIRST_START})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -20,34 +21,40 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 _A_ABORT = bytes.fromhex("07 00 00000004 00000000")
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Whether a part works, and what was seen."""
+
+    is_well: bool
+    detail: str  # a sentence for people
+
+
 @app.command()
 def health(
     ctx: typer.Context,
     role: Annotated[str, typer.Argument(help="listen or work.", metavar="ROLE")],
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds that it may take to answer.", min=0.1)] = 10.0,
 ) -> None:
-    """Say whether a role of this installation works; exit code 1: it does not.
+    """Check whether a role of this installation works; exit code 1: it does not.
 
-    Of both: the audit database can be read, and no process found it damaged. The listener: a connection to
-    its port is taken and ended. The worker: the timers of one hold their lease in the audit database.
+    Of both: the audit database can be read, and no process found it damaged. The listener: it takes and ends a
+    connection to its port. The worker: the timers of one hold their lease in the audit database.
 
     Example: cxr health listen
     """
-    from db.sqlite.connection import describe
-
     context: CommandContext = ctx.obj
     settings = context.settings()
     if role not in ("listen", "work"):
         raise typer.BadParameter(f"roles are listen and work; got {role!r}")
-    is_well = database_is_sound(settings) and (
-        listener_answers(settings.listener, timeout_s) if role == "listen" else timers_run(settings, datetime.now(UTC))
-    )
-    typer.echo(f"{'well' if is_well else 'not well'} ({describe(settings.database_path)})")
-    raise typer.Exit(0 if is_well else 1)
+    result = check_database(settings)
+    if result.is_well:
+        result = check_listener(settings, timeout_s) if role == "listen" else check_worker(settings, datetime.now(UTC))
+    typer.echo(f"{'well' if result.is_well else 'not well'}: {result.detail}")
+    raise typer.Exit(0 if result.is_well else 1)
 
 
-def database_is_sound(settings: Settings) -> bool:
-    """Whether the audit database can be read, and none of its processes found its file damaged.
+def check_database(settings: Settings) -> Finding:
+    """Check that the audit database can be read, and that no process found its file damaged.
 
     Parameters
     ----------
@@ -55,42 +62,64 @@ def database_is_sound(settings: Settings) -> bool:
         Where the audit database is.
     """
     from db.sqlite import damage
+    from db.sqlite.connection import describe
 
     try:
         damage.probe(settings.database_path)
     except CxrError as error:
-        typer.echo(str(error), err=True)
-        return False
+        return Finding(False, str(error))
     if damage.is_noted(settings.database_path):
-        typer.echo("The audit database was found damaged: `cxr db check` names the part.", err=True)
-        return False
-    return True
+        return Finding(False, "the audit database was found damaged: `cxr db check` names the part")
+    return Finding(True, describe(settings.database_path))
 
 
-def listener_answers(settings: ListenerSettings, timeout_s: float) -> bool:
-    """Open a connection, abort it, and see the listener end it: each of its threads had its part in that.
+def check_listener(settings: Settings, timeout_s: float) -> Finding:
+    """Connect to the listener, abort, and wait for it to end the connection: every one of its threads has a part in it.
 
     Parameters
     ----------
     settings
-        Address and port; where only the TLS port is open, that one.
+        The data folder, whose lock file names the address of the listener that runs (``cxr serve --port``); where
+        none runs, the address of the settings.
     timeout_s
         How long each step may take.
     """
-    port = settings.tls.port if settings.tls.required else settings.port
+    from db.disk import running_listener
+
+    listening = settings.listener
+    actual = running_listener(settings.data_dir) or {
+        "bind": listening.bind,
+        "port": None if listening.tls.required else listening.port,
+        "tls_port": listening.tls.port,
+    }
+    is_tls = actual.get("port") is None
+    host, port = str(actual.get("bind", listening.bind)), int(actual.get("port") or actual.get("tls_port") or 0)
+    where = f"{listening.ae_title}@{host}:{port}{' (TLS)' if is_tls else ''}"
     try:
-        with socket.create_connection((_ANY.get(settings.bind, settings.bind), port), timeout=timeout_s) as plain:
-            if not settings.tls.required:
-                return _is_ended(plain)
-            try:
-                with _own_context(settings).wrap_socket(plain) as secure:
-                    return _is_ended(secure)
-            except ssl.SSLEOFError:  # it hung up without a word
-                return False
-            except ssl.SSLError:  # it does not take this certificate, and said so
-                return True
-    except OSError:
-        return False
+        fault = _connect_and_abort(listening, _ANY.get(host, host), port, is_tls=is_tls, timeout_s=timeout_s)
+    except ConnectionRefusedError:
+        fault = "nothing listens there; is `cxr serve` or `cxr listen` running?"
+    except TimeoutError:
+        fault = f"no answer within {timeout_s:g} s"
+    except OSError as error:
+        fault = error.strerror or type(error).__name__
+    return Finding(not fault, f"the listener {where}" + (f": {fault}" if fault else " takes connections"))
+
+
+def _connect_and_abort(
+    settings: ListenerSettings, host: str, port: int, *, is_tls: bool, timeout_s: float
+) -> str | None:
+    """Return what is wrong, None if nothing is."""
+    with socket.create_connection((host, port), timeout=timeout_s) as plain:
+        if not is_tls:
+            return None if _is_ended(plain) else "it does not end an aborted connection"
+        try:
+            with _own_context(settings).wrap_socket(plain) as secure:
+                return None if _is_ended(secure) else "it does not end an aborted connection"
+        except ssl.SSLEOFError:
+            return "it ends the connection within the TLS handshake"
+        except ssl.SSLError:  # it answers by refusing this certificate
+            return None
 
 
 def _is_ended(connection: socket.socket) -> bool:
@@ -102,7 +131,7 @@ def _is_ended(connection: socket.socket) -> bool:
 
 
 def _own_context(settings: ListenerSettings) -> ssl.SSLContext:
-    """Be whoever has the listener's certificate; who it is that answers does not matter here."""
+    """Present the listener's own certificate; the server's is not verified here."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -111,8 +140,8 @@ def _own_context(settings: ListenerSettings) -> ssl.SSLContext:
     return context
 
 
-def timers_run(settings: Settings, now: datetime) -> bool:
-    """Whether the timers of some worker hold their lease.
+def check_worker(settings: Settings, now: datetime) -> Finding:
+    """Check that the timers of some worker hold their lease.
 
     Parameters
     ----------
@@ -120,21 +149,24 @@ def timers_run(settings: Settings, now: datetime) -> bool:
         Where the audit database is.
     now
         The time.
-
-    Raises
-    ------
-    StorageError
-        If the audit database can't be read.
     """
     from app.timers import LEASE
     from db.engine import open_database
     from db.upkeep import leases
 
-    database = open_database(
-        settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces
-    )
+    try:
+        database = open_database(
+            settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces
+        )
+    except CxrError as error:
+        return Finding(False, str(error))
     try:
         with database.read() as session:
-            return leases.is_held(session, name=LEASE, now=now)
+            is_held = leases.is_held(session, name=LEASE, now=now)
+    except CxrError as error:
+        return Finding(False, str(error))
     finally:
         database.dispose()
+    if is_held:
+        return Finding(True, "a worker holds the lease of the timers")
+    return Finding(False, "no worker holds the lease of the timers; is `cxr serve` or `cxr work` running?")

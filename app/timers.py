@@ -25,6 +25,7 @@ from config.logs import get_logger
 from cxr.errors import CxrError
 from db import jobs
 from db.images import resends
+from db.sqlite.changes import ChangeWatch
 from db.upkeep import clock_steps as planned
 from db.upkeep import leases, retention
 from db.upkeep.backup import backup
@@ -101,6 +102,7 @@ class Timers:
         self._is_stopping = threading.Event()
         self._watch = ClockWatch(clock)
         self._looking = threading.Lock()
+        self._commits = ChangeWatch(database.path)
         self._is_unsettled = threading.Event()  # the clock was set back, now or before our start
         self._is_unsettled.set()
         self._jump, self._jumped_at = timedelta(0), float("-inf")  # ahead, and when by time.monotonic()
@@ -232,6 +234,8 @@ class Timers:
 
     def _bring_results(self) -> None:
         """Ask for the results of images that came again, where their peers' results go."""
+        if not self._commits.is_worth_a_look():
+            return
         while not self._is_stopping.is_set():
             with self._database.read() as session:  # most of the time there are none: look before the lock is taken
                 if not resends.is_any_due(session):

@@ -149,8 +149,10 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
 def _make_senders(settings: Settings, database: Database, spool: Spool) -> list[Sender]:
     """Make a sender for each destination."""
     from config.advice import unbound_destinations
+    from config.pynetdicom_overrides import check_version
     from inference.delivery.sender import Sender
 
+    check_version()
     for destination in unbound_destinations(settings):
         # Its own images' results don't go back to it: said once, because a site may expect them.
         log.warning("destination_gets_no_results_of_its_own_images", destination=destination.name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 
 from config.logs import get_logger
@@ -35,8 +35,14 @@ def locked_storage(settings: Settings) -> Iterator[None]:
     """
     with ExitStack() as held:
         with _startable():
-            held.enter_context(lock_for_listener(settings.data_dir))
+            held.enter_context(_lock(settings))
         yield
+
+
+def _lock(settings: Settings) -> AbstractContextManager[None]:
+    listening = settings.listener
+    port = None if listening.tls.required else listening.port
+    return lock_for_listener(settings.data_dir, bind=listening.bind, port=port, tls_port=listening.tls.port)
 
 
 def open_storage(settings: Settings) -> tuple[Database, Spool]:

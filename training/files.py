@@ -1,34 +1,33 @@
-"""Files that training writes: whole or not at all, JSON of frozen dataclasses, TOML.
-
-TOML is read by the standard library's ``tomllib``.
-"""
+"""Atomic files: bytes, text, and JSON of frozen dataclasses."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from cxr.errors import RunError
 
 DIGITS = 6
-"""Significant digits of every number: more would differ between machines."""
+"""Significant digits of every number; further digits differ between machines."""
 
 
 def to_document(value: object) -> Any:  # noqa: ANN401 (JSON)
-    """Return what JSON can hold: dataclasses as objects, tuples and arrays as lists, numbers with six digits.
+    """Convert a value to JSON types: dataclasses to objects, tuples and arrays to lists, numbers to six digits.
 
     Raises
     ------
     ValueError
-        If a number is NaN or infinite: a figure that does not exist is None.
+        If a number is NaN or infinite; an undefined figure is None.
     TypeError
         If a value is of another kind.
     """
@@ -45,74 +44,77 @@ def to_document(value: object) -> Any:  # noqa: ANN401 (JSON)
     if isinstance(value, int | np.integer):
         return int(value)
     if isinstance(value, float | np.floating):
-        return _rounded(float(value))
-    raise TypeError(f"{type(value).__name__} has no place in a JSON file")
+        return _round(float(value))
+    raise TypeError(f"{type(value).__name__} can't be written as JSON")
 
 
 def write_document(value: object, path: Path) -> None:
-    """Write a JSON file; it is there whole, or not at all."""
+    """Write ``to_document(value)`` as an atomic JSON file; make its folder where it is absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    content = json.dumps(to_document(value), indent=2, allow_nan=False, ensure_ascii=False)
-    temporary.write_text(content + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(to_document(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def _rounded(number: float) -> float:
+def _round(number: float) -> float:
     if not np.isfinite(number):
-        raise ValueError("a figure that does not exist is None, not NaN or infinity")
+        raise ValueError("an undefined figure is None, not NaN or infinity")
     return float(f"{number:.{DIGITS}g}")
 
 
-def dump_toml(document: Mapping[str, Any]) -> str:
-    """Write a document: texts, numbers, flags, lists, tables and lists of tables; no None, no dates."""
-    return "\n".join(_table(document, "")).lstrip("\n") + "\n"
+@contextmanager
+def whole_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Open a temporary file that replaces ``path`` when the block ends without an error.
 
+    File and folder are synced (fsync), so that after a power failure the path holds the old content or the
+    new one. After an error the path keeps its old content, and the temporary file is removed.
 
-def _table(table: Mapping[str, Any], name: str) -> Iterator[str]:
-    nested = {key: value for key, value in table.items() if isinstance(value, Mapping) or _is_tables(value)}
-    for key, value in table.items():
-        if key not in nested:
-            yield f"{_key(key)} = {_value(value)}"
-    for key, value in nested.items():
-        path = f"{name}.{_key(key)}" if name else _key(key)
-        for item in [value] if isinstance(value, Mapping) else value:
-            yield f"\n[{path}]" if isinstance(value, Mapping) else f"\n[[{path}]]"
-            yield from _table(item, path)
+    Parameters
+    ----------
+    path
+        The file to write; its folder exists.
+    private
+        Let only the file's owner read it (mode 0600): for files that hold identifiers of patients.
 
+    Yields
+    ------
+    BinaryIO
+        The temporary file, in the same folder.
 
-def _is_tables(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
-
-
-def _key(key: str) -> str:
-    return key if key.replace("_", "a").replace("-", "a").isalnum() and key.isascii() else json.dumps(key)
-
-
-def _value(value: Any) -> str:  # noqa: ANN401 (what TOML holds)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_value(item) for item in value)}]"
-    # JSON's texts, numbers and flags are TOML's too, once DEL is written as an escape.
-    return json.dumps(value, allow_nan=False, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def write_whole(path: Path, content: bytes | memoryview | str) -> None:
-    """Write a file so that it is there whole, on the disk, or as it was before."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    handle = os.open(path.parent, os.O_RDONLY)
+    Raises
+    ------
+    OSError
+        If the file can't be written.
+    """
+    # A random name: two processes may write the same file. A short one: ``path.name`` may have 255 bytes.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    mode = 0o600 if private else 0o666  # less the umask
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
     try:
-        os.fsync(handle)
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
-        os.close(handle)
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, content: bytes | memoryview | str, *, private: bool = False) -> None:
+    """Write a file's content through ``whole_file``; text is encoded as UTF-8."""
+    with whole_file(path, private=private) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, document: object) -> None:
-    """Write a JSON file that a person can read; whole, or not at all."""
+    """Write an indented JSON file with sorted keys through ``whole_file``."""
     write_whole(path, json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 

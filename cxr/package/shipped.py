@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cxr.errors import DamagedPackage, PackageError
 from cxr.package.compact_weights import Layout, expand
 from cxr.package.folder import MODEL_FILE, ModelPackage, load_package
+from cxr.package.scratch import scratch_folder
 
 INDEX_FILE: Final = "shipped.json"
 WEIGHTS_FILE: Final = "weights.zip"
@@ -98,8 +98,8 @@ class Shipped:
         PackageError
             If there is no such model, or no room.
         """
-        with tempfile.TemporaryDirectory(prefix="cxr-model-") as folder:
-            yield self.expand(name, Path(folder) / name)
+        with scratch_folder() as folder:
+            yield self.expand(name, folder / name)
 
     def expand(self, name: str, target: Path) -> ModelPackage:
         """Do the same into a folder, which must not exist."""

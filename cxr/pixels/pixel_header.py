@@ -94,6 +94,9 @@ def check_header(dataset: Dataset, recipe: PixelRecipe, *, max_megapixels: int) 
     if allocated not in _BITS_ALLOCATED:
         raise UnsupportedPixels(f"Received {allocated} bits allocated; accepted are 1, 8, 16 and 32.")
     stored = elements.integer(dataset, "BitsStored") or allocated
+    syntax = _syntax(dataset)
+    if syntax.is_encapsulated and allocated < stored <= 16:  # the code stream has a depth of its own
+        allocated = 16
     if not 1 <= stored <= allocated:
         raise DamagedPixels(f"Received {stored} bits stored in {allocated} allocated: have the image exported again.")
     high_bit = elements.integer(dataset, "HighBit")
@@ -115,7 +118,7 @@ def check_header(dataset: Dataset, recipe: PixelRecipe, *, max_megapixels: int) 
         samples=samples,
         photometric=photometric,
         planar=1 if elements.integer(dataset, "PlanarConfiguration") == 1 else 0,
-        syntax=_syntax(dataset),
+        syntax=syntax,
     )
     _check_size(header, max_megapixels)
     _check_colour(header, recipe)

@@ -2,7 +2,8 @@
 
 A recipe stands in the model package, its digest in the package's fingerprint. Training and serving
 call ``cxr.pixels.model_input.to_model_input`` with the same recipe, so that they see the same bytes. Whatever
-changes a pixel of the result is a field here, or raises ``RECIPE_VERSION``.
+changes a pixel of the result is a field here, or raises ``RECIPE_VERSION``. Corrections of how a header is read are
+neither: they change films that were read wrongly, and no other.
 """
 
 from __future__ import annotations

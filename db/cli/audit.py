@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
 from cxr.errors import StorageError
 from db.cli.common import AsJson, open_audit, settings_of
-from db.cli.output import print_json, print_table, progress_bar, say
+from db.cli.output import print_json, print_line, print_record, print_table, progress_bar, say
 from db.cli.result_options import with_selection
 from db.results.filters import Format, IdentifierForm, ResultFilter
 
@@ -22,13 +23,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from config.settings import Settings
+    from db.engine import Database
     from db.results.queries import Timeline
     from db.schema.records import ResultRow
 
+_LOOK_S = 20.0
+_MOST_COLUMNS = 6  # of a table in `cxr audit show`
+
 audit_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Results, timelines, exports, tamper check.")
 
-_TABLE = ("image_id", "received_at", "peer_ae_title", "view", "state", "reason", "finding", "score", "threshold",
-          "model", "delivered", "error_code")  # fmt: skip
+_TABLE = ("image", "received", "state", "finding", "score", "threshold", "view", "delivered", "error_code",
+          "sender", "model", "reason")  # fmt: skip
+_LEAVE_OUT = ("model", "sender", "delivered", "view", "error_code")
+_NEWEST = 500  # images that --follow looks at, each second
+_FOLLOW_S = 1.0
 
 
 @audit_app.command("list")
@@ -39,7 +47,17 @@ def list_(
     limit: Annotated[
         int | None, typer.Option(min=0, help="Rows at most; 0: all. Default: 50 in a table, all with --json.")
     ] = None,
-    offset: Annotated[int, typer.Option(min=0, help="Rows to leave out first.")] = 0,
+    before: Annotated[
+        int | None, typer.Option(min=1, help="Images before this number: where an earlier list ended.", metavar="IMAGE")
+    ] = None,
+    within: Annotated[
+        float | None,
+        typer.Option(min=0, help="Look for so many seconds at most. Default: 20 in a table, no limit with --json."),
+    ] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="All columns, however narrow the terminal.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on, one line for each new result, until Ctrl-C.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List results, the latest first: one row per image and finding.
@@ -47,25 +65,25 @@ def list_(
     Example: cxr audit list --finding covid19 --min-score 0.5 --since 2026-01-01 --json
     """
     from db.results.export import as_record, columns
-    from db.results.queries import list_results
+    from db.results.queries import page_results
 
     rows_at_most = limit if limit is not None else (0 if as_json else 50)
-    # One more than is shown, to know whether there are others: counting them would read the whole history.
     settings = settings_of(ctx)
-    page = dataclasses.replace(
-        _with_routes(which, settings), limit=rows_at_most + 1 if rows_at_most else None, offset=offset
-    )
-    with open_audit(settings) as database, database.read() as session:
-        found = list_results(session, page)
-    rows = found[:rows_at_most] if rows_at_most else found
+    page = dataclasses.replace(_with_routes(which, settings), limit=rows_at_most or None, before_image=before)
+    with open_audit(settings) as database:
+        if follow:
+            _follow(database, page, as_json=as_json)
+        found = page_results(database, page, within_s=_LOOK_S if within is None and not as_json else within)
     if as_json:
         names = [name for name in columns(IdentifierForm.FULL) if name != "patient_id"]
-        for row in rows:
+        for row in found.rows:
             print_json(as_record(row, names))
-        return
-    print_table(_TABLE, [[getattr(row, name) for name in _TABLE] for row in rows])
-    if len(found) > len(rows):
-        say(f"{len(rows)} rows, and there are more; --limit and --offset show them.")
+    else:
+        print_table(_TABLE, map(_row, found.rows), leave_out=_LEAVE_OUT, is_wide=wide)
+    if found.is_cut:
+        say(f"The time was up; images before {found.before_image} were not looked at: --before {found.before_image}.")
+    elif found.before_image is not None and not as_json:
+        say(f"{len(found.rows)} rows, and there are more: --before {found.before_image}, or --limit.")
 
 
 def _with_routes(which: ResultFilter, settings: Settings) -> ResultFilter:
@@ -74,6 +92,36 @@ def _with_routes(which: ResultFilter, settings: Settings) -> ResultFilter:
 
     titles = tuple(destination.dicom_address()[0] for destination in unbound_destinations(settings))
     return dataclasses.replace(which, unrouted_senders=titles) if which.delivered is False else which
+
+
+def _row(row: ResultRow) -> tuple[object, ...]:
+    """Return the cells of `_TABLE`; the error's code stands as the reason where there is no other."""
+    side = None if row.at_or_above is None else f"{'above' if row.at_or_above else 'below'} {row.threshold:.3f}"
+    return (
+        *(row.image_id, row.received_at, row.state, row.finding, row.score, side, row.view, row.delivered),
+        *(row.error_code, row.peer_ae_title, row.model, row.reason),
+    )
+
+
+def _follow(database: Database, which: ResultFilter, *, as_json: bool) -> NoReturn:
+    """Print what comes or changes, the earliest first, until the process is interrupted."""
+    from db.results.export import as_record, columns
+    from db.results.queries import page_results
+
+    names = [name for name in columns(IdentifierForm.FULL) if name != "patient_id"]
+    printed: set[tuple[object, ...]] = set()
+    newest = dataclasses.replace(which, limit=_NEWEST, before_image=None)
+    while True:
+        rows = page_results(database, newest, within_s=None).rows
+        current = {(row.image_id, row.finding, row.state, row.delivered): row for row in reversed(rows)}
+        for row in (row for key, row in current.items() if key not in printed):
+            if as_json:
+                print_json(as_record(row, names))
+            else:
+                print_line(value for value in _row(row) if value is not None)
+        sys.stdout.flush()
+        printed = set(current)
+        time.sleep(_FOLLOW_S)
 
 
 @audit_app.command()
@@ -118,7 +166,7 @@ def export(
     from db.identifiers import load_identifiers
     from db.results.export import write_csv, write_json, write_parquet
     from db.results.masking import masked
-    from db.results.queries import count_results, iterate_results
+    from db.results.queries import iterate_results
 
     if form is Format.PARQUET and out is None:
         raise typer.BadParameter("Parquet goes to a file: name one", param_hint="--out")
@@ -129,9 +177,7 @@ def export(
         keyed = load_identifiers(
             "pseudonym", settings.pseudonym_key_path, create=identifiers is IdentifierForm.PSEUDONYM
         )
-        with database.read() as session:
-            total = count_results(session, which) if advance else 0
-        stored = _counted(iterate_results(database, which), total, advance)
+        stored = iterate_results(database, which, progress=advance)
         rows = masked(database, stored, identifiers, keyed)
         if form is Format.PARQUET and out is not None:
             with _draft(out) as draft:
@@ -211,7 +257,7 @@ def _print_timeline(timeline: Timeline) -> None:
     image = timeline.image
     facts = {**image, **{f"decision {name}": timeline.decision[name] for name in ("view", "reason", "evidence")}}
     facts |= {name: timeline.job[name] for name in ("attempts", "error_code", "device", "warnings", "scored_at")}
-    print_table(("", ""), facts.items(), title=f"Image {image['image_id']}")
+    print_record(facts, title=f"Image {image['image_id']}")
     for name in ("scores", "shadow_scores", "reports", "deliveries"):
         _print_rows(name.replace("_", " "), getattr(timeline, name))
     _print_rows(
@@ -220,16 +266,13 @@ def _print_timeline(timeline: Timeline) -> None:
 
 
 def _print_rows(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print rows as a table, or where they have many columns one below the other."""
     listed = list(rows)
-    if listed:
+    if listed and len(listed[0]) <= _MOST_COLUMNS:
         print_table(list(listed[0]), [list(row.values()) for row in listed], title=f"\n{title}")
-
-
-def _counted(rows: Iterator[ResultRow], total: int, advance: Any) -> Iterator[ResultRow]:  # noqa: ANN401
-    for count, row in enumerate(rows, start=1):
-        if advance is not None and count % 500 == 0:
-            advance(count, total)
-        yield row
+        return
+    for number, row in enumerate(listed, start=1):
+        print_record(row, title=f"\n{title} {number} of {len(listed)}")
 
 
 @contextmanager

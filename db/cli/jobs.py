@@ -26,8 +26,9 @@ Ids = Annotated[list[int] | None, typer.Argument(help="Numbers as `cxr jobs list
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
 Change = Callable[..., None]
 
-_JOB = ("id", "state", "reason", "attempts", "not_before", "error_code", "received_at", "updated_at")
-_DELIVERY = ("id", "job_id", "destination", "state", "attempts", "due_at", "status", "error_code", "updated_at")
+_JOB = ("id", "received_at", "state", "attempts", "error_code", "not_before", "updated_at", "reason")
+_DELIVERY = ("id", "job_id", "destination", "state", "attempts", "due_at", "updated_at", "status", "error_code")
+_LEAVE_OUT = ("updated_at", "not_before", "due_at", "attempts")
 
 
 @jobs_app.command("list")
@@ -38,6 +39,7 @@ def list_(
         bool, typer.Option("--dead-deliveries", help="Instead: deliveries that were given up.")
     ] = False,
     limit: Annotated[int, typer.Option(min=0, help="Rows at most; 0: all.")] = 50,
+    wide: Annotated[bool, typer.Option("--wide", help="All columns, however narrow the terminal.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, the latest first.
@@ -65,7 +67,7 @@ def list_(
             print_json(row)
         return
     names = _DELIVERY if dead_deliveries else _JOB
-    print_table(names, [[row[name] for name in names] for row in rows])
+    print_table(names, [[row[name] for name in names] for row in rows], leave_out=_LEAVE_OUT, is_wide=wide)
     say("In all: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count) + ".")
 
 

@@ -13,24 +13,95 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-_WIDE = 200  # columns of a table that goes into a file or a pipe
+from cxr.printable import printable
+
+_WIDE = 200  # columns of a table that goes into a file or a pipe, at least
+_GAP = 2  # columns between two columns of a table
 
 
 def print_json(record: object) -> None:
     """Print one object on one line; times as ISO 8601 in UTC."""
-    sys.stdout.write(json.dumps(record, default=_as_json, ensure_ascii=False) + "\n")
+    text = json.dumps(record, default=_as_json, ensure_ascii=False)
+    sys.stdout.write(printable(text) + "\n")  # 8-bit control characters, which JSON doesn't escape
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Print a table; times as local time, what is absent as an empty cell."""
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    title: str | None = None,
+    leave_out: Sequence[str] = (),
+    is_wide: bool = False,
+) -> None:
+    """Print a table that fits the terminal, with whole words; times are local, absent values empty cells.
+
+    Parameters
+    ----------
+    columns
+        Headings.
+    rows
+        Cells, in the order of the headings.
+    title
+        Printed above.
+    leave_out
+        Columns that may be left out where the terminal is narrow, the first of them first.
+    is_wide
+        Print every column, however long the lines; so it is in a pipe or a file, too.
+    """
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDE)
-    table = Table(*columns, title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    console.print(table, markup=False)
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    every_width = sum(widths) + _GAP * (len(widths) - 1)
+    omitted: list[str] = []
+    if is_wide or not console.is_terminal:
+        console = Console(width=max(every_width, _WIDE))
+    else:
+        omitted = _omitted(dict(zip(columns, widths, strict=True)), leave_out, console.width)
+    shown = [number for number, name in enumerate(columns) if name not in omitted]
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for number in shown:
+        table.add_column(Text(columns[number]), overflow="fold", no_wrap=number != shown[-1])
+    for row in cells:
+        table.add_row(*(Text(row[number]) for number in shown))
+    console.print(table)
+    if omitted:
+        say(f"Left out: {', '.join(omitted)}; --wide shows them.")
+
+
+def print_record(record: Mapping[str, object], *, title: str) -> None:
+    """Print one record, a line for each value; long values are folded.
+
+    Parameters
+    ----------
+    record
+        Values by name.
+    title
+        Printed above.
+    """
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in record.items():
+        table.add_row(Text(name), Text(_cell(value)))
+    Console().print(table)
+
+
+def _omitted(widths: Mapping[str, int], leave_out: Sequence[str], available: int) -> list[str]:
+    """Return the columns to leave out, so that the rest fits."""
+    omitted: list[str] = []
+    for name in leave_out:
+        shown = [width for column, width in widths.items() if column not in omitted]
+        if sum(shown) + _GAP * (len(shown) - 1) <= available:
+            break
+        omitted.append(name)
+    return omitted
+
+
+def print_line(values: Iterable[object]) -> None:
+    """Print values on one line, for a listing that goes on."""
+    sys.stdout.write("  ".join(_cell(value) for value in values) + "\n")
 
 
 def say(message: str) -> None:
@@ -77,5 +148,5 @@ def _cell(value: Any) -> str:  # noqa: ANN401 (whatever a column holds)
     if isinstance(value, datetime):
         return f"{value.astimezone():%Y-%m-%d %H:%M:%S}"
     if isinstance(value, Mapping | list | tuple):
-        return json.dumps(value, default=_as_json, ensure_ascii=False)
-    return str(value)
+        return printable(json.dumps(value, default=_as_json, ensure_ascii=False))
+    return printable(str(value))

@@ -1,15 +1,16 @@
-"""The lock of the listener on its data folder: a second one would sweep away what the first receives.
+"""The listener's lock on its data folder: a second listener would sweep away objects that the first receives.
 
-Held by the kernel for the process, so that it ends with it, however that ends. Workers don't take it: several
-may work on one folder.
+The kernel holds it for the process, so that it ends with the process. Workers take no lock: several may work on
+one folder. The lock file names the process and its address.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from config.logs import get_logger
@@ -17,17 +18,21 @@ from cxr.errors import SettingsError
 
 LOCK_NAME = "listener.lock"
 
+_LONGEST = 4096  # bytes of the lock file
+
 log = get_logger(__name__)
 
 
 @contextmanager
-def lock_for_listener(data_dir: Path) -> Iterator[None]:
+def lock_for_listener(data_dir: Path, **address: str | int | None) -> Iterator[None]:
     """Hold the data folder for the one listener of an installation.
 
     Parameters
     ----------
     data_dir
         Created where it is missing.
+    address
+        Where the listener listens; `running_listener` reads it.
 
     Raises
     ------
@@ -41,20 +46,51 @@ def lock_for_listener(data_dir: Path) -> Iterator[None]:
     try:
         _lock(descriptor, data_dir)
         os.truncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        os.pwrite(descriptor, json.dumps({"pid": os.getpid(), **address}).encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def running_listener(data_dir: Path) -> Mapping[str, str | int | None] | None:
+    """Return process and address of the listener that holds a data folder.
+
+    Returns
+    -------
+    Mapping or None
+        ``pid`` and the address as it was given to `lock_for_listener`; None: no listener holds the folder.
+    """
+    try:
+        descriptor = os.open(data_dir / LOCK_NAME, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(descriptor)
+    except OSError:  # a file system without locks
+        return _read(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _read(descriptor: int) -> Mapping[str, str | int | None]:
+    with suppress(ValueError):
+        content = json.loads(os.pread(descriptor, _LONGEST, 0))
+        if isinstance(content, dict):
+            return content
+    return {}
 
 
 def _lock(descriptor: int, data_dir: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+        holder = _read(descriptor).get("pid", "unknown")
         raise SettingsError(
-            f"Another listener (process {holder or 'unknown'}) uses the data folder {data_dir}: stop that one, or set "
-            "data_dir to a folder of this service's own."
+            f"Another listener (process {holder}) uses the data folder {data_dir}: stop that one, or set data_dir to a "
+            "folder of this service's own."
         ) from error
     except OSError as error:  # a file system without locks, as some network mounts are
         log.warning("data_folder_not_locked", code=error.errno)

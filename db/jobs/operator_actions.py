@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from cxr.domain import JobState
@@ -97,6 +97,19 @@ def discard(
         reason=reason,
         not_before=None,
     )
+
+
+def oldest_change(session: Session, state: JobState) -> datetime | None:
+    """Return when the job that has been longest in a state came into it; None: no job is in it.
+
+    Parameters
+    ----------
+    session
+        Any transaction.
+    state
+        One in which few jobs are: all of them are read.
+    """
+    return session.scalar(select(func.min(Job.updated_at)).where(Job.state == state))
 
 
 def list_jobs(session: Session, *, state: JobState | None = None, limit: int | None = None) -> list[JobRow]:

@@ -14,9 +14,10 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeVar, cast
 
 from cxr.errors import StorageError
+from cxr.printable import printable
 from db.results.filters import IdentifierForm
 from db.schema.records import ResultRow
 
@@ -38,6 +39,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _ROW_GROUP = 10_000
 
 Plain = str | int | float | bool | None
+Value = TypeVar("Value")
 
 
 def columns(form: IdentifierForm) -> tuple[str, ...]:
@@ -116,7 +118,7 @@ def write_parquet(rows: Iterable[ResultRow], path: Path, *, form: IdentifierForm
     with parquet.ParquetWriter(path, schema) as writer:
         for chunk in _chunks(rows, _ROW_GROUP):
             # Times stay times here; only names of an enumeration become plain text.
-            records = [{name: getattr(row, name) for name in names} for row in chunk]
+            records = [{name: _clean(getattr(row, name)) for name in names} for row in chunk]
             writer.write_table(pyarrow.Table.from_pylist(records, schema=schema))
             count += len(records)
     return count
@@ -131,7 +133,14 @@ def _arrow_type(pyarrow: ModuleType, name: str) -> pyarrow.DataType:
 def _plain(value: Plain | datetime) -> Plain:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return value.value if isinstance(value, StrEnum) else value
+    return _clean(value.value if isinstance(value, StrEnum) else value)
+
+
+def _clean(value: Value) -> Value:
+    """Remove control characters of a peer's text; other values stay as they are."""
+    if isinstance(value, str) and not isinstance(value, StrEnum):
+        return cast("Value", printable(value, lines=True))
+    return value
 
 
 def _harmless(value: Plain) -> Plain:

@@ -33,8 +33,9 @@ class ResultFilter:
     error_code: str | None = None
     latest_only: bool = False  # leave out what was replaced by a later receipt
     of_shadow: bool = False  # a shadow's scores instead of those that were reported
-    limit: int | None = None
-    offset: int = 0
+    first_image: int | None = None  # images with this number or a later one
+    before_image: int | None = None  # images with a smaller number
+    limit: int | None = None  # rows
 
 
 class Format(StrEnum):

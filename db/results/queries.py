@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, TableClause, and_, column, func, or_, select, table, text, tuple_
+from sqlalchemy import ColumnElement, Select, TableClause, and_, column, func, or_, select, table, text
 from sqlalchemy import types as sql
 
 from cxr.domain import DeliveryState, JobState, PackageStatus, View
@@ -19,12 +20,14 @@ from db.engine import Database, Session
 from db.identifiers import Identifiers, What, of_session
 from db.results.filters import ResultFilter
 from db.schema.records import ResultRow
-from db.schema.tables import Delivery, JobReport, UtcTime
+from db.schema.tables import Delivery, Image, JobReport, UtcTime
 from db.sqlite.connection import not_by_index
 
-__all__ = ["ResultFilter", "Timeline", "count_results", "iterate_results", "list_results", "show"]
+__all__ = ["Page", "ResultFilter", "Timeline", "iterate_results", "list_results", "page_results", "show"]
 
-_PAGE = 1000  # rows per transaction of a long read
+# Windows of image numbers, and between which times, in seconds, reading one should lie.
+_SMALLEST_WINDOW, _LARGEST_WINDOW = 500, 1_000_000
+_SHORT_S, _LONG_S = 0.02, 0.1
 _SPECIAL: Mapping[str, sql.TypeEngine[Any]] = {
     "received_at": UtcTime(),
     "scored_at": UtcTime(),
@@ -62,15 +65,26 @@ class Timeline:
     events: tuple[Mapping[str, Any], ...]  # in the order in which they happened
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """The latest rows that match, and where to go on."""
+
+    rows: list[ResultRow]
+    before_image: int | None  # go on with the images before this one; None: all were looked at
+    is_cut: bool  # the time was up; rows may be few or none though there are others
+
+
 def list_results(session: Session, which: ResultFilter) -> list[ResultRow]:
-    """Rows of the view ``results`` or ``shadow_results``, the latest receipt first, findings by name.
+    """Rows of the view ``results`` or ``shadow_results``, the latest image first, findings by name.
+
+    One question: on a long history ask `page_results` instead, which holds up nothing.
 
     Parameters
     ----------
     session
         A read transaction.
     which
-        Filters, limit and offset.
+        Filters and limit.
 
     Returns
     -------
@@ -78,27 +92,50 @@ def list_results(session: Session, which: ResultFilter) -> list[ResultRow]:
         One row per image and finding; an image without scores has one row.
     """
     columns = _source(which).c
-    is_of_a_time = which.received_from is not None or which.received_until is not None
-    order = (columns.received_at.desc(), columns.image_id.desc()) if is_of_a_time else (columns.image_id.desc(),)
-    query = _matching(which, of_session(session)).order_by(*order, columns.finding)
-    query = query.limit(-1 if which.limit is None else which.limit).offset(which.offset)
+    query = _matching(which, of_session(session)).order_by(columns.image_id.desc(), columns.finding)
+    query = query.limit(-1 if which.limit is None else which.limit)
     return [_result(row) for row in session.execute(query).mappings()]
 
 
-def count_results(session: Session, which: ResultFilter) -> int:
-    """How many rows match, limit and offset aside."""
-    return session.scalar(select(func.count()).select_from(_matching(which, of_session(session)).subquery())) or 0
-
-
-def iterate_results(database: Database, which: ResultFilter) -> Iterator[ResultRow]:
-    """All rows that match, the earliest receipt first, in short transactions: no writer waits for long.
+def page_results(database: Database, which: ResultFilter, *, within_s: float | None = None) -> Page:
+    """Rows as `list_results` returns them, read in windows of image numbers: no read lasts, whatever matches.
 
     Parameters
     ----------
     database
         The live database.
     which
-        Filters; limit and offset are not looked at.
+        Filters. ``limit``: rows at most; an image is shown with all its findings or comes with the next page.
+    within_s
+        Stop after so many seconds; None: look at everything.
+    """
+    end = None if within_s is None else time.monotonic() + within_s
+    rows: list[ResultRow] = []
+    for window in _windows(database, which, newest_first=True):
+        wanted = None if which.limit is None else which.limit - len(rows) + 1
+        with database.read() as session:
+            rows += list_results(session, replace(window, limit=wanted))
+        if which.limit is not None and len(rows) > which.limit:
+            rows = _whole_images(rows, which.limit)
+            return Page(rows=rows, before_image=rows[-1].image_id, is_cut=False)
+        if end is not None and time.monotonic() >= end and (window.first_image or 0) > 1:
+            return Page(rows=rows, before_image=window.first_image, is_cut=True)
+    return Page(rows=rows, before_image=None, is_cut=False)
+
+
+def iterate_results(
+    database: Database, which: ResultFilter, *, progress: Callable[[int, int], None] | None = None
+) -> Iterator[ResultRow]:
+    """All rows that match, the earliest image first, in short transactions: no writer waits for long.
+
+    Parameters
+    ----------
+    database
+        The live database.
+    which
+        Filters; the limit is not looked at.
+    progress
+        Called with the number of images that were looked at, and of all.
 
     Yields
     ------
@@ -108,18 +145,61 @@ def iterate_results(database: Database, which: ResultFilter) -> Iterator[ResultR
     columns = _source(which).c
     # Two shadows may have scored one image.
     place = (columns.image_id, func.coalesce(columns.finding, ""), func.coalesce(columns.fingerprint, ""))
-    with database.read() as session:
-        matching = _matching(which, of_session(session))
-    position, query = tuple_(*place), matching.order_by(*place).limit(_PAGE)
-    after: tuple[int, str, str] | None = None
-    while True:
-        page = query if after is None else query.where(position > after)
+    for window in _windows(database, which, newest_first=False):
         with database.read() as session:
-            rows = [_result(row) for row in session.execute(page).mappings()]
+            query = _matching(window, of_session(session)).order_by(*place)
+            rows = [_result(row) for row in session.execute(query).mappings()]
         yield from rows
-        if len(rows) < _PAGE:
-            return
-        after = (rows[-1].image_id, rows[-1].finding or "", rows[-1].fingerprint or "")
+        if progress is not None:
+            progress((window.before_image or 1) - 1, _extent(database, which)[1])
+
+
+def _whole_images(rows: list[ResultRow], limit: int) -> list[ResultRow]:
+    """Leave out the last image where only some of its rows fit; but for one image alone, show what fits."""
+    shown, following = rows[:limit], rows[limit]
+    whole = [row for row in shown if row.image_id != following.image_id]
+    return whole or shown
+
+
+def _windows(database: Database, which: ResultFilter, *, newest_first: bool) -> Iterator[ResultFilter]:
+    """Cut the image numbers that may match into windows, each of which takes a moment to read."""
+    first, last = _extent(database, which)
+    # An index finds the few images of a name, wherever they are.
+    size = _LARGEST_WINDOW if any(getattr(which, name) is not None for name in _IDENTIFYING) else _SMALLEST_WINDOW
+    while first <= last:
+        begun = time.monotonic()
+        if newest_first:
+            start = max(first, last - size + 1)
+            yield replace(which, first_image=start, before_image=last + 1)
+            last = start - 1
+        else:
+            end = min(last, first + size - 1)
+            yield replace(which, first_image=first, before_image=end + 1)
+            first, last = end + 1, _extent(database, which)[1]  # what came meanwhile belongs to it
+        taken = time.monotonic() - begun
+        if taken < _SHORT_S:
+            size = min(size * 4, _LARGEST_WINDOW)
+        elif taken > _LONG_S:
+            size = max(size // 4, _SMALLEST_WINDOW)
+
+
+def _extent(database: Database, which: ResultFilter) -> tuple[int, int]:
+    """Return the first and last image number that can match; with the last before the first: none can."""
+    conditions: list[ColumnElement[bool]] = []
+    number: ColumnElement[int] = Image.id.expression
+    if which.received_from is not None:
+        conditions.append(Image.received_at >= which.received_from)
+    if which.received_until is not None:
+        conditions.append(Image.received_at < which.received_until)
+    if conditions:
+        number = not_by_index(number)  # else SQLite walks the rows in their order until one matches
+    with database.read() as session:
+        # Two questions: SQLite finds one end of an index at once, and both by reading all of it.
+        first = session.scalar(select(func.min(number)).where(*conditions)) or 1
+        last = session.scalar(select(func.max(number)).where(*conditions)) or 0
+    if which.first_image is not None:
+        first = max(first, which.first_image)
+    return first, last if which.before_image is None else min(last, which.before_image - 1)
 
 
 def show(session: Session, which: int | str) -> list[Timeline]:
@@ -236,6 +316,10 @@ def _conditions(which: ResultFilter, identifiers: Identifiers) -> Iterator[Colum
         yield columns.fingerprint.startswith(which.fingerprint, autoescape=True)
     if which.latest_only:
         yield columns.is_latest.is_(True)
+    if which.first_image is not None:
+        yield columns.image_id >= which.first_image
+    if which.before_image is not None:
+        yield columns.image_id < which.before_image
     yield from _bounds(which)
 
 

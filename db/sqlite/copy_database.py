@@ -45,7 +45,10 @@ def open_live(path: Path) -> Iterator[sqlite3.Connection]:
         If the disk is full.
     """
     if not path.exists():
-        raise StorageError("There is no audit database in the data folder yet: start the service once (`cxr serve`).")
+        raise StorageError(
+            f"There is no audit database in {path.parent} yet: start the service once (`cxr serve`), or check "
+            "--data-dir and --config."
+        )
     uri = f"file:{quote(str(path.absolute()))}?mode=rw"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
@@ -68,8 +71,9 @@ def translate(error: sqlite3.Error) -> StorageError | SpoolFull:
 def copy_database(source: Path, target: Path, *, progress: Progress | None = None) -> None:
     """Copy a live database into a new, durable file of one piece, and give it its name only then.
 
-    With a write-ahead log nobody waits. With a rollback journal writers wait for a slice of the copy,
-    and a write in between starts it again; after a few such restarts the rest is copied in one go.
+    With a write-ahead log nobody waits, and a write in between does not matter. With a rollback journal writers
+    wait for a slice of the copy, and a write in between starts it again; after a few such restarts the rest is
+    copied in one go.
 
     Parameters
     ----------
@@ -94,7 +98,8 @@ def copy_database(source: Path, target: Path, *, progress: Progress | None = Non
     try:
         with open_live(source) as live:
             try:
-                _copy(live, draft, _SLICE_PAGES, progress)
+                with _one_state(live):
+                    _copy(live, draft, _SLICE_PAGES, progress)
             except _Restarted:
                 draft.unlink()
                 _copy(live, draft, -1, progress)
@@ -106,27 +111,50 @@ def copy_database(source: Path, target: Path, *, progress: Progress | None = Non
         draft.unlink(missing_ok=True)
 
 
+@contextmanager
+def _one_state(live: sqlite3.Connection) -> Iterator[None]:
+    """Hold one state of a database with a write-ahead log, while others write; with another journal, do nothing.
+
+    The log keeps what the state needs, so that nobody waits and the copy never starts again.
+    """
+    if live.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        yield
+        return
+    live.execute("BEGIN")
+    live.execute("SELECT count(*) FROM sqlite_master").fetchone()  # from here on it is held
+    try:
+        yield
+    finally:
+        live.execute("ROLLBACK")
+
+
 def _copy(live: sqlite3.Connection, draft: Path, slice_pages: int, progress: Progress | None) -> None:
     os.close(create_file(draft))
     restarts, copied = 0, 0
+    # Written out as it goes: one flush at the end would hold up the fsync of every commit meanwhile.
+    written = os.open(draft, os.O_WRONLY | os.O_CLOEXEC)
 
     def advance(_status: int, remaining: int, total: int) -> None:
         nonlocal restarts, copied
         if total - remaining < copied or (copied and total - remaining == copied and remaining):
             restarts += 1
         copied = total - remaining
+        os.fsync(written)
         if progress is not None:
             progress(copied, total)
         if restarts > _RESTARTS and slice_pages > 0 and remaining:
             raise _Restarted
 
-    with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
-        # A draft that a crash cuts short is thrown away: no journal, and one fsync at the end.
-        copy.execute("PRAGMA journal_mode = OFF")
-        copy.execute("PRAGMA synchronous = OFF")
-        live.backup(copy, pages=slice_pages, progress=advance, sleep=0.02)
-        # One file: a reader of the copy must not need to write a log beside it.
-        copy.execute("PRAGMA journal_mode = DELETE")
+    try:
+        with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
+            # A draft that a crash cuts short is thrown away: no journal, and one fsync at the end.
+            copy.execute("PRAGMA journal_mode = OFF")
+            copy.execute("PRAGMA synchronous = OFF")
+            live.backup(copy, pages=slice_pages, progress=advance, sleep=0.02)
+            # One file: a reader of the copy must not need to write a log beside it.
+            copy.execute("PRAGMA journal_mode = DELETE")
+    finally:
+        os.close(written)  # after SQLite's own descriptor: closing one of a file ends all locks on it
 
 
 def _sync_file(path: Path) -> None:

@@ -99,6 +99,8 @@ def check(
     with _copy_of(database, progress) as copy:
         faults, events = check_copy(copy, audit_key(database), heads)
     _note_or_clear(database.path, faults)
+    if any(fault.code == "damaged_file" for fault in faults):  # what it says of files can't be relied on
+        return CheckReport(faults=tuple(faults), events=events, files=0)
     missing, files = _missing_files(database, spool)
     return CheckReport(faults=(*faults, *missing), events=events, files=files)
 

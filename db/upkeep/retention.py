@@ -177,7 +177,10 @@ def _with_pixels(states: Sequence[JobState]) -> Select[Image, int]:
 def _finished(now: datetime, before: datetime | None = None) -> Select[Image, int]:
     """Images whose work is done, without those that a peer was told are kept until later."""
     finished = _with_pixels(FINISHED).where(or_(Custody.until.is_(None), Custody.until <= now))
-    return finished if before is None else finished.where(Job.updated_at <= before)
+    if before is None:
+        return finished
+    # Nothing is finished before it came: so the index of kept files ends the walk.
+    return finished.where(Image.received_at <= before, Job.updated_at <= before)
 
 
 def _remove_pixels(
@@ -250,7 +253,7 @@ def _delivered(before: datetime) -> Select[Report]:
     its_delivery = exists().where(Delivery.report_id == Report.id).correlate(Report)
     return (
         select(Report)
-        .where(Report.spool_name.is_not(None), its_delivery, ~its_delivery.where(is_open))
+        .where(Report.spool_name.is_not(None), Report.created_at <= before, its_delivery, ~its_delivery.where(is_open))
         .order_by(Report.created_at, Report.id)
         .limit(_BATCH)
     )

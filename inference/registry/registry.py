@@ -33,6 +33,7 @@ from inference.registry.promotion_log import Action, Promotion, PromotionLog, se
 
 CURRENT = "current"
 LOCK = ".lock"
+_DRAFT = ".add-"
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 GateCheck = Callable[[ModelPackage, ModelPackage | None], Sequence[GateResult]]
@@ -283,7 +284,7 @@ class Registry:
     def _as_demonstration(
         self, package: ModelPackage, failed: Sequence[GateResult], reasons: Mapping[str, str], now: datetime
     ) -> ModelPackage:
-        temporary = Path(tempfile.mkdtemp(prefix=".add-", dir=self._dir))
+        temporary = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self._dir))
         try:
             demonstration = write_demonstration(package, temporary / "package", failed, reasons, now=now)
             if not self._folder(demonstration.fingerprint).exists():
@@ -295,7 +296,7 @@ class Registry:
         return self.load(demonstration.fingerprint)
 
     def _copy(self, source: ModelPackage) -> None:
-        temporary = Path(tempfile.mkdtemp(prefix=".add-", dir=self._dir))
+        temporary = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self._dir))
         try:
             copy = temporary / source.fingerprint
             shutil.copytree(source.folder.resolve(), copy, symlinks=True)
@@ -345,6 +346,8 @@ class Registry:
         self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with os.fdopen(os.open(self._dir / LOCK, os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            for leftover in self._dir.glob(f"{_DRAFT}*"):  # of a process that was killed while it held the lock
+                shutil.rmtree(leftover, ignore_errors=True)
             yield
 
 

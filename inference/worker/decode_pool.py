@@ -25,7 +25,7 @@ from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pebble import ProcessExpired, ProcessPool
+from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from config.logs import get_logger
 from cxr.errors import DecoderError
@@ -170,6 +170,9 @@ class DecodePool:
             task.inner.add_done_callback(partial(self._on_done, task, pool))
 
     def _new_pool(self) -> _Pool:
+        # pebble's own threads look for dead processes and timeouts this often; its default costs an idle worker
+        # a fifth of a percent of a core. Results don't wait for it.
+        CONSTS.sleep_unit = _WATCH_S
         context = multiprocessing.get_context("spawn")  # a fork would copy locks held by TensorFlow's threads
         is_stopping = context.RawValue(c_bool, False)
         return _Pool(

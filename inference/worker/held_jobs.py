@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -15,6 +16,8 @@ from config.logs import get_logger
 from cxr.errors import CxrError, DatabaseUnavailable, LeaseLost, MissingObject, SpoolFull
 from db import jobs
 from db.schema.records import ClaimedJob
+from db.sqlite.changes import ChangeWatch
+from db.sqlite.write_notice import WriteNotice
 
 if TYPE_CHECKING:
     from config.settings import WorkerSettings
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 STORAGE_RETRY_S = 5.0
+LONGEST_IDLE_S = 3.0
+LONGEST_STOP_S = 0.5  # until an idle worker notices that it is to stop
 
 
 class ClaimedJobs:
@@ -57,13 +62,18 @@ class ClaimedJobs:
         self._settings = settings
         self._worker_id = worker_id
         self._clock = clock
+        self._changes = ChangeWatch(database.path)
+        self._writes: WriteNotice | None = None
         self.in_flight = InFlight()
 
     def claim(self, limit: int) -> list[ClaimedJob]:
-        """Claim up to ``limit`` jobs that are due; looks before it writes."""
+        """Claim up to ``limit`` jobs that are due; looks before it writes, and only after a commit."""
+        if not self._changes.is_worth_a_look():
+            return []
         with self._database.read() as session:
             if not jobs.is_any_due(session, now=self._clock()):
                 return []
+        self._changes.look_again()
         with self._database.begin() as session:
             claimed = jobs.claim(
                 session,
@@ -74,6 +84,22 @@ class ClaimedJobs:
             )
         self.in_flight.add(job.id for job in claimed)
         return claimed
+
+    def wait_for_work(self, stop: threading.Event, is_superseded: Callable[[], bool]) -> None:
+        """Wait until something was committed, another package is in service or the worker stops; some seconds at most.
+
+        While the database's files are not written, the kernel wakes the worker; else it looks every ``poll_s``.
+        """
+        poll_s, end = self._settings.poll_s, time.monotonic() + LONGEST_IDLE_S
+        if self._writes is None:
+            self._writes = WriteNotice(self._database.path)
+        for _ in range(max(1, int(LONGEST_IDLE_S / poll_s))):
+            # In steps: a stop wakes nobody who waits for the kernel.
+            while self._writes.is_quiet and not self._writes.wait(LONGEST_STOP_S):
+                if stop.is_set() or is_superseded() or time.monotonic() > end:
+                    return
+            if stop.wait(poll_s) or self._changes.has_news() or is_superseded():
+                return
 
     def stop_renewing(self, ids: Iterable[int]) -> None:
         """Stop renewing the leases of these jobs.
@@ -104,6 +130,10 @@ class ClaimedJobs:
             If the database can't be written.
         """
         self.in_flight.clear()
+        self._changes.close()
+        if self._writes is not None:
+            self._writes.close()
+            self._writes = None
         self.give_back()
 
     def wait_for_storage(self, stop: threading.Event) -> None:

@@ -27,6 +27,7 @@ from config.logs import get_logger
 from cxr.domain import ScoredImage
 from cxr.errors import CxrError, StorageError
 from db.jobs import shadow_scores
+from db.sqlite.changes import ChangeWatch
 from inference.worker.metrics import ShadowMetrics
 from inference.worker.shadow_process import ShadowBatch, ShadowError, ShadowImage, ShadowLoaded, serve
 
@@ -107,6 +108,7 @@ class Shadow:
         self._shape_of = shape_of
         self._clock = clock
         self._metrics = metrics
+        self._changes = ChangeWatch(database.path)
         self._following: tuple[int, str] | None = None  # the change and the package in service
         self._fingerprint: str | None = None
         self._failures = 0
@@ -169,6 +171,9 @@ class Shadow:
             self._child = None
 
     def _take_up(self, active: str) -> None:
+        is_known = self._following is not None and self._following[1] == active
+        if is_known and not self._changes.is_worth_a_look():
+            return
         with self._database.read() as session:
             change, package = shadow_scores.latest_change(session), shadow_scores.current(session)
         if (change, active) == self._following:

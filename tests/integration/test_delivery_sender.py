@@ -12,6 +12,7 @@ import pytest
 
 from config.settings import DeliverySettings
 from cxr.domain import DeliveryState
+from inference.delivery.backoff import FEWEST_FAILURES
 
 SR_COMPREHENSIVE = "1.2.840.10008.5.1.4.1.1.88.33"
 
@@ -77,6 +78,21 @@ def test_dead_delivery_is_requeued_with_all_its_time(outbox: Any, sender_to: Any
     # The time to give up counts from the requeueing: a passing fault does not kill it again.
     assert outcome(outbox) == (DeliveryState.PENDING, "peer_busy", 0xA700, much_later + timedelta(seconds=10))
     sender.deliver_due(much_later + timedelta(seconds=10))
+    assert outbox.row().state is DeliveryState.SENT
+
+
+def test_requeued_delivery_outlasts_more_failures_than_are_always_allowed(
+    outbox: Any, sender_to: Any, peer_factory: Any
+) -> None:
+    """The first five failures never kill a delivery; from the sixth on, the time since the requeueing decides."""
+    outbox.add()
+    sender = sender_to(peer_factory(answers=(0xA900, *[0xA700] * (FEWEST_FAILURES + 2), 0x0000)).address)
+    sender.deliver_due(NOON)
+    outbox.requeue(after(days=30))
+    for _ in range(FEWEST_FAILURES + 2):
+        sender.deliver_due(outbox.row().due_at)
+        assert outbox.row().state is DeliveryState.PENDING
+    sender.deliver_due(outbox.row().due_at)
     assert outbox.row().state is DeliveryState.SENT
 
 

@@ -136,6 +136,25 @@ def test_peer_that_never_has_it_is_dead_in_the_end(outbox: Any, peer_factory: An
     assert len(peer.received) == 3  # sent, and twice more: a peer that renames objects gains no more copies
 
 
+def test_nothing_is_remembered_of_a_delivery_that_is_verified(outbox: Any, peer_factory: Any, sender_to: Any) -> None:
+    """How often it was looked for and sent again is kept in memory, for as long as it is under way."""
+    answers: list[Dataset] = []
+
+    def find(event: Any) -> Iterator[tuple[int, Dataset]]:
+        yield from ((0xFF00, answer) for answer in answers)
+
+    outbox.add()
+    peer = peer_factory(also=(FIND,), handlers=((evt.EVT_C_FIND, find),))
+    sender = sender_to(peer.address, verify="find")
+    sender.deliver_due(NOON)
+    while len(peer.received) < 2:
+        sender.deliver_due(outbox.row().due_at)
+    answers.append(peer.received[0])
+    sender.deliver_due(outbox.row().due_at)
+    assert outbox.row().state is DeliveryState.VERIFIED
+    assert (sender._outcomes._checks, sender._outcomes._resends) == ({}, {})
+
+
 def test_fallback_object_is_looked_for_under_its_own_uids(outbox: Any, peer_factory: Any, sender_to: Any) -> None:
     asked: list[Dataset] = []
 

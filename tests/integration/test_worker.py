@@ -635,6 +635,42 @@ def test_by_default_the_view_model_that_comes_with_the_project_lets_films_throug
     assert bench.count("report") > 0
 
 
+@pytest.mark.parametrize(
+    ("orientation", "lie"),
+    [
+        (["R", "H"], lambda upright: upright[::-1, ::-1]),
+        (["F", "R"], lambda upright: upright[:, ::-1].T),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, list) else "",
+)
+def test_a_film_that_lies_turned_is_scored_upright_and_one_whose_header_lies_is_held(
+    bench: Bench, tiny_package: Any, root: Path, orientation: list[str], lie: Callable[[Any], Any]
+) -> None:
+    bench.promote(tiny_package())
+    film = pydicom.dcmread(root / "docs" / "example" / "frontal.dcm")
+    if film.file_meta.TransferSyntaxUID.is_encapsulated:
+        film.decompress()
+    upright = film.pixel_array
+
+    def send(pixels: Any, patient_orientation: list[str], number: int) -> int:
+        film.Rows, film.Columns = pixels.shape
+        film.PixelData, film.PatientOrientation = pixels.tobytes(), patient_orientation
+        film.SOPInstanceUID = film.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number}"
+        return bench.receive(film)
+
+    usual = send(upright, ["L", "F"], 1)
+    lying = send(lie(upright), orientation, 2)
+    untrue = [send(upright, orientation, 3), send(upright, ["R", "F"], 4)]
+    bench.work_off(view=ViewSettings())
+    states = {usual: ("reported", None), lying: ("reported", None)}
+    assert bench.states() == states | dict.fromkeys(untrue, ("held", None))
+    assert {_job(bench, job)["reason"] for job in untrue} == {"pixels_not_as_oriented"}
+    assert _job(bench, lying)["warnings"] == ["turned", *_job(bench, usual)["warnings"]]
+    with closing(sqlite3.connect(bench.database.path)) as connection:
+        scores = dict(connection.execute("SELECT job_id, score FROM results").fetchall())
+    assert scores[lying] == pytest.approx(scores[usual], abs=1e-6)
+
+
 def test_a_flag_is_a_warning_in_the_report(
     bench: Bench, tiny_package: Any, view_package: Any, synthetic_xray: Callable[..., Dataset]
 ) -> None:

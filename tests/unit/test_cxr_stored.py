@@ -101,7 +101,7 @@ def test_a_stream_of_values_alone_is_taken_whatever_high_bit_says(synthetic_xray
     np.testing.assert_array_equal(values(compressed(synthetic_xray, frame, JPEGLosslessSV1, HighBit=15)), film())
 
 
-@pytest.mark.parametrize(("stored", "allocated"), [(10, 16), (8, 16), (8, 8)])
+@pytest.mark.parametrize(("stored", "allocated"), [(10, 16), (8, 16), (8, 8), (12, 8)])
 def test_jpeg_extended_has_its_own_depth(stored: int, allocated: int, synthetic_xray: Make) -> None:
     frame = imagecodecs.jpeg8_encode(film(), level=98, bitspersample=12)
     header = {"BitsStored": stored, "HighBit": stored - 1, "BitsAllocated": allocated}

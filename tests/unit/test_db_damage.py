@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.cli import main
-from app.health import database_is_sound
+from app.health import check_database
 from cxr.errors import DamagedDatabase
 from db.sqlite import damage
 from db.sqlite.driver import sqlite3
@@ -66,7 +66,7 @@ def test_health_fails_and_the_check_names_the_table(site: Any, said: Callable[..
     with pytest.raises(DamagedDatabase, match=r"`cxr db check` names the part. Stop the service and restore a backup"):
         site.receive(40)
     assert damage.is_noted(path)
-    assert not database_is_sound(site.settings)
+    assert not check_database(site.settings).is_well
     assert said("health", "listen")[0] == said("health", "work")[0] == 1
     code, text = said("db", "check")
     assert code == 1
@@ -82,16 +82,16 @@ def test_health_fails_and_the_check_names_the_table(site: Any, said: Callable[..
     assert damage.is_noted(path)
     assert said("db", "check")[0] == 0
     assert not damage.is_noted(path)
-    assert database_is_sound(site.settings)
+    assert check_database(site.settings).is_well
 
 
 def test_a_damaged_page_that_nobody_has_read_yet_is_found_by_the_hourly_check(site: Any) -> None:
     first, *_ = leaves(site.database.path, "image")  # the oldest rows
     overwrite(site.database.path, first)
-    assert database_is_sound(site.settings)
+    assert check_database(site.settings).is_well
     found = integrity.check_and_record(site.database, site.spool, now=site.now)
     assert [fault.code for fault in found.faults] == ["damaged_file"]
-    assert not database_is_sound(site.settings)
+    assert not check_database(site.settings).is_well
 
 
 @pytest.mark.parametrize("pages", [(1,), (2,)])
@@ -103,5 +103,5 @@ def test_a_file_that_can_not_be_opened_is_a_fault_and_not_a_circle(
     assert code == 1
     assert "damaged_file: " in text
     assert "restore a backup" in text
-    assert not database_is_sound(site.settings)
+    assert not check_database(site.settings).is_well
     assert said("health", "listen")[0] == 1

@@ -117,7 +117,20 @@ def test_no_rows_give_a_header_alone() -> None:
 )
 def test_no_cell_is_a_formula(text: str) -> None:
     (record,) = as_csv(dataclasses.replace(ROW, accession_number=text))
-    assert record["accession_number"] == f"'{text}"
+    assert record["accession_number"] == f"'{text.replace(chr(13), '')}"
+
+
+@pytest.mark.parametrize("text", ["\x1b]0;title\x07A", "A\x1b[2J", "\x9b2JA", "A\x07\x85", "\u202eA"])
+def test_no_control_character_of_a_peer_is_exported(text: str, tmp_path: Path) -> None:
+    row = dataclasses.replace(ROW, accession_number=text, peer_ae_title=text)
+    (record,) = as_csv(row)
+    assert (record["accession_number"], record["peer_ae_title"]) == ("A", "A")
+    stream = io.StringIO()
+    write_json([row], stream, form=IdentifierForm.FULL)
+    assert json.loads(stream.getvalue())["accession_number"] == "A"
+    write_parquet(iter([row]), tmp_path / "out.parquet", form=IdentifierForm.FULL)
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert parquet.read_table(tmp_path / "out.parquet")["accession_number"][0].as_py() == "A"
 
 
 @pytest.mark.parametrize("text", ["A,B", 'A "quoted" B', "two\nlines", "日本語", "A=B"])

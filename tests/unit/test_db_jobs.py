@@ -499,7 +499,8 @@ def test_an_image_is_set_aside_for_what_its_pixels_show(
         assert (job.state, job.reason, job.attempts) == (to, "pixels_lateral", 0)
         assert _kinds(session) == ["received", "job_claimed", "job_set_aside"]
         written = session.scalar(select(Event.facts).where(Event.kind == "job_set_aside"))
-        assert json.loads(written or "") == {"state": to, "reason": "pixels_lateral", **facts}
+        found = {name: value for name, value in json.loads(written or "").items() if not name.startswith("row_")}
+        assert found == {"state": to, "reason": "pixels_lateral", **facts}
         assert differing_rows(session) == []
 
 

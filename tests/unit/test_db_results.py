@@ -11,7 +11,7 @@ from config.settings import RetentionSettings
 from cxr.domain import DeliveryState, JobState, View
 from cxr.errors import MissingRow
 from db.results import queries
-from db.results.queries import ResultFilter, count_results, iterate_results, list_results
+from db.results.queries import ResultFilter, iterate_results, list_results
 from db.upkeep import retention
 
 
@@ -39,9 +39,7 @@ def site(audit_site: Any) -> Any:
 def listed(site: Any, **which: Any) -> list[tuple[int, str | None]]:
     with site.database.read() as session:
         rows = list_results(session, ResultFilter(**which))
-        everything = {name: value for name, value in which.items() if name not in {"limit", "offset"}}
-        if everything == which:
-            assert count_results(session, ResultFilter(**which)) == len(rows)
+    assert queries.page_results(site.database, ResultFilter(**which)).rows == rows
     return [(row.image_id, row.finding) for row in rows]
 
 
@@ -73,8 +71,8 @@ def test_without_a_filter_everything_is_listed_the_latest_first(site: Any) -> No
         ({"peer_ae_title": "OTHER", "finding": "normal"}, [(2, "normal")]),
         ({"accession_number": "' OR 1=1 --"}, []),
         ({"limit": 2}, [(5, None), (4, None)]),
-        ({"limit": 2, "offset": 2}, [(3, None), (2, "covid19")]),
-        ({"offset": 6}, [(1, "normal")]),
+        ({"limit": 1, "before_image": 4}, [(3, None)]),
+        ({"before_image": 2}, [(1, "covid19"), (1, "normal")]),
     ],
 )
 def test_each_filter_alone_and_together(site: Any, which: dict[str, Any], expected: list[Any]) -> None:
@@ -120,18 +118,57 @@ def test_a_long_read_gives_every_row_once_in_short_transactions(site: Any, monke
         expected = sorted(
             ((row.image_id, row.finding or "") for row in list_results(session, ResultFilter())),
         )
-    for page in (1, 2, 3, 100):
-        monkeypatch.setattr(queries, "_PAGE", page)
+    for window in (1, 2, 3, 100):
+        monkeypatch.setattr(queries, "_SMALLEST_WINDOW", window)
         rows = [(row.image_id, row.finding or "") for row in iterate_results(site.database, ResultFilter())]
         assert rows == expected
 
 
 def test_a_writer_does_not_wait_for_a_long_read(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "_PAGE", 2)
+    monkeypatch.setattr(queries, "_SMALLEST_WINDOW", 1)
     reading = iterate_results(site.database, ResultFilter())
     next(reading)
     site.receive(7)  # would wait for the reader's transaction for 30 s, and fail
     assert [row.image_id for row in reading][-1] == 6
+
+
+def test_pages_of_whole_images_give_every_row_once(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = listed(site)
+    for window in (1, 2, 100):
+        monkeypatch.setattr(queries, "_SMALLEST_WINDOW", window)
+        for limit in (2, 3, 5, 100):
+            found: list[tuple[int, str | None]] = []
+            before: int | None = None
+            while True:
+                which = ResultFilter(limit=limit, before_image=before)
+                page = queries.page_results(site.database, which)
+                assert len(page.rows) <= limit
+                assert not page.is_cut
+                found += [(row.image_id, row.finding) for row in page.rows]
+                before = page.before_image
+                if before is None:
+                    break
+            assert found == everything
+
+
+def test_when_the_time_is_up_there_is_a_number_to_go_on_from(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "_SMALLEST_WINDOW", 2)
+    monkeypatch.setattr(queries, "_SHORT_S", 0.0)
+    page = queries.page_results(site.database, ResultFilter(finding="covid19", min_score=0.9), within_s=0)
+    assert (page.rows, page.before_image, page.is_cut) == ([], 4, True)
+    rest = ResultFilter(finding="covid19", min_score=0.9, before_image=page.before_image)
+    found = queries.page_results(site.database, rest)
+    assert ([row.image_id for row in found.rows], found.before_image, found.is_cut) == ([1], None, False)
+
+
+@pytest.mark.parametrize("which", [{"received_from": timedelta(hours=1)}, {"received_until": timedelta(hours=-1)}])
+def test_no_window_is_read_outside_the_time_that_is_asked_for(site: Any, which: dict[str, timedelta]) -> None:
+    bounds = {name: site.now + by for name, by in which.items()}
+    if "received_from" in bounds:
+        assert list(queries._windows(site.database, ResultFilter(**bounds), newest_first=True)) == []
+    else:
+        (window,) = queries._windows(site.database, ResultFilter(**bounds), newest_first=True)
+        assert (window.first_image, window.before_image) == (1, 3)
 
 
 def test_a_timeline_tells_what_happened_in_its_order(site: Any, uid_of: Any) -> None:

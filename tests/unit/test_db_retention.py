@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,7 +36,8 @@ def events(site: Any, kind: str) -> list[tuple[int | None, int | None, str]]:
         rows = session.execute(
             select(Event.image_id, Event.report_id, Event.facts).where(Event.kind == kind).order_by(Event.id)
         )
-        return [(row.image_id, row.report_id, row.facts) for row in rows]
+        # Without the seals of the rows (test_db_seals).
+        return [(row.image_id, row.report_id, re.sub(r'"row_\w+":"\w+",?', "", row.facts)) for row in rows]
 
 
 def has_pixels(site: Any) -> list[int]:

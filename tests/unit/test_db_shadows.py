@@ -17,7 +17,7 @@ from cxr.errors import MissingRow
 from db.engine import Database
 from db.events import verify_chain
 from db.jobs import shadow_scores
-from db.results.queries import ResultFilter, count_results, iterate_results, list_results, show
+from db.results.queries import ResultFilter, iterate_results, list_results, show
 from db.sqlite.driver import sqlite3
 from db.upkeep.replay import Difference, differing_rows
 
@@ -69,7 +69,7 @@ def test_what_counts_shows_no_score_of_a_shadow(shadowed: Any) -> None:
     with shadowed.database.read() as session:
         counted = list_results(session, ResultFilter())
         beside = list_results(session, ResultFilter(of_shadow=True))
-        assert count_results(session, ResultFilter(of_shadow=True, min_score=0.5)) == 1
+        assert len(list_results(session, ResultFilter(of_shadow=True, min_score=0.5))) == 1
         first, second = show(session, 1)[0], show(session, 2)[0]
     assert {(row.image_id, row.finding): row.score for row in counted} == {
         (1, "covid19"): 0.9, (1, "normal"): 0.1, (2, "covid19"): 0.9, (2, "normal"): 0.1,

@@ -157,7 +157,7 @@ def test_killing_every_idle_child_is_survived(
 def test_a_pool_whose_processes_wait_for_each_other_is_replaced(
     image: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr(decode_pool, "_START_S", 5.0)
+    monkeypatch.setattr(decode_pool, "_START_S", 15.0)  # a loaded machine starts them slowly
     with DecodePool(DEFAULT_RECIPE, processes=2, timeout_s=0.5) as preparer:
         wait_for(lambda: preparer.submit(image).exception(WAIT_S) is None, "the processes are up")
         # As a process leaves it that is killed while it hands over a result: locked for ever.

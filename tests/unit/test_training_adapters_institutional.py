@@ -93,6 +93,20 @@ def test_an_accession_number_of_another_time_does_not_join(tmp_path: Path, site:
     assert ("results.csv", 3, "outside_window") in reasons(found)
 
 
+@pytest.mark.parametrize("days", [2, 36500])
+def test_an_image_without_a_date_does_not_join_by_patient_id(
+    tmp_path: Path, site: Callable[..., None], days: int
+) -> None:
+    undated = {"StudyDate": "", "SeriesDate": "", "AcquisitionDate": "", "ContentDate": "", "AcquisitionDateTime": ""}
+    site(
+        {"undated": undated, "by_accession": undated},
+        "patient_id,accession,tested_at,result\nSYN1,,2020-04-01,positive\n,ACC2,2020-04-01,negative\n",
+    )
+    found = institutional.index(tmp_path, days=days)
+    assert labels(found) == {"by_accession": "negative"}
+    assert reasons(found) == [("results.csv", 2, "outside_window"), ("undated.dcm", 0, "no_test")]
+
+
 def test_several_tests_each_image_takes_the_nearest_and_says_if_another_differs(
     tmp_path: Path, site: Callable[..., None]
 ) -> None:

@@ -70,6 +70,27 @@ def test_cached_is_served_over_the_reference_images(recipe: PixelRecipe, shared_
         assert caught.value.code == code
 
 
+def test_images_are_synced_before_the_index_names_them(
+    cases: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Record the order of the real calls: a power failure can't be tried here."""
+    order: list[tuple[str, int]] = []
+    real_fsync = os.fsync
+    folder = place_of(tmp_path / "cache")
+
+    def fsync(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        if name in {IMAGES_FILE, INDEX_FILE}:
+            order.append((name, (folder / INDEX_FILE).read_bytes().count(b"\n")))
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    build_cache(cases, SMALL, tmp_path / "cache", processes=1)
+
+    assert order == [(IMAGES_FILE, 0), (INDEX_FILE, 12)]
+    assert (folder / IMAGES_FILE).stat().st_size == 12 * 32 * 32 * 2
+
+
 def test_the_second_build_prepares_nothing_and_finds_everything(cases: pd.DataFrame, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     first = build_cache(cases, SMALL, tmp_path / "cache", processes=2, progress=lambda *step: seen.append(step))

@@ -16,7 +16,7 @@ from training.cases import complete, read_manifest, resolve_paths
 from training.inputs.augment import augment
 from training.inputs.batches import plain_batches, training_batches
 from training.inputs.cache import Cache, build_cache
-from training.inputs.targets import UNKNOWN, epoch_order, kept_rows, sample_weights, select, strata
+from training.inputs.targets import UNKNOWN, epoch_order, sample_weights, select, strata, training_rows
 from training.recipe import Augment, Balance, Task
 
 
@@ -84,11 +84,13 @@ def test_the_manifests_own_weights_count() -> None:
 
 def test_undersampling_is_done_once_and_oversampling_every_epoch() -> None:
     truths = np.array([[1.0]] * 3 + [[0.0]] * 9, np.float32)
-    kept = kept_rows(truths, Balance(method="undersample", seed=3))
+    kept = training_rows(truths, Balance(method="undersample", seed=3))
     assert np.bincount(strata(truths)[kept]).tolist() == [3, 3]
-    np.testing.assert_array_equal(kept, kept_rows(truths, Balance(method="undersample", seed=3)))
-    assert any(not np.array_equal(kept, kept_rows(truths, Balance(method="undersample", seed=n))) for n in range(4, 9))
-    rows = kept_rows(truths, Balance(method="oversample"))
+    np.testing.assert_array_equal(kept, training_rows(truths, Balance(method="undersample", seed=3)))
+    assert any(
+        not np.array_equal(kept, training_rows(truths, Balance(method="undersample", seed=n))) for n in range(4, 9)
+    )
+    rows = training_rows(truths, Balance(method="oversample"))
     order = epoch_order(rows, truths, Balance(method="oversample"), seed=0, epoch=0)
     assert np.bincount(strata(truths)[order]).tolist() == [9, 9]
     assert set(order) == set(range(12))

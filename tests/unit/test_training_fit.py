@@ -29,7 +29,7 @@ from training.networks import build
 from training.packaging.build import package_run
 from training.recipe import Compute, Loss, Stage, TrainingRecipe, load_recipe
 from training.runs import devices
-from training.runs.devices import choose_strategy, computing
+from training.runs.devices import choose_strategy, device_scope
 from training.runs.early_stopping import Progress
 from training.runs.ensemble import ensemble
 from training.runs.folder import Run, open_run
@@ -177,7 +177,7 @@ def test_a_finished_run_is_given_back_and_a_folder_holds_one_run(
     with pytest.raises(RunError, match="another recipe"):
         pretrain(recipe("default-pretrain", *PRETRAIN, "seed=1"), drawn, pretrained.folder, now=NOW, options=options)
     (tmp_path / "mine").write_text("something else")
-    with pytest.raises(RunError, match="something else"):
+    with pytest.raises(RunError, match="other files"):
         pretrain(pretrained.recipe, drawn, tmp_path, now=NOW, options=options)
 
 
@@ -282,7 +282,7 @@ def test_an_ensemble_is_the_mean_of_its_members_logits(
         ensemble([other.folder, other.folder], tmp_path / "same", now=NOW)
     third = recipe("default-pretrain", *PRETRAIN, "stages.1.epochs=1")
     alien = pretrain(third, drawn, tmp_path / "third", now=NOW, options=options)
-    with pytest.raises(RunError, match="nothing but their seed"):
+    with pytest.raises(RunError, match="only in their seed"):
         ensemble([other.folder, alien.folder], tmp_path / "mixed", now=NOW)
 
 
@@ -337,10 +337,10 @@ def stage(**changes: Any) -> Stage:
 
 def test_stopping_and_slowing_down_are_kerases_own() -> None:
     losses = [1.0, 0.9, 0.95, 0.91, 0.89, 0.9, 0.9, 0.9, 0.9, 0.9]
-    progress, verdicts = Progress(), []
+    progress, decisions = Progress(), []
     for epoch, loss in enumerate(losses):
         progress = Progress.from_document(json.loads(json.dumps(progress.document())))  # killed after every epoch
-        verdicts.append(progress.see(stage(), epoch, {"val_loss": loss}))
+        decisions.append(progress.update(stage(), epoch, {"val_loss": loss}))
     stopper = keras.callbacks.EarlyStopping(monitor="val_loss", patience=4)
     reducer = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=2, min_lr=0.0)
     network = build("tiny", size=64)
@@ -354,19 +354,19 @@ def test_stopping_and_slowing_down_are_kerases_own() -> None:
         for callback in (stopper, reducer):
             callback.on_epoch_end(epoch, {"val_loss": loss})
         expected.append((float(network.optimizer.learning_rate.numpy()) < before, bool(network.stop_training)))
-    assert [(each.slows_down, each.stops) for each in verdicts] == expected
-    assert [each.is_best for each in verdicts] == [True, True, False, False, True, *[False] * 5]
+    assert [(each.reduces_rate, each.stops) for each in decisions] == expected
+    assert [each.is_best for each in decisions] == [True, True, False, False, True, *[False] * 5]
 
 
 def test_an_area_rises_and_a_loss_decides_between_equal_ones() -> None:
     progress = Progress()
     rising = stage(monitor="val_auc", patience=2)
     seen = [(0.5, 0.7), (0.7, 0.6), (0.6, 0.1), (0.7, 0.5), (0.7, 0.5), (0.7, 0.6)]
-    verdicts = [
-        progress.see(rising, epoch, {"val_auc": area, "val_loss": loss}) for epoch, (area, loss) in enumerate(seen)
+    decisions = [
+        progress.update(rising, epoch, {"val_auc": area, "val_loss": loss}) for epoch, (area, loss) in enumerate(seen)
     ]
-    assert [each.is_best for each in verdicts] == [True, True, False, True, False, False]
-    assert [each.stops for each in verdicts] == [False] * 5 + [True]
+    assert [each.is_best for each in decisions] == [True, True, False, True, False, False]
+    assert [each.stops for each in decisions] == [False] * 5 + [True]
 
 
 MIRRORED = """
@@ -445,11 +445,11 @@ def test_without_gpus_there_is_one_device() -> None:
 
 
 def test_precision_is_put_back_and_float16_needs_a_gpu() -> None:
-    with computing(Compute(precision="mixed_bfloat16"), seed=0):
+    with device_scope(Compute(precision="mixed_bfloat16"), seed=0):
         assert build("tiny", size=64).get_layer("conv1").compute_dtype == "bfloat16"
         assert build("tiny", size=64).get_layer("logit").compute_dtype == "float32"
     assert keras.config.dtype_policy().name == "float32"
-    with pytest.raises(RunError, match="GPU"), computing(Compute(precision="mixed_float16"), seed=0):
+    with pytest.raises(RunError, match="GPU"), device_scope(Compute(precision="mixed_float16"), seed=0):
         pass
 
 

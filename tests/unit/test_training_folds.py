@@ -20,8 +20,8 @@ from training.cli.main import app
 from training.evaluation import read_predictions
 from training.packaging.build import package_run
 from training.recipe import load_recipe
-from training.runs.cross_validation import OUT_OF_FOLD_FILE, deal_folds, predict_out_of_fold
-from training.runs.lineage import count_known, learnt_by
+from training.runs.cross_validation import OUT_OF_FOLD_FILE, assign_folds, predict_out_of_fold
+from training.runs.lineage import count_seen, seen_cases
 from training.runs.predict import predict_manifest
 from training.runs.train import Options, finetune, pretrain
 
@@ -70,14 +70,14 @@ def test_no_patient_is_in_two_folds(cases: list[tuple[int, bool]], folds: int) -
     frame = pd.DataFrame({"image_id": [str(row) for row in range(len(cases))],
                           "patient_id": [f"p{patient}" if patient else "" for patient, _ in cases],
                           "label": ["a" if label else "b" for _, label in cases]})  # fmt: skip
-    number = deal_folds(frame, folds, seed=0)
+    number = assign_folds(frame, folds, seed=0)
     assert ((number >= 0) & (number < folds)).all()
     known = frame["patient_id"] != ""
     assert (frame[known].groupby(number[known])["patient_id"].unique().explode().value_counts() <= 1).all()
 
 
 def test_two_folds_are_too_few(manifest: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="3 folds"):
+    with pytest.raises(RunError, match="least 3 folds"):
         predict_out_of_fold(load_recipe("default-pretrain", PRETRAIN), manifest, tmp_path, folds=2, now=NOW)
 
 
@@ -88,17 +88,17 @@ def test_what_a_run_starts_from_counts_as_learnt(manifest: Path, tmp_path: Path)
     first = pretrain(load_recipe("default-pretrain", halves), manifest, tmp_path / "one", now=NOW, options=options)
     same = load_recipe("default-finetune", (*FINETUNE, short))
     second = finetune(same, manifest, tmp_path / "two", start=first.folder, now=NOW, options=options)
-    assert count_known(second)["test"] == 0  # the same sides
+    assert count_seen(second)["test"] == 0  # the same sides
     other = load_recipe("default-finetune", (*FINETUNE, short, "split.seed=3"))
     third = finetune(other, manifest, tmp_path / "three", start=second.folder, now=NOW, options=options)
-    known = count_known(third)["test"]
+    known = count_seen(third)["test"]
     assert known > 0
-    assert len(learnt_by(third)) == len(set(learnt_by(third)["image_id"]))
+    assert len(seen_cases(third)) == len(set(seen_cases(third)["image_id"]))
     package = package_run(third.folder, tmp_path / "package", replicates=100, options=options)
     assert package.manifest.evaluation["patients_disjoint"] is False
     assert f"{known} test images" in (package.folder / "MODEL_CARD.md").read_text()
     # Predicting the third run's own manifest leaves out what the first has learnt, two runs before.
     found = predict_manifest(third.folder, manifest, tmp_path / "cache", processes=1)
-    assert not np.isin(found.predictions.frame["image_id"], learnt_by(first)["image_id"]).any()
-    with pytest.raises(RunError, match=r"learnt from \d+ of these images"):
+    assert not np.isin(found.predictions.frame["image_id"], seen_cases(first)["image_id"]).any()
+    with pytest.raises(RunError, match=r"trained on \d+ of these images"):
         predict_out_of_fold(other, manifest, tmp_path / "folds", folds=3, start=first.folder, now=NOW, options=options)

@@ -78,7 +78,7 @@ def test_a_manifest_that_is_refused_leaves_the_old_one(tmp_path: Path) -> None:
         ({"acquired_on": "2020-13-01"}, "acquired_on is not a date"),
         ({"acquired_on": "01.02.2020"}, "acquired_on is not a date"),
         ({"split": "dev"}, "split is not one of train, val, test, nothing"),
-        ({"label": "COVID 19"}, "label is not a name of a class"),
+        ({"label": "COVID 19"}, "label is not a class name"),
         ({"label_edema": 2}, "label_edema is not 1, 0, -1 or nothing"),
         ({"label_edema": "maybe"}, "label_edema is not a number"),
         ({"image_wise": "no"}, "image_wise is not one of yes, nothing"),

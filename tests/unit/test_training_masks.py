@@ -43,7 +43,7 @@ from training.packaging.blanked_lungs_of_run import lungs_at
 from training.packaging.build import package_run
 from training.recipe import load_recipe
 from training.runs.folder import open_run
-from training.runs.lung_mask_model import MaskModel, lungs_with, mask_overrides, masking_in, open_mask_model
+from training.runs.lung_mask_model import MaskModel, lungs_with, mask_overrides, masking_of_package, open_mask_model
 from training.runs.train import Options, finetune, pretrain
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -262,7 +262,7 @@ def test_drawn_masks_train_and_are_judged_and_never_served(chests: Path, options
     run = pretrain(recipe, chests, tmp_path / "run", now=NOW, options=options)
     package = package_run(run.folder, tmp_path / "package", replicates=100, options=options)
     assert package.manifest.components[COMPONENT] == {"source": "manifest"}
-    assert masking_in(package) == Masking(is_drawn=True)
+    assert masking_of_package(package) == Masking(is_drawn=True)
     registry = Registry(tmp_path / "models")
     registry.add(package.folder)
     with pytest.raises(PromotionRefused, match="lung_mask can't be accepted"):
@@ -275,7 +275,7 @@ def test_what_does_not_fit_is_told_before_anything_is_written(
     for overrides, said in (
         ((), "--mask-model"),
         ((*mask_overrides(mask_model.folder), "pixels.fit=pad"), "another pixel recipe"),
-        ((*mask_overrides(mask_model.folder), f"mask_model.fingerprint='{'0' * 64}'"), "another than the recipe names"),
+        ((*mask_overrides(mask_model.folder), f"mask_model.fingerprint='{'0' * 64}'"), "differs from the recipe's"),
     ):
         with pytest.raises(RunError, match=said):
             pretrain(
@@ -312,10 +312,10 @@ def test_the_audit_paints_lungs_over_where_a_mask_says(
 
 
 def test_a_mask_model_of_another_size_will_do(mask_model: MaskModel) -> None:
-    from training.runs.lung_mask_model import find_mask_model
+    from training.runs.lung_mask_model import mask_model_of_recipe
 
     recipe = load_recipe("masked-4class", [*TINY, "pixels.size=96", *mask_overrides(mask_model.folder)])
-    assert find_mask_model(recipe) == mask_model
+    assert mask_model_of_recipe(recipe) == mask_model
 
 
 def test_patients_are_on_one_side_and_the_same_picture_is_once(tmp_path: Path, options: Options) -> None:

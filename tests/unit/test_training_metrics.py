@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, settings
 from hypothesis import given as given_any
 from hypothesis import strategies as st
-from scipy.stats import mannwhitneyu
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from scipy.stats import mannwhitneyu, norm
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from training.metrics import bootstrap, curves
 from training.metrics.auc import auc_covariance, compare_auc, roc_auc, roc_auc_with_interval
@@ -256,15 +256,22 @@ class TestCoverage:
         assert 358 <= clustered <= 396
 
 
+def counted_points(truth, score):
+    """Count, at each distinct score from the highest, the positives and the images at or above it."""
+    thresholds = np.unique(score)[::-1]
+    hits = np.array([(truth[score >= each] == 1).sum() for each in thresholds])
+    return hits, np.array([(score >= each).sum() for each in thresholds]), thresholds
+
+
 class TestCurves:
     @given(two_classes())
-    def test_roc_curve_equals_scikit_learns(self, case):
+    def test_roc_curve_is_counted_at_each_score(self, case):
         truth, score = case
+        hits, alarms, thresholds = counted_points(truth, score)
         curve = curves.roc_curve(truth, score)
-        x, y, thresholds = roc_curve(truth, score, drop_intermediate=False)
-        assert np.allclose(curve.x, x)
-        assert np.allclose(curve.y, y)
-        assert np.array_equal(curve.thresholds, thresholds)
+        assert np.array_equal(curve.x, np.r_[0, (alarms - hits) / (1 - truth).sum()])
+        assert np.array_equal(curve.y, np.r_[0, hits / truth.sum()])
+        assert np.array_equal(curve.thresholds, np.r_[np.inf, thresholds])
 
     @given(two_classes())
     def test_area_under_the_curve_is_the_area(self, case):
@@ -272,17 +279,27 @@ class TestCurves:
         assert np.trapezoid(curve.y, curve.x) == pytest.approx(roc_auc(*case))
 
     @given(two_classes())
-    def test_average_precision_equals_scikit_learns(self, case):
-        truth, score = case
-        assert curves.average_precision(truth, score) == pytest.approx(average_precision_score(truth, score))
+    def test_average_precision_is_the_sum_of_the_steps(self, case):
+        hits, alarms, _ = counted_points(*case)
+        steps = np.diff(np.r_[0, hits]) / case[0].sum()
+        assert curves.average_precision(*case) == pytest.approx((steps * hits / alarms).sum(), abs=1e-14)
 
     @given(two_classes())
-    def test_precision_recall_points_equal_scikit_learns(self, case):
+    def test_precision_recall_points_are_counted_at_each_score(self, case):
         truth, score = case
-        precision, recall, _ = precision_recall_curve(truth, score)
+        hits, alarms, thresholds = counted_points(truth, score)
         curve = curves.precision_recall_curve(truth, score)
-        assert np.allclose(curve.y[::-1], precision[:-1])
-        assert np.allclose(curve.x[::-1], recall[:-1])
+        assert np.array_equal(curve.x, hits / truth.sum())
+        assert np.array_equal(curve.y, hits / alarms)
+        assert np.array_equal(curve.thresholds, thresholds)
+
+    @pytest.mark.parametrize("step", [5e-324, 1e-300, 1e-15, 1e300])
+    def test_scores_that_differ_at_all_are_distinct_thresholds(self, step):
+        score = np.array([1, 2, 2, 3]) * step
+        truth = np.array([0, 1, 0, 1])
+        assert curves.roc_curve(truth, score).thresholds.tolist() == [np.inf, *score[[3, 1, 0]]]
+        assert curves.precision_recall_curve(truth, score).thresholds.tolist() == score[[3, 1, 0]].tolist()
+        assert curves.average_precision(truth, score) == pytest.approx(0.5 + 0.5 * 2 / 3)
 
     def test_do_not_exist_without_what_they_show(self):
         assert curves.roc_curve([1, 1], [0, 1]) is None
@@ -371,6 +388,19 @@ class TestWilson:
         # Newcombe, Statistics in Medicine 1998;17:857, Table I, method 3.
         interval = wilson(successes, trials).interval
         assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
+
+    @pytest.mark.parametrize("trials", [1, 2, 7, 1000, 1_000_000])
+    @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+    def test_equals_the_formula_of_the_paper(self, trials, confidence):
+        z = norm.ppf(0.5 + confidence / 2)
+        for successes in {0, 1, trials // 3, trials - 1, trials}:
+            p = successes / trials
+            root = z * (p * (1 - p) / trials + z**2 / (4 * trials**2)) ** 0.5
+            ends = [(p + z**2 / (2 * trials) + sign * root) / (1 + z**2 / trials) for sign in (-1, 1)]
+            interval = wilson(successes, trials, confidence=confidence).interval
+            assert (interval.low, interval.high) == pytest.approx(ends, abs=1e-14)
+        assert wilson(0, trials).interval.low == 0
+        assert wilson(trials, trials).interval.high == 1
 
     @given(st.integers(0, 200), st.integers(0, 200))
     def test_holds_its_estimate_within_0_and_1(self, successes, failures):

@@ -19,7 +19,7 @@ from training.networks import Head, build
 from training.recipe import Stage, load_recipe
 from training.runs import initial_weights
 from training.runs.freezing import effective_stages, head_layers, set_trainable
-from training.runs.initial_weights import IMAGENET, Published, checked_file, copy_weights, imagenet_file
+from training.runs.initial_weights import IMAGENET, PublishedWeights, copy_weights, imagenet_file, verify_weights_file
 from training.runs.train import pretrain
 
 
@@ -155,11 +155,11 @@ def test_the_head_is_found_behind_every_trunk() -> None:
 def test_a_file_of_weights_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "some.weights.h5"
     path.write_bytes(b"weights")
-    assert checked_file(path, hashlib.sha256(b"weights").hexdigest()) == path
+    assert verify_weights_file(path, hashlib.sha256(b"weights").hexdigest()) == path
     with pytest.raises(RunError, match="SHA-256"):
-        checked_file(path, "0" * 64)
+        verify_weights_file(path, "0" * 64)
     with pytest.raises(RunError, match=r"weights\.path"):
-        checked_file(tmp_path / "absent", "0" * 64)
+        verify_weights_file(tmp_path / "absent", "0" * 64)
 
 
 def test_imagenet_without_a_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_imagenet_is_fetched_once_into_the_folder_that_keras_keeps_it_in(
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = HTTPServer(("127.0.0.1", 0), _Publisher)
     address = f"http://127.0.0.1:{server.server_port}/resnet50.h5"
-    published = {"resnet50": Published(address, hashlib.md5(b"weights", usedforsecurity=False).hexdigest())}
+    published = {"resnet50": PublishedWeights(address, hashlib.md5(b"weights", usedforsecurity=False).hexdigest())}
     monkeypatch.setattr(initial_weights, "IMAGENET", published)
     with server:
         answering = threading.Thread(target=server.handle_request)

@@ -17,7 +17,7 @@ from training.adapters.reading.dataset_folder import folder
 from training.adapters.reading.dicom_files import DicomImage, reject_image, scan
 from training.adapters.reading.join_laboratory_results import join
 from training.adapters.reading.laboratory_results import read_results, words_for
-from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, pairs, silent
+from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, pairs, silent
 from training.adapters.reading.tables import LINE, read_table, the_table
 
 _COLUMNS = ("image_id", "sop_instance_uid", "state", "view", "reason", "is_latest")
@@ -37,7 +37,7 @@ def index(
     date_format: Annotated[str, "Form of dates, e.g. %d/%m/%Y; default: ISO 8601 or YYYYMMDD."] = "",
     site: Annotated[str, "Site of all images; default: the CSV's column, else Institution Name."] = "",
     source: Annotated[str, "Name of the data set."] = "institutional",
-    watch: Watch = silent,
+    watch: ReportProgress = silent,
 ) -> Indexed:
     """Index what the service has received.
 

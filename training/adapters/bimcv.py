@@ -22,7 +22,7 @@ from typing import Annotated, Any
 from cxr.errors import ManifestError
 from training.adapters.reading.bimcv_dicom import convert
 from training.adapters.reading.dataset_folder import all_files, folder
-from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, silent
+from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, silent
 from training.adapters.reading.tables import LINE, read_table
 from training.adapters.reading.values import age_of, date_of, iso, sex_of
 
@@ -44,7 +44,7 @@ def index(
     ignore_tests: Annotated[bool, "Label every image of the positive collection covid19."] = False,
     unknown_views: Annotated[bool, "Take images whose name does not tell the projection."] = False,
     laterals: Annotated[bool, "Take lateral views too."] = False,
-    watch: Watch = silent,
+    watch: ReportProgress = silent,
 ) -> Indexed:
     """Index one or both collections.
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from cxr.errors import ManifestError
 from training.adapters.reading.dataset_folder import exist, find_one, folder, under
-from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, pairs, silent
+from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, pairs, silent
 from training.adapters.reading.tables import LINE, read_table
 from training.adapters.reading.values import age_of, finding_column, sex_of
 
@@ -58,7 +58,7 @@ def index(
     ] = "drop",
     laterals: Annotated[bool, "Take lateral views too."] = False,
     check_files: Annotated[bool, "Look whether every image is there."] = True,
-    watch: Watch = silent,
+    watch: ReportProgress = silent,
 ) -> Indexed:
     """Index CheXpert.
 

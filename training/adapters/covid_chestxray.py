@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import pandas as pd
 
 from training.adapters.reading.dataset_folder import find_one, folder
-from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, silent
+from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, silent
 from training.adapters.reading.tables import LINE, read_table
 from training.adapters.reading.values import age_of, date_of, iso, sex_of, view_of
 
@@ -34,7 +34,7 @@ _IS_RADIOGRAPH = frozenset({"", "x-ray", "xray", "x ray"})
 
 
 def index(
-    root: Path, *, laterals: Annotated[bool, "Take lateral views too."] = False, watch: Watch = silent
+    root: Path, *, laterals: Annotated[bool, "Take lateral views too."] = False, watch: ReportProgress = silent
 ) -> Indexed:
     """Index the data set.
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from cxr.errors import ManifestError
 from training.adapters.reading.dataset_folder import exist, folder
-from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, pairs, silent
+from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, pairs, silent
 from training.adapters.reading.tables import LINE, read_table, the_table
 from training.adapters.reading.values import age_of, date_of, iso, sex_of, view_of
 from training.cases import COLUMNS, LABEL_PREFIX
@@ -29,7 +29,7 @@ def index(
     image_wise_source: Annotated[tuple[str, ...], "A source whose patient IDs are not certain."] = (),
     date_format: Annotated[str, "Form of dates, e.g. %d/%m/%Y; default: ISO 8601 or YYYYMMDD."] = "",
     laterals: Annotated[bool, "Take lateral views too."] = False,
-    watch: Watch = silent,
+    watch: ReportProgress = silent,
 ) -> Indexed:
     """Index any CSV.
 

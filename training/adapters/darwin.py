@@ -7,8 +7,6 @@ be a lung; all are joined.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,8 +21,9 @@ from cxr.labels import finding_of
 from training.adapters.covid_chestxray import label_of
 from training.adapters.reading.dataset_folder import IMAGE_SUFFIXES, all_files, folder
 from training.adapters.reading.polygons import Annotation, fill, read_annotation
-from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, silent
+from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, silent
 from training.adapters.reading.values import age_of, sex_of, view_of
+from training.files import write_whole
 
 _ORDER = ("covid19", "bacterial_pneumonia", "viral_pneumonia", "other_pneumonia", "normal")
 """Which tag counts where a picture has several: COVID-19 is tagged as viral pneumonia too."""
@@ -39,7 +38,7 @@ def index(
     masks: Annotated[str, "Folder for the masks; a relative one lies in the data set's folder."] = "lung_masks",
     need_lungs: Annotated[bool, "Leave out pictures without a polygon of a lung."] = False,
     laterals: Annotated[bool, "Take lateral views too."] = False,
-    watch: Watch = silent,
+    watch: ReportProgress = silent,
 ) -> Indexed:
     """Index an export.
 
@@ -180,9 +179,7 @@ def _write(mask: npt.NDArray[np.uint8], path: Path) -> Path:
     encoded = cv2.imencode(".png", mask)[1].tobytes()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".mask-", delete=False) as stream:
-            stream.write(encoded)
-        os.replace(stream.name, path)  # noqa: PTH105
+        write_whole(path, encoded, private=True)
     except OSError as error:
         raise ManifestError(
             f"A lung mask can't be written ({type(error).__name__}): name a folder that you may write to with --masks."

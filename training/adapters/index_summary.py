@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from cxr.errors import ManifestError
 from training.adapters.reading.result import REASONS, Indexed, Rejection
+from training.files import write_whole
 
 _COUNTED = ("label", "view", "source")
 _SHOWN = 12  # values of a column that a terminal shows
@@ -32,17 +32,13 @@ def write_rejections(rejected: Iterable[Rejection], path: Path) -> None:
     ManifestError
         If it can't be written.
     """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("source_file", "line", "reason", "meaning"))
+    for one in rejected:
+        writer.writerow((one.source_file, one.line, one.reason, REASONS[one.reason]))
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=".rejected-", encoding="utf-8", newline="", delete=False
-        ) as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(("source_file", "line", "reason", "meaning"))
-            for one in rejected:
-                writer.writerow((one.source_file, one.line, one.reason, REASONS[one.reason]))
-            stream.flush()
-            os.fsync(stream.fileno())
-            Path(stream.name).replace(path)
+        write_whole(path, text.getvalue(), private=True)
     except OSError as error:
         raise ManifestError(f"The list of rejections can't be written ({type(error).__name__}).") from error
 

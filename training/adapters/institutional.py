@@ -11,7 +11,7 @@ from training.adapters.reading.dataset_folder import folder
 from training.adapters.reading.dicom_files import DicomImage, reject_image, scan
 from training.adapters.reading.join_laboratory_results import Joined, join
 from training.adapters.reading.laboratory_results import read_results, words_for
-from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, pairs, silent
+from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, pairs, silent
 from training.adapters.reading.tables import the_table
 from training.cases import LABEL_PREFIX
 
@@ -33,7 +33,7 @@ def index(
     unknown_views: Annotated[bool, "Take images whose header does not tell the projection."] = False,
     site: Annotated[str, "Site of all images; default: the CSV's column, else Institution Name."] = "",
     source: Annotated[str, "Name of the data set."] = "institutional",
-    watch: Watch = silent,
+    watch: ReportProgress = silent,
 ) -> Indexed:
     """Index a folder of DICOM files by a table of test results.
 

@@ -23,7 +23,7 @@ import pandas as pd
 from cxr.errors import ManifestError
 from training.adapters.reading.dataset_folder import folder
 from training.adapters.reading.dicom_files import DicomImage, reject_image, scan
-from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, silent
+from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, silent
 from training.adapters.reading.tables import LINE, read_table
 from training.adapters.reading.values import age_of, sex_of
 
@@ -49,7 +49,7 @@ def index(
     days: Annotated[int, "Between study and test at most."] = 2,
     by_case: Annotated[bool, "Label by the case's status where no test is near; it may be of another time."] = False,
     unknown_views: Annotated[bool, "Take images whose header does not tell the projection."] = False,
-    watch: Watch = silent,
+    watch: ReportProgress = silent,
 ) -> Indexed:
     """Index a download.
 

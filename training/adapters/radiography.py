@@ -19,7 +19,7 @@ from typing import Any
 from cxr.errors import ManifestError
 from cxr.labels import finding_of
 from training.adapters.reading.dataset_folder import IMAGE_SUFFIXES, folder
-from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, silent
+from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, silent
 from training.adapters.reading.tables import LINE, read_sheet, read_table
 
 _INNER = ("COVID-19_Radiography_Dataset", "COVID-19 Radiography Database")
@@ -30,7 +30,7 @@ _CLASSES = {"COVID": "COVID", "COVID-19": "COVID", "Lung_Opacity": "Lung_Opacity
 SOURCE = "radiography"
 
 
-def index(root: Path, *, watch: Watch = silent) -> Indexed:
+def index(root: Path, *, watch: ReportProgress = silent) -> Indexed:
     """Index the database.
 
     Parameters

@@ -23,7 +23,7 @@ from cxr.errors import ManifestError
 from cxr.labels import finding_of
 from training.adapters.reading.dataset_folder import find_one, folder
 from training.adapters.reading.dicom_files import read_image
-from training.adapters.reading.result import Indexed, Rejection, Watch, indexed, silent
+from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, silent
 from training.adapters.reading.tables import LINE, read_table
 
 _BOXES = ("stage_2_train_labels.csv", "train_labels.csv", "stage_1_train_labels.csv")
@@ -42,7 +42,7 @@ def index(
     nih_map: Annotated[
         str, "RSNA's pneumonia-challenge-dataset-mappings_2018.json, in the folder: gives NIH patients."
     ] = "",
-    watch: Watch = silent,
+    watch: ReportProgress = silent,
 ) -> Indexed:
     """Index the challenge's training images.
 

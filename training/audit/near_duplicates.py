@@ -43,7 +43,7 @@ SMALL = PixelRecipe(size=64, fit="stretch")
 FEW_FILES = 64
 """Fewer files are hashed here: starting processes takes longer."""
 
-Watch = Callable[[str, int, int], None]
+ReportProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Hashed:
     hashes: tuple[Hash | None, ...]  # None, too, where the pixels can't be
 
 
-def hash_files(paths: Sequence[Path], *, processes: int | None = None, watch: Watch | None = None) -> Hashed:
+def hash_files(paths: Sequence[Path], *, processes: int | None = None, watch: ReportProgress | None = None) -> Hashed:
     """Hash the files.
 
     Parameters
@@ -175,7 +175,7 @@ def hash_file(path: Path) -> tuple[str | None, Hash | None]:
         return None, None
 
 
-def _collect(found: Iterable[tuple[str | None, Hash | None]], total: int, watch: Watch | None) -> Hashed:
+def _collect(found: Iterable[tuple[str | None, Hash | None]], total: int, watch: ReportProgress | None) -> Hashed:
     digests, hashes = [], []
     for done, (digest, bits) in enumerate(found, start=1):
         digests.append(digest)

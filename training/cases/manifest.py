@@ -1,7 +1,7 @@
-"""The manifest: a CSV with one row per image, all that training knows of a data set.
+"""The manifest: a CSV file with one row per image, the only description of a data set in training.
 
-Whatever the data set, an adapter makes this table of it (``training.adapters``); splits, audit,
-cache, training and evaluation read nothing else. docs/manifests.md explains the columns.
+Adapters (``training.adapters``) write it; splits, audit, cache, training and evaluation read nothing
+else. docs/manifests.md explains the columns.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from cxr.errors import ManifestError
+from training.files import write_whole
 
 COLUMNS = (
     "image_id",
@@ -38,12 +38,12 @@ COLUMNS = (
     "weight",
     "note",
 )
-"""Columns of every manifest, in this order; after them, any number of ``label_<finding>``."""
+"""Columns of every manifest, in this order, followed by any number of ``label_<finding>``."""
 
 REQUIRED = ("image_id", "path")
 NUMBERS = ("age", "weight")
 VIEWS = ("PA", "AP", "AP_supine", "L", "unknown")
-"""Projections; ``unknown`` is a frontal image of which nobody says whether PA or AP."""
+"""Projections; ``unknown``: frontal, PA or AP not recorded."""
 
 SEXES = ("M", "F", "")
 SPLITS = ("train", "val", "test")
@@ -57,17 +57,17 @@ _ONE_LINE = re.compile(r"[\r\n\0]+")
 
 
 def label_columns(frame: pd.DataFrame) -> list[str]:
-    """Names of the columns that hold single findings: 1 yes, 0 no, -1 uncertain, NaN not said."""
+    """Return the columns of single findings: 1 present, 0 absent, -1 uncertain, NaN not labelled."""
     return [name for name in frame.columns if str(name).startswith(LABEL_PREFIX)]
 
 
 def complete(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give a table of cases every column of a manifest, in order and of the right type.
+    """Add the missing columns of a manifest to a table of cases; order, convert and check all columns.
 
     Parameters
     ----------
     frame
-        Some of ``COLUMNS`` and ``label_<finding>``; others are an error.
+        Columns among ``COLUMNS`` and ``label_<finding>``, with those of ``REQUIRED``.
 
     Returns
     -------
@@ -77,10 +77,10 @@ def complete(frame: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     ManifestError
-        If a column is missing or unknown, or a value is not accepted; the row is named by its
+        If a column is missing or unknown, or a value is not accepted; the message has the row's
         number, counted from 0.
     """
-    return _checked(frame, place=lambda row: f"row {row}")
+    return _complete_and_check(frame, locate=lambda row: f"row {row}")
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
@@ -89,17 +89,17 @@ def read_manifest(path: Path) -> pd.DataFrame:
     Parameters
     ----------
     path
-        A CSV file in UTF-8. Relative paths in it count from its folder (``resolve_paths``).
+        A CSV file in UTF-8. Relative paths in it start from its folder (``resolve_paths``).
 
     Returns
     -------
     pandas.DataFrame
-        As from ``complete``, in the file's order.
+        As ``complete`` returns it, in the order of the file.
 
     Raises
     ------
     ManifestError
-        If it can't be read, or a value is not accepted; the message names line and column.
+        If it can't be read, or a value is not accepted; the message has line and column.
     """
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
@@ -108,20 +108,18 @@ def read_manifest(path: Path) -> pd.DataFrame:
             f"The manifest {path.name} can't be read ({type(error).__name__}); accepted is a CSV file in UTF-8 with a "
             "header line, as `cxr train index` writes it."
         ) from error
-    return _checked(frame.fillna(""), place=lambda row: f"line {line_of(path, row)} of {path.name}")
+    return _complete_and_check(frame.fillna(""), locate=lambda row: f"line {line_of(path, row)} of {path.name}")
 
 
 def write_manifest(frame: pd.DataFrame, path: Path) -> None:
-    """Check and write a manifest; the file is there whole, or not at all.
-
-    It holds patients' identifiers: only its owner can read it.
+    """Check a manifest and write it as an atomic file with mode 0600: it holds identifiers of patients.
 
     Parameters
     ----------
     frame
-        As ``complete`` takes it.
+        A table that ``complete`` accepts.
     path
-        The file to write; it is replaced if it exists.
+        The file to write; an existing one is replaced.
 
     Raises
     ------
@@ -130,20 +128,10 @@ def write_manifest(frame: pd.DataFrame, path: Path) -> None:
     """
     table = complete(frame)
     for name in NUMBERS + tuple(label_columns(table)):
-        table[name] = _written(table[name])
+        table[name] = _format_numbers(table[name])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=".manifest-", encoding="utf-8", newline="", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
-            try:
-                table.to_csv(stream, index=False, lineterminator="\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        write_whole(path, table.to_csv(index=False, lineterminator="\n"), private=True)
     except OSError as error:
         raise ManifestError(
             f"The manifest {path.name} can't be written ({type(error).__name__}: {error.strerror}); choose a folder "
@@ -159,9 +147,9 @@ def resolve_paths(frame: pd.DataFrame, base: Path) -> pd.DataFrame:
     frame
         A manifest.
     base
-        The folder that relative paths count from: the manifest's.
+        The folder that relative paths start from: the manifest's.
     """
-    prefix = os.path.join(os.path.abspath(base), "")  # noqa: PTH100, PTH118 (links stay as they are; ends with /)
+    prefix = os.path.join(os.path.abspath(base), "")  # noqa: PTH100, PTH118 (doesn't resolve links; ends with /)
     resolved = frame.copy()
     for name in ("path", "mask_path"):
         values = resolved[name]
@@ -171,7 +159,7 @@ def resolve_paths(frame: pd.DataFrame, base: Path) -> pd.DataFrame:
 
 
 def relative_paths(frame: pd.DataFrame, base: Path) -> pd.DataFrame:
-    """Make paths that lie under a folder relative to it; the others stay as they are."""
+    """Make paths under ``base`` relative to it; leave the others unchanged."""
     prefix = os.path.join(os.path.abspath(base), "")  # noqa: PTH100, PTH118
     changed = frame.copy()
     for name in ("path", "mask_path"):
@@ -181,26 +169,26 @@ def relative_paths(frame: pd.DataFrame, base: Path) -> pd.DataFrame:
 
 
 def line_of(path: Path, row: int) -> int:
-    """Say in which line of a CSV file a row ends; quoted fields may hold line breaks.
+    """Return the line of a CSV file in which a row ends; quoted fields may contain line breaks.
 
     Parameters
     ----------
     path
-        A CSV file that could be read.
+        A readable CSV file.
     row
-        Counted from 0, the header line aside.
+        Row number from 0, without the header line.
     """
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream)
-        seen = -1  # the header; empty lines are no rows
+        count = -1  # the header is no row, nor are empty lines
         for fields in reader:
-            seen += bool(fields)
-            if seen > row:
+            count += bool(fields)
+            if count > row:
                 return reader.line_num
     return 0
 
 
-def _checked(frame: pd.DataFrame, place: Callable[[int], str]) -> pd.DataFrame:
+def _complete_and_check(frame: pd.DataFrame, locate: Callable[[int], str]) -> pd.DataFrame:
     names = [str(name) for name in frame.columns]
     if missing := [name for name in REQUIRED if name not in names]:
         raise ManifestError(f"The manifest lacks the column {', '.join(missing)}; make it with `cxr train index`.")
@@ -215,8 +203,8 @@ def _checked(frame: pd.DataFrame, place: Callable[[int], str]) -> pd.DataFrame:
         default = _DEFAULTS.get(name, "")
         values = frame[name].reset_index(drop=True) if name in names else pd.Series(default, index=table.index)
         is_number = name in NUMBERS or name in findings
-        table[name] = _numbers(values, name, default, place) if is_number else _texts(values, default)
-    _check_values(table, place)
+        table[name] = _numbers(values, name, default, locate) if is_number else _texts(values, default)
+    _check_values(table, locate)
     return table
 
 
@@ -228,45 +216,45 @@ def _texts(values: pd.Series, default: str) -> pd.Series:
     return texts.where(texts != "", default) if default else texts
 
 
-def _numbers(values: pd.Series, name: str, default: str, place: Callable[[int], str]) -> pd.Series:
-    filled = values.replace("", default or None).astype(object)
-    numbers = pd.to_numeric(filled, errors="coerce").astype("float64")
+def _numbers(values: pd.Series, name: str, default: str, locate: Callable[[int], str]) -> pd.Series:
+    texts = values.replace("", default or None).astype(object)
+    numbers = pd.to_numeric(texts, errors="coerce").astype("float64")
     _refuse(
-        numbers.isna() & filled.notna() & (filled != default),
-        place,
+        numbers.isna() & texts.notna() & (texts != default),
+        locate,
         f"{name} is not a number; accepted is a number, or nothing",
     )
     return numbers.fillna(float(default)) if default else numbers
 
 
-def _written(numbers: pd.Series) -> pd.Series:
-    """Numbers as people write them: 64, not 64.0; nothing for NaN."""
+def _format_numbers(numbers: pd.Series) -> pd.Series:
+    """Format numbers without trailing zeros (64, not 64.0), NaN as an empty text."""
     texts = {value: "" if value != value else f"{value:.10g}" for value in numbers.unique()}
     return numbers.map(texts).fillna("").astype(str)
 
 
-def _check_values(table: pd.DataFrame, place: Callable[[int], str]) -> None:
+def _check_values(table: pd.DataFrame, locate: Callable[[int], str]) -> None:
     for name in REQUIRED:
-        _refuse(table[name] == "", place, f"{name} is empty; every image has one")
-    _refuse(table["image_id"].duplicated(), place, "image_id occurs a second time; each image has its own")
+        _refuse(table[name] == "", locate, f"{name} is empty; every image needs one")
+    _refuse(table["image_id"].duplicated(), locate, "image_id occurs a second time; each image needs its own")
     for name, accepted in (("view", VIEWS), ("sex", SEXES), ("split", (*SPLITS, "")), ("image_wise", ("yes", ""))):
         words = ", ".join(word or "nothing" for word in accepted)
-        _refuse(~table[name].isin(accepted), place, f"{name} is not one of {words}")
+        _refuse(~table[name].isin(accepted), locate, f"{name} is not one of {words}")
     is_label = (table["label"] == "") | table["label"].str.fullmatch(_LABEL.pattern)
-    _refuse(~is_label, place, "label is not a name of a class; accepted are lower-case letters, digits and _")
+    _refuse(~is_label, locate, "label is not a class name; accepted are lower-case letters, digits and _")
     is_date = (table["acquired_on"] == "") | table["acquired_on"].str.fullmatch(_DATE.pattern)
-    _refuse(~is_date, place, "acquired_on is not a date; accepted is YYYY-MM-DD")
-    _refuse((table["age"] < 0) | (table["age"] > MAX_AGE), place, f"age is not within 0 to {MAX_AGE} years")
+    _refuse(~is_date, locate, "acquired_on is not a date; accepted is YYYY-MM-DD")
+    _refuse((table["age"] < 0) | (table["age"] > MAX_AGE), locate, f"age is not within 0 to {MAX_AGE} years")
     is_weight = (table["weight"] >= 0) & (table["weight"] < float("inf"))
-    _refuse(~is_weight, place, "weight is not a finite number of at least 0")
+    _refuse(~is_weight, locate, "weight is not a finite number of at least 0")
     for name in label_columns(table):
-        _refuse(~(table[name].isna() | table[name].isin((1, 0, -1))), place, f"{name} is not 1, 0, -1 or nothing")
+        _refuse(~(table[name].isna() | table[name].isin((1, 0, -1))), locate, f"{name} is not 1, 0, -1 or nothing")
     is_anonymous = (table["patient_id"] == "") & (table["image_wise"] != "yes")
-    _refuse(is_anonymous, place, "patient_id is empty; without one, image_wise must say yes")
+    _refuse(is_anonymous, locate, "patient_id is empty; without one, image_wise must be yes")
 
 
-def _refuse(is_wrong: pd.Series, place: Callable[[int], str], fault: str) -> None:
+def _refuse(is_wrong: pd.Series, locate: Callable[[int], str], fault: str) -> None:
     if is_wrong.any():
         first = int(is_wrong.to_numpy(dtype=bool).argmax())
         more = int(is_wrong.sum()) - 1
-        raise ManifestError(f"In {place(first)}, {fault}{f' (and {more} more rows like it)' if more else ''}.")
+        raise ManifestError(f"In {locate(first)}, {fault}{f' (and {more} more rows like it)' if more else ''}.")

@@ -151,14 +151,16 @@ def _draw_gallery(run: Path, table: Predictions, folder: Path) -> None:
     quiet_tensorflow("auto")
     from training.plots.evidence_gallery import plot_gallery
     from training.runs.folder import MODEL_FILE, open_run
-    from training.runs.lung_mask_model import masking_of
+    from training.runs.lung_mask_model import masking_of_run
 
     opened = open_run(run)
     cases = opened.manifest()
     kind = "evidence" if opened.recipe.network.head == "evidence" else "grad_cam"
     for name in table.classes:
         picture = folder / f"{kind}_{name}.png"
-        plot_gallery(run / MODEL_FILE, opened.recipe.pixels, cases, table, name, picture, masking=masking_of(opened))
+        plot_gallery(
+            run / MODEL_FILE, opened.recipe.pixels, cases, table, name, picture, masking=masking_of_run(opened)
+        )
 
 
 def _print(figures: Evaluation, folder: Path) -> None:

@@ -54,13 +54,13 @@ def cache(
     from training.cases import read_manifest, resolve_paths
     from training.cli.progress import watching
     from training.inputs.cache import build_cache
-    from training.runs.lung_mask_model import masking_with
+    from training.runs.lung_mask_model import masking_of_recipe
 
     wanted = load(recipe, overrides, None, None, mask_model)
     cases = resolve_paths(read_manifest(manifest), manifest.parent)
     with watching() as progress:
         built = build_cache(
-            cases, wanted.pixels, output, processes=processes, progress=progress, masking=masking_with(wanted)
+            cases, wanted.pixels, output, processes=processes, progress=progress, masking=masking_of_recipe(wanted)
         )
     refused = [{"image_id": each.image_id, "code": each.code, "reason": each.reason} for each in built.refused]
     if as_json:
@@ -175,9 +175,9 @@ def _quiet() -> None:
 
 
 def _warn_of_known(run: Run) -> None:
-    from training.runs.lineage import count_known
+    from training.runs.lineage import count_seen
 
-    if (known := count_known(run)["test"]) > 0:
+    if (known := count_seen(run)["test"]) > 0:
         typer.echo(
             f"{known} test images are of patients that the run it starts from has learnt from: their figures are no "
             "test. Divide the cases once (cxr train split), and give both runs the same sides.",
@@ -186,9 +186,9 @@ def _warn_of_known(run: Run) -> None:
 
 
 def _report(run: Run, *, as_json: bool) -> None:
-    from training.runs.brisque_filter import left_out_words
+    from training.runs.brisque_filter import describe_exclusions
 
-    if words := left_out_words(run):
+    if words := describe_exclusions(run):
         typer.echo(words, err=True)
     if as_json:
         typer.echo(json.dumps({"run": str(run.folder), "fingerprint": run.fingerprint()}))

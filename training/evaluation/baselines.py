@@ -1,6 +1,6 @@
-"""What can be predicted without looking at the image: from its source, or from the patient's sex and age.
+"""Baselines without the image: prediction from its source, or from view, sex, age and device.
 
-A model that is no better than these has shown nothing about lungs. (Test lists of COVIDx: the rule
+A model that is no better than these has learnt nothing about lungs. (Test lists of COVIDx: the rule
 "the majority label of this source" is right on every image.)
 
 References
@@ -32,11 +32,11 @@ FOLDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """How well a class can be told from some columns alone, by cross-validated logistic regression."""
+    """Area of a cross-validated logistic regression of a class on columns of the manifest."""
 
     name: str
-    columns: tuple[str, ...]  # those of the wanted ones that have two values or more
-    auc: Estimate | None  # None: fewer than two patients with the class, or without
+    columns: tuple[str, ...]  # the candidates with two values or more
+    auc: Estimate | None  # None: fewer than two positive or two negative patients
     folds: int
 
 
@@ -53,7 +53,7 @@ def metadata_only(frame: pd.DataFrame, truth: ArrayLike, patients: ArrayLike, *,
 def baseline(
     name: str,
     frame: pd.DataFrame,
-    wanted: tuple[str, ...],
+    candidates: tuple[str, ...],
     truth: ArrayLike,
     patients: ArrayLike,
     *,
@@ -66,24 +66,24 @@ def baseline(
     name
         Of the baseline.
     frame
-        N rows. An empty value is a value of its own: that something is missing tells something too.
-    wanted
-        Columns; those that are absent or have one value are left out. Ages count by bands.
+        N rows. An empty value is a value of its own: a missing value is information too.
+    candidates
+        Columns; those that are absent or have one value are left out. Ages are grouped in bands.
     truth
         (N,): 0 and 1.
     patients
-        (N,): the patient of each row; a patient is never on both sides.
+        (N,): the patient of each row; a patient is in one fold only.
     seed
         Of the folds.
 
     Returns
     -------
     Baseline
-        Its area counts pairs of the same fold only, as each fold has a model of its own.
+        Its area is over pairs of the same fold: each fold has a model of its own.
     """
     truths, codes = np.asarray(truth, dtype=bool), group_codes(patients, len(frame))
-    columns = tuple(column for column in wanted if column in frame and frame[column].nunique(dropna=False) > 1)
-    # Folds are dealt by patient: a patient is positive who has one positive image.
+    columns = tuple(column for column in candidates if column in frame and frame[column].nunique(dropna=False) > 1)
+    # Folds are assigned by patient; a patient with one positive image or more is positive.
     patient_truths = np.bincount(codes, weights=truths) > 0
     folds = min(FOLDS, int(patient_truths.sum()), int((~patient_truths).sum()))
     if folds < 2:
@@ -105,13 +105,13 @@ def _out_of_fold(
     splitter: StratifiedKFold,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     scores, fold_of = np.zeros(truths.size), np.zeros(truths.size, dtype=np.int64)
-    for number, (_, judged) in enumerate(splitter.split(patient_truths, patient_truths)):
-        judge = np.isin(codes, judged)
-        fold_of[judge] = number
+    for number, (_, patients) in enumerate(splitter.split(patient_truths, patient_truths)):
+        is_left_out = np.isin(codes, patients)
+        fold_of[is_left_out] = number
         model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression(max_iter=1000))
-        model.fit(table[~judge], truths[~judge])
-        # Sixteen digits of the solver would break ties between rows of the same columns.
-        scores[judge] = np.round(model.decision_function(table[judge]), 9)
+        model.fit(table[~is_left_out], truths[~is_left_out])
+        # Rounded, because the solver's last digits would break ties between rows with equal columns.
+        scores[is_left_out] = np.round(model.decision_function(table[is_left_out]), 9)
     return scores, fold_of
 
 

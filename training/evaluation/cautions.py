@@ -1,4 +1,4 @@
-"""When not to believe a figure: likely shortcuts, few images, unknown patients."""
+"""Reasons to distrust a figure: likely shortcuts, few images, unknown patients."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from training.evaluation.results import Caution, ClassEvaluation, WithinSource
 from training.metrics.interval import Estimate
 
 TOO_GOOD = 0.95
-"""Areas above this have, for COVID-19, always been shortcuts (honest ones: 0.70 to 0.82)."""
+"""Areas above this were shortcuts in every published COVID-19 model (areas that held up: 0.70 to 0.82)."""
 
 FEW_IMAGES = 50
-"""With fewer images of a class the area's interval is more than 0.1 wide either way at best."""
+"""With fewer images of a class, half the area's interval is more than 0.1 wide at best."""
 
 BADLY_CALIBRATED = 0.10
 """Expected calibration error above which a probability should not be read as one."""
 
 
 def cautions_of(classes: Sequence[ClassEvaluation], *, is_image_wise: bool) -> tuple[Caution, ...]:
-    """Return every reason not to believe these figures, the gravest first."""
-    found = [caution for each in classes for caution in _of_class(each)]
+    """Return every reason to distrust these figures, the gravest first."""
+    cautions = [caution for each in classes for caution in _of_class(each)]
     if is_image_wise:
-        found.append(
+        cautions.append(
             Caution(
                 "image_wise",
                 "Patients are unknown: figures are image-wise, not for claims. The same patient may be in training and "
@@ -30,7 +30,7 @@ def cautions_of(classes: Sequence[ClassEvaluation], *, is_image_wise: bool) -> t
             )
         )
     order = list(_GRAVITY)
-    return tuple(sorted(found, key=lambda caution: order.index(caution.code)))
+    return tuple(sorted(cautions, key=lambda caution: order.index(caution.code)))
 
 
 _GRAVITY = (
@@ -52,7 +52,7 @@ def _of_class(figures: ClassEvaluation) -> Iterator[Caution]:
     if auc is None:
         yield Caution(
             "one_class",
-            f"{name}: all {figures.images} images are of one kind ({figures.positives} with it): nothing can be "
+            f"{name}: all {figures.images} images are of one kind ({figures.positives} positive): nothing can be "
             "measured.",
         )
         return
@@ -69,8 +69,8 @@ def _of_class(figures: ClassEvaluation) -> Iterator[Caution]:
     if min(figures.positives, figures.images - figures.positives) < FEW_IMAGES:
         yield Caution(
             "few_images",
-            f"{name}: {figures.positives} images with it and {figures.images - figures.positives} without; with fewer "
-            f"than {FEW_IMAGES} of a kind the figures say little.",
+            f"{name}: {figures.positives} positive and {figures.images - figures.positives} negative images; with "
+            f"fewer than {FEW_IMAGES} of either, the figures are imprecise.",
         )
     for group in figures.subgroups:
         for flag in group.flags:
@@ -78,12 +78,12 @@ def _of_class(figures: ClassEvaluation) -> Iterator[Caution]:
     if figures.calibration is not None and figures.calibration.ece > BADLY_CALIBRATED:
         yield Caution(
             "badly_calibrated",
-            f"{name}: probabilities are off by {figures.calibration.ece:.2f} on average; don't read them as chances.",
+            f"{name}: probabilities are off by {figures.calibration.ece:.2f} on average: not calibrated.",
         )
 
 
 def explains(baseline: Baseline, auc: Estimate) -> bool:
-    """Tell whether a baseline does about as well as the model: its area reaches the model's interval, above chance."""
+    """Return whether a baseline does about as well as the model: its area reaches the model's interval, above 0.5."""
     if baseline.auc is None:
         return False
     low = auc.value if auc.interval is None else auc.interval.low
@@ -92,7 +92,7 @@ def explains(baseline: Baseline, auc: Estimate) -> bool:
 
 
 def _explained(name: str, baseline: Baseline, auc: Estimate) -> Caution:
-    words = {"source_only": "the image's source alone", "metadata_only": "the view, age, sex and machine alone"}
+    words = {"source_only": "the image's source alone", "metadata_only": "view, age, sex and device alone"}
     code = {"source_only": "source_explains"}.get(baseline.name, "metadata_explains")
     return Caution(
         code,
@@ -105,7 +105,7 @@ def _within_source(name: str, auc: Estimate, within: WithinSource) -> Iterator[C
     if within.auc is None:
         yield Caution(
             "no_pair_within_a_source",
-            f"{name}: no source has images with and without it: disease and source can't be told apart in these data.",
+            f"{name}: no source has positive and negative images: disease and source can't be separated in these data.",
         )
         return
     low = auc.value if auc.interval is None else auc.interval.low
@@ -113,5 +113,6 @@ def _within_source(name: str, auc: Estimate, within: WithinSource) -> Iterator[C
     if high < low:
         yield Caution(
             "within_source_falls",
-            f"{name}: within one source the area is {within.auc}, over all {auc}: the difference is the source's.",
+            f"{name}: within one source the area is {within.auc}, over all {auc}: the difference is due to "
+            "the sources.",
         )

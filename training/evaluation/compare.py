@@ -1,4 +1,4 @@
-"""Two models over the same images, and whether one is better."""
+"""Paired comparison of two models over the same images."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class ClassComparison:
     name: str
     images: int
     positives: int
-    auc: PairedComparison | None  # None: one class only
+    auc: PairedComparison | None  # None: all images are positive, or all negative
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models over the images that both have predicted."""
+    """Two models over the images that both predicted."""
 
     first: str
     second: str
     images: int
-    only_first: int  # images that the second has not predicted: left out
+    only_first: int  # images without a prediction of the second: left out
     only_second: int
     is_image_wise: bool
     confidence: float
@@ -37,14 +37,14 @@ class Comparison:
 
 
 def compare(first: Predictions, second: Predictions, *, names: tuple[str, str] = ("first", "second")) -> Comparison:
-    """Compare two models by the images that both have predicted, for the classes that both have.
+    """Compare two models over the images that both predicted, for the classes that both have.
 
     Parameters
     ----------
     first, second
         Their predictions; images are matched by ``image_id``.
     names
-        What to call the models.
+        Of the models, for messages and reports.
 
     Raises
     ------
@@ -86,5 +86,5 @@ def _class(
             f"The two files disagree about {name} in {differing} images: they were made from different labels; "
             "predict the same manifest with both."
         )
-    compared = compare_auc(truth, first.score(name)[rows], second.score(name)[other_rows], first.patients[rows])
-    return ClassComparison(name=name, images=int(truth.size), positives=int(truth.sum()), auc=compared)
+    comparison = compare_auc(truth, first.score(name)[rows], second.score(name)[other_rows], first.patients[rows])
+    return ClassComparison(name=name, images=int(truth.size), positives=int(truth.sum()), auc=comparison)

@@ -1,4 +1,4 @@
-"""From predictions to figures: everything here is made again from the CSV, without the model."""
+"""Compute all figures of a model from its predictions, without the model."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def evaluate(
         Operating point of each class, in probability, chosen on other images; a class without one
         has no sensitivity.
     dataset
-        What these images are, in words.
+        Description of these images.
     prevalences
-        Where predictive values are stated for, each between 0 and 1.
+        At which predictive values are stated, each between 0 and 1.
     replicates
         Draws of the patient bootstrap.
     seed
-        Of the draws and folds: the same predictions give the same figures.
+        Of the draws and folds: figures depend on predictions and seed alone.
 
     Raises
     ------
@@ -102,7 +102,7 @@ class _ClassFigures:
         self._frame = predictions.frame[known].reset_index(drop=True)
         self._truth: Booleans = predictions.truth(name)[known]
         self._score: Floats = predictions.score(name)[known]
-        self._chance: Floats = predictions.probability(name)[known]
+        self._probability: Floats = predictions.probability(name)[known]
         self._patients = predictions.patients[known]
         self._attributes = {
             attribute: list(np.array(values, dtype=object)[known])
@@ -114,7 +114,7 @@ class _ClassFigures:
         auc = roc_auc_with_interval(truth, self._score, patients)
         precision = average_precision(truth, self._score)
         at = self._at_threshold()
-        drawn = self._bootstrap(auc, precision, at, replicates, seed)
+        intervals = self._bootstrap(auc, precision, at, replicates, seed)
         return ClassEvaluation(
             name=self._name,
             images=int(truth.size),
@@ -122,29 +122,31 @@ class _ClassFigures:
             patients=int(np.unique(patients).size),
             prevalence=float(truth.mean()) if truth.size else None,
             auc=auc,
-            auc_bootstrap=drawn.get("auc"),
-            average_precision=None if precision is None else Estimate(precision, drawn.get("average_precision")),
+            auc_bootstrap=intervals.get("auc"),
+            average_precision=None if precision is None else Estimate(precision, intervals.get("average_precision")),
             at_threshold=at,
-            sensitivity_bootstrap=drawn.get("sensitivity"),
-            specificity_bootstrap=drawn.get("specificity"),
-            calibration=calibration_figures(truth, self._chance),
-            decision_curve=decision_curve(truth, self._chance),
+            sensitivity_bootstrap=intervals.get("sensitivity"),
+            specificity_bootstrap=intervals.get("specificity"),
+            calibration=calibration_figures(truth, self._probability),
+            decision_curve=decision_curve(truth, self._probability),
             within_source=self._within_source(),
-            baselines=tuple(find(self._frame, truth, patients, seed=seed) for find in (source_only, metadata_only)),
+            baselines=tuple(
+                predict(self._frame, truth, patients, seed=seed) for predict in (source_only, metadata_only)
+            ),
             subgroups=subgroup_table(
                 truth,
                 self._score,
                 self._attributes,
                 patients,
                 threshold=self._threshold,
-                alarm_score=self._chance,
+                alarm_score=self._probability,
             ),
         )
 
     def _at_threshold(self) -> AtThreshold | None:
         if self._threshold is None:
             return None
-        return evaluate_at(self._truth, self._chance, self._threshold, prevalences=self._prevalences)
+        return evaluate_at(self._truth, self._probability, self._threshold, prevalences=self._prevalences)
 
     def _bootstrap(
         self, auc: Estimate | None, precision: float | None, at: AtThreshold | None, replicates: int, seed: int
@@ -156,14 +158,14 @@ class _ClassFigures:
             statistics["average_precision"] = bootstrap.precision_average(self._truth, self._score)
             estimates |= {"auc": auc.value, "average_precision": precision}
         if at is not None:
-            alarms = self._chance >= at.threshold
-            for name, right, among, found in (
+            alarms = self._probability >= at.threshold
+            for name, right, among, estimate in (
                 ("sensitivity", alarms, self._truth, at.sensitivity),
                 ("specificity", ~alarms, ~self._truth, at.specificity),
             ):
-                if found is not None:
+                if estimate is not None:
                     statistics[name] = bootstrap.share(right, among)
-                    estimates[name] = found.value
+                    estimates[name] = estimate.value
         return bootstrap.patient_bootstrap(
             statistics, self._patients, self._truth.size, replicates=replicates, seed=seed, estimates=estimates
         )
@@ -185,11 +187,11 @@ class _ClassFigures:
 def _report(predictions: Predictions, points: Mapping[str, float]) -> ClassificationReport | None:
     if predictions.kind == "multilabel":
         return None
-    chances = np.column_stack([predictions.probability(name) for name in predictions.classes])
+    probabilities = np.column_stack([predictions.probability(name) for name in predictions.classes])
     if predictions.kind == "multiclass":
-        return classification_report(predictions.frame["y"], chances.argmax(axis=1), predictions.classes)
+        return classification_report(predictions.frame["y"], probabilities.argmax(axis=1), predictions.classes)
     name = predictions.classes[0]
     if name not in points:
         return None
-    guesses = (chances[:, 0] >= points[name]).astype(int)
-    return classification_report(predictions.frame["y"], guesses, (f"not {name}", name))
+    predicted = (probabilities[:, 0] >= points[name]).astype(int)
+    return classification_report(predictions.frame["y"], predicted, (f"not {name}", name))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cxr.errors import PredictionsError
 from training.evaluation.predictions import Predictions
+from training.files import write_whole
 from training.metrics.operating_point import Rule, choose_threshold, threshold_interval
 
 OPERATING_POINT_FILE = "operating_point.json"
@@ -21,7 +22,7 @@ class ClassThreshold(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     threshold: float = Field(ge=0, le=1)
-    low: float | None = None  # where the threshold lies when the validation patients are drawn again
+    low: float | None = None  # bootstrap interval over the validation patients
     high: float | None = None
 
 
@@ -31,14 +32,14 @@ class OperatingPoints(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rule: str
-    chosen_on: str  # the data, in words; never test images
+    chosen_on: str  # description of the data; never test images
     images: int
     prevalence: dict[str, float]
     classes: dict[str, ClassThreshold]
 
     @property
     def thresholds(self) -> Mapping[str, float]:
-        """Threshold of each class that has one."""
+        """Class to threshold, for classes that have one."""
         return {name: each.threshold for name, each in self.classes.items()}
 
 
@@ -57,54 +58,56 @@ def choose_operating_points(
     validation
         Of images that are neither trained on nor tested on.
     chosen_on
-        The data, in words.
+        Description of the data.
     rule, target
         See ``training.metrics.operating_point.choose_threshold``.
     seed
-        Of the draws that show how stable the choice is.
+        Of the bootstrap draws.
 
     Raises
     ------
     PredictionsError
         If no class has both positive and negative images.
     """
-    classes, prevalence, words = {}, {}, ""
+    classes, prevalence, rule_text = {}, {}, ""
     for name in validation.classes:
         known = validation.known(name)
-        truth, chance = validation.truth(name)[known], validation.probability(name)[known]
-        chosen = choose_threshold(truth, chance, rule=rule, target=target)
-        if chosen is None:
+        truth, probability = validation.truth(name)[known], validation.probability(name)[known]
+        choice = choose_threshold(truth, probability, rule=rule, target=target)
+        if choice is None:
             continue
-        spread = threshold_interval(truth, chance, validation.patients[known], rule=rule, target=target, seed=seed)
+        interval = threshold_interval(
+            truth, probability, validation.patients[known], rule=rule, target=target, seed=seed
+        )
         classes[name] = ClassThreshold(
-            threshold=min(1.0, chosen.threshold),
-            low=None if spread is None else spread.low,
-            high=None if spread is None else min(1.0, spread.high),
+            threshold=min(1.0, choice.threshold),
+            low=None if interval is None else interval.low,
+            high=None if interval is None else min(1.0, interval.high),
         )
         prevalence[name] = float(truth.mean())
-        words = chosen.rule
+        rule_text = choice.rule
     if not classes:
         raise PredictionsError(
             "No operating point can be chosen: the validation images hold one class only; split the cases anew "
             "(`cxr train split`)."
         )
     return OperatingPoints(
-        rule=words, chosen_on=chosen_on, images=len(validation), prevalence=prevalence, classes=classes
+        rule=rule_text, chosen_on=chosen_on, images=len(validation), prevalence=prevalence, classes=classes
     )
 
 
 def write_operating_points(points: OperatingPoints, path: Path) -> None:
     """Write the file."""
-    path.write_text(points.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_whole(path, points.model_dump_json(indent=2) + "\n")
 
 
 def read_operating_points(path: Path) -> OperatingPoints:
-    """Read the file.
+    """Read ``operating_point.json``.
 
     Raises
     ------
     PredictionsError
-        If it is not there or not one of ours.
+        If it is missing or of another form.
     """
     try:
         return OperatingPoints.model_validate(json.loads(path.read_text(encoding="utf-8")))

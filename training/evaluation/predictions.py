@@ -1,9 +1,9 @@
-"""The predictions of one model over one manifest: a CSV that every figure can be made from again.
+"""The predictions of one model over one manifest, as a CSV file: the input of every figure.
 
-One row per image. Columns: ``COLUMNS``, then ``logit_<class>`` (may be left out) and
-``prob_<class>`` for each class in the order of the model's outputs; with findings that exclude
-nobody (multi-label), ``y_<class>`` (1, 0, or nothing where the data set does not say). Further
-columns are kept and not looked at. docs/evaluation.md explains them.
+One row per image. Columns: ``COLUMNS``, then ``logit_<class>`` (optional) and ``prob_<class>`` for
+each class in the order of the model's outputs; for findings that don't exclude each other
+(multi-label), ``y_<class>`` (1, 0, or empty where the data set has no label). Further columns are
+kept unread. docs/evaluation.md explains them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from scipy.special import logsumexp
 
 from cxr.errors import PredictionsError
 from training.cases import line_of
+from training.files import write_whole
 from training.metrics.calibration import sigmoid, softmax_rows
 from training.metrics.subgroups import age_band
 
@@ -29,12 +30,12 @@ COLUMNS = ("image_id", "patient_id", "source", "view", "sex", "age", "site", "ma
 TEXTS = ("image_id", "patient_id", "source", "view", "sex", "site", "manufacturer", "label")
 REQUIRED = ("image_id", "y")
 TOLERANCE = 2e-3
-"""Between a probability and the one its logit stands for: float16 graphs round."""
+"""Largest difference of a probability from that of its logit: float16 graphs round."""
 
 Kind = Literal["binary", "multiclass", "multilabel"]
 Booleans = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-Place = Callable[[int], str]
+RowName = Callable[[int], str]
 
 
 def _row(row: int) -> str:
@@ -45,8 +46,8 @@ def _row(row: int) -> str:
 class Predictions:
     """A checked table of predictions.
 
-    ``binary``: one class, sigmoid. ``multiclass``: exactly one is true, softmax. ``multilabel``:
-    several sigmoids.
+    ``binary``: one class, sigmoid. ``multiclass``: exactly one class is true, softmax.
+    ``multilabel``: several sigmoids.
     """
 
     frame: pd.DataFrame
@@ -58,42 +59,42 @@ class Predictions:
 
     @property
     def is_image_wise(self) -> bool:
-        """Whether a patient is unknown: intervals then take each image for another patient."""
+        """Whether some image's patient is unknown: intervals then take each such image as another patient."""
         return bool((self.frame["patient_id"] == "").any())
 
     @property
     def patients(self) -> NDArray[np.object_]:
-        """(N,): the patient of each image; an image of an unknown one is its own."""
+        """(N,): the patient of each image; an image of an unknown patient is a patient of its own."""
         frame = self.frame
         own = "image " + frame["image_id"]
         return np.asarray(frame["patient_id"].where(frame["patient_id"] != "", own), dtype=object)
 
     def known(self, name: str) -> Booleans:
-        """(N,): the images whose truth is known for a class."""
+        """(N,): whether the truth of a class is known, per image."""
         if self.kind == "multilabel":
             return self.frame[f"y_{name}"].notna().to_numpy(dtype=bool)
         return np.ones(len(self.frame), dtype=bool)
 
     def truth(self, name: str) -> Booleans:
-        """(N,): the images that have a class; False where it is not known."""
+        """(N,): whether an image has a class; False where it is unknown."""
         if self.kind == "multilabel":
             return np.asarray(self.frame[f"y_{name}"] == 1, dtype=bool)
-        wanted = 1 if self.kind == "binary" else self.classes.index(name)
-        return np.asarray(self.frame["y"] == wanted, dtype=bool)
+        positive = 1 if self.kind == "binary" else self.classes.index(name)
+        return np.asarray(self.frame["y"] == positive, dtype=bool)
 
     def probability(self, name: str) -> Floats:
         """(N,): the probability of a class, in [0, 1]."""
         return self.frame[f"prob_{name}"].to_numpy(dtype=np.float64)
 
     def score(self, name: str) -> Floats:
-        """(N,): what orders the images by a class: its log odds, which don't saturate as float32 probabilities do."""
+        """(N,): log odds of a class, unsaturated where float32 probabilities are 1; without logits, probabilities."""
         if f"logit_{name}" not in self.frame:
             return self.probability(name)
         if self.kind != "multiclass":
             return self.frame[f"logit_{name}"].to_numpy(dtype=np.float64)
         logits = self.logits()
-        place = self.classes.index(name)
-        return np.asarray(logits[:, place] - logsumexp(np.delete(logits, place, axis=1), axis=1))
+        index = self.classes.index(name)
+        return np.asarray(logits[:, index] - logsumexp(np.delete(logits, index, axis=1), axis=1))
 
     def logits(self) -> Floats:
         """(N, C): the logits, in the order of the classes.
@@ -109,7 +110,7 @@ class Predictions:
         return self.frame[names].to_numpy(dtype=np.float64)
 
     def attributes(self) -> dict[str, list[str]]:
-        """Values by which subgroups are told apart: sex, age band, view, site, manufacturer, source."""
+        """Attributes of subgroups, each with (N,) values: sex, age band, view, site, manufacturer, source."""
         bands = [age_band(None if np.isnan(age) else float(age)) for age in self.frame["age"]]
         texts = {name: self.frame[name].tolist() for name in ("sex", "view", "site", "manufacturer", "source")}
         return {"sex": texts.pop("sex"), "age": bands, **texts}
@@ -134,26 +135,26 @@ def tabulate(
     logits, probabilities
         (N, C).
     truth
-        (N,): ``y``; or (N, C) of 1, 0 and NaN or -1 for findings that exclude nobody.
+        (N,): ``y``; or, multi-label, (N, C) of 1, 0, and NaN or -1 for unknown.
 
     Raises
     ------
     PredictionsError
         If the shapes or values do not fit together.
     """
-    raw, chances, truths = (np.asarray(each, dtype=np.float64) for each in (logits, probabilities, truth))
+    raw, scores, truths = (np.asarray(each, dtype=np.float64) for each in (logits, probabilities, truth))
     shape = (len(cases), len(classes))
-    if raw.shape != shape or chances.shape != shape or truths.shape not in (shape, shape[:1]):
+    if raw.shape != shape or scores.shape != shape or truths.shape not in (shape, shape[:1]):
         raise PredictionsError(
             f"{shape[0]} cases and {shape[1]} classes need logits and probabilities of shape {shape}; got {raw.shape}, "
-            f"{chances.shape} and truths {truths.shape}."
+            f"{scores.shape} and truths {truths.shape}."
         )
     table = pd.DataFrame({name: cases[name].to_numpy() for name in COLUMNS if name in cases})
     table["y"] = truths if truths.ndim == 1 else 0
-    for place, name in enumerate(classes):
+    for index, name in enumerate(classes):
         if truths.ndim == 2:
-            table[f"y_{name}"] = np.where(truths[:, place] == -1, np.nan, truths[:, place])
-        table[f"logit_{name}"], table[f"prob_{name}"] = raw[:, place], chances[:, place]
+            table[f"y_{name}"] = np.where(truths[:, index] == -1, np.nan, truths[:, index])
+        table[f"logit_{name}"], table[f"prob_{name}"] = raw[:, index], scores[:, index]
     return check(table)
 
 
@@ -178,44 +179,39 @@ def read_predictions(path: Path) -> Predictions:
             f"The predictions {path.name} can't be read ({type(error).__name__}); accepted is the CSV file that "
             "`cxr train evaluate` and the training runs write."
         ) from error
-    return check(frame, place=lambda row: f"line {line_of(path, row)} of the predictions")
+    return check(frame, row_name=lambda row: f"line {line_of(path, row)} of the predictions")
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
-    """Write the table; the file is there whole, or not at all.
+    """Write the table to a temporary file that then replaces `path`.
 
-    It holds patients' identifiers, so only its owner may read it. Numbers have nine digits: a float32
-    comes back as it was.
+    The file is readable by its owner alone: it holds patients' identifiers. Numbers have nine digits,
+    which restore a float32 exactly.
 
     Raises
     ------
     PredictionsError
         If it can't be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch(mode=0o600)
-        predictions.frame.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
-        temporary.replace(path)
+        write_whole(path, predictions.frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"), private=True)
     except OSError as error:
         raise PredictionsError(
             f"The predictions {path.name} can't be written ({type(error).__name__}); choose a folder that you may "
             "write to, with space left."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def check(frame: pd.DataFrame, *, place: Place = _row) -> Predictions:
-    """Check a table and find out what kind of model made it.
+def check(frame: pd.DataFrame, *, row_name: RowName = _row) -> Predictions:
+    """Check a table and determine the kind of its model.
 
     Parameters
     ----------
     frame
         See the module; missing columns of text are taken as empty.
-    place
-        What a row, counted from 0, is called in messages.
+    row_name
+        From a row, counted from 0, to its name in messages.
 
     Raises
     ------
@@ -231,20 +227,20 @@ def check(frame: pd.DataFrame, *, place: Place = _row) -> Predictions:
     table = frame.reset_index(drop=True).copy()
     for name in TEXTS:
         table[name] = table[name].fillna("").astype(str) if name in table else ""
-    table["age"] = _number(table, "age", place, optional=True) if "age" in table else np.nan
+    table["age"] = _number(table, "age", row_name, optional=True) if "age" in table else np.nan
     for name in classes:
-        table[f"prob_{name}"] = _number(table, f"prob_{name}", place, low=0, high=1)
+        table[f"prob_{name}"] = _number(table, f"prob_{name}", row_name, low=0, high=1)
         if f"logit_{name}" in table:
-            table[f"logit_{name}"] = _number(table, f"logit_{name}", place)
+            table[f"logit_{name}"] = _number(table, f"logit_{name}", row_name)
         if f"y_{name}" in table:
-            table[f"y_{name}"] = _number(table, f"y_{name}", place, optional=True)
+            table[f"y_{name}"] = _number(table, f"y_{name}", row_name, optional=True)
     kind = _kind(table, classes)
-    _check_truths(table, classes, kind, place)
-    _refuse(table["image_id"] == "", place, "image_id is empty; every image has one")
-    _refuse(table["image_id"].duplicated(), place, "image_id occurs a second time; each image is predicted once")
-    found = Predictions(table, classes, kind)
-    _check_probabilities(found, place)
-    return found
+    _check_truths(table, classes, kind, row_name)
+    _refuse(table["image_id"] == "", row_name, "image_id is empty; every image has one")
+    _refuse(table["image_id"].duplicated(), row_name, "image_id occurs a second time; each image is predicted once")
+    predictions = Predictions(table, classes, kind)
+    _check_probabilities(predictions, row_name)
+    return predictions
 
 
 def _kind(table: pd.DataFrame, classes: tuple[str, ...]) -> Kind:
@@ -255,33 +251,35 @@ def _kind(table: pd.DataFrame, classes: tuple[str, ...]) -> Kind:
     return "binary" if len(classes) == 1 else "multiclass"
 
 
-def _check_truths(table: pd.DataFrame, classes: tuple[str, ...], kind: Kind, place: Place) -> None:
+def _check_truths(table: pd.DataFrame, classes: tuple[str, ...], kind: Kind, row_name: RowName) -> None:
     if kind == "multilabel":
         for name in classes:
             values = table[f"y_{name}"]
-            _refuse(~(values.isna() | values.isin((0, 1))), place, f"y_{name} is not 1, 0 or nothing")
+            _refuse(~(values.isna() | values.isin((0, 1))), row_name, f"y_{name} is not 1, 0 or nothing")
         return
-    table["y"] = _number(table, "y", place)
+    table["y"] = _number(table, "y", row_name)
     highest = 1 if kind == "binary" else len(classes) - 1
-    _refuse(~table["y"].isin(range(highest + 1)), place, f"y is not a whole number from 0 to {highest}")
+    _refuse(~table["y"].isin(range(highest + 1)), row_name, f"y is not a whole number from 0 to {highest}")
     table["y"] = table["y"].astype("int64")
 
 
-def _check_probabilities(found: Predictions, place: Place) -> None:
-    chances = np.column_stack([found.probability(name) for name in found.classes])
-    if found.kind == "multiclass":
-        sums = pd.Series(chances.sum(axis=1))
-        _refuse((sums - 1).abs() > TOLERANCE, place, "the probabilities of the classes do not add up to 1")
-    if all(f"logit_{name}" in found.frame for name in found.classes):
-        expected = softmax_rows(found.logits()) if found.kind == "multiclass" else sigmoid(found.logits())
-        differs = pd.Series((np.abs(chances - expected) > TOLERANCE).any(axis=1))
-        _refuse(differs, place, "a probability is not what its logit stands for (sigmoid, or softmax)")
+def _check_probabilities(predictions: Predictions, row_name: RowName) -> None:
+    probabilities = np.column_stack([predictions.probability(name) for name in predictions.classes])
+    if predictions.kind == "multiclass":
+        sums = pd.Series(probabilities.sum(axis=1))
+        _refuse((sums - 1).abs() > TOLERANCE, row_name, "the probabilities of the classes do not add up to 1")
+    if all(f"logit_{name}" in predictions.frame for name in predictions.classes):
+        expected = (
+            softmax_rows(predictions.logits()) if predictions.kind == "multiclass" else sigmoid(predictions.logits())
+        )
+        differs = pd.Series((np.abs(probabilities - expected) > TOLERANCE).any(axis=1))
+        _refuse(differs, row_name, "a probability is not what its logit stands for (sigmoid, or softmax)")
 
 
 def _number(
     table: pd.DataFrame,
     name: str,
-    place: Place,
+    row_name: RowName,
     *,
     optional: bool = False,
     low: float = -np.inf,
@@ -290,20 +288,20 @@ def _number(
     values = table[name].replace("", np.nan)
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
     is_wrong = (numbers.isna() & (values.notna() | (not optional))) | np.isinf(numbers)
-    _refuse(is_wrong, place, f"{name} is not a number{', or nothing' if optional else ''}")
-    _refuse((numbers < low) | (numbers > high), place, f"{name} is not within {low:g} to {high:g}")
+    _refuse(is_wrong, row_name, f"{name} is not a number{', or nothing' if optional else ''}")
+    _refuse((numbers < low) | (numbers > high), row_name, f"{name} is not within {low:g} to {high:g}")
     return numbers
 
 
-def _refuse(is_wrong: pd.Series, place: Place, fault: str) -> None:
+def _refuse(is_wrong: pd.Series, row_name: RowName, fault: str) -> None:
     if is_wrong.any():
         first = int(is_wrong.to_numpy(dtype=bool).argmax())
         more = int(is_wrong.sum()) - 1
-        raise PredictionsError(f"In {place(first)}, {fault}{f' (and {more} more)' if more else ''}.")
+        raise PredictionsError(f"In {row_name(first)}, {fault}{f' (and {more} more)' if more else ''}.")
 
 
 def _numbers_na(path: Path) -> dict[str, list[str]]:
-    """Take an empty cell as missing in columns of numbers only: a source may be called ``NA``."""
+    """Return the text of missing values per column of numbers; columns of text have none: a source may be ``NA``."""
     with path.open(encoding="utf-8") as stream:
         names = stream.readline().strip().split(",")
     return {name: [""] for name in names if name not in TEXTS}

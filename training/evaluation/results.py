@@ -1,4 +1,4 @@
-"""What an evaluation consists of: the content of ``metrics.json``."""
+"""Frozen types of an evaluation: the content of ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Caution:
-    """A reason not to believe a figure: a stable code, and a sentence for people."""
+    """A reason to distrust a figure: a stable code, and a sentence for people."""
 
     code: str
     sentence: str
@@ -27,11 +27,11 @@ class Caution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WithinSource:
-    """The area over pairs of images of one source: what is left when the source can't help."""
+    """The area over pairs of images of one source, where knowledge of the source has no effect."""
 
     auc: Estimate | None  # None: no source has images with and without the class
     sources: int  # that have both
-    share_of_pairs: float  # of all pairs of an image with and one without the class
+    share_of_pairs: float  # fraction of all pairs of a positive and a negative image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +45,8 @@ class ClassEvaluation:
     prevalence: float | None
     auc: Estimate | None  # interval by DeLong, or Obuchowski where a patient has several images
     auc_bootstrap: Interval | None
-    average_precision: Estimate | None  # interval by patient bootstrap; by chance it is the prevalence
-    at_threshold: AtThreshold | None  # None: no operating point was given
+    average_precision: Estimate | None  # interval by patient bootstrap; of random scores: the prevalence
+    at_threshold: AtThreshold | None  # None: no operating point
     sensitivity_bootstrap: Interval | None
     specificity_bootstrap: Interval | None
     calibration: CalibrationFigures | None
@@ -58,12 +58,12 @@ class ClassEvaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """All figures of one model over one set of images; made from its predictions alone."""
+    """All figures of one model over one set of images, computed from its predictions alone."""
 
     dataset: str  # in words
     kind: str  # binary, multiclass or multilabel
     images: int
-    patients: int | None  # None: not known of every image
+    patients: int | None  # None: some image's patient is unknown
     is_image_wise: bool
     classes: tuple[ClassEvaluation, ...]
     report: ClassificationReport | None  # multiclass: by the most probable class; binary: at the operating point

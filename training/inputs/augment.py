@@ -1,7 +1,7 @@
-"""Random changes of training images, each a function of (seed, epoch, row) and of nothing else.
+"""Augmentation: random changes of training images, each a function of (seed, epoch, row) alone.
 
-Nothing is carried from one image to the next, so that any order, any number of threads and a run
-that was killed and resumed see the same images.
+No state passes from one image to the next: the images are the same in any order, with any number of
+threads, and in a run that was killed and resumed.
 
 References
 ----------
@@ -22,34 +22,34 @@ NONE = Augment()
 
 
 def generator(seed: int, epoch: int, row: int) -> np.random.Generator:
-    """Make the generator of one image in one epoch."""
+    """Create the random generator of one image in one epoch."""
     return np.random.Generator(np.random.Philox(counter=[0, 0, row, epoch], key=seed))
 
 
 def augment(image: Grey, settings: Augment, *, seed: int, epoch: int, row: int) -> Grey:
-    """Change one image at random.
+    """Augment one image.
 
     Parameters
     ----------
     image
-        float32 (size, size, 1), in [0, 1]; it stays as it is.
+        float32 (size, size, 1), in [0, 1]; not modified.
     settings
-        How much of what.
+        Kinds of change and their largest amounts.
     seed, epoch, row
-        What the changes are a function of; not negative.
+        Key and counter of the random generator; not negative.
 
     Returns
     -------
-    float32 (size, size, 1), in [0, 1]. What turns in from outside is black.
+    float32 (size, size, 1), in [0, 1]; areas from outside the image are black.
     """
     if settings == NONE:
         return image
     random = generator(seed, epoch, row)
-    # Every number is drawn, used or not: switching one change off leaves the others as they were.
+    # Every number is drawn, used or not, so that disabling one change does not alter the others.
     draws = random.uniform(-1, 1, size=8)
     flips = random.random(2) < 0.5
     noise_seed = int(random.integers(2**63))
-    changed = _move(image[:, :, 0], settings, draws)
+    changed = _rotate_zoom_shift(image[:, :, 0], settings, draws)
     if settings.flip_horizontal and flips[0]:
         changed = changed[:, ::-1]
     if settings.flip_vertical and flips[1]:
@@ -64,14 +64,14 @@ def augment(image: Grey, settings: Augment, *, seed: int, epoch: int, row: int) 
     return changed[:, :, np.newaxis]
 
 
-def _move(grey: Grey, settings: Augment, draws: NDArray[np.float64]) -> Grey:
-    """Turn about the middle, enlarge or shrink, and shift: one resampling for all three."""
+def _rotate_zoom_shift(grey: Grey, settings: Augment, draws: NDArray[np.float64]) -> Grey:
+    """Rotate about the centre, zoom and shift in one resampling."""
     if not (settings.rotation_degrees or settings.shift or settings.zoom):
         return grey.copy()
     size = grey.shape[0]
-    middle = (size - 1) / 2
+    centre = (size - 1) / 2
     matrix = cv2.getRotationMatrix2D(
-        (middle, middle), settings.rotation_degrees * draws[0], 1 + settings.zoom * draws[1]
+        (centre, centre), settings.rotation_degrees * draws[0], 1 + settings.zoom * draws[1]
     )
     matrix[:, 2] += settings.shift * size * draws[2:4]
     moved: Grey = cv2.warpAffine(
@@ -84,7 +84,7 @@ def _gamma(grey: Grey, settings: Augment, draw: float) -> Grey:
     low, high = np.log(settings.gamma)
     if low == high == 0:
         return grey
-    # Even on a scale where 0.5 and 2 are equally far from 1.
+    # Uniform in log(gamma): 0.5 and 2 are equally far from 1.
     exponent = np.float32(np.exp(low + (high - low) * (draw + 1) / 2))
     changed: Grey = np.power(grey, exponent)
     return changed
@@ -93,6 +93,6 @@ def _gamma(grey: Grey, settings: Augment, draw: float) -> Grey:
 def _cut_out(grey: Grey, share: float, random: np.random.Generator) -> Grey:
     size = grey.shape[0]
     side = int(random.integers(0, round(share * size), endpoint=True))
-    top, left = (int(place) for place in random.integers(0, size - side, endpoint=True, size=2))
+    top, left = (int(corner) for corner in random.integers(0, size - side, endpoint=True, size=2))
     grey[top : top + side, left : left + side] = 0
     return grey

@@ -1,7 +1,6 @@
-"""The input pipeline: cached images to batches, on all cores, in an order that nothing disturbs.
+"""The input pipeline: batches of cached images, made on all cores, in a deterministic order.
 
-One of three modules that know TensorFlow (with ``devices`` and ``gradients``); ``tf.data`` feeds Keras on any
-backend.
+It uses ``tf.data``, which feeds Keras on any backend.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Floats = NDArray[np.float32]
 
 def training_batches(
     cache: Cache,
-    places: Rows,
+    rows: Rows,
     truths: Floats,
     weights: Floats,
     order: Rows,
@@ -35,53 +34,53 @@ def training_batches(
     batch_size: int,
     parts: int = 1,
 ) -> Any:  # noqa: ANN401 (tf.data has no types)
-    """Make the batches of one epoch.
+    """Create the batches of one training epoch.
 
     Parameters
     ----------
     cache
         The images.
-    places
-        For each case, its row in the cache.
+    rows
+        (N,): the cache row of each case.
     truths, weights
         (N, classes) and (N,), by case.
     order
-        The epoch's cases, from ``training.inputs.targets.epoch_order``.
+        Cases of the epoch, from ``training.inputs.targets.epoch_order``.
     settings
         Augmentation.
     seed, epoch
-        What the augmentation is a function of, beside the place in the epoch.
+        Of the augmentation, with the position in the epoch.
     batch_size
         Images in a batch; the last may have fewer.
     parts
-        Devices that a batch is divided among. A device that is given nothing ends the run, so a batch is
-        filled up with its last image until they divide it; what is filled in weighs nothing, and the
-        others so much more that the batch's mean stays what it was.
+        Devices that a batch is divided among. A device without an image would end the run, so the last
+        batch is padded with its last image to a multiple of ``parts``; padding has weight 0, and the other
+        weights are scaled so that the mean of the batch is unchanged.
 
     Returns
     -------
     tf.data.Dataset
         Of (images (B, size, size, 1) in [0, 1], truths (B, classes), weights (B,)), all float32.
     """
-    cv2.setNumThreads(1)  # tf.data has the threads
+    cv2.setNumThreads(1)  # tf.data runs the threads
 
-    # The place in the epoch, not the case, so that an image which occurs twice is changed twice.
+    # The position in the epoch, not the case: an image that occurs twice is augmented in two ways.
     def image_of(step: int) -> Floats:
-        image = cache.image(int(places[order[step]]))
+        image = cache.image(int(rows[order[step]]))
         return augment(image, settings, seed=seed, epoch=epoch, row=int(step))
 
     return _batches(image_of, cache, truths[order], weights[order], batch_size, parts)
 
 
-def plain_batches(cache: Cache, places: Rows, truths: Floats, *, batch_size: int, parts: int = 1) -> Any:  # noqa: ANN401
-    """Make batches of images as they are served, in the order of the cases; weights are 1.
+def plain_batches(cache: Cache, rows: Rows, truths: Floats, *, batch_size: int, parts: int = 1) -> Any:  # noqa: ANN401
+    """Create batches of images without augmentation, in the order of the cases, with weights of 1.
 
-    With several ``parts`` (as of ``training_batches``), which ``batch_size`` is a multiple of, the last
-    batch may end in images that were filled in.
+    With several ``parts`` (see ``training_batches``), of which ``batch_size`` is a multiple, the last batch
+    may end in padding.
     """
 
     def image_of(step: int) -> Floats:
-        return cache.image(int(places[step]))
+        return cache.image(int(rows[step]))
 
     return _batches(image_of, cache, truths, np.ones(len(truths), np.float32), batch_size, parts)
 
@@ -92,11 +91,11 @@ def _batches(
     size = cache.recipe.size
 
     def load(steps: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-        filled = np.append(steps, np.repeat(steps[-1:], -len(steps) % parts))
-        images = np.stack([image_of(int(step)) for step in filled])
-        weight = weights[filled] * np.float32(len(filled) / len(steps))
+        padded = np.append(steps, np.repeat(steps[-1:], -len(steps) % parts))
+        images = np.stack([image_of(int(step)) for step in padded])
+        weight = weights[padded] * np.float32(len(padded) / len(steps))
         weight[len(steps) :] = 0
-        return images, truths[filled], weight
+        return images, truths[padded], weight
 
     def map_batch(steps: Any) -> Any:  # noqa: ANN401
         images, truth, weight = tf.numpy_function(load, [steps], (tf.float32, tf.float32, tf.float32), stateful=False)
@@ -108,7 +107,7 @@ def _batches(
 
     options = tf.data.Options()
     options.deterministic = True
-    # One process feeds all its GPUs: a batch is divided among them.
+    # One process feeds all GPUs; each batch is divided among them.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     steps = tf.data.Dataset.range(len(truths)).batch(batch_size)
     batches = steps.map(map_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

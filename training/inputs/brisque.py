@@ -1,12 +1,12 @@
-"""BRISQUE: how unnatural the statistics of a picture's local contrast are, in about 0 (natural) to 100.
+"""BRISQUE: a no-reference image quality score from statistics of local contrast, about 0 (natural) to 100.
 
-It was made for photographs, and its support vector machine was fitted to what people said of distorted
-photographs; no radiograph was among them. It is here because a predecessor left pictures out by it. Of
-masked lungs it measures how much of the picture is black as well.
+Its support vector machine was fitted to human ratings of distorted photographs, none of them a
+radiograph. It is here because a predecessor of this project excluded images by it. With masked lungs
+the score also depends on the black area.
 
 The parameters in ``brisque.npz`` are those of the package ``brisque`` 0.2.0 (Apache License 2.0, Rehan
 Guha; after Ricardo Ocampo), rewritten from its libsvm file and its pickle without a change: 770 support
-vectors, kernel exp(-0.05 d^2). The package itself needs a C compiler where it is installed (libsvm), and
+vectors, kernel exp(-0.05 d^2). The package is no dependency: it compiles libsvm when it is installed, and
 reads a pickle.
 
 References
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import as_file, files
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
@@ -34,7 +34,7 @@ _SHAPES: Final = np.arange(0.2, 10.001, 0.001)
 
 
 def brisque(picture: NDArray[np.float32]) -> float | None:
-    """Score one picture.
+    """Return the BRISQUE score of one image.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def brisque(picture: NDArray[np.float32]) -> float | None:
     Returns
     -------
     float | None
-        The larger, the less natural; None: there is no contrast that could be judged.
+        Larger is less natural; None: the image has too little contrast for a score.
     """
     grey = np.asarray(picture, np.float64).reshape(picture.shape[:2])
     half = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_CUBIC)
@@ -52,10 +52,10 @@ def brisque(picture: NDArray[np.float32]) -> float | None:
         features = np.array([*_features(grey), *_features(np.asarray(half, np.float64))])
     if not np.isfinite(features).all():
         return None
-    known = _parameters()
-    scaled = 2 * (features - known["low"]) / (known["high"] - known["low"]) - 1
-    distances = ((known["vectors"] - scaled) ** 2).sum(axis=1)
-    return float(known["weights"] @ np.exp(-known["gamma"] * distances) - known["rho"])
+    model = _parameters()
+    scaled = 2 * (features - model["low"]) / (model["high"] - model["low"]) - 1
+    distances = ((model["vectors"] - scaled) ** 2).sum(axis=1)
+    return float(model["weights"] @ np.exp(-model["gamma"] * distances) - model["rho"])
 
 
 @cache
@@ -65,18 +65,18 @@ def _parameters() -> dict[str, Floats]:
 
 
 def _features(grey: Floats) -> list[float]:
-    """Give the 18 features of one scale: shape and variance, and four for each of four neighbours' products."""
+    """Return the 18 features of one scale: shape and variance, and four for the products of each of 4 neighbours."""
     contrast = _normalised(grey)
     shape, _, left, right = _asymmetric_gaussian(contrast)
-    found = [shape, (left + right) / 2]
+    features = [shape, (left + right) / 2]
     for product in (
         contrast[:, :-1] * contrast[:, 1:],
         contrast[:-1] * contrast[1:],
         contrast[:-1, :-1] * contrast[1:, 1:],
         contrast[1:, :-1] * contrast[:-1, 1:],
     ):
-        found += _asymmetric_gaussian(product)
-    return found
+        features += _asymmetric_gaussian(product)
+    return features
 
 
 def _normalised(grey: Floats) -> Floats:
@@ -91,14 +91,14 @@ def _normalised(grey: Floats) -> Floats:
     return np.asarray((grey - centre) / (deviation + _CONSTANT))
 
 
-def _asymmetric_gaussian(values: Any) -> list[float]:  # noqa: ANN401 (an array)
+def _asymmetric_gaussian(values: Floats) -> list[float]:
     """Fit shape, mean, and left and right variance of an asymmetric generalised Gaussian, by moments."""
-    # Without a value on one side the mean is not a number, and neither is what follows from it.
+    # Without values on one side the mean is NaN, and so are the features.
     left, right = (np.sum(part**2) / np.float64(part.size) for part in (values[values < 0], values[values >= 0]))
     ratio = np.sqrt(left / right)
     moments = np.abs(values).mean() ** 2 / (values**2).mean()
-    wanted = moments * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
-    shape = float(np.interp(wanted, _moments_of_shapes(), _SHAPES)) if np.isfinite(wanted) else np.nan
+    target = moments * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
+    shape = float(np.interp(target, _moments_of_shapes(), _SHAPES)) if np.isfinite(target) else np.nan
     spread = np.sqrt(gamma(1 / shape) / gamma(3 / shape))
     middle = (np.sqrt(right) - np.sqrt(left)) * spread * gamma(2 / shape) / gamma(1 / shape)
     return [shape, float(middle), float(left), float(right)]

@@ -1,11 +1,10 @@
-"""The cache: every image as the model gets it, prepared once, in one file that is mapped into memory.
+"""The cache of prepared images: one memory-mapped file per pixel recipe.
 
-A cache is a folder with a file of uint16 images and an index of what they were made from. An image
-is known by the SHA-256 of its file (and of its lung mask, where masks are used); a folder belongs to
-one pixel recipe. Images are written before the index says so: killed at any moment, the next build
-goes on behind the last image that the index knows.
+A cache is a folder with a file of uint16 images and an index. The key of an image is the SHA-256 of
+its file (with lung masks, of file and mask). Images are synced (fsync) before the index names them:
+a build that was killed resumes after the last image in the index.
 
-``Cache.image`` gives the bytes that ``cxr.pixels.model_input.to_model_input`` gives.
+``Cache.image`` returns the same bytes as ``cxr.pixels.model_input.to_model_input``.
 """
 
 from __future__ import annotations
@@ -27,22 +26,23 @@ from numpy.typing import NDArray
 from cxr.errors import LungsNotFound, RunError
 from cxr.pixels.recipe import PixelRecipe
 from cxr.pixels.sixteen_bit import from_steps, to_steps
-from training.inputs.masking import WHOLE_FILMS, Lungs, Masking
-from training.inputs.prepare import Answer, Handed, Prepared, Preparing, Source
+from training.files import write_whole
+from training.inputs.masking import NO_MASKING, Lungs, Masking
+from training.inputs.prepare import ImageFiles, Outcome, PreparationPool, PreparedImage, Submission
 
 IMAGES_FILE: Final = "images.u16"
 INDEX_FILE: Final = "index.jsonl"
 RECIPE_FILE: Final = "recipe.json"
 
-_TOGETHER: Final = 8  # images that a process is handed at once
-_SYNC_EVERY: Final = 256  # images: what a kill costs at most
+_GROUP: Final = 8  # images in one submission to a process
+_SYNC_EVERY: Final = 256  # images; at most as many are prepared again after a kill
 
-Watch = Callable[[str, int, int], None]
+ReportProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """An image that can't be prepared: its id, and the code and words of why not."""
+class RefusedImage:
+    """An image that can't be prepared: its id, an error code and a message."""
 
     image_id: str
     code: str
@@ -58,25 +58,25 @@ class Cache:
     images
         uint16 (rows, size, size), mapped from the file, read only.
     rows_by_id
-        The row of every image id; several ids may have the same file, and so the same row.
+        Image id to row; ids with the same file share a row.
     refused
-        Images of the manifest that are not in it.
+        Images of the manifest that can't be prepared.
     recipe
-        What it was made with.
+        The pixel recipe.
     """
 
     images: NDArray[np.uint16]
     rows_by_id: Mapping[str, int]
-    refused: tuple[Refused, ...]
+    refused: tuple[RefusedImage, ...]
     recipe: PixelRecipe
 
     def rows(self, image_ids: Iterable[str]) -> NDArray[np.int64]:
-        """Give the rows of images.
+        """Return the rows of images, shape (images,).
 
         Raises
         ------
         RunError
-            If one is not in the cache.
+            If an image is not in the cache.
         """
         try:
             return np.array([self.rows_by_id[name] for name in image_ids], np.int64)
@@ -84,7 +84,7 @@ class Cache:
             raise RunError("An image of the manifest is not in the cache: build it with `cxr train cache`.") from error
 
     def image(self, row: int) -> NDArray[np.float32]:
-        """Give one image, float32 (size, size, 1) in [0, 1], as serving prepares it."""
+        """Return one image, float32 (size, size, 1) in [0, 1], as serving prepares it."""
         return from_steps(self.images[row])[:, :, np.newaxis]
 
 
@@ -94,133 +94,135 @@ def build_cache(
     folder: Path,
     *,
     processes: int | None = None,
-    progress: Watch | None = None,
-    masking: Masking = WHOLE_FILMS,
+    progress: ReportProgress | None = None,
+    masking: Masking = NO_MASKING,
     timeout_s: float = 120.0,
 ) -> Cache:
-    """Prepare what is not yet in the cache.
+    """Prepare the images of a manifest that the cache lacks.
 
     Parameters
     ----------
     frame
         A manifest with absolute paths (``training.cases.manifest.resolve_paths``).
     recipe
-        How pixels become the model's input; ``quantised``, or 8 bits by construction.
+        From stored pixels to the model's input; ``quantised``, or 8 bits by construction.
     folder
-        The cache's folder; each recipe has a folder in it.
+        The cache's folder; it has a subfolder for each recipe.
     processes
-        How many prepare images at once; None: one for each core.
+        Number of processes; None: one for each core.
     progress
-        Called with a step's name, how many images are done, and of how many.
+        Called with the step's name, the number of images done, and their total.
     masking
-        What makes everything outside the lungs black. A mask model is asked in this process, about one
-        picture after the other, as in serving.
+        How pixels outside the lungs become black. A mask model runs in this process, one image at a time,
+        as in serving.
     timeout_s
-        How long one image may take.
+        Longest time for one image, in seconds.
 
     Raises
     ------
     RunError
         If another process builds it, the disk is full, or the recipe's grey does not fit 16 bits.
     """
-    place = folder / recipe.digest[:16]
+    subfolder = folder / recipe.digest[:16]
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        with _lock(place):
-            # For people: the folder's name is the recipe's digest.
-            (place / RECIPE_FILE).write_text(json.dumps(recipe.to_dict(), indent=1, sort_keys=True), encoding="utf-8")
-            with _Writer(place, recipe.size) as writer:
-                work = _Work(_sources(frame, masking), recipe, masking.lungs, timeout_s)
-                rows, refused = _fill(writer, work, processes, progress or _ignore)
+        subfolder.mkdir(parents=True, exist_ok=True)
+        with _lock(subfolder):
+            # For readers only: the folder's name is part of the recipe's digest.
+            write_whole(subfolder / RECIPE_FILE, json.dumps(recipe.to_dict(), indent=1, sort_keys=True))
+            with _Writer(subfolder, recipe.size) as writer:
+                build = _Build(_sources(frame, masking), recipe, masking.lungs, timeout_s)
+                rows, refused = _fill(writer, build, processes, progress or _report_nothing)
     except OSError as error:
         raise RunError(f"The cache can't be written ({error.strerror}): free space, or name another folder.") from error
-    return Cache(_map(place, recipe.size), rows, refused, recipe)
+    return Cache(_map(subfolder, recipe.size), rows, refused, recipe)
 
 
-def _ignore(step: str, done: int, total: int) -> None:
+def _report_nothing(step: str, done: int, total: int) -> None:
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """What a build is asked to do."""
+class _Build:
+    """The images of a build and how they are prepared."""
 
-    sources: Sequence[Source]
+    sources: Sequence[ImageFiles]
     recipe: PixelRecipe
     lungs: Lungs | None
     timeout_s: float
 
 
-def _sources(frame: pd.DataFrame, masking: Masking) -> list[Source]:
+def _sources(frame: pd.DataFrame, masking: Masking) -> list[ImageFiles]:
     masks = frame["mask_path"] if masking.is_drawn else [""] * len(frame)
     lungs = None if masking.lungs is None else masking.lungs.fingerprint
     return [
-        Source(str(name), str(path), str(mask) if masking.is_drawn else None, lungs)
+        ImageFiles(str(name), str(path), str(mask) if masking.is_drawn else None, lungs)
         for name, path, mask in zip(frame["image_id"], frame["path"], masks, strict=True)
     ]
 
 
 def _fill(
-    writer: _Writer, work: _Work, processes: int | None, progress: Watch
-) -> tuple[dict[str, int], tuple[Refused, ...]]:
-    """Find or prepare every image, in the manifest's order."""
+    writer: _Writer, build: _Build, processes: int | None, progress: ReportProgress
+) -> tuple[dict[str, int], tuple[RefusedImage, ...]]:
+    """Look up or prepare every image, in the order of the manifest."""
     rows: dict[str, int] = {}
-    refused: list[Refused] = []
+    refused: list[RefusedImage] = []
     count = processes or len(os.sched_getaffinity(0))
-    with Preparing(work.recipe, processes=count, timeout_s=work.timeout_s, known=writer.known) as preparing:
-        for done, (source, given) in enumerate(_ahead(preparing, work.sources, 2 * count), start=1):
-            answer = given if work.lungs is None else _with_lungs_alone(given, work.lungs, work.recipe.size)
-            if isinstance(answer, Prepared):
-                rows[source.image_id] = writer.row_of(answer)
+    with PreparationPool(build.recipe, processes=count, timeout_s=build.timeout_s, key_of=writer.key_of) as pool:
+        for done, (source, prepared) in enumerate(_prepare_ahead(pool, build.sources, 2 * count), start=1):
+            outcome = prepared if build.lungs is None else _mask(prepared, build.lungs, build.recipe.size)
+            if isinstance(outcome, PreparedImage):
+                rows[source.image_id] = writer.row_of(outcome)
             else:
-                refused.append(Refused(source.image_id, *answer))
-            progress("Preparing images", done, len(work.sources))
+                refused.append(RefusedImage(source.image_id, *outcome))
+            progress("Preparing images", done, len(build.sources))
     return rows, tuple(refused)
 
 
-def _with_lungs_alone(given: Answer, lungs: Lungs, size: int) -> Answer:
-    """Mask what came back; the steps hold exactly what serving masks."""
-    if not isinstance(given, Prepared) or given.steps is None:
-        return given
-    plain = from_steps(np.frombuffer(given.steps, np.uint16).reshape(size, size, 1))
+def _mask(outcome: Outcome, lungs: Lungs, size: int) -> Outcome:
+    """Apply the mask model to a prepared image; its uint16 steps are exactly the image that serving masks."""
+    if not isinstance(outcome, PreparedImage) or outcome.steps is None:
+        return outcome
+    plain = from_steps(np.frombuffer(outcome.steps, np.uint16).reshape(size, size, 1))
     try:
-        return Prepared(given.file, given.key, to_steps(lungs.finder.see(plain).pixels).tobytes())
+        return PreparedImage(outcome.file, outcome.key, to_steps(lungs.finder.see(plain).pixels).tobytes())
     except LungsNotFound as error:
         return error.code, str(error)
 
 
-def _ahead(preparing: Preparing, sources: Sequence[Source], window: int) -> Iterator[tuple[Source, Answer]]:
-    """Hand images out before the first are back, but not all at once: what is prepared waits in memory."""
-    waiting: deque[tuple[Sequence[Source], Handed]] = deque()
-    for start in range(0, len(sources), _TOGETHER):
-        group = sources[start : start + _TOGETHER]
-        waiting.append((group, preparing.submit(group)))
+def _prepare_ahead(
+    pool: PreparationPool, sources: Sequence[ImageFiles], window: int
+) -> Iterator[tuple[ImageFiles, Outcome]]:
+    """Keep ``window`` submissions in flight: prepared images wait in memory, so not all are submitted at once."""
+    waiting: deque[tuple[Sequence[ImageFiles], Submission]] = deque()
+    for start in range(0, len(sources), _GROUP):
+        group = sources[start : start + _GROUP]
+        waiting.append((group, pool.submit(group)))
         if len(waiting) >= window:
-            first, handed = waiting.popleft()
-            yield from zip(first, preparing.answers(handed), strict=True)
-    for first, handed in waiting:
-        yield from zip(first, preparing.answers(handed), strict=True)
+            first, submission = waiting.popleft()
+            yield from zip(first, pool.outcomes(submission), strict=True)
+    for first, submission in waiting:
+        yield from zip(first, pool.outcomes(submission), strict=True)
 
 
 @dataclass(eq=False)
 class _Writer:
-    """Appends images and says so in the index; a context manager."""
+    """Append images to the images file and lines to the index; a context manager."""
 
-    place: Path
+    folder: Path
     size: int
-    keys: dict[str, int] = field(default_factory=dict)  # content -> row
-    seen: dict[str, tuple[str, int]] = field(default_factory=dict)  # file as it was -> content, row
+    rows: dict[str, int] = field(default_factory=dict)  # key of the content -> row
+    files: dict[str, tuple[str, int]] = field(default_factory=dict)  # state of the files -> key, row
     _pending: list[str] = field(default_factory=list)
     _images: BinaryIO | None = None
 
     def __enter__(self) -> _Writer:
-        index = self.place / INDEX_FILE
-        kept = self._read_index(index) if index.exists() else 0
+        index = self.folder / INDEX_FILE
+        valid = self._read_index(index) if index.exists() else 0
         with index.open("ab") as file:
-            file.truncate(kept)  # a line that was cut in the middle
-        images = self.place / IMAGES_FILE
+            file.truncate(valid)  # without a line that was cut off
+        images = self.folder / IMAGES_FILE
         images.touch()
-        os.truncate(images, len(self.keys) * self._bytes)  # images that the index does not know
+        os.truncate(images, len(self.rows) * self._bytes)  # without images that the index does not name
         self._images = images.open("ab")
         return self
 
@@ -234,8 +236,8 @@ class _Writer:
         return self.size * self.size * 2
 
     def _read_index(self, index: Path) -> int:
-        kept = 0
-        stored = (self.place / IMAGES_FILE).stat().st_size if (self.place / IMAGES_FILE).exists() else 0
+        valid = 0  # bytes
+        stored = (self.folder / IMAGES_FILE).stat().st_size if (self.folder / IMAGES_FILE).exists() else 0
         for line in index.read_bytes().splitlines(keepends=True):
             try:
                 entry = json.loads(line) if line.endswith(b"\n") else None
@@ -243,38 +245,38 @@ class _Writer:
                 entry = None
             if entry is None or (entry["row"] + 1) * self._bytes > stored:
                 break
-            self.keys[entry["key"]] = entry["row"]
-            self.seen[entry["file"]] = (entry["key"], entry["row"])
-            kept += len(line)
-        return kept
+            self.rows[entry["key"]] = entry["row"]
+            self.files[entry["file"]] = (entry["key"], entry["row"])
+            valid += len(line)
+        return valid
 
-    def known(self, file: str) -> str | None:
-        """Give the content's key of a file that was seen with the same size and time."""
-        found = self.seen.get(file)
-        return found[0] if found else None
+    def key_of(self, file: str) -> str | None:
+        """Return the key of files in this state; None: the cache does not hold them."""
+        entry = self.files.get(file)
+        return entry[0] if entry else None
 
-    def row_of(self, prepared: Prepared) -> int:
-        """Give the row of an image; append it if it is new."""
-        row = self.keys.get(prepared.key)
+    def row_of(self, prepared: PreparedImage) -> int:
+        """Return the row of an image; append a new one."""
+        row = self.rows.get(prepared.key)
         if row is None:
             if prepared.steps is None or self._images is None:
                 raise RunError("The cache's index is not consistent: delete the cache's folder and build it again.")
-            row = self.keys[prepared.key] = len(self.keys)
+            row = self.rows[prepared.key] = len(self.rows)
             self._images.write(prepared.steps)
-        if self.seen.get(prepared.file) != (prepared.key, row):
-            self.seen[prepared.file] = (prepared.key, row)
+        if self.files.get(prepared.file) != (prepared.key, row):
+            self.files[prepared.file] = (prepared.key, row)
             self._pending.append(json.dumps({"row": row, "key": prepared.key, "file": prepared.file}))
         if len(self._pending) >= _SYNC_EVERY:
             self._commit()
         return row
 
     def _commit(self) -> None:
-        """Bring images to the disk, then the index's lines about them."""
+        """Sync the images, then the index lines that name them."""
         if self._images is None or not self._pending:
             return
         self._images.flush()
         os.fsync(self._images.fileno())
-        with (self.place / INDEX_FILE).open("ab") as file:
+        with (self.folder / INDEX_FILE).open("ab") as file:
             file.write("".join(f"{line}\n" for line in self._pending).encode())
             file.flush()
             os.fsync(file.fileno())
@@ -282,8 +284,8 @@ class _Writer:
 
 
 @contextmanager
-def _lock(place: Path) -> Iterator[None]:
-    with (place / "lock").open("wb") as file:
+def _lock(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -291,8 +293,8 @@ def _lock(place: Path) -> Iterator[None]:
         yield
 
 
-def _map(place: Path, size: int) -> NDArray[np.uint16]:
-    path = place / IMAGES_FILE
+def _map(folder: Path, size: int) -> NDArray[np.uint16]:
+    path = folder / IMAGES_FILE
     rows = path.stat().st_size // (size * size * 2)
     if not rows:  # an empty file can't be mapped
         return np.empty((0, size, size), np.uint16)

@@ -1,4 +1,4 @@
-"""What makes everything outside the lungs black in a run's images: nothing, drawn masks, or a mask model."""
+"""Masking of images: pixels outside the lungs become black, by drawn masks or by a mask model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.inputs.prepare import read_mask
 
 @dataclass(frozen=True, slots=True)
 class Lungs:
-    """A mask model's finder, and the fingerprint that names it."""
+    """A mask model's finder and its fingerprint."""
 
     fingerprint: str
     finder: LungFinder
@@ -26,25 +26,29 @@ class Masking:
     Parameters
     ----------
     is_drawn
-        With the masks that the manifest names.
+        Whether the masks that the manifest names are used.
     lungs
-        With a mask model, as serving does; None: not so.
+        The mask model, as in serving; None: no mask model is used.
     """
 
     is_drawn: bool = False
     lungs: Lungs | None = None
 
     def apply(self, plain: Grey, mask_path: str, recipe: PixelRecipe) -> Grey:
-        """Mask one prepared picture.
+        """Mask one prepared image.
 
         Parameters
         ----------
         plain
             Shape (size, size, 1).
         mask_path
-            What the manifest names; empty: nothing.
+            The drawn mask; empty: the manifest names none.
         recipe
-            What the picture was prepared with.
+            The pixel recipe of the image.
+
+        Returns
+        -------
+        float32 (size, size, 1), 0 outside the lungs; ``plain`` itself without masking.
 
         Raises
         ------
@@ -59,9 +63,9 @@ class Masking:
 
 
 def drawn_lungs(mask_path: str, recipe: PixelRecipe) -> Inside:
-    """Read a drawn mask in a recipe's geometry; shape (size, size). Errors as of ``Masking.apply``."""
+    """Read a drawn mask in the recipe's geometry: bool (size, size), True inside; errors as in ``Masking.apply``."""
     inside: Inside = read_mask(Path(mask_path), recipe)[:, :, 0] > 0
     return inside
 
 
-WHOLE_FILMS: Final = Masking()
+NO_MASKING: Final = Masking()

@@ -1,4 +1,4 @@
-"""Prepare images for the cache in processes of their own: decoders may crash, and cores are many."""
+"""Prepare images in child processes: on all cores, and a decoder that crashes costs one image."""
 
 from __future__ import annotations
 
@@ -30,63 +30,92 @@ from cxr.pixels.sixteen_bit import from_steps, to_steps
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """An image of a manifest; ``mask`` is a lung mask's path, "" if it has none, None if none is used.
+class ImageFiles:
+    """The files of an image of a manifest.
 
-    ``lungs`` names the mask model that the parent applies to what comes back; None: none.
+    Parameters
+    ----------
+    image_id
+        Its id in the manifest.
+    path
+        The image.
+    mask
+        Its lung mask; "": the manifest names none; None: masks are not used.
+    mask_model
+        Fingerprint of the mask model that the parent process applies to the prepared image; None: none.
     """
 
     image_id: str
     path: str
     mask: str | None = None
-    lungs: str | None = None
+    mask_model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """One image; ``steps`` is None if the cache already knew its content."""
+class PreparedImage:
+    """A prepared image.
 
-    file: str  # path, size and time of the file (and mask): the same again is not read again
-    key: str  # SHA-256 of the content (and of the mask's, or of the content and the mask model's name)
+    Parameters
+    ----------
+    file
+        State of its files: path, size, modification time; files in the same state are not read again.
+    key
+        SHA-256 of the content, with lung masks of the content and of the mask or mask model.
+    steps
+        uint16 (size, size), row by row; None: the cache already holds it.
+    """
+
+    file: str
+    key: str
     steps: bytes | None
 
 
-Answer = Prepared | tuple[str, str]
-"""What comes back: the image, or the code and the words of why not."""
+Outcome = PreparedImage | tuple[str, str]
+"""Result of preparing an image: the image, or an error code and its message."""
 
 
 @dataclass(frozen=True, slots=True)
-class Handed:
-    """Images that were handed over: what is known of each, or else its file's state; and the new ones' future."""
+class Submission:
+    """Submitted images.
 
-    found: Sequence[str | Answer]
-    new: Sequence[tuple[Source, str]]
-    future: Future[list[Answer]] | None
+    Parameters
+    ----------
+    lookups
+        For each image its outcome, or the state of its files where it has to be prepared.
+    new
+        The images to prepare, each with the state of its files.
+    future
+        The outcomes of the new images; None: there are none.
+    """
+
+    lookups: Sequence[str | Outcome]
+    new: Sequence[tuple[ImageFiles, str]]
+    future: Future[list[Outcome]] | None
 
 
-class Preparing:
-    """Processes that prepare images; a context manager.
+class PreparationPool:
+    """A pool of processes that prepare images; a context manager.
 
     Parameters
     ----------
     recipe
         How pixels become the model's input.
     processes
-        How many.
+        Number of processes.
     timeout_s
-        How long one image may take.
-    known
-        Gives the key of a file that was seen before, or None.
+        Longest time for one image, in seconds.
+    key_of
+        Return the key of files in a state that the cache holds, or None.
     """
 
     def __init__(
-        self, recipe: PixelRecipe, *, processes: int, timeout_s: float, known: Callable[[str], str | None]
+        self, recipe: PixelRecipe, *, processes: int, timeout_s: float, key_of: Callable[[str], str | None]
     ) -> None:
         self._recipe = recipe
         self._timeout_s = timeout_s
-        self._known = known
+        self._key_of = key_of
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPool(max_workers=processes, context=context, initializer=start)
+        self._pool = ProcessPool(max_workers=processes, context=context, initializer=initialise_process)
 
     def __enter__(self) -> Self:
         return self
@@ -94,85 +123,85 @@ class Preparing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # What is not begun is not done: everything that was asked for is back, or the build failed.
+        # Stopped, not closed: every outcome has been read, or the build has failed.
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
-    def submit(self, sources: Sequence[Source]) -> Handed:
-        """Hand over some images; ``answers`` waits for what comes back.
+    def submit(self, sources: Sequence[ImageFiles]) -> Submission:
+        """Submit images to the pool; ``outcomes`` waits for their outcomes.
 
-        Several at once: of images that take 2 ms, handing each over by itself takes a tenth.
+        Submit several at once: submitting each by itself costs a tenth of the time of images that take 2 ms.
         """
-        found = [self._look_up(source) for source in sources]
-        new = [(source, file) for source, file in zip(sources, found, strict=True) if isinstance(file, str)]
-        return Handed(found, new, self._schedule(new) if new else None)
+        lookups = [self._look_up(source) for source in sources]
+        new = [(source, file) for source, file in zip(sources, lookups, strict=True) if isinstance(file, str)]
+        return Submission(lookups, new, self._schedule(new) if new else None)
 
-    def answers(self, handed: Handed) -> Iterator[Answer]:
-        """Wait for images that were handed over, and give them in their order."""
-        prepared = iter(self._wait(handed))
-        for found in handed.found:
-            yield next(prepared) if isinstance(found, str) else found
+    def outcomes(self, submission: Submission) -> Iterator[Outcome]:
+        """Wait for submitted images; yield their outcomes in the order of submission."""
+        prepared = iter(self._wait(submission))
+        for lookup in submission.lookups:
+            yield next(prepared) if isinstance(lookup, str) else lookup
 
-    def _look_up(self, source: Source) -> str | Answer:
-        """Give what is known of an image, or its file's state where it has to be prepared."""
+    def _look_up(self, source: ImageFiles) -> str | Outcome:
+        """Return an image's outcome, or the state of its files where it has to be prepared."""
         try:
-            file = _file_of(source)
+            file = _state_of(source)
         except OSError as error:
             return "absent_file", f"The file can't be read ({error.strerror})."
-        key = self._known(file)
-        return file if key is None else Prepared(file, key, None)
+        key = self._key_of(file)
+        return file if key is None else PreparedImage(file, key, None)
 
-    def _schedule(self, new: Sequence[tuple[Source, str]]) -> Future[list[Answer]]:
-        future: Future[list[Answer]] = self._pool.schedule(
-            prepare_each, args=(new, self._recipe), timeout=self._timeout_s * len(new)
+    def _schedule(self, new: Sequence[tuple[ImageFiles, str]]) -> Future[list[Outcome]]:
+        future: Future[list[Outcome]] = self._pool.schedule(
+            prepare_images, args=(new, self._recipe), timeout=self._timeout_s * len(new)
         )
         return future
 
-    def _wait(self, handed: Handed) -> list[Answer]:
-        if handed.future is None:
+    def _wait(self, submission: Submission) -> list[Outcome]:
+        if submission.future is None:
             return []
         try:
-            return handed.future.result()
+            return submission.future.result()
         except (ProcessExpired, TimeoutError):
-            if len(handed.new) > 1:  # one of them is at fault: each by itself says which
-                return [self._wait(Handed([], [each], self._schedule([each])))[0] for each in handed.new]
+            if len(submission.new) > 1:  # each by itself, to find the one at fault
+                return [self._wait(Submission([], [each], self._schedule([each])))[0] for each in submission.new]
             return [(DecoderError.code, "The process that decoded it crashed or ran out of time.")]
 
 
-def prepare_each(new: Sequence[tuple[Source, str]], recipe: PixelRecipe) -> list[Answer]:
-    """Prepare images, one after the other."""
-    return [prepare(source, file, recipe) for source, file in new]
+def prepare_images(new: Sequence[tuple[ImageFiles, str]], recipe: PixelRecipe) -> list[Outcome]:
+    """Prepare images one after the other, in a child process."""
+    return [prepare_image(source, file, recipe) for source, file in new]
 
 
-def start() -> None:
-    """Set up a new process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+def initialise_process() -> None:
+    """Set up a child process of the pool."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    logging.disable(logging.CRITICAL)  # pydicom logs and warns with values of the dataset
+    logging.disable(logging.CRITICAL)  # pydicom's log records and warnings contain values of the data set
     warnings.simplefilter("ignore")
-    cv2.setNumThreads(1)  # there is a process for every core
+    cv2.setNumThreads(1)  # each core has its own process
     register_decoders()
 
 
-def prepare(source: Source, file: str, recipe: PixelRecipe) -> Answer:
-    """Prepare one image; no exception leaves the process."""
+def prepare_image(source: ImageFiles, file: str, recipe: PixelRecipe) -> Outcome:
+    """Prepare one image; every exception becomes an error code and a message."""
     try:
         key = _digest(source.path)
         grey = to_model_input(Path(source.path), recipe)
         if source.mask is not None:
             key = hashlib.sha256(f"{key} masked by {_digest(source.mask)}".encode()).hexdigest()
             grey = grey * read_mask(Path(source.mask), recipe)
-        elif source.lungs is not None:
-            key = hashlib.sha256(f"{key} lungs by {source.lungs}".encode()).hexdigest()
+        elif source.mask_model is not None:
+            key = hashlib.sha256(f"{key} lungs by {source.mask_model}".encode()).hexdigest()
         steps = to_steps(grey)
         if not np.array_equal(from_steps(steps), grey):
             return "not_quantised", "The pixel recipe's grey does not fit 16 bits: set pixels.quantised = true."
-        return Prepared(file, key, steps.tobytes())
+        return PreparedImage(file, key, steps.tobytes())
     except CxrError as error:
         return error.code, str(error)
     except OSError as error:
         return "absent_file", f"The file can't be read ({error.strerror})."
-    except Exception as error:  # noqa: BLE001 (this is the process's loop)
+    except Exception as error:  # noqa: BLE001 (the outermost call of the process)
         return DecoderError.code, f"Preparing the image failed unexpectedly ({type(error).__name__})."
 
 
@@ -182,7 +211,7 @@ def read_mask(path: Path, recipe: PixelRecipe) -> NDArray[np.float32]:
     Raises
     ------
     DamagedPixels
-        If it is no picture, or nothing is inside.
+        If it can't be decoded as an image, or no pixel is inside.
     """
     inside: NDArray[Any] = to_model_input(path, mask_recipe(recipe)) >= 0.5
     if not inside.any():
@@ -191,21 +220,21 @@ def read_mask(path: Path, recipe: PixelRecipe) -> NDArray[np.float32]:
 
 
 def mask_recipe(recipe: PixelRecipe) -> PixelRecipe:
-    """Give the recipe that brings a drawn mask into the geometry of a recipe's pictures."""
+    """Return the recipe that resamples a drawn mask to the geometry of a recipe's images."""
     return dataclasses.replace(
         recipe, resample="nearest", raster="full", colour="luminance", grey_levels=None, contrast="keep"
     )
 
 
-def _file_of(source: Source) -> str:
-    """Say which file it is, and in what state: cheap, where a digest would read it."""
+def _state_of(source: ImageFiles) -> str:
+    """Return path, size and modification time of an image's files: a digest would have to read them."""
     parts = []
     for path in (source.path, source.mask):
         if path is not None:
-            state = os.stat(path)  # noqa: PTH116 (a hundred thousand of them)
+            state = os.stat(path)  # noqa: PTH116 (Path.stat is slower; there are 100,000 files)
             parts.append(f"{path}|{state.st_size}|{state.st_mtime_ns}")
-    if source.lungs is not None:
-        parts.append(f"lungs by {source.lungs}")
+    if source.mask_model is not None:
+        parts.append(f"lungs by {source.mask_model}")
     return "|".join(parts)
 
 
@@ -215,7 +244,7 @@ def _digest(path: str) -> str:
 
 
 def _end_with_parent() -> None:
-    """Die with a parent that was killed."""
+    """End this process when its parent has ended, even by SIGKILL."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -15,7 +15,7 @@ from cxr.errors import RunError
 from cxr.package.lung_mask import Grey, Inside
 from cxr.pixels.recipe import PixelRecipe
 from training.cases import assert_disjoint, split
-from training.inputs.cache import Cache, Watch, build_cache
+from training.inputs.cache import Cache, ReportProgress, build_cache
 from training.inputs.prepare import mask_recipe
 
 FRACTIONS: Final[Mapping[str, float]] = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -35,7 +35,7 @@ class Pairs:
         Their rows of the manifest, each with a side.
     pictures, masks
         Caches of both, in one geometry.
-    places, mask_places
+    picture_rows, mask_rows
         For each row of the frame, the row of each cache.
     left_out
         Reason to how many rows of the manifest are no pair.
@@ -44,17 +44,17 @@ class Pairs:
     frame: pd.DataFrame
     pictures: Cache
     masks: Cache
-    places: Rows
-    mask_places: Rows
+    picture_rows: Rows
+    mask_rows: Rows
     left_out: Mapping[str, int]
 
     def plain(self, row: int) -> Grey:
         """Give one picture, as serving prepares it; shape (size, size, 1)."""
-        return self.pictures.image(int(self.places[row]))
+        return self.pictures.image(int(self.picture_rows[row]))
 
     def drawn(self, row: int) -> Inside:
         """Give its lungs, as they were drawn; shape (size, size)."""
-        inside: Inside = self.masks.image(int(self.mask_places[row]))[:, :, 0] >= 0.5
+        inside: Inside = self.masks.image(int(self.mask_rows[row]))[:, :, 0] >= 0.5
         return inside
 
     def side(self, name: str) -> Rows:
@@ -63,7 +63,13 @@ class Pairs:
 
 
 def prepare_pairs(
-    cases: pd.DataFrame, pixels: PixelRecipe, folder: Path, *, seed: int, processes: int | None, progress: Watch
+    cases: pd.DataFrame,
+    pixels: PixelRecipe,
+    folder: Path,
+    *,
+    seed: int,
+    processes: int | None,
+    progress: ReportProgress,
 ) -> Pairs:
     """Prepare every picture that has a mask, and divide them.
 

@@ -15,13 +15,13 @@ from cxr.package.lung_mask import LungFinder, MaskSettings
 from cxr.pixels.recipe import PixelRecipe
 from training.cases import groups, read_manifest, resolve_paths, write_manifest
 from training.files import sha256_of, write_whole
-from training.lung_masks.loop import Material, fit_masks
+from training.lung_masks.loop import MaskTrainingData, fit_masks
 from training.lung_masks.pairs import Pairs, prepare_pairs
 from training.metrics.interval import Estimate
 from training.metrics.overlap import dice, iou, mean_with_interval
 from training.networks import build_unet, save_network
 from training.recipe import Compute, Stage
-from training.runs.devices import computing, software_versions
+from training.runs.devices import device_scope, software_versions
 from training.runs.folder import CHECKPOINTS, MANIFEST_FILE, MODEL_FILE
 from training.runs.lung_mask_model import DESCRIPTION_FILE, Description, MaskModel, load_segment, open_mask_model
 from training.runs.train import Options
@@ -98,9 +98,9 @@ def train_masks(
         wanted.cache or folder / "cache", seed=plan.seed, processes=wanted.processes, progress=wanted.progress,
     )  # fmt: skip
     write_manifest(pairs.frame, folder / MANIFEST_FILE)
-    with computing(Compute(), plan.seed) as strategy, strategy.scope():
+    with device_scope(Compute(), plan.seed) as strategy, strategy.scope():
         network = build_unet(plan.size, plan.width)
-        fit_masks(network, Material(pairs, plan.size, plan.stage, plan.seed), folder, wanted.progress)
+        fit_masks(network, MaskTrainingData(pairs, plan.size, plan.stage, plan.seed), folder, wanted.progress)
     save_network(network, folder / MODEL_FILE, now=created)
     return _describe(plan, pairs, folder, parameters=network.count_params())
 

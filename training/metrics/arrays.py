@@ -1,4 +1,4 @@
-"""What every figure is made of: checked arrays of truths, scores and groups."""
+"""Check and convert arrays of truths, scores and groups."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def truths_and_scores(truth: ArrayLike, score: ArrayLike) -> tuple[Booleans, Flo
 
 
 def group_codes(groups: ArrayLike | None, count: int) -> Integers:
-    """Number the groups from 0, in the order of their names; without groups each image is its own.
+    """Return each image's group as a number from 0, in the order of names; without groups each image is its own.
 
     Parameters
     ----------

@@ -3,6 +3,8 @@
 The area is the Mann-Whitney statistic, with ties counted half, from midranks. Its variance is that
 of DeLong; where a patient has several images, that of Obuchowski, which is DeLong's when each
 patient has one. (``keras.metrics.AUC`` approximates with 200 thresholds and can be off by 0.3.)
+Own code: scikit-learn and SciPy have neither a variance of the area nor a paired test of two areas,
+for images that are independent or clustered by patient.
 
 References
 ----------
@@ -27,7 +29,7 @@ from training.metrics.interval import CONFIDENCE, Estimate, Interval, normal_qua
 
 
 def roc_auc(truth: ArrayLike, score: ArrayLike) -> float | None:
-    """Return the area under the ROC curve, in [0, 1]; None if only one class is there.
+    """Return the area under the ROC curve, in [0, 1]; None if only one class occurs.
 
     Examples
     --------
@@ -60,9 +62,9 @@ def roc_auc_with_interval(
     Returns
     -------
     Estimate or None
-        None if only one class is there. Method ``delong``, or ``obuchowski`` if a patient has several
+        None if only one class occurs. Method ``delong``, or ``obuchowski`` if a patient has several
         images, cut to [0, 1]; ``newcombe`` if every score of one class is above every other's (its
-        variance would be 0, which it is not); no interval for one positive or one negative patient.
+        estimated variance would be 0); no interval for one positive or one negative patient.
     """
     truths, scores = truths_and_scores(truth, score)
     codes = group_codes(groups, truths.size)
@@ -71,7 +73,7 @@ def roc_auc_with_interval(
         return None
     patients = _patients_of_classes(truths, codes)
     if value in (0.0, 1.0):
-        # Patients, not images: a patient's images are no independent proof.
+        # Patients, not images: a patient's images are not independent.
         return Estimate(value, _newcombe(value, *patients, confidence))
     if min(patients) < 2:
         return Estimate(value)
@@ -82,12 +84,12 @@ def roc_auc_with_interval(
 
 @dataclass(frozen=True, slots=True)
 class PairedComparison:
-    """Two areas over the same images, and what tells them apart: first minus second."""
+    """Two areas over the same images, and their difference: first minus second."""
 
     first: float
     second: float
     difference: Estimate
-    p_value: float | None  # two-sided, of no difference; None if the variance does not exist
+    p_value: float | None  # two-sided, of no difference; None if there is no variance
 
 
 def compare_auc(
@@ -112,7 +114,7 @@ def compare_auc(
     Returns
     -------
     PairedComparison or None
-        None if only one class is there.
+        None if only one class occurs.
     """
     truths, one = truths_and_scores(truth, first)
     _, other = truths_and_scores(truth, second)
@@ -174,7 +176,7 @@ def auc_covariance(truth: ArrayLike, scores: Sequence[ArrayLike], groups: ArrayL
 
 
 def _components(truths: Booleans, scores: Floats) -> Floats:
-    """Share of the other class that each image is ranked rightly against, minus the area."""
+    """Return for each image the fraction of the other class that it is ranked correctly against, minus the area."""
     ranks = rankdata(scores)
     within = np.empty_like(ranks)
     for mask in (truths, ~truths):

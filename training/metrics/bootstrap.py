@@ -1,4 +1,4 @@
-"""Bootstrap by patient: intervals that know that a patient's images resemble each other.
+"""Bootstrap by patient: intervals that allow for the likeness of a patient's images.
 
 Patients are drawn with replacement, each with all of its images. A draw is a weight for each image
 (how often its patient was drawn), so that scores are sorted once and not once a draw.
@@ -19,10 +19,10 @@ from training.metrics.arrays import Booleans, Floats, group_codes, truths_and_sc
 from training.metrics.interval import CONFIDENCE, Interval
 
 REPLICATES = 2000
-"""Draws behind each interval: the 2.5th percentile is then known to within about a tenth of the interval's width."""
+"""Draws for each interval: the 2.5th percentile is then exact to about a tenth of the interval's width."""
 
 _CHUNK_CELLS = 4_000_000
-"""Weights held at once, draws times images: 32 MB."""
+"""Weights in memory at once, draws times images: 32 MB."""
 
 Statistic = Callable[[Floats], Floats]
 """From weights (draws, N) to one figure a draw (draws,); NaN where a draw has none."""
@@ -43,7 +43,7 @@ def patient_bootstrap(
     Parameters
     ----------
     statistics
-        Name to statistic of weights; see the functions of this module that make them.
+        Name to statistic of weights; see the functions of this module that return one.
     groups
         (N,): the patient of each image; None if each image is of another patient.
     count
@@ -55,22 +55,22 @@ def patient_bootstrap(
     confidence
         Of the intervals.
     estimates
-        Name to the statistic of the sample itself. With few patients percentiles can miss it; the
-        interval is then widened to hold it.
+        Name to the statistic of the sample itself. With few patients percentiles can exclude it; the
+        interval is then widened to include it.
 
     Returns
     -------
     dict[str, Interval]
-        A statistic that fewer than half of the draws have (one class only) is left out.
+        A statistic that is NaN in more than half of the draws (one class only) is left out.
     """
     if count == 0 or replicates < 1:
         return {}
-    drawn: dict[str, list[Floats]] = {name: [] for name in statistics}
+    replicated: dict[str, list[Floats]] = {name: [] for name in statistics}
     for weights in _draws(group_codes(groups, count), replicates, seed):
         for name, statistic in statistics.items():
-            drawn[name].append(statistic(weights))
+            replicated[name].append(statistic(weights))
     intervals = {}
-    for name, parts in drawn.items():
+    for name, parts in replicated.items():
         figures = np.concatenate(parts)
         figures = figures[np.isfinite(figures)]
         if figures.size * 2 < replicates:
@@ -84,7 +84,7 @@ def patient_bootstrap(
 def _draws(codes: np.ndarray, replicates: int, seed: int) -> Iterator[Floats]:
     patients = int(codes.max()) + 1
     generator = np.random.default_rng(seed)
-    # A size that depends on nothing but the data: the draws are the same wherever it runs.
+    # The size depends on the data alone: the draws are the same on every machine.
     chunk = max(1, _CHUNK_CELLS // codes.size)
     for start in range(0, replicates, chunk):
         size = min(chunk, replicates - start)
@@ -93,7 +93,7 @@ def _draws(codes: np.ndarray, replicates: int, seed: int) -> Iterator[Floats]:
 
 
 def area_under_roc(truth: ArrayLike, score: ArrayLike) -> Statistic:
-    """Make the statistic: area under the ROC curve, ties half."""
+    """Return the statistic: area under the ROC curve, ties half."""
     truths, scores = truths_and_scores(truth, score)
     order, ends = _ascending(scores)
     ordered = truths[order]
@@ -110,7 +110,7 @@ def area_under_roc(truth: ArrayLike, score: ArrayLike) -> Statistic:
 
 
 def precision_average(truth: ArrayLike, score: ArrayLike) -> Statistic:
-    """Make the statistic: average precision."""
+    """Return the statistic: average precision."""
     truths, scores = truths_and_scores(truth, score)
     order, ends = _ascending(-scores)
     ordered = truths[order]
@@ -126,7 +126,7 @@ def precision_average(truth: ArrayLike, score: ArrayLike) -> Statistic:
 
 
 def share(of: Booleans, among: Booleans) -> Statistic:
-    """Make the statistic: the share of the images `among` that are also `of`, e.g. the sensitivity."""
+    """Return the statistic: the fraction of the images `among` that are also `of`, e.g. the sensitivity."""
 
     def statistic(weights: Floats) -> Floats:
         hits: Floats = weights @ (of & among).astype(np.float64)

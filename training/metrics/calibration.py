@@ -1,4 +1,4 @@
-"""Do the probabilities mean what they say? Reliability, ECE, Brier, and the repair of logits.
+"""Calibration of probabilities: reliability bins, ECE, Brier score, recalibration of logits.
 
 References
 ----------
@@ -25,7 +25,7 @@ BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Images whose probability lies in one range, and how many of them have the finding."""
+    """Images whose probability lies in one range, and the fraction of them that has the finding."""
 
     low: float
     high: float
@@ -36,20 +36,20 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationFigures:
-    """How well probabilities fit what was observed."""
+    """Agreement of probabilities with observed fractions."""
 
     ece: float  # expected calibration error, mean |observed - probability| over the bins
     largest_error: float  # of a bin
     brier: float  # mean squared error of the probability
-    slope: float | None  # 1 is right; below 1 the model is too sure of itself
-    intercept: float | None  # 0 is right, in logits
+    slope: float | None  # 1 is calibrated; below 1 the model is overconfident
+    intercept: float | None  # in logits; 0 is calibrated
     bins: tuple[ReliabilityBin, ...]
 
 
 def calibration_figures(
     truth: ArrayLike, probability: ArrayLike, *, bins: int = BINS, kind: Literal["width", "mass"] = "width"
 ) -> CalibrationFigures | None:
-    """Return reliability bins and what follows from them.
+    """Return reliability bins, and the figures computed from them.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def calibration_figures(
     probability
         (N,): in [0, 1].
     bins
-        How many; empty ones are left out.
+        Number of bins; empty ones are left out.
     kind
         ``width``: bins of equal width (the usual ECE). ``mass``: of about equally many images.
 
@@ -82,20 +82,20 @@ def calibration_figures(
     edges = np.linspace(0, 1, bins + 1)
     if kind == "mass":
         edges = np.unique(np.r_[0.0, np.quantile(probabilities, edges[1:-1]), 1.0])
-    places = np.clip(np.searchsorted(edges, probabilities, side="right") - 1, 0, len(edges) - 2)
-    found = tuple(
-        _bin(truths[places == place], probabilities[places == place], edges[place], edges[place + 1])
-        for place in np.unique(places)
+    numbers = np.clip(np.searchsorted(edges, probabilities, side="right") - 1, 0, len(edges) - 2)
+    reliability = tuple(
+        _bin(truths[numbers == number], probabilities[numbers == number], edges[number], edges[number + 1])
+        for number in np.unique(numbers)
     )
-    errors = np.array([abs(each.observed.value - each.mean_probability) for each in found])
+    errors = np.array([abs(each.observed.value - each.mean_probability) for each in reliability])
     slope, intercept = _recalibration(truths, probabilities)
     return CalibrationFigures(
-        ece=float(np.average(errors, weights=[each.count for each in found])),
+        ece=float(np.average(errors, weights=[each.count for each in reliability])),
         largest_error=float(errors.max()),
         brier=float(np.mean((probabilities - truths) ** 2)),
         slope=slope,
         intercept=intercept,
-        bins=found,
+        bins=reliability,
     )
 
 
@@ -106,9 +106,9 @@ def _bin(truths: NDArray[np.bool_], probabilities: Floats, low: float, high: flo
 
 @dataclass(frozen=True, slots=True)
 class Recalibration:
-    """What repairs logits: ``scale * logit + offset``, one offset for each class.
+    """Affine correction of logits: ``scale * logit + offset``, one offset for each class.
 
-    It stands in the graph as one ``Rescaling`` layer. The temperature is 1 / scale.
+    In the graph it is one ``Rescaling`` layer. The temperature is 1 / scale.
     """
 
     scale: float
@@ -118,16 +118,16 @@ class Recalibration:
 
     @property
     def temperature(self) -> float:
-        """Above 1 the model was too sure of itself."""
+        """Above 1 the uncorrected model was overconfident."""
         return 1 / self.scale
 
     def apply(self, logits: ArrayLike) -> Floats:
-        """Return repaired logits, in the shape of the given ones."""
+        """Return corrected logits, in the shape of the given ones."""
         offset = np.array(self.offset if len(self.offset) > 1 else self.offset[0])
         return np.asarray(self.scale * np.asarray(logits, dtype=np.float64) + offset)
 
 
-_LARGEST_LOG_SCALE = np.log(100.0)  # a temperature from 0.01 to 100: beyond, the logits carry nothing
+_LARGEST_LOG_SCALE = np.log(100.0)  # a temperature from 0.01 to 100: beyond, the logits carry no information
 
 
 def fit_sigmoid(truth: ArrayLike, logit: ArrayLike) -> Recalibration | None:
@@ -141,7 +141,7 @@ def fit_sigmoid(truth: ArrayLike, logit: ArrayLike) -> Recalibration | None:
     Returns
     -------
     Recalibration or None
-        None if only one class is there. The scale is positive: the order of the images stays.
+        None if only one class occurs. The scale is positive: the order of the images stays.
     """
     truths, logits = truths_and_scores(truth, logit)
     positives = int(truths.sum())
@@ -153,10 +153,10 @@ def fit_sigmoid(truth: ArrayLike, logit: ArrayLike) -> Recalibration | None:
     def loss(parameters: Floats) -> float:
         return _binary_loss(targets, np.exp(parameters[0]) * logits + parameters[1])
 
-    found = minimize(
+    optimum = minimize(
         loss, np.zeros(2), method="L-BFGS-B", bounds=[(-_LARGEST_LOG_SCALE, _LARGEST_LOG_SCALE), (-50, 50)]
     )
-    scale, offset = float(np.exp(found.x[0])), float(found.x[1])
+    scale, offset = float(np.exp(optimum.x[0])), float(optimum.x[1])
     hard = truths.astype(np.float64)
     return Recalibration(scale, (offset,), _binary_loss(hard, logits), _binary_loss(hard, scale * logits + offset))
 
@@ -174,7 +174,7 @@ def fit_softmax(label: ArrayLike, logits: ArrayLike) -> Recalibration | None:
     Returns
     -------
     Recalibration or None
-        None if a class has no image: its bias would be without bound.
+        None if a class has no image: its bias would have no bound.
 
     Raises
     ------
@@ -194,9 +194,9 @@ def fit_softmax(label: ArrayLike, logits: ArrayLike) -> Recalibration | None:
         return _category_loss(labels, np.exp(parameters[0]) * values + np.r_[parameters[1:], 0.0])
 
     bounds = [(-_LARGEST_LOG_SCALE, _LARGEST_LOG_SCALE), *[(-50, 50)] * (classes - 1)]
-    found = minimize(loss, np.zeros(classes), method="L-BFGS-B", bounds=bounds)
-    scale, offset = float(np.exp(found.x[0])), np.r_[found.x[1:], 0.0]
-    offset -= offset.mean()  # softmax does not see a common shift
+    optimum = minimize(loss, np.zeros(classes), method="L-BFGS-B", bounds=bounds)
+    scale, offset = float(np.exp(optimum.x[0])), np.r_[optimum.x[1:], 0.0]
+    offset -= offset.mean()  # softmax is invariant to a common shift
     return Recalibration(
         scale,
         tuple(map(float, offset)),
@@ -224,9 +224,9 @@ def _category_loss(labels: NDArray[np.int64], logits: Floats) -> float:
 
 
 def _recalibration(truths: NDArray[np.bool_], probabilities: Floats) -> tuple[float | None, float | None]:
-    """Return slope and intercept of a logistic regression of the truth on the logit, if it has them."""
-    hidden = np.clip(probabilities, 1e-9, 1 - 1e-9)
-    logits = np.log(hidden) - np.log1p(-hidden)
+    """Return slope and intercept of a logistic regression of truth on logit; None for separated classes."""
+    clipped = np.clip(probabilities, 1e-9, 1 - 1e-9)
+    logits = np.log(clipped) - np.log1p(-clipped)
     lowest, highest = (float(f(logits[truths])) if truths.any() else np.nan for f in (np.min, np.max))
     others = logits[~truths]
     separated = not others.size or not truths.any() or lowest >= others.max() or highest <= others.min()
@@ -237,5 +237,5 @@ def _recalibration(truths: NDArray[np.bool_], probabilities: Floats) -> tuple[fl
     def loss(parameters: Floats) -> float:
         return _binary_loss(targets, parameters[0] * logits + parameters[1])
 
-    found = minimize(loss, np.array([1.0, 0.0]), method="BFGS")
-    return float(found.x[0]), float(found.x[1])
+    optimum = minimize(loss, np.array([1.0, 0.0]), method="BFGS")
+    return float(optimum.x[0]), float(optimum.x[1])

@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves, and average precision.
+"""ROC and precision-recall curves, and average precision, by scikit-learn.
 
 References
 ----------
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+import sklearn.metrics
 from numpy.typing import ArrayLike
 
 from training.metrics.arrays import Floats, truths_and_scores
@@ -21,21 +21,16 @@ class Curve:
 
     x: Floats
     y: Floats
-    thresholds: Floats
+    thresholds: Floats  # from the highest to the lowest
 
 
 def roc_curve(truth: ArrayLike, score: ArrayLike) -> Curve | None:
     """Return 1 - specificity (x) and sensitivity (y), from (0, 0) to (1, 1); None if a class is missing."""
     truths, scores = truths_and_scores(truth, score)
-    positives = int(truths.sum())
-    if positives in (0, truths.size):
+    if truths.all() or not truths.any():
         return None
-    hits, alarms, thresholds = _cumulated(truths, scores)
-    return Curve(
-        x=np.r_[0.0, (alarms - hits) / (truths.size - positives)],
-        y=np.r_[0.0, hits / positives],
-        thresholds=np.r_[np.inf, thresholds],
-    )
+    alarms, hits, thresholds = sklearn.metrics.roc_curve(truths, scores, drop_intermediate=False)
+    return Curve(x=alarms, y=hits, thresholds=thresholds)
 
 
 def precision_recall_curve(truth: ArrayLike, score: ArrayLike) -> Curve | None:
@@ -43,28 +38,18 @@ def precision_recall_curve(truth: ArrayLike, score: ArrayLike) -> Curve | None:
     truths, scores = truths_and_scores(truth, score)
     if not truths.any():
         return None
-    hits, alarms, thresholds = _cumulated(truths, scores)
-    return Curve(x=hits / truths.sum(), y=hits / alarms, thresholds=thresholds)
+    precision, sensitivity, thresholds = sklearn.metrics.precision_recall_curve(truths, scores)
+    # scikit-learn goes from the lowest threshold to the highest, and ends with a point that has no threshold.
+    return Curve(x=sensitivity[-2::-1], y=precision[-2::-1], thresholds=thresholds[::-1])
 
 
 def average_precision(truth: ArrayLike, score: ArrayLike) -> float | None:
-    """Return the area under the precision-recall steps; by chance it is the prevalence.
+    """Return the area under the precision-recall steps; for random scores it is the prevalence.
 
     Returns
     -------
     float or None
         In (0, 1]; None without positives.
     """
-    curve = precision_recall_curve(truth, score)
-    if curve is None:
-        return None
-    return float(np.sum(np.diff(np.r_[0.0, curve.x]) * curve.y))
-
-
-def _cumulated(truths: Floats | np.ndarray, scores: Floats) -> tuple[Floats, Floats, Floats]:
-    """Count positives and images at or above each distinct score, highest first."""
-    order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    ends = np.r_[np.flatnonzero(np.diff(ordered)), ordered.size - 1]
-    hits = np.cumsum(truths[order], dtype=np.float64)[ends]
-    return hits, ends + 1.0, ordered[ends]
+    truths, scores = truths_and_scores(truth, score)
+    return float(sklearn.metrics.average_precision_score(truths, scores)) if truths.any() else None

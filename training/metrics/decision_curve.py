@@ -1,4 +1,4 @@
-"""Whether using the model is better than treating everybody, or nobody.
+"""Decision curve: net benefit of the model against treat all and treat none.
 
 References
 ----------
@@ -20,7 +20,7 @@ THRESHOLDS = tuple(round(0.01 * step, 2) for step in range(1, 100))
 
 @dataclass(frozen=True, slots=True)
 class DecisionCurve:
-    """Net benefit, true positives for each image less the weighted false ones, at each threshold."""
+    """Net benefit at each threshold: true positives per image less the weighted false positives."""
 
     prevalence: float
     thresholds: Floats
@@ -29,7 +29,7 @@ class DecisionCurve:
 
     @property
     def useful(self) -> tuple[float, ...]:
-        """Thresholds where the model beats treating everybody and treating nobody."""
+        """Thresholds where the model's net benefit is above those of treat all and of treat none."""
         better = self.model > np.maximum(self.treat_all, 0.0) + 1e-12
         return tuple(map(float, self.thresholds[better]))
 
@@ -50,12 +50,12 @@ def decision_curve(
     thresholds
         Between 0 and 1.
     prevalence
-        Where the model will be used; None for that of the images.
+        Of the population that the model is for; None for that of the images.
 
     Returns
     -------
     DecisionCurve or None
-        None if only one class is there.
+        None if only one class occurs.
 
     Raises
     ------

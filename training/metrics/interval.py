@@ -1,4 +1,4 @@
-"""A figure with its confidence interval, and proportions with Wilson's interval.
+"""Figures with confidence intervals; proportions with Wilson's interval, by SciPy.
 
 References
 ----------
@@ -7,18 +7,17 @@ Wilson, JASA 1927;22:209. Newcombe, Statistics in Medicine 1998;17:857, method 3
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 CONFIDENCE = 0.95
-"""Of every interval, unless told otherwise."""
+"""Default confidence of every interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A confidence interval and how it was made.
+    """A confidence interval and its method.
 
     Raises
     ------
@@ -35,7 +34,7 @@ class Interval:
             raise ValueError(f"an interval goes from low to high; got {self.low} to {self.high}")
 
     def holds(self, value: float) -> bool:
-        """Tell whether the value lies inside, ends included."""
+        """Return whether the value lies inside, ends included."""
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
@@ -44,7 +43,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure, and its interval where one can be given."""
+    """A figure, and its interval where it has one."""
 
     value: float
     interval: Interval | None = None
@@ -83,11 +82,6 @@ def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> Es
         raise ValueError(f"of {trials} trials 0 to {trials} succeed; got {successes}")
     if trials == 0:
         return None
-    share = successes / trials
-    squared = normal_quantile(confidence) ** 2
-    middle = (share + squared / (2 * trials)) / (1 + squared / trials)
-    half = math.sqrt(squared * (share * (1 - share) / trials + squared / (4 * trials**2))) / (1 + squared / trials)
-    # At 0 and 1 the ends are exact, and rounding would put them a hair inside.
-    low = 0.0 if successes == 0 else max(0.0, middle - half)
-    high = 1.0 if successes == trials else min(1.0, middle + half)
-    return Estimate(share, Interval(low, high, "wilson"))
+    proportion = successes / trials
+    ends = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    return Estimate(proportion, Interval(float(ends.low), float(ends.high), "wilson"))

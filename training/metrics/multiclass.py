@@ -1,11 +1,13 @@
-"""Several classes at once: the confusion matrix and the classification report."""
+"""Confusion matrix and classification report of several classes, by scikit-learn."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from training.metrics.interval import Estimate, wilson
 
@@ -23,39 +25,42 @@ class ClassReport:
 
 @dataclass(frozen=True, slots=True)
 class ClassificationReport:
-    """What the predicted classes are worth; rows of the matrix are truths, columns predictions."""
+    """Confusion matrix and its figures; rows of the matrix are true classes, columns predicted ones."""
 
     names: tuple[str, ...]
     matrix: tuple[tuple[int, ...], ...]
     classes: tuple[ClassReport, ...]
     accuracy: Estimate | None
     macro_f1: float | None
-    largest_class: float | None  # the accuracy of always naming the most frequent class
+    largest_class: float | None  # the accuracy of always predicting the most frequent class
 
 
 def classification_report(label: ArrayLike, predicted: ArrayLike, names: tuple[str, ...]) -> ClassificationReport:
-    """Return the confusion matrix and what follows from it.
+    """Return the confusion matrix and its figures.
 
     Parameters
     ----------
     label, predicted
         (N,): class numbers, from 0.
     names
-        Of the classes, in order.
+        Of the classes, in order; two or more.
 
     Raises
     ------
     ValueError
         If the shapes differ or a number is no class.
     """
-    labels, guesses = np.asarray(label, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
-    if labels.ndim != 1 or labels.shape != guesses.shape:
-        raise ValueError(f"labels and predictions are two lists of one length; got {labels.shape}, {guesses.shape}")
-    count = len(names)
-    if not np.isin(np.r_[labels, guesses], np.arange(count)).all():
-        raise ValueError(f"classes are numbers from 0 to {count - 1}")
-    matrix = np.bincount(labels * count + guesses, minlength=count * count).reshape(count, count)
-    classes = tuple(_class_report(name, matrix, place) for place, name in enumerate(names))
+    labels, predictions = np.asarray(label, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
+    if labels.ndim != 1 or labels.shape != predictions.shape:
+        raise ValueError(f"labels and predictions are two lists of one length; got {labels.shape}, {predictions.shape}")
+    numbers = np.arange(len(names))
+    if not np.isin(np.r_[labels, predictions], numbers).all():
+        raise ValueError(f"classes are numbers from 0 to {len(names) - 1}")
+    matrix, f1 = np.zeros((len(names), len(names)), dtype=np.int64), np.full(len(names), np.nan)
+    if labels.size:  # scikit-learn refuses empty lists
+        matrix = confusion_matrix(labels, predictions, labels=numbers)
+        _, _, f1, _ = precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=np.nan)
+    classes = tuple(_class_report(name, matrix, index, float(f1[index])) for index, name in enumerate(names))
     scores = [each.f1 for each in classes if each.support and each.f1 is not None]
     return ClassificationReport(
         names=names,
@@ -67,12 +72,13 @@ def classification_report(label: ArrayLike, predicted: ArrayLike, names: tuple[s
     )
 
 
-def _class_report(name: str, matrix: np.ndarray, place: int) -> ClassReport:
-    right, support, named = (int(each) for each in (matrix[place, place], matrix[place].sum(), matrix[:, place].sum()))
+def _class_report(name: str, matrix: np.ndarray, index: int, f1: float) -> ClassReport:
+    right, support = int(matrix[index, index]), int(matrix[index].sum())
     return ClassReport(
         name=name,
-        precision=wilson(right, named),
+        # As counts and not as scikit-learn's ratios: Wilson's intervals need the counts.
+        precision=wilson(right, int(matrix[:, index].sum())),
         recall=wilson(right, support),
-        f1=2 * right / (support + named) if support + named else None,
+        f1=None if math.isnan(f1) else f1,  # NaN: the class occurs among neither labels nor predictions
         support=support,
     )

@@ -1,4 +1,4 @@
-"""How far two masks agree: Dice's coefficient and the intersection over the union, with intervals.
+"""Overlap of two masks: Dice's coefficient and the intersection over the union, with intervals.
 
 References
 ----------
@@ -15,16 +15,16 @@ from training.metrics.bootstrap import REPLICATES, Statistic, patient_bootstrap
 from training.metrics.interval import Estimate
 
 
-def dice(found: NDArray[np.bool_], drawn: NDArray[np.bool_]) -> float:
+def dice(predicted: NDArray[np.bool_], drawn: NDArray[np.bool_]) -> float:
     """Return twice the common area over the sum of both; 1 for two empty masks."""
-    both, total = int((found & drawn).sum()), int(found.sum()) + int(drawn.sum())
+    both, total = int((predicted & drawn).sum()), int(predicted.sum()) + int(drawn.sum())
     return 2 * both / total if total else 1.0
 
 
-def iou(found: NDArray[np.bool_], drawn: NDArray[np.bool_]) -> float:
+def iou(predicted: NDArray[np.bool_], drawn: NDArray[np.bool_]) -> float:
     """Return the common area over the joint one; 1 for two empty masks."""
-    either = int((found | drawn).sum())
-    return int((found & drawn).sum()) / either if either else 1.0
+    either = int((predicted | drawn).sum())
+    return int((predicted & drawn).sum()) / either if either else 1.0
 
 
 def mean_with_interval(
@@ -37,7 +37,7 @@ def mean_with_interval(
     values
         (N,), N at least 1.
     patients
-        (N,): the patient of each image; None if each is of another.
+        (N,): the patient of each image; None if each image is of another patient.
     replicates, seed
         Of the bootstrap.
     """
@@ -45,8 +45,8 @@ def mean_with_interval(
     mean = float(figures.mean())
 
     def average(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        drawn: NDArray[np.float64] = weights @ figures / weights.sum(axis=1)
-        return drawn
+        means: NDArray[np.float64] = weights @ figures / weights.sum(axis=1)
+        return means
 
     statistic: Statistic = average
     intervals = patient_bootstrap(

@@ -27,15 +27,15 @@ def stratified_auc(
 ) -> Estimate | None:
     """Return the area over pairs of images from the same stratum only.
 
-    With the image's source as stratum it is what is left when the source itself can't help; with the
-    fold of a cross-validation, differences between the folds' models don't count.
+    With the source as stratum, differences between sources don't count; with the fold of a
+    cross-validation as stratum, differences between the folds' models don't.
 
     Parameters
     ----------
     truth, score
         (N,): see `truths_and_scores`.
     strata
-        (N,): any names.
+        (N,): name of each image's stratum.
     groups
         (N,): the patient of each image; None if each image is of another patient.
     confidence
@@ -44,8 +44,8 @@ def stratified_auc(
     Returns
     -------
     Estimate or None
-        The strata's areas, weighted by their pairs; None if no stratum has both classes. Strata count
-        as independent. No interval if one of them has none of its own.
+        Mean of the strata's areas, weighted by their pairs; None if no stratum has both classes. The
+        variance takes strata as independent. No interval if a stratum has none.
     """
     truths, scores = truths_and_scores(truth, score)
     codes, names = group_codes(groups, truths.size), group_codes(strata, truths.size)
@@ -68,7 +68,7 @@ def stratified_auc(
 
 
 def _variance_of(estimate: Estimate, confidence: float) -> float:
-    """Return the variance behind an interval; infinite without one."""
+    """Return the variance that an interval was made from; infinite without an interval."""
     if estimate.interval is None:
         return math.inf
     # The wider half: the other may have been cut at 0 or 1.

@@ -1,4 +1,4 @@
-"""Who gets less out of the same model and threshold than the others.
+"""Figures of subgroups (sex, age, view, site...) at the one threshold of the model.
 
 References
 ----------
@@ -23,12 +23,12 @@ AGE_BANDS = ((0, 18), (18, 40), (40, 60), (60, 80), (80, 200))
 """Years, the upper end excluded."""
 
 FEW = 10
-"""A figure of fewer images than this is shown and not flagged."""
+"""A figure of fewer images than this is shown, but not flagged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subgroup:
-    """The figures of some of the images."""
+    """Figures of the images that share one value of one attribute."""
 
     attribute: str  # sex, age, view, site, manufacturer, source
     value: str
@@ -38,12 +38,12 @@ class Subgroup:
     auc: Estimate | None
     sensitivity: Estimate | None
     specificity: Estimate | None
-    flags: tuple[str, ...]  # figures whose interval excludes the one of all images
-    is_small: bool  # too few positives or negatives for its area to be flagged
+    flags: tuple[str, ...]  # figures whose interval excludes the figure of all images
+    is_small: bool  # too few positives or negatives to flag its area
 
 
 def age_band(age: float | None) -> str:
-    """Name the band of an age in years, e.g. ``40-59``; ``unknown`` for None or NaN."""
+    """Return the band of an age in years, e.g. ``40-59``; ``unknown`` for None or NaN."""
     if age is None or not np.isfinite(age):
         return UNKNOWN
     for low, high in AGE_BANDS:
@@ -74,7 +74,7 @@ def subgroup_table(
     threshold
         The operating point; None for no sensitivity and specificity.
     alarm_score
-        (N,): what the threshold is compared with, where that is not `score`.
+        (N,): values that are compared with the threshold; None: `score`.
 
     Returns
     -------
@@ -84,8 +84,8 @@ def subgroup_table(
     truths, scores = truths_and_scores(truth, score)
     alarms = scores if alarm_score is None else truths_and_scores(truth, alarm_score)[1]
     codes = group_codes(groups, truths.size)
-    everybody = np.ones(truths.size, dtype=bool)
-    overall = _figures(truths, scores, alarms, codes, everybody, threshold)
+    every_image = np.ones(truths.size, dtype=bool)
+    overall = _figures(truths, scores, alarms, codes, every_image, threshold)
     table = []
     for attribute, values in attributes.items():
         names = np.array([str(value) or UNKNOWN for value in values], dtype=object)

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import keras
 
-Scaling = Literal["imagenet", "unit"]
-Tensor = Any
+from training.networks.keras_types import Tensor
 
+Scaling = Literal["imagenet", "unit"]
 CAFFE_MEANS: Final = (103.939, 116.779, 123.68)
 """Mean blue, green and red of ImageNet: what the published weights of ResNet50 and VGG16 subtract."""
 

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import RunError
+from training.networks.keras_types import KerasModel
 
 FEATURES: Final = "features"
 """Name of the layer that holds an ensemble's features."""
 
 
-def feature_layer(network: Any) -> str:  # noqa: ANN401 (a Keras model)
+def feature_layer(network: KerasModel) -> str:
     """Return the name of the layer whose maps are the features: the one that the head reads.
 
     Parameters
@@ -38,7 +39,7 @@ def feature_layer(network: Any) -> str:  # noqa: ANN401 (a Keras model)
     return feeding
 
 
-def features_of(network: Any, batches: Any) -> NDArray[np.float32]:  # noqa: ANN401
+def features_of(network: KerasModel, batches: Any) -> NDArray[np.float32]:  # noqa: ANN401
     """Return the features of images: the mean of each of the trunk's last maps.
 
     Parameters

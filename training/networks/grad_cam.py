@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -11,9 +9,10 @@ from numpy.typing import NDArray
 
 from cxr.package.grad_cam import grad_cam
 from training.networks.features import feature_layer
+from training.networks.keras_types import KerasModel
 
 
-def grad_cam_maps(network: Any, images: NDArray[np.float32], place: int) -> NDArray[np.float32]:  # noqa: ANN401
+def grad_cam_maps(network: KerasModel, images: NDArray[np.float32], place: int) -> NDArray[np.float32]:
     """Approximate where a network sees a class.
 
     Parameters

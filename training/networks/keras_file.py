@@ -9,11 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from training.files import whole_file
+from training.networks.keras_types import KerasModel
+
 # The earliest date that a zip archive can hold: dates inside say nothing.
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def save_network(network: Any, path: Path, *, now: datetime) -> None:  # noqa: ANN401 (a Keras model)
+def save_network(network: KerasModel, path: Path, *, now: datetime) -> None:
     """Write a network: the same network and the same ``now`` give the same bytes.
 
     Keras writes the time of day and Python's object numbers into its archive; the package's
@@ -31,7 +34,11 @@ def save_network(network: Any, path: Path, *, now: datetime) -> None:  # noqa: A
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         written = Path(folder) / "model.keras"
         network.save(written, include_optimizer=False)
-        with zipfile.ZipFile(written) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target:
+        with (
+            zipfile.ZipFile(written) as source,
+            whole_file(path) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as target,
+        ):
             for name in sorted(source.namelist()):
                 content = source.read(name)
                 if name == "metadata.json":

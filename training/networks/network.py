@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import keras
 
 from training.networks.backbones import BACKBONES, CAFFE_MEANS, Scaling
+from training.networks.keras_types import KerasModel, Tensor
 
 __all__ = ["BACKBONES", "CAFFE_MEANS", "EVIDENCE_HEAD", "Activation", "Head", "Pooling", "Scaling", "build"]
 
@@ -27,8 +28,6 @@ Pooling = Literal["average", "maximum", "average4", "flatten"]
 
 # A fresh head starts near a logit of 0, whatever the backbone's features sum up to.
 _HEAD_SPREAD: Final = 1e-3
-
-Tensor = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def build(
     weights: Path | None = None,
     head: Head = EVIDENCE_HEAD,
     scaling: Scaling = "imagenet",
-) -> Any:  # noqa: ANN401 (Keras has no types)
+) -> KerasModel:
     """Build a network.
 
     Parameters

@@ -8,17 +8,17 @@ Szegedy 2015 for the normalisation between its convolutions.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import keras
+
+from training.networks.keras_types import KerasModel, Tensor
 
 LEVELS: Final = 4
 """Resolutions, each half of the one before: the size is divisible by 2 ** (LEVELS - 1)."""
 
-Tensor = Any
 
-
-def build_unet(size: int, width: int = 16) -> Any:  # noqa: ANN401 (a Keras model)
+def build_unet(size: int, width: int = 16) -> KerasModel:
     """Build the network with random weights.
 
     Parameters

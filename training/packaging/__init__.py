@@ -1,1 +1,1 @@
-"""From a run to a model package: figures, model card, input gate, golden images."""
+"""Model packages of finished runs: figures, model card, input gate, golden images."""

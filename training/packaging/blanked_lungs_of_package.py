@@ -1,4 +1,4 @@
-"""Score images whose lungs are painted over with a package's own graph."""
+"""Score images with blanked lungs with a package's own graph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cxr.pixels.model_input import to_model_input
 from training.audit.blanked_lungs import BlankedAudit, Images, blanked_audit
 from training.cases import groups
 from training.packaging.blanked_lungs_of_run import lungs_at, lungs_or_box
-from training.runs.lung_mask_model import lungs_with, masking_in, open_mask_model
+from training.runs.lung_mask_model import lungs_with, masking_of_package, open_mask_model
 
 BATCH = 32
 
@@ -30,28 +30,28 @@ def audit_package(
     seed: int = 0,
     mask_model: Path | None = None,
 ) -> tuple[BlankedAudit, ...]:
-    """Ask a package about images without lungs.
+    """Audit a package on images with blanked lungs.
 
     Parameters
     ----------
     package
         Its folder.
     cases
-        Labelled rows of a manifest, paths absolute; best those of the test.
+        Labelled rows of a manifest, paths absolute; preferably those of the test.
     labels
         Class to the manifest's labels that mean it; None: a class is its own label.
     limit
-        Images that are scored at most, drawn at random.
+        Largest number of images, drawn at random.
     seed
         Of the draw.
     mask_model
-        Folder of the mask model that finds the lungs; None: the package's own does, or else the
-        manifest's masks tell, or else a box is painted over.
+        Folder of the mask model that segments the lungs; None: that of the package, else the masks of
+        the manifest, else a box.
 
     Returns
     -------
     tuple[BlankedAudit, ...]
-        One for each class of the package that a label names.
+        One for each class of the package that occurs among the labels.
 
     Raises
     ------
@@ -63,11 +63,11 @@ def audit_package(
     loaded = load_package(package)
     manifest = loaded.manifest
     labelled = cases[cases["label"] != ""]
-    drawn = labelled.sample(min(limit, len(labelled)), random_state=seed).reset_index(drop=True)
-    masking = masking_in(loaded)
+    sample = labelled.sample(min(limit, len(labelled)), random_state=seed).reset_index(drop=True)
+    masking = masking_of_package(loaded)
     lungs = masking.lungs if mask_model is None else lungs_with(open_mask_model(mask_model))
     images, masks, rows = [], [], []
-    for row, (path, mask) in enumerate(zip(drawn["path"], drawn["mask_path"], strict=True)):
+    for row, (path, mask) in enumerate(zip(sample["path"], sample["mask_path"], strict=True)):
         try:
             images.append(masking.apply(to_model_input(Path(path), manifest.recipe), mask, manifest.recipe))
         except (ImageError, OSError):
@@ -79,18 +79,18 @@ def audit_package(
     whole = np.stack(images)
     inside, count = lungs_or_box(masks, whole), sum(mask is not None for mask in masks)
     network = keras.saving.load_model(loaded.folder / MODEL_FILE, compile=False, safe_mode=True)
-    kept = drawn.iloc[rows]
+    readable = sample.iloc[rows]
     audits = []
-    for place, name in enumerate(manifest.findings):
-        truth = kept["label"].isin((labels or {}).get(name, (name,))).to_numpy()
+    for index, name in enumerate(manifest.findings):
+        truth = readable["label"].isin((labels or {}).get(name, (name,))).to_numpy()
         if not truth.any():
             continue
 
-        def score(shown: Images, place: int = place) -> np.ndarray:
-            outputs = network.predict(shown, batch_size=BATCH, verbose=0)
-            chances = outputs[0] if isinstance(outputs, list | tuple) else outputs
-            return np.asarray(chances)[:, place]
+        def score(images: Images, index: int = index) -> np.ndarray:
+            outputs = network.predict(images, batch_size=BATCH, verbose=0)
+            probabilities = outputs[0] if isinstance(outputs, list | tuple) else outputs
+            return np.asarray(probabilities)[:, index]
 
-        found = blanked_audit(name, whole, truth, score, patients=groups(kept).to_numpy(), masks=inside)
-        audits.append(replace(found, masks=count))
+        audit = blanked_audit(name, whole, truth, score, patients=groups(readable).to_numpy(), masks=inside)
+        audits.append(replace(audit, masks=count))
     return tuple(audits)

@@ -1,10 +1,10 @@
-"""What a run's own model makes of images without lungs, and what its cases say against its figures."""
+"""Score images with blanked lungs with a run's own model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import keras
 import numpy as np
@@ -16,10 +16,11 @@ from cxr.pixels.model_input import to_model_input
 from cxr.pixels.recipe import PixelRecipe
 from training.audit.blanked_lungs import BlankedAudit, Images, blank_lungs, box, keep_border
 from training.evaluation import Predictions, tabulate
-from training.inputs.cache import Cache, Watch
+from training.inputs.cache import Cache, ReportProgress
 from training.inputs.masking import Lungs, drawn_lungs
 from training.metrics.auc import roc_auc_with_interval
 from training.metrics.interval import Estimate
+from training.networks.keras_types import KerasModel
 from training.recipe import TrainingRecipe
 from training.runs.finalise import truth_column
 from training.runs.loop import Side
@@ -31,14 +32,14 @@ Change = Callable[[Images, NDArray[np.bool_]], Images]
 
 def audit_lungs(
     recipe: TrainingRecipe,
-    network: Any,  # noqa: ANN401 (a Keras model)
+    network: KerasModel,
     cache: Cache,
     side: Side,
     *,
     lungs: Lungs | None = None,
-    progress: Watch,
+    progress: ReportProgress,
 ) -> tuple[BlankedAudit, ...]:
-    """Score images with the lungs painted over, with nothing but the border, and as they are.
+    """Score images whole, with blanked lungs, and with nothing but the border.
 
     Parameters
     ----------
@@ -49,10 +50,10 @@ def audit_lungs(
     cache
         The images.
     side
-        Which of them; best those of the test.
+        Images to score; preferably those of the test.
     lungs
-        The mask model whose lungs alone the network sees. Lungs are where it finds them, or without
-        one where the case's mask says, and else in the box of ``training.audit.blanked_lungs``.
+        The mask model, if the network's input is the lungs alone. Lungs are its mask; without one, the
+        mask of the case, else the box of ``training.audit.blanked_lungs``.
     progress
         Called with a step's name, how many images are done, and of how many.
 
@@ -66,16 +67,16 @@ def audit_lungs(
     outputs = keras.Model(network.input, [network.get_layer(name).output for name in ("calibrate", "prob")])
 
     def predict(step: str, change: Change) -> Predictions:
-        found = []
-        for start in range(0, len(side.places), BATCH):
-            places = side.places[start : start + BATCH]
-            images = np.stack([cache.image(int(place)) for place in places])
+        batches = []
+        for start in range(0, len(side.rows), BATCH):
+            rows = side.rows[start : start + BATCH]
+            images = np.stack([cache.image(int(row)) for row in rows])
             inside = lungs_or_box(masks[start : start + BATCH], images)
-            found.append([np.asarray(each, np.float64) for each in outputs.predict_on_batch(change(images, inside))])
-            progress(step, start + len(places), len(side.places))
-        logits, chances = (np.concatenate(each) for each in zip(*found, strict=True))
+            batches.append([np.asarray(each, np.float64) for each in outputs.predict_on_batch(change(images, inside))])
+            progress(step, start + len(rows), len(side.rows))
+        logits, probabilities = (np.concatenate(each) for each in zip(*batches, strict=True))
         truth = truth_column(recipe, side.cases.truths)
-        return tabulate(side.cases.frame, recipe.task.classes, logits=logits, probabilities=chances, truth=truth)
+        return tabulate(side.cases.frame, recipe.task.classes, logits=logits, probabilities=probabilities, truth=truth)
 
     whole = predict("Whole images", lambda images, _: images)
     blanked = predict("Images without lungs", blank_lungs)
@@ -95,7 +96,7 @@ def audit_lungs(
 
 
 def lung_figures(audits: tuple[BlankedAudit, ...]) -> dict[str, dict[str, float | int | None]]:
-    """Return what promotion reads of an audit: for each class ``auc``, ``auc_low`` and ``auc_high`` without lungs."""
+    """Return an audit's figures for promotion: class to ``auc``, ``auc_low`` and ``auc_high`` with blanked lungs."""
     return {
         each.name: _ends("auc", each.blanked)
         | _ends("border_only_auc", each.border_only)
@@ -105,21 +106,21 @@ def lung_figures(audits: tuple[BlankedAudit, ...]) -> dict[str, dict[str, float 
 
 
 def lungs_at(path: str, mask_path: str, recipe: PixelRecipe, lungs: Lungs | None) -> Inside | None:
-    """Say where an image's lungs are.
+    """Return an image's lung mask.
 
     Parameters
     ----------
     path, mask_path
-        Of the manifest; no mask path: no mask is drawn.
+        Of the manifest; an empty mask path: no drawn mask.
     recipe
-        In whose geometry.
+        Its geometry is the mask's.
     lungs
-        A mask model, which is asked rather than the manifest; None: there is none.
+        A mask model, which is preferred to the manifest's mask; None: no mask model.
 
     Returns
     -------
     Inside | None
-        Shape (size, size); None: nobody knows.
+        Shape (size, size); None: there is no mask, or the image or its mask can't be read.
     """
     try:
         if lungs is not None:
@@ -130,7 +131,7 @@ def lungs_at(path: str, mask_path: str, recipe: PixelRecipe, lungs: Lungs | None
 
 
 def lungs_or_box(masks: Sequence[Inside | None], images: Images) -> NDArray[np.bool_]:
-    """Give (N, S, S): the masks, and the box of ``training.audit.blanked_lungs`` where there is none."""
+    """Return (N, S, S): the masks, and the box of ``training.audit.blanked_lungs`` for images without one."""
     inside = box(images)
     for row, mask in enumerate(masks):
         if mask is not None:

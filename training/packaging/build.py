@@ -1,4 +1,4 @@
-"""From a finished run to a model package: its graph, thresholds, figures and card."""
+"""Build the model package of a finished run: graph, thresholds, figures and card."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from training.evaluation import (
 )
 from training.evaluation.evaluate import evaluate
 from training.packaging.blanked_lungs_of_run import lung_figures
-from training.packaging.comparison import Rival, compare_with_rival
-from training.packaging.image_checks import EXAMPLES_FILE, look_at_images
+from training.packaging.comparison import OtherModel, compare_with_other
+from training.packaging.image_checks import EXAMPLES_FILE, check_images
 from training.packaging.model_card import CardFacts, evaluated_card
 from training.packaging.promotion_figures import case_figures, package_figures
 from training.recipe import Stage
-from training.runs.brisque_filter import left_out_words
+from training.runs.brisque_filter import describe_exclusions
 from training.runs.folder import CALIBRATION_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, RUN_FILE, Run, open_run
-from training.runs.lineage import count_known
-from training.runs.lung_mask_model import keep_mask_model
+from training.runs.lineage import count_seen
+from training.runs.lung_mask_model import mask_model_of_run
 from training.runs.train import Options
 
 TEST_PREDICTIONS: Final = "predictions_test.csv"
@@ -60,16 +60,16 @@ def package_run(
     options: Options | None = None,
     note: str = "",
 ) -> ModelPackage:
-    """Make the package of a finished run; the same run gives the same package, byte for byte.
+    """Make the package of a finished run; the package of a run is reproducible byte for byte.
 
     Parameters
     ----------
     folder
-        The run's.
+        Of the run.
     target
-        The package's folder; it must not exist.
+        Folder of the package; it must not exist.
     version
-        The model's; None: made of the run's fingerprint.
+        Of the model; None: derived from the run's fingerprint.
     replicates
         Draws of the bootstrap over the test images.
     compare_with
@@ -77,45 +77,47 @@ def package_run(
     options
         Cache, processes, progress.
     note
-        What the card says first: Markdown of one paragraph, such as figures on images from elsewhere.
+        First paragraph of the card, in Markdown, such as figures on images of other sites.
 
     Raises
     ------
     RunError
-        If the run is not finished, has no test images to be judged by, or its images are gone.
+        If the run is not finished, has no test images, or its images can't be read.
     PackageError
         If the folder exists or can't be written.
     """
     run = open_run(folder)
     fingerprint = run.fingerprint()
     if not (folder / TEST_PREDICTIONS).exists():
-        raise RunError("The run has no test images, so that nothing can be said of it: divide the cases with a test.")
+        raise RunError(
+            "The run has no test images, and a package needs figures on test images: split the cases with a test side."
+        )
     if target.exists():
         raise PackageError("The package's folder exists already: give another one, or remove it.")
     points = read_operating_points(folder / OPERATING_POINT_FILE)
     predictions = read_predictions(folder / TEST_PREDICTIONS)
-    # What can't be compared is said before the images are looked at, which takes minutes.
-    others = [Rival.of(each, predictions.classes) for each in compare_with]
+    # Before the checks of images, which take minutes: a model that can't be compared is an error.
+    others = [OtherModel.of(each, predictions.classes) for each in compare_with]
     evaluation = evaluate(predictions, thresholds=points.thresholds, dataset="test", replicates=replicates)
     write_evaluation(evaluation, folder)
-    wanted = options or Options()
-    looked = look_at_images(run, wanted)
-    rivals = [compare_with_rival(each, predictions, run.manifest(), progress=wanted.progress) for each in others]
+    options = options or Options()
+    checks = check_images(run, options)
+    comparisons = [compare_with_other(each, predictions, run.manifest(), progress=options.progress) for each in others]
     figures = package_figures(evaluation, case_figures(run) | {
-        "blanked_lungs": lung_figures(looked.blanked), "comparisons": rivals,
+        "blanked_lungs": lung_figures(checks.blanked), "comparisons": comparisons,
     } | _mask_figures(run))  # fmt: skip
-    manifest = _manifest(run, points, version or f"1.0.0+{fingerprint[:12]}", figures, looked.components)
-    facts = _facts(run, evaluation, looked.blanked, note)
-    if EXAMPLES_FILE in looked.files:
+    manifest = _manifest(run, points, version or f"1.0.0+{fingerprint[:12]}", figures, checks.components)
+    facts = _facts(run, evaluation, checks.blanked, note)
+    if EXAMPLES_FILE in checks.files:
         facts = replace(facts, examples=_examples(run))
     card = evaluated_card(manifest, facts).encode()
-    return write_package(target, manifest, {MODEL_FILE: folder / MODEL_FILE, MODEL_CARD_FILE: card, **looked.files})
+    return write_package(target, manifest, {MODEL_FILE: folder / MODEL_FILE, MODEL_CARD_FILE: card, **checks.files})
 
 
 def _facts(run: Run, evaluation: Evaluation, blanked: Sequence[BlankedAudit], note: str) -> CardFacts:
     task = run.recipe.task
-    by_itself = [name for name in task.classes if task.labels_of(name) == (name,)]
-    audit, cautions = read_summary(run.folder / AUDIT_FILE, by_itself)
+    single_label_classes = [name for name in task.classes if task.labels_of(name) == (name,)]
+    audit, cautions = read_summary(run.folder / AUDIT_FILE, single_label_classes)
     return CardFacts(
         internal=evaluation,
         audit=audit | lung_words(blanked),
@@ -129,22 +131,23 @@ def _facts(run: Run, evaluation: Evaluation, blanked: Sequence[BlankedAudit], no
 
 
 def _examples(run: Run) -> str:
-    """Describe the picture of the golden images."""
-    finding, exact = run.recipe.task.classes[0], run.recipe.network.head == "evidence"
-    kind = "its evidence map, which sums up to the score" if exact else "Grad-CAM, an approximation"
+    """Return the card's paragraph on the golden images, with their picture."""
+    finding, is_exact = run.recipe.task.classes[0], run.recipe.network.head == "evidence"
+    kind = "its evidence map, which sums up to the score" if is_exact else "Grad-CAM, an approximation"
     return (
-        f"Test images that come with this package (`golden.json`), as the model sees them, each with its score for "
-        f"{finding} and {kind}: red speaks for it, blue against it.\n\n![What it gives for {finding}]({EXAMPLES_FILE})"
+        f"Test images of this package (`golden.json`), as the model sees them, each with its score for "
+        f"{finding} and {kind}: red is evidence for it, blue against it.\n\n"
+        f"![Evidence map for {finding}]({EXAMPLES_FILE})"
     )
 
 
-def _mask_model(run: Run) -> str | None:
+def _mask_fingerprint(run: Run) -> str | None:
     return None if run.recipe.mask_model is None else run.recipe.mask_model.fingerprint
 
 
 def _mask_figures(run: Run) -> dict[str, Any]:
-    """Return what is known of the mask model that shows the model its lungs; nothing if there is none."""
-    model = keep_mask_model(run)
+    """Return fingerprint and figures of the run's mask model; empty if it has none."""
+    model = mask_model_of_run(run)
     if model is None:
         return {}
     return {"lung_mask": {"fingerprint": model.description.fingerprint, **model.description.figures}}
@@ -155,8 +158,8 @@ def _manifest(
 ) -> PackageManifest:
     recipe = run.recipe
     thresholds = points.thresholds
-    recorded = _read(run, RUN_FILE)
-    shares = list(points.prevalence.values())
+    record = _read(run, RUN_FILE)
+    prevalences = list(points.prevalence.values())
     return PackageManifest(
         name=f"{recipe.name}-{recipe.network.architecture}",
         version=version,
@@ -168,7 +171,7 @@ def _manifest(
         activation=recipe.task.activation,
         calibrated=bool(_read(run, CALIBRATION_FILE)["calibrated"]),
         operating_point=OperatingPoint(
-            rule=points.rule, chosen_on=points.chosen_on, prevalence=shares[0] if len(shares) == 1 else None
+            rule=points.rule, chosen_on=points.chosen_on, prevalence=prevalences[0] if len(prevalences) == 1 else None
         ),
         recipe=recipe.pixels,
         outputs=Outputs(probabilities="prob", evidence="evidence" if recipe.network.head == "evidence" else None),
@@ -177,10 +180,12 @@ def _manifest(
         provenance=Provenance(
             training_data=_describe_data(run),
             architecture=recipe.network.architecture,
-            created=datetime.fromisoformat(recorded["created"]),
+            created=datetime.fromisoformat(record["created"]),
             seed=recipe.seed,
             software=_read(run, ENVIRONMENT_FILE)["software"],
-            parents=tuple(each for each in (run.parent, recipe.digest, recorded["manifest"], _mask_model(run)) if each),
+            parents=tuple(
+                each for each in (run.parent, recipe.digest, record["manifest"], _mask_fingerprint(run)) if each
+            ),
         ),
     )
 
@@ -188,7 +193,7 @@ def _manifest(
 def _describe_data(run: Run) -> str:
     cases = read_manifest(run.folder / MANIFEST_FILE)
     sources = ", ".join(f"{name or 'unnamed'} ({count})" for name, count in cases["source"].value_counts().items())
-    return " ".join(filter(None, (f"{len(cases)} images: {sources}.", left_out_words(run))))
+    return " ".join(filter(None, (f"{len(cases)} images: {sources}.", describe_exclusions(run))))
 
 
 def _describe_split(run: Run) -> str:
@@ -196,7 +201,7 @@ def _describe_split(run: Run) -> str:
     counts = ", ".join(f"{side} {int((cases['split'] == side).sum())}" for side in SPLITS)
     if (cases["image_wise"] == "yes").all():
         return f"{counts} images, divided image by image: not for claims."
-    known = count_known(run)["test"]
+    known = count_seen(run)["test"]
     earlier = f" {known} test images are of patients that an earlier run learnt from: not for claims." if known else ""
     return f"{counts} images; no patient is on two sides.{earlier}"
 
@@ -205,16 +210,18 @@ def _describe_training(run: Run) -> str:
     recipe = run.recipe
     start = f"run {run.parent[:12]}" if run.parent else recipe.weights.source
     stages = "; ".join(f"{each.name}: {each.train}, {_how(each)}" for each in recipe.stages)
-    said = f"{recipe.network.architecture} from {start} weights, seed {recipe.seed}, recipe {recipe.name} ({stages})."
+    description = (
+        f"{recipe.network.architecture} from {start} weights, seed {recipe.seed}, recipe {recipe.name} ({stages})."
+    )
     if recipe.lung_masks == "manifest":
-        return f"{said} It sees the lungs alone, as people drew them: it can't be put into service."
-    model = keep_mask_model(run)
+        return f"{description} It sees the lungs alone, within drawn masks: it can't be put into service."
+    model = mask_model_of_run(run)
     if model is None:
-        return said
+        return description
     test: Any = model.description.figures["test"]
     return (
-        f"{said} It sees the lungs alone, as the mask model {model.description.fingerprint[:12]} finds them (Dice "
-        f"{test['dice']:.3f} on {test['images']} drawn test masks); where that is wrong, disease may be hidden from it."
+        f"{description} It sees the lungs alone, as the mask model {model.description.fingerprint[:12]} segments them "
+        f"(Dice {test['dice']:.3f} on {test['images']} drawn test masks); an error of it may hide disease."
     )
 
 

@@ -1,4 +1,4 @@
-"""How another model, such as the one in service, does on a run's own test images."""
+"""Compare a run's model with another one, such as the one in service, on the run's test images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 import keras
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cxr.errors import ImageError, RunError
 from cxr.package import MANIFEST_FILE, load_package
@@ -18,18 +18,18 @@ from cxr.pixels.model_input import to_model_input
 from cxr.pixels.recipe import PixelRecipe
 from training.evaluation import Predictions
 from training.files import sha256_of
-from training.inputs.cache import Watch
+from training.inputs.cache import ReportProgress
 from training.inputs.masking import Masking
 from training.metrics.auc import compare_auc
 from training.runs.folder import MODEL_FILE, open_run
-from training.runs.lung_mask_model import masking_in, masking_of
+from training.runs.lung_mask_model import masking_of_package, masking_of_run
 
 BATCH: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
-    """Another model; ``Rival.of`` finds it.
+class OtherModel:
+    """The model of another package or run.
 
     Parameters
     ----------
@@ -40,11 +40,11 @@ class Rival:
     output
         Name of the graph's output of probabilities.
     recipe
-        How pixels become its input.
+        Preparation of pixels.
     classes
         Its outputs, in order.
     masking
-        What shows it lungs alone, if it sees no more.
+        Masking of its input outside the lungs, if it has one.
     """
 
     name: str
@@ -56,8 +56,8 @@ class Rival:
     masking: Masking
 
     @classmethod
-    def of(cls, folder: Path, classes: Sequence[str]) -> Rival:
-        """Find the model of a package, or of a finished run, to be compared over ``classes``.
+    def of(cls, folder: Path, classes: Sequence[str]) -> OtherModel:
+        """Return the model of a package or a finished run, for a comparison over ``classes``.
 
         Raises
         ------
@@ -69,44 +69,44 @@ class Rival:
                 "The other model is not there: give the folder of a package or of a finished run. The package in "
                 "service is models/current in the data folder (var/models/current) once `cxr serve` has run there."
             )
-        found = cls._found(folder)
-        if not set(classes) & set(found.classes):
+        model = cls._read(folder)
+        if not set(classes) & set(model.classes):
             raise RunError(f"The other model has none of the classes {', '.join(classes)}: leave it out.")
-        return found
+        return model
 
     @classmethod
-    def _found(cls, folder: Path) -> Rival:
+    def _read(cls, folder: Path) -> OtherModel:
         if (folder / MANIFEST_FILE).exists():
             package = load_package(folder)
-            said = package.manifest
+            manifest = package.manifest
             return cls(
-                f"{said.name} {said.version}",
+                f"{manifest.name} {manifest.version}",
                 package.fingerprint,
                 package.model_path,
-                said.outputs.probabilities,
-                said.recipe,
-                said.findings,
-                masking_in(package),
+                manifest.outputs.probabilities,
+                manifest.recipe,
+                manifest.findings,
+                masking_of_package(package),
             )
         run = open_run(folder)
         task, pixels = run.recipe.task, run.recipe.pixels
         file = run.folder / MODEL_FILE
-        return cls(run.recipe.name, run.fingerprint(), file, "prob", pixels, task.classes, masking_of(run))
+        return cls(run.recipe.name, run.fingerprint(), file, "prob", pixels, task.classes, masking_of_run(run))
 
 
-def compare_with_rival(
-    rival: Rival, predictions: Predictions, cases: pd.DataFrame, *, progress: Watch
+def compare_with_other(
+    other: OtherModel, predictions: Predictions, cases: pd.DataFrame, *, progress: ReportProgress
 ) -> dict[str, Any]:
-    """Let another model score the same images, and compare the areas.
+    """Score the same images with another model, and compare the areas.
 
     Parameters
     ----------
-    rival
-        The other model. Images that it was trained on speak for it: nobody knows them here.
+    other
+        The other model. It may have been trained on some of the images, which favours it.
     predictions
         Of this run's model.
     cases
-        Rows of a manifest that hold these images; paths absolute.
+        Rows of a manifest that contain these images; paths absolute.
     progress
         Called with a step's name, how many images are done, and of how many.
 
@@ -122,55 +122,61 @@ def compare_with_rival(
     RunError
         If the other model can score none of the images.
     """
-    shared = [name for name in predictions.classes if name in rival.classes]
-    found = cases.set_index("image_id").loc[predictions.frame["image_id"]]
-    rows, chances = _score(rival, found, progress)
+    common = [name for name in predictions.classes if name in other.classes]
+    ordered = cases.set_index("image_id").loc[predictions.frame["image_id"]]
+    rows, probabilities = _score(other, ordered, progress)
     if not len(rows):
         raise RunError("The other model can score none of the run's test images: the files, or their masks, are gone.")
     classes = {}
-    for name in shared:
-        kept = predictions.known(name)[rows]
-        used, other = rows[kept], chances[kept, rival.classes.index(name)]
-        truth, ours = predictions.truth(name)[used], predictions.score(name)[used]
-        classes[name] = _figures(truth, ours, other, predictions.patients[used])
+    for name in common:
+        known = predictions.known(name)[rows]
+        labelled, other_score = rows[known], probabilities[known, other.classes.index(name)]
+        truth, score = predictions.truth(name)[labelled], predictions.score(name)[labelled]
+        classes[name] = _figures(truth, score, other_score, predictions.patients[labelled])
     return {
-        "model_sha256": sha256_of(rival.model_file),
-        "name": rival.name,
-        "fingerprint": rival.fingerprint,
+        "model_sha256": sha256_of(other.model_file),
+        "name": other.name,
+        "fingerprint": other.fingerprint,
         "images": len(rows),
         "classes": classes,
     }
 
 
-def _figures(truth: Any, ours: Any, other: Any, patients: Any) -> dict[str, float | None]:  # noqa: ANN401 (arrays)
-    compared = compare_auc(truth, ours, other, patients)
-    interval = None if compared is None else compared.difference.interval
+def _figures(
+    truth: ArrayLike, score: ArrayLike, other_score: ArrayLike, patients: ArrayLike
+) -> dict[str, float | None]:
+    comparison = compare_auc(truth, score, other_score, patients)
+    interval = None if comparison is None else comparison.difference.interval
     return {
-        "difference": None if compared is None else round(compared.difference.value, 6),
+        "difference": None if comparison is None else round(comparison.difference.value, 6),
         "low": None if interval is None else round(interval.low, 6),
         "high": None if interval is None else round(interval.high, 6),
     }
 
 
-def _score(rival: Rival, cases: pd.DataFrame, progress: Watch) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Give the rows that could be prepared, and the probabilities of each."""
-    network = keras.saving.load_model(rival.model_file, compile=False, safe_mode=True)
-    output = keras.Model(network.inputs, network.outputs[network.output_names.index(rival.output)])
+def _score(
+    other: OtherModel, cases: pd.DataFrame, progress: ReportProgress
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the rows whose image can be read, and their probabilities, (rows, classes)."""
+    network = keras.saving.load_model(other.model_file, compile=False, safe_mode=True)
+    output = keras.Model(network.inputs, network.outputs[network.output_names.index(other.output)])
     rows: list[int] = []
-    chances: list[NDArray[np.float64]] = []
+    probabilities: list[NDArray[np.float64]] = []
     for start in range(0, len(cases), BATCH):
-        part = dict(_images(rival, cases.iloc[start : start + BATCH]))
+        part = dict(_images(other, cases.iloc[start : start + BATCH]))
         if part:
             rows += [start + row for row in part]
-            chances.append(np.asarray(output.predict_on_batch(np.stack(list(part.values()))), np.float64))
+            probabilities.append(np.asarray(output.predict_on_batch(np.stack(list(part.values()))), np.float64))
         progress("Scoring with the other model", min(start + BATCH, len(cases)), len(cases))
-    return np.array(rows, np.int64), np.concatenate(chances) if chances else np.empty((0, len(rival.classes)))
+    if not rows:
+        return np.empty(0, np.int64), np.empty((0, len(other.classes)))
+    return np.array(rows, np.int64), np.concatenate(probabilities)
 
 
-def _images(rival: Rival, cases: pd.DataFrame) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _images(other: OtherModel, cases: pd.DataFrame) -> Iterator[tuple[int, NDArray[np.float32]]]:
     columns: Mapping[str, Any] = {name: cases[name].tolist() for name in ("path", "mask_path")}
     for row, (path, mask) in enumerate(zip(columns["path"], columns["mask_path"], strict=True)):
         try:
-            yield row, rival.masking.apply(to_model_input(Path(path), rival.recipe), mask, rival.recipe)
+            yield row, other.masking.apply(to_model_input(Path(path), other.recipe), mask, other.recipe)
         except (ImageError, OSError):
             continue

@@ -1,4 +1,4 @@
-"""Choose golden images for a package, and take everything out of them that is not the picture."""
+"""Choose golden images for a package, and remove everything but the pixels and their display from them."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from cxr.pixels.recipe import PixelRecipe
 
 COUNT: Final = 10
 
-KEPT: Final = (
+KEYWORDS: Final = (
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("RescaleIntercept", "RescaleSlope", "RescaleType", "WindowCenter", "WindowWidth", "VOILUTFunction"),
     *("PresentationLUTShape", "PixelData"),
     *("PatientOrientation", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
 )
-"""Elements of a golden DICOM file: the pixels, and how they are shown. No patient, study or device."""
+"""Elements that a golden DICOM file keeps: pixels and their display. No patient, study or device."""
 
-_KEPT_OF_TABLES: Final = ("LUTDescriptor", "LUTData")
+_LUT_KEYWORDS: Final = ("LUTDescriptor", "LUTData")
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenImage:
-    """One image that a package carries."""
+    """One golden image of a package."""
 
-    place: int  # among the candidates
+    candidate: int  # index among the candidates
     name: str  # of its file in the package
     content: bytes
     probabilities: tuple[float, ...]  # in the order of the classes
@@ -54,38 +54,38 @@ def choose_golden(
     ----------
     images
         File and probabilities (in the order of the classes) of each candidate, e.g. of the test
-        images; spread over the candidates, ``count`` are taken.
+        images; ``count`` of them are chosen, evenly spaced.
     recipe
-        The package's; an image whose stripped copy does not give the same input is passed over.
+        The package's; an image whose stripped copy has a different model input is skipped.
     count
-        Images that are wanted, at most 32.
+        Number of images, at most 32.
 
     Returns
     -------
     list[GoldenImage]
-        In the order of the candidates; empty where no image will do.
+        In the order of the candidates; empty if no image can be used.
     """
-    chosen: list[GoldenImage] = []
-    for place in _spread(len(images), min(count, MOST_GOLDEN)):
-        path, probabilities = images[place]
-        found = _stripped(path, recipe)
-        if found is not None:
-            ending, content = found
-            name = f"golden-{len(chosen):02}.{ending}"
-            chosen.append(GoldenImage(place, name, content, tuple(float(value) for value in probabilities)))
-    return chosen
+    golden: list[GoldenImage] = []
+    for candidate in _spread(len(images), min(count, MOST_GOLDEN)):
+        path, probabilities = images[candidate]
+        stripped = _stripped(path, recipe)
+        if stripped is not None:
+            suffix, content = stripped
+            name = f"golden-{len(golden):02}.{suffix}"
+            golden.append(GoldenImage(candidate, name, content, tuple(float(value) for value in probabilities)))
+    return golden
 
 
-def golden_contents(chosen: Sequence[GoldenImage]) -> Mapping[str, bytes]:
-    """Make the files of a package's golden images: name to content, ``golden.json`` among them."""
-    if not chosen:
+def golden_contents(golden: Sequence[GoldenImage]) -> Mapping[str, bytes]:
+    """Return the files of a package's golden images: name to content, ``golden.json`` among them."""
+    if not golden:
         return {}
-    document = to_golden_document([(each.name, each.probabilities) for each in chosen])
-    return {each.name: each.content for each in chosen} | {GOLDEN_FILE: document}
+    document = to_golden_document([(each.name, each.probabilities) for each in golden])
+    return {each.name: each.content for each in golden} | {GOLDEN_FILE: document}
 
 
 def _spread(candidates: int, count: int) -> Sequence[int]:
-    return [int(place) for place in np.unique(np.linspace(0, candidates - 1, min(count, candidates)).astype(int))]
+    return [int(index) for index in np.unique(np.linspace(0, candidates - 1, min(count, candidates)).astype(int))]
 
 
 def _stripped(path: Path, recipe: PixelRecipe) -> tuple[str, bytes] | None:
@@ -94,7 +94,7 @@ def _stripped(path: Path, recipe: PixelRecipe) -> tuple[str, bytes] | None:
         if not isinstance(source, Dataset):
             return "png", _as_png(source)
         if source.get("BurnedInAnnotation") == "YES":
-            return None  # a name may stand in the picture
+            return None  # a name may be burned into the pixels
         before = to_model_input(source, recipe)
         content = _as_dicom(source)
         after = to_model_input(pydicom.dcmread(BytesIO(content)), recipe)
@@ -104,21 +104,21 @@ def _stripped(path: Path, recipe: PixelRecipe) -> tuple[str, bytes] | None:
 
 
 def _as_png(pixels: NDArray[np.uint8 | np.uint16]) -> bytes:
-    """Encode the pixels anew, without what a file may say beside them (EXIF, comments)."""
+    """Encode the pixels anew, without metadata of the file (EXIF, comments)."""
     colours = pixels[..., ::-1] if pixels.ndim == 3 else pixels
     return bytes(cv2.imencode(".png", np.ascontiguousarray(colours))[1].tobytes())
 
 
 def _as_dicom(source: Dataset) -> bytes:
     copy = Dataset()
-    for keyword in KEPT:
+    for keyword in KEYWORDS:
         if keyword in source:
             copy[keyword] = source[keyword]
     for keyword in ("ModalityLUTSequence", "VOILUTSequence"):
         if keyword in source:
             setattr(copy, keyword, [_table(item) for item in source[keyword].value])
     copy.SOPClassUID = SecondaryCaptureImageStorage
-    # Of the pixels alone: a UID made of the image's own could be recognised.
+    # Derived from the pixels alone: a UID derived from the original UID could be recognised.
     copy.SOPInstanceUID = generate_uid("2.25.", [hashlib.sha256(source.PixelData).hexdigest()])
     copy.file_meta = FileMetaDataset()
     copy.file_meta.TransferSyntaxUID = source.file_meta.TransferSyntaxUID
@@ -130,9 +130,9 @@ def _as_dicom(source: Dataset) -> bytes:
 
 
 def _table(source: Dataset) -> Dataset:
-    """Keep a LUT without its explanation, which is free text."""
+    """Return a LUT without LUTExplanation, which is free text."""
     table = Dataset()
-    for keyword in _KEPT_OF_TABLES:
+    for keyword in _LUT_KEYWORDS:
         if keyword in source:
             table[keyword] = source[keyword]
     return table

@@ -1,7 +1,7 @@
 """Fit a package's input gate on the run's images.
 
-The distance is fitted on features of the training images and of images that the network was not
-trained on, the conformal sets on scores of the validation images.
+The feature space is fitted on features of training images, the distance on features of images that
+the network was not trained on, the conformal thresholds on scores of validation images.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from training.inputs.batches import plain_batches
 from training.inputs.cache import Cache
 from training.inputs.targets import UNKNOWN
 from training.networks import feature_layer, features_of
+from training.networks.keras_types import KerasModel
 from training.runs.loop import Side
 
 QUANTILE: Final = 0.995
 ALPHA: Final = 0.10
 MOST_AXES: Final = 64
-"""More axes than this describe the noise of a few thousand images."""
+"""Largest number of principal axes: further ones describe noise of a few thousand images."""
 
-# Below this share of the largest variance, float32 axes no longer tell direction from rounding.
+# Below this fraction of the largest variance, float32 axes are rounding error.
 _SMALLEST: Final = 1e-4
 
 Floats = NDArray[Any]
@@ -35,7 +36,7 @@ BATCH = 32
 
 
 def fit_space(features: Floats) -> FeatureSpace:
-    """Find the principal axes of the training images' features.
+    """Fit the principal axes of the training images' features.
 
     Parameters
     ----------
@@ -54,22 +55,22 @@ def fit_space(features: Floats) -> FeatureSpace:
     _, lengths, axes = np.linalg.svd(values - mean, full_matrices=False)
     variances = lengths**2 / (len(values) - 1)
     if not variances[0] > 0:
-        raise ValueError("all images have the same features: the network gives nothing to tell them apart by")
-    # At most a quarter as many axes as images, and none that holds nothing.
-    kept = max(1, min(MOST_AXES, len(values) // 4, int((variances > _SMALLEST * variances[0]).sum())))
-    left = max(variances[kept:].sum(), _SMALLEST * variances[0])
+        raise ValueError("all images have the same features: the network doesn't separate them")
+    # At most a quarter as many axes as images, and none of zero variance.
+    count = max(1, min(MOST_AXES, len(values) // 4, int((variances > _SMALLEST * variances[0]).sum())))
+    residual = max(variances[count:].sum(), _SMALLEST * variances[0])
     return FeatureSpace(
         mean.astype(np.float32),
-        axes[:kept].astype(np.float32),
-        np.sqrt(variances[:kept]).astype(np.float32),
-        float(np.sqrt(left)),
+        axes[:count].astype(np.float32),
+        np.sqrt(variances[:count]).astype(np.float32),
+        float(np.sqrt(residual)),
     )
 
 
 def fit_conformal(
     truth: Floats, probabilities: Floats, classes: tuple[str, ...], *, is_softmax: bool, alpha: float = ALPHA
 ) -> Conformal | None:
-    """Find how odd a score may be, from images that the model was not trained with.
+    """Return conformal thresholds on 1 - probability, per answer, from images that the model was not trained with.
 
     Parameters
     ----------
@@ -81,9 +82,9 @@ def fit_conformal(
     classes
         Names, in the order of the outputs.
     is_softmax
-        Whether exactly one is true.
+        Whether exactly one class is true.
     alpha
-        Of each answer's cases, the share that its sets may miss.
+        Fraction of each answer's cases that its sets may miss.
 
     Returns
     -------
@@ -91,46 +92,46 @@ def fit_conformal(
         None: an answer has too few cases for this ``alpha``.
     """
     odd: dict[str, Oddness] = {}
-    for place, name in enumerate(classes):
-        given = probabilities[:, place]
-        is_true = truth == place if is_softmax else truth[:, place] == 1
-        yes = _bound(1 - given[is_true], alpha)
-        no = None if is_softmax else _bound(given[truth[:, place] == 0], alpha)
+    for index, name in enumerate(classes):
+        scores = probabilities[:, index]
+        is_true = truth == index if is_softmax else truth[:, index] == 1
+        yes = _bound(1 - scores[is_true], alpha)
+        no = None if is_softmax else _bound(scores[truth[:, index] == 0], alpha)
         if yes is None or (no is None and not is_softmax):
             return None
         odd[name] = Oddness(yes=yes, no=no)
     return Conformal(alpha=alpha, classes=odd)
 
 
-def _bound(oddness: Floats, alpha: float) -> float | None:
+def _bound(nonconformity: Floats, alpha: float) -> float | None:
     """Return the k-th smallest, k = ceil((n + 1)(1 - alpha)): at least 1 - alpha of new cases are below."""
-    rank = math.ceil((len(oddness) + 1) * (1 - alpha))
-    if rank > len(oddness):
+    rank = math.ceil((len(nonconformity) + 1) * (1 - alpha))
+    if rank > len(nonconformity):
         return None
-    return float(np.clip(np.sort(np.asarray(oddness, np.float64))[rank - 1], 0, 1))
+    return float(np.clip(np.sort(np.asarray(nonconformity, np.float64))[rank - 1], 0, 1))
 
 
 def gate_component(
-    network: Any,  # noqa: ANN401
+    network: KerasModel,
     training: Floats,
     held_out: Floats,
     conformal: Conformal | None = None,
     *,
     quantile: float = QUANTILE,
 ) -> tuple[Mapping[str, Any], Mapping[str, bytes]]:
-    """Make the component and its file.
+    """Return the gate's component and its file.
 
     Parameters
     ----------
     network
-        Whose features these are.
+        The network of these features.
     training, held_out
-        Features of the training images, and of images that the network was not trained with, which
-        the distance is set on; shape (images, features).
+        Features of the training images, and of images that the network was not trained with, from
+        which the distance is computed; shape (images, features).
     conformal
         From ``fit_conformal``.
     quantile
-        Of the held-out images' distances: what lies beyond is an outlier.
+        Of the held-out images' distances; an image beyond it is an outlier.
 
     Returns
     -------
@@ -149,13 +150,13 @@ def gate_component(
     return {COMPONENT: component.model_dump(mode="json")}, {FILE: space.to_bytes()}
 
 
-def set_gate(
+def make_gate(
     network: Any,  # noqa: ANN401 (a Keras model)
     cache: Cache,
     sides: Mapping[str, Side],
     validation: Predictions,
 ) -> tuple[Mapping[str, Any], Mapping[str, bytes]]:
-    """Make a run's input gate.
+    """Return a run's input gate.
 
     Parameters
     ----------
@@ -164,35 +165,35 @@ def set_gate(
     cache
         The images.
     sides
-        ``train``, whose features are described, and ``val``, which the distance is set on.
+        ``train``, for the feature space, and ``val``, for the distance.
     validation
-        Predictions of the validation images, which the conformal sets are made of. Epoch, temperature
-        and threshold were chosen on them too, so that the sets are a little too small.
+        Predictions of the validation images, for the conformal thresholds. Epoch, temperature and
+        threshold were chosen on them too, so that the sets are slightly too small.
 
     Returns
     -------
     tuple[Mapping[str, Any], Mapping[str, bytes]]
-        For the manifest's ``components`` and for the package's files; both empty where the images are
-        too few, or the network gives the same features for all of them.
+        For the manifest's ``components`` and for the package's files; both empty if there are too
+        few images, or all have the same features.
     """
-    trained, held_out = (_features(network, cache, sides[name]) for name in ("train", "val"))
-    if len(trained) < 2 or not len(held_out) or not np.ptp(trained, axis=0).any():
+    training, held_out = (_features(network, cache, sides[name]) for name in ("train", "val"))
+    if len(training) < 2 or not len(held_out) or not np.ptp(training, axis=0).any():
         return {}, {}
-    truth, chances = _tables(validation)
+    truth, probabilities = _truth_and_probabilities(validation)
     is_softmax = validation.kind == "multiclass"
-    conformal = fit_conformal(truth, chances, validation.classes, is_softmax=is_softmax)
-    return gate_component(network, trained, held_out, conformal)
+    conformal = fit_conformal(truth, probabilities, validation.classes, is_softmax=is_softmax)
+    return gate_component(network, training, held_out, conformal)
 
 
-def _features(network: Any, cache: Cache, side: Side) -> NDArray[np.float32]:  # noqa: ANN401
-    batches = plain_batches(cache, side.places, side.cases.truths, batch_size=BATCH)
+def _features(network: KerasModel, cache: Cache, side: Side) -> NDArray[np.float32]:
+    batches = plain_batches(cache, side.rows, side.cases.truths, batch_size=BATCH)
     return features_of(network, batches)
 
 
-def _tables(validation: Predictions) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Give truths and probabilities as ``training.packaging.input_gate.fit_conformal`` takes them."""
-    chances = np.column_stack([validation.probability(name) for name in validation.classes])
+def _truth_and_probabilities(validation: Predictions) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return truths and probabilities for ``fit_conformal``."""
+    probabilities = np.column_stack([validation.probability(name) for name in validation.classes])
     if validation.kind == "multiclass":
-        return validation.frame["y"].to_numpy(dtype=np.int64), chances
+        return validation.frame["y"].to_numpy(dtype=np.int64), probabilities
     columns = [np.where(validation.known(name), validation.truth(name), UNKNOWN) for name in validation.classes]
-    return np.column_stack(columns), chances
+    return np.column_stack(columns), probabilities

@@ -1,7 +1,7 @@
 """Make a model package from weights that Keras 2 wrote: the predecessors' published models.
 
-The graph is not taken from the file. It is built from a profile of ours, and the file gives only
-the arrays that this graph has, by name and shape.
+The graph is not read from the file. It is built from a profile, and only the arrays of this graph are
+read from the file, by name and shape.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from training.packaging.keras2_weights import LegacyFile, Weights, quoted
 from training.runs.devices import software_versions
 
 IMPORTED: Final = "imported"
-"""The gate that no imported package passes: nobody here knows how it was trained and evaluated."""
+"""The gate that no imported package passes: its training and evaluation are not on record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What the published weights of one predecessor belong to.
+    """Graph, recipe and classes of one predecessor's published weights.
 
     Parameters
     ----------
@@ -53,15 +53,15 @@ class Profile:
     classes
         Findings, in the order of the file's last layer.
     recipe
-        What the weights saw.
-    own
-        Layers of the graph that the file names otherwise, or by a number that grows with the
-        session it was made in: our name to a pattern; in the order of the file.
+        Preparation of pixels for the weights.
+    renamed
+        Layers with another name in the file, or a name with a session's counter: name in the graph to
+        pattern in the file; in the order of the file.
     weightless
-        Layers of the file that we have under another name or not at all, and that hold no
-        weights: patterns that must each match once.
-    known
-        SHA-256 of published files: digest to name.
+        Layers of the file without weights that the graph lacks or names otherwise: patterns that must
+        each match once.
+    published
+        SHA-256 of published files: digest to file name.
     """
 
     name: str
@@ -74,9 +74,9 @@ class Profile:
     activation: Activation
     classes: tuple[str, ...]
     recipe: PixelRecipe
-    own: Mapping[str, str]
+    renamed: Mapping[str, str]
     weightless: tuple[str, ...]
-    known: Mapping[str, str]
+    published: Mapping[str, str]
 
 
 MIDRC_EMORY: Final = Profile(
@@ -90,9 +90,9 @@ MIDRC_EMORY: Final = Profile(
     activation="sigmoid",
     classes=("covid19",),
     recipe=MIDRC_EMORY_RECIPE,
-    own=MappingProxyType({"hidden1": r"dense(_\d+)?", "logit": r"dense_\d+"}),
+    renamed=MappingProxyType({"hidden1": r"dense(_\d+)?", "logit": r"dense_\d+"}),
     weightless=(r"input_\d+", r"(global_)?max_pool(ing2d)?(_\d+)?"),
-    known=MappingProxyType(
+    published=MappingProxyType(
         {
             "6132fbdc9c322efc52866d17b46c6be84faac7c2e693246a7b5478323bb3120e": "resnet_covid.hdf5",
             "3d51264bcb75c4998a3d0e307892ec80690e2be966fb57cd2ebd0b8f531adf04": "ResNet50_Undersampling.h5",
@@ -103,12 +103,12 @@ MIDRC_EMORY: Final = Profile(
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType({"midrc-emory": MIDRC_EMORY})
 """Profiles by name."""
 
-# What our graph has around the backbone and its head; the file's graph does without.
+# Layers of the graph around backbone and head, which the file's graph lacks.
 _FRAME: Final = frozenset({"image", "grey_to_colour", "unit_scale", "pool", "calibrate", "prob"})
 
 
 def import_legacy(file: Path, folder: Path, *, now: datetime, profile: Profile = MIDRC_EMORY) -> ModelPackage:
-    """Turn a file of weights into a package.
+    """Convert a file of weights to a package.
 
     The package is a demonstration: marked as such wherever its results appear, uncalibrated,
     without operating point and without figures, so that its promotion has to be accepted by name.
@@ -120,9 +120,9 @@ def import_legacy(file: Path, folder: Path, *, now: datetime, profile: Profile =
     folder
         The folder to make; it must not exist.
     now
-        The time that is recorded.
+        Recorded as the time of the import.
     profile
-        What the weights belong to.
+        Of the weights.
 
     Raises
     ------
@@ -140,9 +140,9 @@ def import_legacy(file: Path, folder: Path, *, now: datetime, profile: Profile =
         scaling=profile.scaling,
     )
     with LegacyFile(file) as source:
-        places = _match(network, profile, list(source.layers))
-        weights = source.read({there: _shapes(network.get_layer(here)) for here, there in places.items()})
-    _fill(network, places, weights)
+        file_layers = _match(network, profile, list(source.layers))
+        weights = source.read({theirs: _shapes(network.get_layer(ours)) for ours, theirs in file_layers.items()})
+    _set_weights(network, file_layers, weights)
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     manifest = _manifest(profile, digest, now)
@@ -155,29 +155,29 @@ def import_legacy(file: Path, folder: Path, *, now: datetime, profile: Profile =
 
 
 def _match(network: Any, profile: Profile, layers: list[str]) -> Mapping[str, str]:  # noqa: ANN401 (a Keras model)
-    """Say which layer of the file each layer of the graph is; every layer of the file must be one."""
-    trunk = [layer.name for layer in network.layers if layer.name not in _FRAME | set(profile.own)]
+    """Return the file's layer of each layer of the graph; every layer of the file must have one."""
+    trunk = [layer.name for layer in network.layers if layer.name not in _FRAME | set(profile.renamed)]
     missing = [name for name in trunk if name not in layers]
     if missing:
-        raise _unlike(profile, f"lacks the layer {missing[0]!r}")
+        raise _wrong_graph(profile, f"lacks the layer {missing[0]!r}")
     others = [name for name in layers if name not in trunk]
-    places = {name: name for name in trunk}
-    for here, there in [*profile.own.items(), *((None, each) for each in profile.weightless)]:
-        found = next((name for name in others if re.fullmatch(there, name)), None)
-        if found is None:
-            raise _unlike(profile, f"has no layer {there!r} (a pattern)")
-        others.remove(found)
-        if here is not None:
-            places[here] = found
+    file_layers = {name: name for name in trunk}
+    for ours, pattern in [*profile.renamed.items(), *((None, each) for each in profile.weightless)]:
+        theirs = next((name for name in others if re.fullmatch(pattern, name)), None)
+        if theirs is None:
+            raise _wrong_graph(profile, f"has no layer {pattern!r} (a pattern)")
+        others.remove(theirs)
+        if ours is not None:
+            file_layers[ours] = theirs
     if others:
-        raise _unlike(profile, f"has the layer {quoted(others[0])}, which is not in that graph")
-    return places
+        raise _wrong_graph(profile, f"has the layer {quoted(others[0])}, which is not in that graph")
+    return file_layers
 
 
-def _unlike(profile: Profile, fault: str) -> IncompatiblePackage:
+def _wrong_graph(profile: Profile, fault: str) -> IncompatiblePackage:
     return IncompatiblePackage(
-        f"The file {fault}. What is imported is {profile.title} and nothing else: its weights are put into a graph of "
-        "ours. For another graph, train it here (configs/) or convert it with Keras 3."
+        f"The file {fault}. Accepted are weights of {profile.title} and nothing else: they are copied into a graph of "
+        "this project. For another graph, train it here (configs/) or convert it with Keras 3."
     )
 
 
@@ -185,10 +185,10 @@ def _shapes(layer: Any) -> Mapping[str, tuple[int, ...]]:  # noqa: ANN401 (a Ker
     return {variable.name: tuple(variable.shape) for variable in layer.weights}
 
 
-def _fill(network: Any, places: Mapping[str, str], weights: Weights) -> None:  # noqa: ANN401
-    for here, there in places.items():
-        layer = network.get_layer(here)
-        layer.set_weights([weights[there][variable.name] for variable in layer.weights])
+def _set_weights(network: Any, file_layers: Mapping[str, str], weights: Weights) -> None:  # noqa: ANN401
+    for ours, theirs in file_layers.items():
+        layer = network.get_layer(ours)
+        layer.set_weights([weights[theirs][variable.name] for variable in layer.weights])
 
 
 def _manifest(profile: Profile, digest: str, now: datetime) -> PackageManifest:
@@ -221,7 +221,7 @@ _CARD = """\
 # {name} {version}
 
 **{mark}: there was none.** Legacy weights, uncalibrated: {title}, read from a Keras 2 file into a graph of this \
-project. Nobody has evaluated them here. {notice}
+project. They were not evaluated here. {notice}
 
 | | |
 |---|---|
@@ -234,8 +234,8 @@ project. Nobody has evaluated them here. {notice}
 
 ## What to know
 
-* The weights saw pictures that were divided by their largest value: no window, no inversion, nearest neighbour, \
-distorted to a square. The recipe does exactly that, and one bright marker darkens the lungs as it did then.
+* The weights were trained on pictures divided by their largest value: no window, no inversion, nearest neighbour, \
+distorted to a square. The recipe does exactly that; one bright marker darkens the lungs, as in their training.
 * No published figure belongs to these weights. Models of this kind reached an AUC of 0.70 to 0.82 where they were \
 tested honestly; their data was divided by image, not by patient.
 * The maximum over the map feeds two dense layers: there is no exact evidence map. Explanations are Grad-CAM.
@@ -247,7 +247,7 @@ Comparison with models that are trained and evaluated here, and nothing else.
 
 
 def _card(profile: Profile, manifest: PackageManifest, digest: str) -> str:
-    known = profile.known.get(digest)
+    published = profile.published.get(digest)
     return _CARD.format(
         name=manifest.name,
         version=manifest.version,
@@ -255,7 +255,7 @@ def _card(profile: Profile, manifest: PackageManifest, digest: str) -> str:
         title=profile.title,
         notice=NOTICE_SENTENCE,
         status=manifest.status.value,
-        file=f"the published `{known}`" if known else "a file of the same graph; not one of the published ones",
+        file=f"the published `{published}`" if published else "a file of the same graph; not one of the published ones",
         digest=digest,
         origin=profile.origin,
         findings=", ".join(manifest.findings),

@@ -1,12 +1,12 @@
-"""Read the weights of a Keras 2 model out of its HDF5 file, and nothing else.
+"""Read the weights, and nothing else, of a Keras 2 model's HDF5 file.
 
-Such a file also holds a description of the graph that Keras would make objects of, and it may point
-to other files. Neither is looked at: the caller says which layers there must be and which arrays of
-which shape they have, and anything more or other is refused before it is read.
+Such a file also holds a description of the graph, from which Keras would construct objects, and it
+may link to other files. Neither is read: the caller names the layers, their arrays and shapes, and a
+file with other ones is refused before an array is read.
 
 References
 ----------
-What HDF5 files made Keras do: CVE-2025-9905 (code in a legacy file), CVE-2025-12058 (reading files).
+Attacks by HDF5 files on Keras: CVE-2025-9905 (code in a legacy file), CVE-2025-12058 (reading files).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from cxr.errors import IncompatiblePackage
 
 Weights = Mapping[str, Mapping[str, NDArray[np.float32]]]
-"""Layer to its arrays, by their short names: ``kernel``, ``bias``, ``gamma``..."""
+"""Layer, then short name (``kernel``, ``bias``, ``gamma``...), to array."""
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
-"""The same for the shapes that are wanted; a layer without weights has none."""
+"""Layer, then short name, to expected shape; a layer without weights has no names."""
 
 _MODEL_WEIGHTS: Final = "model_weights"
 _LFS_POINTER: Final = b"version https://git-lfs"
@@ -45,7 +45,7 @@ class LegacyFile:
     Raises
     ------
     IncompatiblePackage
-        If it is not such a file.
+        If it is of another form.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,29 +75,29 @@ class LegacyFile:
         Parameters
         ----------
         shapes
-            For each layer of the file that is wanted, the arrays that it must have, exactly.
+            For each layer to read, exactly the arrays that it must have.
 
         Raises
         ------
         IncompatiblePackage
-            If a layer has other arrays, of another shape or type, or there is a link or a
-            reference to another file in the way; the message names the layer.
+            If a layer has other arrays, shapes or types, or is a link or a reference to another
+            file; the message names the layer.
         """
-        return {layer: self._read_layer(layer, wanted) for layer, wanted in shapes.items()}
+        return {layer: self._read_layer(layer, expected) for layer, expected in shapes.items()}
 
-    def _read_layer(self, layer: str, wanted: Mapping[str, tuple[int, ...]]) -> Mapping[str, NDArray[np.float32]]:
+    def _read_layer(self, layer: str, expected: Mapping[str, tuple[int, ...]]) -> Mapping[str, NDArray[np.float32]]:
         group = _step(self._group, layer)
         paths = {_short(path): path for path in _names(group, "weight_names")}
-        if set(paths) != set(wanted):
+        if set(paths) != set(expected):
             raise IncompatiblePackage(
                 f"Layer {quoted(layer)} of the file holds {_list(paths)}; the graph that is rebuilt has "
-                f"{_list(wanted)}."
+                f"{_list(expected)}."
             )
-        return {name: _read_array(_walk(group, paths[name]), layer, shape) for name, shape in wanted.items()}
+        return {name: _read_array(_walk(group, paths[name]), layer, shape) for name, shape in expected.items()}
 
 
 def quoted(name: str) -> str:
-    """Write a name of the file so that it can stand in a message: printable, and not long."""
+    """Return a name of the file for a message: printable, at most 64 characters, quoted."""
     return repr(_PRINTABLE.sub("?", name)[:64])
 
 
@@ -107,7 +107,7 @@ def _read_array(dataset: Any, layer: str, shape: tuple[int, ...]) -> NDArray[np.
             f"Layer {quoted(layer)} of the file holds something else where its weights should be."
         )
     if dataset.is_virtual or dataset.external or dataset.chunks is not None:
-        # Keras writes arrays in one piece; filters of chunks may be code that HDF5 loads from elsewhere.
+        # Keras writes contiguous arrays; filters of chunks may be plug-ins that HDF5 loads.
         raise IncompatiblePackage(
             f"The weights of layer {quoted(layer)} lie in other files or in packed pieces: give the file as Keras "
             "wrote it."
@@ -130,7 +130,7 @@ def _walk(group: Any, path: str) -> Any:  # noqa: ANN401 (a group or a dataset)
 
 
 def _step(group: Any, name: str) -> Any:  # noqa: ANN401
-    """Go to a child that really lies there: soft and external links lead elsewhere."""
+    """Return a child that is a hard link; refuse soft and external links."""
     if not isinstance(group, h5py.Group) or not name or not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise IncompatiblePackage(
             f"{quoted(name)} is missing in the file, or is a link to somewhere else: give the file as Keras wrote it."
@@ -139,8 +139,8 @@ def _step(group: Any, name: str) -> Any:  # noqa: ANN401
 
 
 def _names(group: Any, attribute: str) -> Sequence[str]:  # noqa: ANN401
-    found = group.attrs.get(attribute) if isinstance(group, h5py.Group) else None
-    values = np.atleast_1d(found) if found is not None else None
+    attribute_value = group.attrs.get(attribute) if isinstance(group, h5py.Group) else None
+    values = np.atleast_1d(attribute_value) if attribute_value is not None else None
     if values is None or values.ndim != 1 or len(values) > _MOST_NAMES or values.dtype.kind not in "SOUf":
         raise IncompatiblePackage(f"The file has no list {attribute}: give the .h5 or .hdf5 file that Keras 2 wrote.")
     # Keras writes an empty list as an empty array of numbers.
@@ -151,7 +151,7 @@ def _names(group: Any, attribute: str) -> Sequence[str]:  # noqa: ANN401
 
 
 def _short(path: str) -> str:
-    """Take ``kernel`` from ``dense/kernel:0``."""
+    """Return ``kernel`` of ``dense/kernel:0``."""
     return path.rsplit("/", 1)[-1].split(":", 1)[0]
 
 

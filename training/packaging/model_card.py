@@ -1,4 +1,4 @@
-"""The card of an evaluated model: what it is worth, first; then CLAIM's and TRIPOD+AI's headings.
+"""The model card of an evaluated model: main figures and cautions, then the headings of CLAIM and TRIPOD+AI.
 
 References
 ----------
@@ -22,19 +22,19 @@ MOST_SUBGROUPS = 60
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says beyond the package's manifest; every text is Markdown of one paragraph."""
+    """Content of a card beyond the package's manifest; every text is one paragraph of Markdown."""
 
     internal: Evaluation  # over the test images of the same data
     external: tuple[Evaluation, ...] = ()  # over other manifests
-    audit: Mapping[str, str] = field(default_factory=dict)  # check -> what it found
+    audit: Mapping[str, str] = field(default_factory=dict)  # check -> result
     audit_cautions: tuple[str, ...] = ()
     data: str = ""  # sources, dates, eligibility, labels
-    split: str = ""  # how images were divided, and that no patient is on two sides
+    split: str = ""  # sizes of the sides, and whether patients are disjoint
     training: str = ""  # recipe in words
-    note: str = ""  # what its maker says before everything else
-    examples: str = ""  # what it gives for images that come with the package, with the picture of it
+    note: str = ""  # first paragraph, from its maker
+    examples: str = ""  # example output for images of the package, with a picture
     limits: tuple[str, ...] = ()  # further ones
-    reproduce: str = "cxr train evaluate"  # the command that makes these figures again
+    reproduce: str = "cxr train evaluate"  # command that computes these figures
 
 
 def evaluated_card(manifest: PackageManifest, facts: CardFacts) -> str:
@@ -42,7 +42,7 @@ def evaluated_card(manifest: PackageManifest, facts: CardFacts) -> str:
     evaluation = facts.internal
     parts = [
         f"# {manifest.name} {manifest.version}",
-        _worth(manifest, facts),
+        _summary(manifest, facts),
         _identity(manifest),
         "## Intended use",
         f"Research on frontal chest radiographs, and nothing else. {NOTICE_SENTENCE}",
@@ -68,7 +68,7 @@ def evaluated_card(manifest: PackageManifest, facts: CardFacts) -> str:
         "## Limits",
         _list([*facts.limits, *_limits(evaluation)]),
         "## Reproduction",
-        f"Every figure above is made from the predictions file, without the model: `{facts.reproduce}`. "
+        f"Every figure above is computed from the predictions file, without the model: `{facts.reproduce}`. "
         f"Intervals are at {evaluation.confidence:.0%}: DeLong's for areas (Obuchowski's where a patient has several "
         f"images), Wilson's for proportions, {evaluation.replicates} draws of patients with seed {evaluation.seed} for "
         "the bootstrap.",
@@ -76,8 +76,8 @@ def evaluated_card(manifest: PackageManifest, facts: CardFacts) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _worth(manifest: PackageManifest, facts: CardFacts) -> str:
-    """Say in the first paragraph what the model is worth: the mark, the figures, and why not to believe them."""
+def _summary(manifest: PackageManifest, facts: CardFacts) -> str:
+    """Return the first paragraph: demonstration mark, main figures, and grave cautions."""
     evaluation = facts.internal
     sentences = [facts.note] if facts.note else []
     if manifest.accepted_gates:
@@ -87,12 +87,12 @@ def _worth(manifest: PackageManifest, facts: CardFacts) -> str:
         if each.auc is None:
             sentences.append(f"For {each.name} nothing could be measured.")
             continue
-        worth = (
+        main = (
             f"For {each.name} the area under the ROC curve is **{each.auc}** on {each.images} images "
-            f"({each.positives} with it) of {evaluation.dataset}"
+            f"({each.positives} positive) of {evaluation.dataset}"
         )
-        baselines = [f"{_words(base.name)} {base.auc}" for base in each.baselines if base.auc is not None]
-        sentences.append(f"{worth}; without the image it is {', '.join(baselines)}." if baselines else f"{worth}.")
+        baselines = [f"{_describe(base.name)} {base.auc}" for base in each.baselines if base.auc is not None]
+        sentences.append(f"{main}; without the image it is {', '.join(baselines)}." if baselines else f"{main}.")
     warnings = [each.sentence for each in evaluation.cautions if each.code in _GRAVE]
     warnings += facts.audit_cautions
     if warnings:
@@ -142,18 +142,18 @@ def _operating_point(manifest: PackageManifest) -> str:
         return "None was chosen: scores are reported without a decision."
     rows = [(each.finding, NONE if each.threshold is None else f"{each.threshold:.4f}") for each in manifest.classes]
     prevalence = "" if point.prevalence is None else f" (prevalence {point.prevalence:.3f})"
-    words = f"Chosen on {point.chosen_on}{prevalence}, by {point.rule}; frozen before the test images were looked at."
-    return f"{words}\n\n{_table(('class', 'threshold'), rows)}"
+    choice = f"Chosen on {point.chosen_on}{prevalence}, by {point.rule}; frozen before the test images were scored."
+    return f"{choice}\n\n{_table(('class', 'threshold'), rows)}"
 
 
 def _results(evaluation: Evaluation) -> str:
-    who = NONE if evaluation.patients is None else str(evaluation.patients)
-    heading = f"### {evaluation.dataset}: {evaluation.images} images, patients {who}"
+    patients = NONE if evaluation.patients is None else str(evaluation.patients)
+    heading = f"### {evaluation.dataset}: {evaluation.images} images, patients {patients}"
     columns = ["", *(each.name for each in evaluation.classes)]
     rows = [[name, *(show(each) for each in evaluation.classes)] for name, show in _LINES]
-    for place, prevalence in enumerate(_prevalences(evaluation)):
-        for name, pick in (("PPV", "ppv"), ("NPV", "npv")):
-            values = [getattr(each.at_threshold.stated[place], pick) if each.at_threshold else None
+    for index, prevalence in enumerate(_prevalences(evaluation)):
+        for name, attribute in (("PPV", "ppv"), ("NPV", "npv")):
+            values = [getattr(each.at_threshold.stated[index], attribute) if each.at_threshold else None
                       for each in evaluation.classes]  # fmt: skip
             rows.append([f"{name} at a prevalence of {prevalence:g}", *map(_estimate, values)])
     stamp = "**Image-wise, not for claims.**" if evaluation.is_image_wise else ""
@@ -165,13 +165,13 @@ def _at(name: str, each: ClassEvaluation) -> str:
 
 
 _LINES: tuple[tuple[str, Callable[[ClassEvaluation], str]], ...] = (
-    ("images with it / all", lambda each: f"{each.positives} / {each.images}"),
+    ("positive / all images", lambda each: f"{each.positives} / {each.images}"),
     ("ROC AUC", lambda each: _estimate(each.auc)),
     ("ROC AUC, patient bootstrap", lambda each: NONE if each.auc_bootstrap is None else str(each.auc_bootstrap)),
     ("ROC AUC within one source", lambda each: _estimate(each.within_source.auc)),
-    ("from the source alone", lambda each: _baseline(each, "source_only")),
-    ("from view, sex, age, machine alone", lambda each: _baseline(each, "metadata_only")),
-    ("average precision (chance: prevalence)", lambda each: _estimate(each.average_precision)),
+    ("ROC AUC of the source alone", lambda each: _baseline(each, "source_only")),
+    ("ROC AUC of view, sex, age, device alone", lambda each: _baseline(each, "metadata_only")),
+    ("average precision (random: prevalence)", lambda each: _estimate(each.average_precision)),
     ("sensitivity", lambda each: _at("sensitivity", each)),
     ("specificity", lambda each: _at("specificity", each)),
     ("PPV in these images", lambda each: _at("ppv", each)),
@@ -195,7 +195,7 @@ def _report(evaluation: Evaluation) -> str:
         ],
     )
     accuracy = (
-        f"Accuracy {_estimate(report.accuracy)}; always naming the largest class would give "
+        f"Accuracy {_estimate(report.accuracy)}; that of always predicting the largest class is "
         f"{_number(report.largest_class)}."
     )
     return f"{matrix}\n\n{classes}\n\n{accuracy}"
@@ -203,7 +203,7 @@ def _report(evaluation: Evaluation) -> str:
 
 def _side_by_side(facts: CardFacts) -> str:
     if not facts.external:
-        return "No other site's images were evaluated: how the model does elsewhere is not known."
+        return "No other site's images were evaluated: performance at other sites is unknown."
     evaluations = (facts.internal, *facts.external)
     names = [each.name for each in facts.internal.classes]
     rows = []
@@ -232,7 +232,9 @@ def _calibration(evaluation: Evaluation) -> str:
                 useful,
             )
         )
-    return _table(("class", "ECE", "Brier", "slope", "intercept", "better than all or none at thresholds"), rows)
+    return _table(
+        ("class", "ECE", "Brier", "slope", "intercept", "better than treat all and treat none at thresholds"), rows
+    )
 
 
 def _subgroups(evaluation: Evaluation) -> str:
@@ -250,28 +252,28 @@ def _subgroups(evaluation: Evaluation) -> str:
         for each in figures.subgroups
     ]
     if not rows:
-        return "Nothing is recorded by which the images could be told apart."
-    compared = sum(bool(row[3] != NONE) for row in rows)
-    words = (
-        f"A flag means that the interval does not hold the figure of all images; of {compared} areas compared, about "
-        f"{0.05 * compared:.0f} would be flagged by chance alone."
+        return "No attribute of the images is recorded with two values or more."
+    areas = sum(bool(row[3] != NONE) for row in rows)
+    text = (
+        f"A flag means that the interval excludes the figure of all images; of {areas} areas compared, about "
+        f"{0.05 * areas:.0f} would be flagged by chance alone."
     )
     more = len(rows) - MOST_SUBGROUPS
     if more > 0:
-        words += f" {more} further rows stand in metrics.json."
-    heads = ("class", "group", "with it / all", "ROC AUC", "sensitivity", "specificity", "")
-    return f"{words}\n\n{_table(heads, rows[:MOST_SUBGROUPS])}"
+        text += f" {more} further rows are in metrics.json."
+    heads = ("class", "group", "positive / all", "ROC AUC", "sensitivity", "specificity", "")
+    return f"{text}\n\n{_table(heads, rows[:MOST_SUBGROUPS])}"
 
 
 def _audit(facts: CardFacts) -> str:
     if not facts.audit:
         return "No audit was made: duplicates, shared patients and shortcuts are not excluded."
-    return _table(("check", "found"), list(facts.audit.items()))
+    return _table(("check", "result"), list(facts.audit.items()))
 
 
 def _limits(evaluation: Evaluation) -> list[str]:
     limits = [each.sentence for each in evaluation.cautions if each.code not in _GRAVE]
-    return [*limits, "Labels are as the data sets give them; `suspects.csv` lists those that the model doubts."]
+    return [*limits, "Labels are those of the data sets; `suspects.csv` lists those that contradict the model."]
 
 
 def _prevalences(evaluation: Evaluation) -> Sequence[float]:
@@ -285,8 +287,8 @@ def _baseline(each: ClassEvaluation, name: str) -> str:
     return next((_estimate(base.auc) for base in each.baselines if base.name == name), NONE)
 
 
-def _words(name: str) -> str:
-    return {"source_only": "from its source", "metadata_only": "from view, sex, age and machine"}.get(name, name)
+def _describe(name: str) -> str:
+    return {"source_only": "from its source", "metadata_only": "from view, sex, age and device"}.get(name, name)
 
 
 def _estimate(estimate: Estimate | None) -> str:

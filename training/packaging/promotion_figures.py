@@ -1,4 +1,4 @@
-"""The figures that a model package carries, and that promotion is decided by."""
+"""Figures of a model package, on which the gates of promotion decide."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from training.cases import assert_disjoint
 from training.evaluation import ClassEvaluation, Evaluation
 from training.metrics.interval import Estimate
 from training.runs.folder import Run
-from training.runs.lineage import count_known
+from training.runs.lineage import count_seen
 
 
 def package_figures(evaluation: Evaluation, audit: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the figures that travel inside the model package and that promotion judges.
+    """Return the figures of the package's manifest, for the gates of promotion.
 
     Parameters
     ----------
     evaluation
         Over the test images.
     audit
-        Further figures, e.g. ``blanked_lung_auc`` and ``patients_disjoint``; they are added as they are.
+        Further figures, e.g. ``blanked_lung_auc`` and ``patients_disjoint``, added unchanged.
 
     Returns
     -------
@@ -50,8 +50,8 @@ def _figures_of(figures: ClassEvaluation) -> dict[str, Any]:
     interval = None if figures.auc is None else figures.auc.interval
     at, calibration = figures.at_threshold, figures.calibration
     baselines = {f"{each.name}_auc": _value(each.auc) for each in figures.baselines}
-    judged = [each for each in figures.subgroups if each.auc is not None and not each.is_small]
-    worst = min(judged, key=lambda each: each.auc.value if each.auc else 1.0, default=None)
+    subgroups = [each for each in figures.subgroups if each.auc is not None and not each.is_small]
+    worst = min(subgroups, key=lambda each: each.auc.value if each.auc else 1.0, default=None)
     return {
         "images": figures.images,
         "positives": figures.positives,
@@ -76,23 +76,23 @@ def _value(estimate: Estimate | None) -> float | None:
 
 
 def case_figures(run: Run) -> dict[str, Any]:
-    """Return what the run's cases say: whether patients are apart, and what tells the labels without an image.
+    """Return figures of the run's cases: whether patients are disjoint, and baselines of the labels without an image.
 
-    Apart are patients of the test from those of training and validation, here and in every run that
-    this one starts from.
+    Patients of the test are disjoint from those of training and validation of this run and of every
+    run that it starts from.
 
-    The audit is the run's ``audit.json``; without one it is made, but for copies of files, and
-    written there.
+    Baselines are read from the run's ``audit.json``; a missing one is made, without the search for
+    copies of files, and written.
     """
     cases = run.manifest()
     if not (run.folder / AUDIT_FILE).exists():
         audit(cases, seed=run.recipe.seed).to_json(run.folder / AUDIT_FILE)
-    tested = cases[cases["split"] == "test"]
+    test = cases[cases["split"] == "test"]
     report = read_audit(run.folder / AUDIT_FILE)
     return {
-        "patients_disjoint": _is_disjoint(cases) and count_known(run)["test"] == 0,
+        "patients_disjoint": _is_disjoint(cases) and count_seen(run)["test"] == 0,
         "labels": {each["label"]: _baselines(each) for each in report["label_audits"]},
-    } | ({"is_image_wise": True} if (tested["image_wise"] == "yes").any() else {})
+    } | ({"is_image_wise": True} if (test["image_wise"] == "yes").any() else {})
 
 
 def _is_disjoint(cases: pd.DataFrame) -> bool:

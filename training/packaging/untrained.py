@@ -1,4 +1,4 @@
-"""Write the untrained package, and its model card: random weights, to install and try the service with."""
+"""The untrained package and its model card: random weights, to try the service with."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ DEFAULT_CLASSES = ("covid19",)
 _UNTRAINED_CARD = """\
 # {name} {version}
 
-**{mark}.** The weights of this network are random numbers. It has seen no image, its scores say nothing about \
-any patient, and it exists so that the service can be installed and tried before a model is trained. {notice}
+**{mark}.** The weights of this network are random numbers. It was trained on no image, its scores carry no \
+information about any patient, and it exists so that the service can be installed and tried before a model is trained. \
+{notice}
 
 | | |
 |---|---|
@@ -46,7 +47,7 @@ any patient, and it exists so that the service can be installed and tried before
 
 ## Intended use
 
-Trying out the way of an image from the PACS to a DICOM SR and back, and nothing else. Results of this package carry \
+Trial of the way of an image from the PACS to a DICOM SR and back, and nothing else. Results of this package carry \
 the words above wherever they appear, and are delivered to a PACS only with the setting `report.deliver_untrained`.
 """
 
@@ -61,16 +62,16 @@ def build_untrained(
     activation: Activation = "sigmoid",
     recipe: PixelRecipe = DEFAULT_RECIPE,
 ) -> ModelPackage:
-    """Make a package with random weights: it exercises the service, and its scores mean nothing.
+    """Make a package with random weights, to exercise the service; its scores carry no information.
 
     Parameters
     ----------
     folder
         The folder to make; it must not exist.
     now
-        The time that is recorded in it.
+        Recorded as its time of creation.
     seed
-        Of the random weights: the same arguments, software and processor give the same package.
+        Of the random weights; arguments, software and processor determine the package.
     architecture
         A name of ``training.networks.network.BACKBONES``.
     classes
@@ -78,7 +79,7 @@ def build_untrained(
     activation
         ``sigmoid`` or ``softmax`` (exactly one class is true).
     recipe
-        How pixels become the input; its size is the graph's.
+        Preparation of pixels; its size is the graph's.
 
     Raises
     ------

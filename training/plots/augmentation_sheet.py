@@ -1,4 +1,4 @@
-"""A sheet of what the augmentation makes of some images: nobody should train on what they have not seen."""
+"""Contact sheet of augmented images, to be looked at before a training run."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ COLUMNS = 6
 
 
 def plot_augmented(cases: pd.DataFrame, recipe: TrainingRecipe, path: Path, *, count: int = 18, seed: int = 0) -> None:
-    """Draw images, each followed by five augmented versions of itself, as training would see them.
+    """Draw images, each followed by five augmented versions, as the training loop would receive them.
 
     Parameters
     ----------
     cases
         A manifest with absolute paths.
     recipe
-        Its pixels and its augmentation.
+        Pixel recipe and augmentation.
     path
         The PNG to write.
     count
-        Pictures on the sheet, six for each image.
+        Pictures on the sheet, six per image.
     seed
-        Of the choice of images and of the augmentation.
+        Of the sample of images and of the augmentation.
 
     Raises
     ------

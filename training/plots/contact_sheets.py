@@ -1,4 +1,4 @@
-"""Pictures of the data: stacked bars, contact sheets, maps over images."""
+"""Figures of the data: stacked bars, contact sheets, evidence maps over images."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from training.plots.style import COLOURS, new_figure, save_figure, short_name
 
 
 def plot_bars(tables: dict[str, pd.DataFrame], path: Path, title: str) -> None:
-    """Draw stacked bars, one panel for each table: its index along the axis, its columns stacked."""
+    """Draw stacked bars, one panel per table: its index along the axis, its columns stacked."""
     columns = min(3, max(1, len(tables)))
     rows = -(-max(1, len(tables)) // columns)
     figure = new_figure(5.2 * columns, 4.0 * rows + 0.6)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, (name, table) in zip(panels, tables.items(), strict=False):
         bottom = np.zeros(len(table))
-        places = np.arange(len(table))
+        positions = np.arange(len(table))
         for number, column in enumerate(table.columns):
             colour = COLOURS[number % len(COLOURS)]
             heights = table[column].to_numpy(dtype=float)
-            panel.bar(places, heights, bottom=bottom, color=colour, label=short_name(str(column)))
+            panel.bar(positions, heights, bottom=bottom, color=colour, label=short_name(str(column)))
             bottom += heights
-        panel.set_xticks(places, [short_name(str(value)) for value in table.index], rotation=35, ha="right", fontsize=8)
+        panel.set_xticks(
+            positions, [short_name(str(value)) for value in table.index], rotation=35, ha="right", fontsize=8
+        )
         panel.set(title=name, ylabel="images")
         panel.legend(fontsize=7)
     for panel in panels[len(tables) :]:
@@ -58,12 +60,12 @@ def plot_overlays(
     columns: int = 6,
     unit: str = "logits",
 ) -> None:
-    """Draw maps, (N, h, w), over their images in one scale around 0: red above, blue below, pale near it."""
+    """Draw maps, (N, h, w), over their images on one colour scale: red above 0, blue below, transparent near 0."""
     columns = min(columns, max(1, len(images)))
     rows = -(-max(1, len(images)) // columns)
     figure = new_figure(2.0 * columns + 0.8, 2.25 * rows + 0.6)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    most = float(np.abs(maps).max()) or 1.0
+    largest = float(np.abs(maps).max()) or 1.0
     for panel in panels:
         panel.set_axis_off()
     for panel, image, evidence, caption in zip(panels, images, maps, captions, strict=False):
@@ -72,15 +74,15 @@ def plot_overlays(
         panel.imshow(
             evidence,
             cmap="bwr",
-            vmin=-most,
-            vmax=most,
-            alpha=0.6 * np.abs(evidence) / most,  # where nothing speaks, the image is seen as it is
+            vmin=-largest,
+            vmax=largest,
+            alpha=0.6 * np.abs(evidence) / largest,  # without evidence, the image alone
             extent=(-0.5, size - 0.5, size - 0.5, -0.5),
             interpolation="bilinear",
         )
         panel.set_title(caption, fontsize=7)
-    scale = ScalarMappable(Normalize(-most, most), cmap="bwr")
+    scale = ScalarMappable(Normalize(-largest, largest), cmap="bwr")
     bar = figure.colorbar(scale, ax=list(panels), shrink=0.6, label=unit)
     if float(maps.min()) >= 0:
-        bar.ax.set_ylim(0, most)  # nothing speaks against
+        bar.ax.set_ylim(0, largest)  # no evidence against
     save_figure(figure, path, title)

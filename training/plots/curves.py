@@ -1,4 +1,4 @@
-"""An evaluation as pictures: ROC, precision-recall, reliability, decision curve, subgroups, confusion, training."""
+"""Figures of an evaluation: ROC, precision-recall, reliability, decision curve, subgroups, confusion, training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.metrics.curves import precision_recall_curve, roc_curve
 from training.plots.style import COLOURS, new_figure, save_figure, short_name
 
 MOST_CLASSES = len(COLOURS)
-"""More classes than this are not drawn; their figures stand in metrics.json."""
+"""Largest number of classes that are drawn; the figures of all are in metrics.json."""
 
 
 def plot_curves(evaluation: Evaluation, predictions: Predictions, path: Path) -> None:
@@ -39,16 +39,16 @@ def plot_curves(evaluation: Evaluation, predictions: Predictions, path: Path) ->
 
 
 def plot_subgroups(evaluation: Evaluation, path: Path) -> None:
-    """Draw each subgroup's area with its interval against that of all images, one panel for each class."""
+    """Draw each subgroup's area with its interval beside the area of all images, one panel per class."""
     classes = [each for each in evaluation.classes if each.auc is not None][:MOST_CLASSES]
     rows = max((sum(group.auc is not None for group in each.subgroups) for each in classes), default=0)
     figure = new_figure(5.5 * max(1, len(classes)), 1.8 + 0.3 * max(3, rows))
     for panel, figures in zip(figure.subplots(1, max(1, len(classes)), squeeze=False)[0], classes, strict=False):
         groups = [group for group in figures.subgroups if group.auc is not None]
-        for place, group in enumerate(groups):
+        for row, group in enumerate(groups):
             is_flagged = any(flag.startswith("auc") for flag in group.flags)
             colour = COLOURS[1] if is_flagged else "#999999" if group.is_small else COLOURS[0]
-            _bar(panel, group.auc, place, colour)
+            _bar(panel, group.auc, row, colour)
         labels = [f"{group.attribute} {short_name(group.value)} ({group.positives}/{group.images})" for group in groups]
         panel.set_yticks(range(len(groups)), labels, fontsize=8)
         panel.set(xlim=(0, 1.02), ylim=(max(1, len(groups)) - 0.4, -0.6), xlabel="ROC AUC, 95 % interval")
@@ -64,7 +64,7 @@ def plot_subgroups(evaluation: Evaluation, path: Path) -> None:
 
 
 def plot_confusion(evaluation: Evaluation, path: Path) -> None:
-    """Draw the confusion matrix; without one, write nothing."""
+    """Draw the confusion matrix of the evaluation, if it has one."""
     if evaluation.report is None:
         return
     names, matrix = evaluation.report.names, np.array(evaluation.report.matrix)
@@ -78,17 +78,17 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
         panel.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
     panel.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
     panel.set_yticks(range(len(names)), names, fontsize=8)
-    panel.set(xlabel="said by the model", ylabel="in the labels")
+    panel.set(xlabel="predicted", ylabel="label")
     save_figure(figure, path, f"{evaluation.dataset}: confusion")
 
 
 def plot_history(history: Path, path: Path) -> None:
-    """Draw the training curves of a run's ``history.csv``: each figure with its ``val_`` twin, over epochs.
+    """Draw the training curves of a run's ``history.csv``: each column with its ``val_`` column, over epochs.
 
     Raises
     ------
     PredictionsError
-        If the file can't be read or holds no figure.
+        If the file can't be read or has no column of numbers.
     """
     try:
         table = pd.read_csv(history)
@@ -105,9 +105,9 @@ def plot_history(history: Path, path: Path) -> None:
     figure = new_figure(4.2 * columns, 3.3 * -(-len(stems) // columns) + 0.8)
     panels = figure.subplots(-(-len(stems) // columns), columns, squeeze=False).ravel()
     for panel, stem in zip(panels, stems, strict=False):
-        for name, colour, words in ((stem, COLOURS[0], "training"), (f"val_{stem}", COLOURS[1], "validation")):
+        for name, colour, label in ((stem, COLOURS[0], "training"), (f"val_{stem}", COLOURS[1], "validation")):
             if name in numbers:
-                panel.plot(epochs, numbers[name], color=colour, marker=".", label=words)
+                panel.plot(epochs, numbers[name], color=colour, marker=".", label=label)
         if "stage" in table:
             for border in np.flatnonzero(table["stage"].ne(table["stage"].shift()).to_numpy())[1:]:
                 panel.axvline(float(epochs.iloc[border]) - 0.5, color="grey", linestyle=":", linewidth=1)
@@ -160,12 +160,12 @@ def _reliability(panel: Any, evaluation: Evaluation, predictions: Predictions) -
             if each.observed.interval is not None:
                 ends = [each.observed.interval.low, each.observed.interval.high]
                 panel.plot([each.mean_probability] * 2, ends, color=colour, alpha=0.4)
-        middles = [each.mean_probability for each in calibration.bins]
-        shares = [each.observed.value for each in calibration.bins]
-        panel.plot(middles, shares, color=colour, marker="o", markersize=4, label=f"{name} ECE {calibration.ece:.3f}")
+        means = [each.mean_probability for each in calibration.bins]
+        fractions = [each.observed.value for each in calibration.bins]
+        panel.plot(means, fractions, color=colour, marker="o", markersize=4, label=f"{name} ECE {calibration.ece:.3f}")
     panel.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="perfect")
     panel.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title="reliability (bars: 95 % interval)")
-    panel.set(xlabel="mean probability of the bin", ylabel="share that has it")
+    panel.set(xlabel="mean probability of the bin", ylabel="observed fraction")
 
 
 def _decision(panel: Any, evaluation: Evaluation, predictions: Predictions) -> None:  # noqa: ANN401
@@ -176,8 +176,8 @@ def _decision(panel: Any, evaluation: Evaluation, predictions: Predictions) -> N
         panel.plot(curve.thresholds, curve.model, color=colour, label=name)
         panel.plot(curve.thresholds, curve.treat_all, color=colour, linestyle="--", linewidth=1)
         top = max(top, curve.prevalence)
-    panel.axhline(0, color="black", linewidth=1, label="nobody treated")
-    panel.set(xlim=(0, 1), ylim=(-0.35 * top, 1.1 * top), title="decision curve (dashed: everybody treated)")
+    panel.axhline(0, color="black", linewidth=1, label="treat none")
+    panel.set(xlim=(0, 1), ylim=(-0.35 * top, 1.1 * top), title="decision curve (dashed: treat all)")
     panel.set(xlabel="threshold probability", ylabel="net benefit per image")
 
 
@@ -189,14 +189,14 @@ def _classes(predictions: Predictions) -> list[tuple[str, str, np.ndarray, np.nd
     ]
 
 
-def _bar(panel: Any, estimate: Any, place: int, colour: str) -> None:  # noqa: ANN401
-    panel.plot(estimate.value, place, "o", color=colour, markersize=5)
+def _bar(panel: Any, estimate: Any, row: int, colour: str) -> None:  # noqa: ANN401
+    panel.plot(estimate.value, row, "o", color=colour, markersize=5)
     if estimate.interval is not None:
-        panel.plot([estimate.interval.low, estimate.interval.high], [place] * 2, color=colour)
+        panel.plot([estimate.interval.low, estimate.interval.high], [row] * 2, color=colour)
 
 
 def _size(evaluation: Evaluation) -> str:
-    who = "patients unknown: image-wise, not for claims"
+    patients = "patients unknown: image-wise, not for claims"
     if evaluation.patients is not None:
-        who = f"{evaluation.patients} patients"
-    return f"{evaluation.images} images, {who}"
+        patients = f"{evaluation.patients} patients"
+    return f"{evaluation.images} images, {patients}"

@@ -1,4 +1,4 @@
-"""What every picture shares: colours, the notice, and files whose bytes depend on what is drawn alone."""
+"""Colours, the notice and reproducible PNG files, shared by all figures."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from cxr.product import NOTICE
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, told apart by colour-blind readers."""
+"""Okabe and Ito's colours, distinct for colour-blind readers."""
 
 DPI = 130
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make an empty picture, in inches."""
+    """Return an empty figure; width and height in inches."""
     # No pyplot: it keeps figures in a global and looks for a display.
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
@@ -24,16 +24,16 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path, title: str) -> None:
-    """Write a PNG with its title and the notice; it is there whole, or not at all."""
+    """Write a PNG with its title and the notice, to a temporary file that then replaces `path`."""
     figure.suptitle(title, fontsize=11)
     figure.supxlabel(NOTICE, fontsize=7, color="#666666")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.part.png")
-    # No software version in the file: the same figures give the same bytes.
+    # Without the version of Matplotlib, so that the same figure has the same bytes.
     figure.savefig(temporary, metadata={"Software": None})
     temporary.replace(path)
 
 
 def short_name(text: str, length: int = 28) -> str:
-    """Cut a name that is too long for a label."""
+    """Return the name, shortened to `length` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"

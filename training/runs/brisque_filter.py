@@ -1,6 +1,6 @@
-"""Leave pictures out by BRISQUE, as a predecessor did, and say which.
+"""Exclude images by their BRISQUE score, as a predecessor did, and record which.
 
-The score is that of what the network sees: resized, and with the lungs alone where the recipe masks.
+The score is that of the network's input: resized, and masked where the recipe masks lungs.
 """
 
 from __future__ import annotations
@@ -13,59 +13,59 @@ import pandas as pd
 
 from training.files import write_whole
 from training.inputs.brisque import brisque
-from training.inputs.cache import Cache, Watch
+from training.inputs.cache import Cache, ReportProgress
 from training.runs.folder import Run
 
 BRISQUE_FILE: Final = "brisque.csv"
-"""In the run's folder: each picture's score, and whether it is left out."""
+"""File in the run's folder: each image's score, and whether it is excluded."""
 
 
-def unnatural(run: Run, cache: Cache, image_ids: list[str], progress: Watch) -> dict[str, float | None]:
-    """Find the pictures that a recipe leaves out.
+def find_unnatural(run: Run, cache: Cache, image_ids: list[str], progress: ReportProgress) -> dict[str, float | None]:
+    """Find the images that a recipe excludes, and record the scores in the run's folder.
 
     Parameters
     ----------
     run
-        Its recipe says from which score on; its folder keeps the scores.
+        The run; its recipe has the bound ``brisque_below``.
     cache
-        The pictures, as the network sees them.
+        The prepared images.
     image_ids
-        Which are looked at.
+        Images to score.
     progress
-        Called with a step's name, how many are done, and of how many.
+        Called with the step's name, the number of images done, and their total.
 
     Returns
     -------
     dict[str, float | None]
-        Image id to score, of those at the recipe's bound or above; None: without any contrast to judge.
+        Image id to score of the images at the bound or above; score None: too little contrast for a score.
     """
     bound = run.recipe.brisque_below
     if bound is None:
         return {}
-    scores = _known(run)
+    scores = _read_scores(run)
     missing = [name for name in image_ids if name not in scores]
     for done, name in enumerate(missing, start=1):
         scores[name] = brisque(cache.image(cache.rows_by_id[name]))
         progress("Looking for unnatural pictures", done, len(missing))
-    found = {name: scores[name] for name in image_ids if _is_beyond(scores[name], bound)}
+    excluded = {name: scores[name] for name in image_ids if _is_beyond(scores[name], bound)}
     if missing:
-        _keep(run, scores, bound)
-    return found
+        _write_scores(run, scores, bound)
+    return excluded
 
 
-def summarise(run: Run, found: Mapping[str, float | None]) -> dict[str, Any]:
-    """Say what was left out, for the run's ``left_out.json``."""
+def summarise(run: Run, excluded: Mapping[str, float | None]) -> dict[str, Any]:
+    """Return the entry of ``left_out.json``: bound, number and ids of the excluded images."""
     if run.recipe.brisque_below is None:
         return {}
-    return {"brisque": {"below": run.recipe.brisque_below, "count": len(found), "image_ids": list(found)}}
+    return {"brisque": {"below": run.recipe.brisque_below, "count": len(excluded), "image_ids": list(excluded)}}
 
 
-def left_out_words(run: Run) -> str:
-    """Say in a sentence how many pictures a run leaves out; nothing if its recipe leaves none out."""
+def describe_exclusions(run: Run) -> str:
+    """Return a sentence with the number of excluded images; empty if the recipe has no bound."""
     bound = run.recipe.brisque_below
     if bound is None:
         return ""
-    scores = _known(run)
+    scores = _read_scores(run)
     count = sum(_is_beyond(score, bound) for score in scores.values())
     return (
         f"{count} of {len(scores)} pictures are left out for a BRISQUE of {bound:g} or more ({BRISQUE_FILE} names "
@@ -77,7 +77,7 @@ def _is_beyond(score: float | None, bound: float) -> bool:
     return score is None or score >= bound
 
 
-def _known(run: Run) -> dict[str, float | None]:
+def _read_scores(run: Run) -> dict[str, float | None]:
     path = run.folder / BRISQUE_FILE
     if not path.exists():
         return {}
@@ -85,7 +85,7 @@ def _known(run: Run) -> dict[str, float | None]:
     return {str(name): json.loads(str(score)) for name, score in zip(table["image_id"], table["brisque"], strict=True)}
 
 
-def _keep(run: Run, scores: Mapping[str, float | None], bound: float) -> None:
+def _write_scores(run: Run, scores: Mapping[str, float | None], bound: float) -> None:
     rows = [
         {"image_id": name, "brisque": json.dumps(score), "left_out": "yes" if _is_beyond(score, bound) else ""}
         for name, score in scores.items()

@@ -1,8 +1,7 @@
-"""The state of a run between two epochs, in one file that is whole or not there.
+"""Checkpoints: the state of a run between two epochs, in one atomic file.
 
-Every variable of the network (dropout's random numbers are among them) and of the optimiser, and
-what was decided so far. Together with data that are a function of (seed, epoch), that is all that
-the rest of the run depends on.
+It holds every variable of the network (with the random state of dropout) and of the optimiser, and the
+decisions so far. The data are a function of (seed, epoch), so the rest of the run depends on nothing else.
 """
 
 from __future__ import annotations
@@ -29,36 +28,36 @@ Arrays = list[NDArray[Any]]
 
 @dataclass(slots=True)
 class State:
-    """Where a run stands: the next epoch to do is ``epoch`` of stage ``stage``."""
+    """Progress of a run: the next epoch is ``epoch`` of stage ``stage``, both counted from 0."""
 
     stage: int = 0
     epoch: int = 0
-    total_epochs: int = 0  # over all stages: what data and augmentation are a function of
+    total_epochs: int = 0  # over all stages; data and augmentation depend on it
     progress: Progress = field(default_factory=Progress)
     history: list[dict[str, float | int | str]] = field(default_factory=list)
     best_file: str | None = None  # weights of the stage's best epoch
 
 
 def save_state(folder: Path, state: State, network: Sequence[Any], optimizer: Sequence[Any]) -> None:
-    """Write the state; the file before stays until this one is complete on the disk.
+    """Write the state; the previous file stays until this one is synced.
 
     Parameters
     ----------
     folder
-        The run's ``checkpoints``.
+        The run's folder ``checkpoints``.
     state
-        What was decided.
+        Progress and decisions.
     network, optimizer
-        Their variables; the optimiser's are empty between two stages.
+        Variables; those of the optimiser are empty between two stages.
     """
-    arrays = {f"network{place}": _numpy(each) for place, each in enumerate(network)}
-    arrays |= {f"optimizer{place}": _numpy(each) for place, each in enumerate(optimizer)}
-    words = np.frombuffer(json.dumps(asdict(state)).encode(), np.uint8)
-    _write(folder / STATE_FILE, arrays | {"state": words})
+    arrays = {f"network{index}": _numpy(each) for index, each in enumerate(network)}
+    arrays |= {f"optimizer{index}": _numpy(each) for index, each in enumerate(optimizer)}
+    document = np.frombuffer(json.dumps(asdict(state)).encode(), np.uint8)
+    _write(folder / STATE_FILE, arrays | {"state": document})
 
 
 def load_state(folder: Path) -> tuple[State, Arrays, Arrays] | None:
-    """Read the state, the network's and the optimiser's variables; None if nothing was saved yet.
+    """Read the state, the network's and the optimiser's variables; None without a checkpoint.
 
     Raises
     ------
@@ -78,12 +77,12 @@ def load_state(folder: Path) -> tuple[State, Arrays, Arrays] | None:
 
 
 def save_weights(path: Path, network: Sequence[Any]) -> None:
-    """Write a network's variables."""
-    _write(path, {f"network{place}": _numpy(each) for place, each in enumerate(network)})
+    """Write a network's variables as an ``.npz`` file."""
+    _write(path, {f"network{index}": _numpy(each) for index, each in enumerate(network)})
 
 
 def load_weights(path: Path) -> Arrays:
-    """Read what ``save_weights`` wrote.
+    """Read the variables that ``save_weights`` wrote, in their order.
 
     Raises
     ------
@@ -98,16 +97,18 @@ def load_weights(path: Path) -> Arrays:
 
 
 def assign(variables: Sequence[Any], arrays: Arrays) -> None:
-    """Set variables to what was saved of them.
+    """Set variables to saved values.
 
     Raises
     ------
     RunError
-        If they are others than those that were saved.
+        If number or shapes differ.
     """
     shapes = [tuple(each.shape) for each in variables]
     if shapes != [array.shape for array in arrays]:
-        raise RunError("The checkpoint is of another network: give the run's folder its own recipe, or start anew.")
+        raise RunError(
+            "The checkpoint belongs to another network: use the recipe that the run began with, or a new folder."
+        )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
 
@@ -119,7 +120,7 @@ def _numpy(variable: Any) -> NDArray[Any]:  # noqa: ANN401 (a Keras variable)
 
 def _numbered(file: Mapping[str, NDArray[Any]], name: str) -> Arrays:
     count = sum(key.startswith(name) for key in file)
-    return [file[f"{name}{place}"] for place in range(count)]
+    return [file[f"{name}{index}"] for index in range(count)]
 
 
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -1,6 +1,6 @@
-"""Devices, precision and determinism of a computation, and the versions of the software.
+"""Devices, precision and determinism of training, and the versions of the software.
 
-One of two modules that know TensorFlow.
+It uses TensorFlow: Keras has no portable interface to devices.
 """
 
 from __future__ import annotations
@@ -17,36 +17,37 @@ import keras
 import tensorflow as tf
 
 from cxr.errors import RunError
+from training.networks.keras_types import Strategy
 from training.recipe import Compute
 
 
 @contextmanager
-def computing(compute: Compute, seed: int) -> Iterator[Any]:
-    """Ready the machine for a run, and leave Keras's precision as it was.
+def device_scope(compute: Compute, seed: int) -> Iterator[Strategy]:
+    """Set devices, seed, determinism and precision for a run; restore Keras's precision afterwards.
 
     Parameters
     ----------
     compute
         The recipe's settings.
     seed
-        Of Python, NumPy and Keras: a head's first weights, dropout.
+        Seed of Python, NumPy and Keras: initial weights of a head, dropout.
 
     Yields
     ------
-    A strategy of ``tf.distribute``: networks are built and compiled in its scope.
+    A ``tf.distribute`` strategy, in whose scope networks are built and compiled.
 
     Raises
     ------
     RunError
-        If mixed precision is asked for on a device where it is of no use.
+        If ``compute.precision`` is float16 on a machine without a GPU.
     """
     check_precision(compute)
     strategy = choose_strategy(compute)
-    # It warns of the graphs that a network of every stage is compiled into anew.
+    # TensorFlow warns of repeated tracing: each stage compiles the network anew.
     tf.get_logger().setLevel(logging.ERROR)
     keras.utils.set_random_seed(seed)
     if compute.deterministic:
-        # Slower on GPUs, where sums over threads have no order otherwise; can't be taken back in a process.
+        # Slower on GPUs, where sums over threads have no fixed order otherwise; can't be disabled again in a process.
         tf.config.experimental.enable_op_determinism()
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(compute.precision)
@@ -57,29 +58,29 @@ def computing(compute: Compute, seed: int) -> Iterator[Any]:
 
 
 def check_precision(compute: Compute) -> None:
-    """Refuse float16 where there is no GPU: a CPU computes it right, and many times slower than float32.
+    """Refuse float16 without a GPU: on a CPU it is correct, but many times slower than float32.
 
     Raises
     ------
     RunError
-        If it is asked for without a GPU.
+        If ``compute.precision`` is ``mixed_float16`` and there is no GPU.
     """
     if compute.precision == "mixed_float16" and not tf.config.list_physical_devices("GPU"):
         raise RunError("mixed_float16 needs a GPU; on a CPU use compute.precision = float32 (or mixed_bfloat16).")
 
 
-def choose_strategy(compute: Compute) -> Any:  # noqa: ANN401 (TensorFlow has no types)
-    """Choose where a network lies.
+def choose_strategy(compute: Compute) -> Strategy:
+    """Choose the devices of a network.
 
     Parameters
     ----------
     compute
         ``devices``: ``cpu``; ``auto``: the first GPU, or the CPU; ``all``: every GPU, mirrored (without
-        GPUs every logical CPU, of which there is one unless somebody divided it).
+        GPUs every logical CPU: one, unless TensorFlow is configured otherwise).
 
     Returns
     -------
-    A strategy of ``tf.distribute``.
+    A ``tf.distribute`` strategy.
     """
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
@@ -92,7 +93,7 @@ def choose_strategy(compute: Compute) -> Any:  # noqa: ANN401 (TensorFlow has no
 
 
 def describe_machine() -> dict[str, Any]:
-    """Say what computes, for ``environment.json``."""
+    """Return operating system, processor, cores and GPUs, for ``environment.json``."""
     gpus = tf.config.list_physical_devices("GPU")
     return {
         "system": platform.system(),
@@ -103,6 +104,6 @@ def describe_machine() -> dict[str, Any]:
 
 
 def software_versions() -> dict[str, str]:
-    """Return the versions of what made a model: name to version."""
+    """Return name to version of Python, this project, Keras, its backend and NumPy."""
     distributions = ("cxr-listener", "keras", keras.backend.backend(), "numpy")
     return {"python": platform.python_version()} | {name: version(name) for name in distributions}

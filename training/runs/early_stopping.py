@@ -1,7 +1,6 @@
-"""When to keep, when to slow down, when to stop: decided once an epoch, from one figure.
+"""Early stopping, best weights and plateau schedule, decided after each epoch.
 
-Keras's callbacks forget what they have seen whenever ``fit`` begins; these don't, since their state
-goes into the run's checkpoint.
+Keras's callbacks reset their state whenever ``fit`` begins; this state is part of the run's checkpoint.
 """
 
 from __future__ import annotations
@@ -11,21 +10,21 @@ from typing import Any
 
 from training.recipe import Stage
 
-_SMALLEST_STEP = 1e-4  # what Keras's ReduceLROnPlateau calls no progress
+_SMALLEST_STEP = 1e-4  # smaller improvements count as a plateau, as in Keras's ReduceLROnPlateau
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What follows from an epoch."""
+class EpochDecision:
+    """Decisions after an epoch: new best weights, a lower learning rate, the end of the stage."""
 
     is_best: bool
-    slows_down: bool
+    reduces_rate: bool
     stops: bool
 
 
 @dataclass(slots=True)
 class Progress:
-    """What was reached so far in a stage; ``document`` and ``from_document`` carry it through a kill."""
+    """Best figures of a stage so far; ``document`` and ``from_document`` convert it for the checkpoint."""
 
     best: float | None = None
     best_loss: float | None = None
@@ -34,18 +33,18 @@ class Progress:
     plateau_best: float | None = None
     plateau_waited: int = 0
 
-    def see(self, stage: Stage, epoch: int, figures: dict[str, float]) -> Verdict:
-        """Judge an epoch.
+    def update(self, stage: Stage, epoch: int, figures: dict[str, float]) -> EpochDecision:
+        """Record an epoch's figures and decide.
 
         Parameters
         ----------
         stage
-            Its ``monitor`` says which figure counts: a loss falls, the others rise.
+            Its ``monitor`` names the figure that counts: a loss is better lower, the others higher.
         epoch
             Its number within the stage.
         figures
-            From the validation images; ``val_loss`` decides between epochs that are equal (an area
-            of few images soon is as large as it can be, long before the network is trained).
+            Of the validation images. ``val_loss`` breaks ties: with few images the AUC reaches 1 long
+            before training has converged.
         """
         value, loss = figures[stage.monitor], figures["val_loss"]
         score = -value if stage.monitor == "val_loss" else value
@@ -54,8 +53,8 @@ class Progress:
             self.best, self.best_loss, self.best_epoch, self.waited = score, loss, epoch, 0
         else:
             self.waited += 1
-        slows_down = stage.schedule == "plateau" and self._is_plateau(stage, score)
-        return Verdict(is_best, slows_down, 0 < stage.patience <= self.waited)
+        reduces_rate = stage.schedule == "plateau" and self._is_plateau(stage, score)
+        return EpochDecision(is_best, reduces_rate, 0 < stage.patience <= self.waited)
 
     def _is_plateau(self, stage: Stage, score: float) -> bool:
         if self.plateau_best is None or score > self.plateau_best + _SMALLEST_STEP:
@@ -68,10 +67,10 @@ class Progress:
         return True
 
     def document(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
+        """Convert to JSON types."""
         return asdict(self)
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Progress:
-        """Read what ``document`` gave."""
+        """Create from the result of ``document``."""
         return cls(**document)

@@ -1,15 +1,15 @@
-"""A run's folder: what it was made with, where it stands, and what came of it.
+"""A run's folder: its inputs, its checkpoint and its results.
 
 ::
 
     config.toml        the recipe              manifest.csv        every case, with its side
-    run.json           phase, digests, state   splits.csv          image_id and side, no more
+    run.json           phase, digests, parent  splits.csv          image_id and side
     environment.json   versions, machine       preprocess.json     the pixel recipe and its digest
-    checkpoints/       where it stands         history.csv         one line per epoch
-    model.keras        the graph, calibrated   operating_point.json
+    checkpoints/       state between epochs    history.csv         one line per epoch
+    model.keras        calibrated model        operating_point.json
     predictions_val.csv, predictions_test.csv  fingerprint.json
 
-The same command on the same folder goes on where the run was killed.
+The same command on the same folder resumes a run that was killed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+import tomlkit
 
 from cxr.errors import RunError
 from training.cases import assert_disjoint, read_manifest, resolve_paths, split, write_manifest
-from training.files import dump_toml, sha256_of, write_json, write_whole
+from training.files import sha256_of, write_json, write_whole
 from training.recipe import TrainingRecipe, parse_recipe
 from training.runs.freezing import Phase
 
@@ -43,25 +44,25 @@ CALIBRATION_FILE: Final = "calibration.json"
 FINGERPRINT_FILE: Final = "fingerprint.json"
 CHECKPOINTS: Final = "checkpoints"
 
-_SAYS_FINGERPRINT: Final = (MODEL_FILE, PREPROCESS_FILE, "operating_point.json")
+_FINGERPRINTED: Final = (MODEL_FILE, PREPROCESS_FILE, "operating_point.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run's folder that was begun.
+    """A run that has begun.
 
     Parameters
     ----------
     folder
-        Where it lies.
+        Its folder.
     recipe
-        What it is made with.
+        Its training recipe.
     phase
         ``pretrain`` or ``finetune``.
     parent
-        Fingerprint of the run whose weights it starts from; None: it starts from none.
+        Fingerprint of the run whose weights it starts from; None: no parent.
     is_done
-        Whether its model, calibration and predictions are there.
+        Whether it is finished: model, calibration and predictions are written.
     """
 
     folder: Path
@@ -72,15 +73,15 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """Where its state is kept."""
+        """Folder of its checkpoints."""
         return self.folder / CHECKPOINTS
 
     def manifest(self) -> pd.DataFrame:
-        """Read its cases, paths absolute, sides given."""
+        """Read its cases, with absolute paths and sides."""
         return resolve_paths(read_manifest(self.folder / MANIFEST_FILE), self.folder)
 
     def fingerprint(self) -> str:
-        """Give what names a finished run.
+        """Return the fingerprint of a finished run, a SHA-256 in hex.
 
         Raises
         ------
@@ -88,7 +89,7 @@ class Run:
             If it is not finished.
         """
         if not self.is_done:
-            raise RunError("This run is not finished: give its command again, and it goes on where it stopped.")
+            raise RunError("This run is not finished: give its command again; it resumes where it stopped.")
         fingerprint: str = json.loads((self.folder / FINGERPRINT_FILE).read_text(encoding="utf-8"))["fingerprint"]
         return fingerprint
 
@@ -103,63 +104,63 @@ def begin_run(
     environment: dict[str, Any],
     now: datetime,
 ) -> Run:
-    """Make a run's folder, or take up the one that is there.
+    """Create a run's folder, or open an existing folder of the same run.
 
     Parameters
     ----------
     folder
-        The run's.
+        The run's folder.
     recipe
-        What it is made with.
+        Its training recipe.
     manifest
-        Its cases; without sides, they are divided as the recipe says.
+        Its cases; without sides they are split as in the recipe.
     phase
         ``pretrain`` or ``finetune``.
     parent
         The finished run whose weights it starts from.
     environment
-        Versions and machine, for ``environment.json``.
+        Software versions and machine, for ``environment.json``.
     now
-        The time that is recorded.
+        Time recorded in ``run.json``.
 
     Raises
     ------
     RunError
         If the folder holds a run of another recipe, manifest or parent.
     """
-    asked = {
+    identity = {
         "phase": phase,
         "recipe": recipe.digest,
         "manifest": sha256_of(manifest),
         "parent": None if parent is None else parent.fingerprint(),
     }
     if (folder / RUN_FILE).exists():
-        found = open_run(folder)
+        existing = open_run(folder)
         recorded = _read_json(folder / RUN_FILE)
-        differing = [name for name, value in asked.items() if recorded.get(name) != value]
+        differing = [name for name, value in identity.items() if recorded.get(name) != value]
         if differing:
             raise RunError(
                 f"The run's folder holds a run of another {' and '.join(differing)}: name another folder, or give the "
-                "command that it was begun with."
+                "command that began it."
             )
-        return found
+        return existing
     if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists():
-        raise RunError("The run's folder exists and holds something else: name a new folder.")
-    cases = _divided(resolve_paths(read_manifest(manifest), manifest.absolute().parent), recipe)
+        raise RunError("The run's folder exists and holds other files: name a new folder.")
+    cases = _with_sides(resolve_paths(read_manifest(manifest), manifest.absolute().parent), recipe)
     (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    write_whole(folder / CONFIG_FILE, dump_toml(recipe.to_document()))
+    write_whole(folder / CONFIG_FILE, tomlkit.dumps(recipe.to_document()))
     write_manifest(cases, folder / MANIFEST_FILE)
     write_whole(folder / SPLITS_FILE, cases[["image_id", "split"]].to_csv(index=False, lineterminator="\n"))
     write_json(folder / ENVIRONMENT_FILE, environment | {"seed": recipe.seed})
     pixels = recipe.pixels
     write_json(folder / PREPROCESS_FILE, {"recipe": pixels.to_dict(), "digest": pixels.digest})
-    # Last: with it, the run has begun.
-    write_json(folder / RUN_FILE, asked | {"created": now.isoformat()})
-    return Run(folder, recipe, phase, asked["parent"], is_done=False)
+    # Last: run.json marks the run as begun.
+    write_json(folder / RUN_FILE, identity | {"created": now.isoformat()})
+    return Run(folder, recipe, phase, identity["parent"], is_done=False)
 
 
 def begin_ensemble(folder: Path, members: Sequence[Run], *, now: datetime) -> Run:
-    """Make the folder of an ensemble, or take up the one that is there; parameters as of ``begin_run``.
+    """Create the folder of an ensemble, or open an existing one; parameters as in ``begin_run``.
 
     Raises
     ------
@@ -173,8 +174,8 @@ def begin_ensemble(folder: Path, members: Sequence[Run], *, now: datetime) -> Ru
     splits = {sha256_of(member.folder / SPLITS_FILE) for member in members}
     if len(recipes) > 1 or len(splits) > 1:
         raise RunError(
-            "The runs of an ensemble differ in nothing but their seed: the same recipe, cases and sides; else one was "
-            "trained on what another is tested on."
+            "The runs of an ensemble may differ only in their seed: give runs of the same recipe, cases and sides; "
+            "otherwise one run was trained on test images of another."
         )
     names = sorted(member.fingerprint() for member in members)
     parent = hashlib.sha256("".join(names).encode()).hexdigest()
@@ -197,23 +198,23 @@ def open_run(folder: Path) -> Run:
     Raises
     ------
     RunError
-        If it is none.
+        If the folder is absent, is no run's folder, or its recipe was changed.
     """
     if not folder.is_dir():
-        raise RunError("There is no such run: give a folder that `cxr train pretrain` or `finetune` has made.")
+        raise RunError("There is no such run: name a folder that `cxr train pretrain` or `finetune` wrote.")
     try:
         recorded = _read_json(folder / RUN_FILE)
         recipe = parse_recipe(tomllib.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise RunError("The folder is not a training run's: it has no readable run.json and config.toml.") from error
     if recipe.digest != recorded["recipe"]:
-        raise RunError("The run's config.toml was changed after it began: put it back, or start a new run.")
+        raise RunError("The run's config.toml was changed after the run began: restore it, or start a new run.")
     return Run(folder, recipe, recorded["phase"], recorded["parent"], (folder / FINGERPRINT_FILE).exists())
 
 
 def end_run(run: Run) -> Run:
-    """Write the fingerprint: SHA-256 over the digests of graph, pixel recipe and operating point."""
-    digests = {name: sha256_of(run.folder / name) for name in _SAYS_FINGERPRINT if (run.folder / name).exists()}
+    """Write the fingerprint: SHA-256 over the digests of model, pixel recipe and operating points."""
+    digests = {name: sha256_of(run.folder / name) for name in _FINGERPRINTED if (run.folder / name).exists()}
     canonical = json.dumps(digests, sort_keys=True, separators=(",", ":"))
     write_json(
         run.folder / FINGERPRINT_FILE,
@@ -222,15 +223,15 @@ def end_run(run: Run) -> Run:
     return Run(run.folder, run.recipe, run.phase, run.parent, is_done=True)
 
 
-def _divided(cases: pd.DataFrame, recipe: TrainingRecipe) -> pd.DataFrame:
-    """Give every case a side: the manifest's, or else the recipe's."""
+def _with_sides(cases: pd.DataFrame, recipe: TrainingRecipe) -> pd.DataFrame:
+    """Return the cases with sides: those of the manifest, or a split as in the recipe."""
     if (cases["split"] != "").any():
-        # Divided by image on purpose (`cxr train split --by image`), every row says so.
+        # A deliberate split by image (`cxr train split --by image`) has image_wise = yes in every row.
         assert_disjoint(cases, patients=not bool((cases["image_wise"] == "yes").all()))
         return cases
-    wanted = recipe.split
-    fractions = dict(zip(("train", "val", "test"), wanted.fractions, strict=True))
-    return split(cases, strategy=wanted.strategy, fractions=fractions, seed=wanted.seed, train_only=wanted.train_only)
+    rule = recipe.split
+    fractions = dict(zip(("train", "val", "test"), rule.fractions, strict=True))
+    return split(cases, strategy=rule.strategy, fractions=fractions, seed=rule.seed, train_only=rule.train_only)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

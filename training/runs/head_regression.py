@@ -1,6 +1,7 @@
-"""Fit a head on a frozen trunk at once: the mean of its map is linear in the features, so it is a regression.
+"""Logistic regression of a head on a frozen trunk: the mean of an evidence map is linear in the features.
 
-Exact, in seconds, and the same whatever the order of the images; without augmentation.
+It takes seconds, converges to the optimum, and does not depend on the order of the images; there is no
+augmentation.
 
 References
 ----------
@@ -22,18 +23,18 @@ Floats = NDArray[Any]
 
 
 def fit_head(features: Floats, truths: Floats, weights: Floats, strength: float) -> tuple[Floats, Floats]:
-    """Fit a head.
+    """Fit an evidence head by logistic regression.
 
     Parameters
     ----------
     features
-        (N, F): the means of the trunk's last maps (``training.networks.features.features_of``).
+        (N, F): means of the trunk's last feature maps (``training.networks.features.features_of``).
     truths
         (N, classes), each 0 or 1; with several classes exactly one 1.
     weights
-        (N,) of the images.
+        (N,): sample weights.
     strength
-        Inverse of the penalty on the squares of the weights, of features of variance 1.
+        C of the L2 penalty (its inverse weight), with features scaled to variance 1.
 
     Returns
     -------

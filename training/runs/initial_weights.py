@@ -1,47 +1,48 @@
-"""Where a trunk's weights come from: nowhere, a file that is checked, ImageNet, or an earlier run."""
+"""Initial weights of a trunk: random, a verified file, published ImageNet weights, or an earlier run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-import tempfile
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from keras.src.backend.config import keras_home  # Keras has no public name for it
 
 from cxr.errors import RunError
+from training.files import whole_file
+from training.networks.keras_types import KerasModel
 
 _BASE: Final = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """A file of weights on ImageNet, as Keras publishes it; its MD5 is the one that Keras checks."""
+class PublishedWeights:
+    """A published file of ImageNet weights: its URL, and the MD5 that Keras verifies."""
 
-    address: str
+    url: str
     md5: str
 
     @property
     def name(self) -> str:
-        """The file's name, also in Keras's own cache."""
-        return self.address.rpartition("/")[2]
+        """The file's name, in the URL and in Keras's cache."""
+        return self.url.rpartition("/")[2]
 
 
-IMAGENET: Final[Mapping[str, Published]] = MappingProxyType(
+IMAGENET: Final[Mapping[str, PublishedWeights]] = MappingProxyType(
     {
-        "resnet50": Published(
+        "resnet50": PublishedWeights(
             f"{_BASE}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", "4d473c1dd8becc155b73f8504c6f6626"
         ),
-        "vgg16": Published(
+        "vgg16": PublishedWeights(
             f"{_BASE}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc"
         ),
-        "densenet169": Published(
+        "densenet169": PublishedWeights(
             f"{_BASE}/densenet/densenet169_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "b8c4d4c20dd625c148057b9ff1c1176b",
         ),
@@ -51,12 +52,12 @@ IMAGENET: Final[Mapping[str, Published]] = MappingProxyType(
 
 
 def weights_overrides(weights: str) -> list[str]:
-    """Say in a recipe's keys what ``--weights`` says in a word: ``random``, ``imagenet``, or a file.
+    """Return the recipe overrides for ``--weights``: ``random``, ``imagenet``, or a file.
 
     Raises
     ------
     RunError
-        If it is neither a word nor a file that can be read.
+        If it is neither of the two words nor a readable file.
     """
     if weights in ("random", "imagenet"):
         return [f'weights={{source = "{weights}"}}']
@@ -64,99 +65,94 @@ def weights_overrides(weights: str) -> list[str]:
         with Path(weights).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise RunError(f"--weights takes random, imagenet or a file; this can't be read ({error.strerror}).") from error
+        raise RunError(
+            f"--weights takes random, imagenet or a file; the file can't be read ({error.strerror})."
+        ) from error
     path = json.dumps(str(Path(weights).absolute()), ensure_ascii=False)
     return [f'weights={{source = "file", path = {path}, sha256 = "{digest}"}}']
 
 
-def checked_file(path: Path, sha256: str) -> Path:
-    """Make sure that a file of weights is the one that the recipe names.
+def verify_weights_file(path: Path, sha256: str) -> Path:
+    """Check a weights file against the SHA-256 in the recipe; return its path.
 
     Raises
     ------
     RunError
-        If it can't be read, or its SHA-256 is another.
+        If it can't be read, or its SHA-256 differs.
     """
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RunError(f"The file of weights can't be read ({error.strerror}): correct weights.path.") from error
-    if found != sha256:
+    if digest != sha256:
         raise RunError(
-            f"The file of weights has the SHA-256 {found}; the recipe names {sha256}: give the file that was meant, or "
+            f"The file of weights has the SHA-256 {digest}; the recipe names {sha256}: give the right file, or "
             "correct weights.sha256 if you trust this one."
         )
     return path
 
 
 def imagenet_file(architecture: str, cache: Path | None = None) -> Path:
-    """Find or fetch a trunk's ImageNet weights.
+    """Return the file of a trunk's ImageNet weights; download it where the cache lacks it.
 
     Parameters
     ----------
     architecture
         A name of ``training.networks.backbones.BACKBONES``.
     cache
-        Where they are kept; None: where Keras keeps them (``$KERAS_HOME/models``).
+        Folder of downloaded files; None: Keras's own (``$KERAS_HOME/models``).
 
     Raises
     ------
     RunError
-        If none are published, the network does not allow it, or the file is another than published.
+        If none are published, the download fails, or the file's MD5 differs from the published one.
     """
     if architecture not in IMAGENET:
         raise RunError(
-            f"Keras publishes no ImageNet weights of {architecture}; it does of {', '.join(IMAGENET)}. Use "
+            f"Keras publishes no ImageNet weights of {architecture}; it publishes {', '.join(IMAGENET)}. Use "
             '`--weights random`, or a file of your own (weights.source = "file").'
         )
     published = IMAGENET[architecture]
     folder = cache or Path(keras_home()) / "models"
     path = folder / published.name
     if not path.is_file():
-        _fetch(published.address, path)
+        _download(published.url, path)
     with path.open("rb") as file:
-        # MD5 is what Keras publishes; it tells a cut download, not an attacker.
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != published.md5:
-        raise RunError(f"{published.name} in Keras's cache is not the published file (MD5 {found}): delete it there.")
+        # Keras publishes MD5: it detects a truncated download, not an attack.
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if digest != published.md5:
+        raise RunError(f"{published.name} in Keras's cache is not the published file (MD5 {digest}): delete it there.")
     return path
 
 
-def _fetch(address: str, path: Path) -> None:
+def _download(url: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".weights-", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                with urllib.request.urlopen(address, timeout=30) as answer:
-                    shutil.copyfileobj(answer, file)
-                file.flush()
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with urllib.request.urlopen(url, timeout=30) as response, whole_file(path) as file:
+            shutil.copyfileobj(response, file)
     except OSError as error:
         raise RunError(
-            f"The ImageNet weights can't be fetched ({type(error).__name__}): this machine may have no way to "
-            f"{address.split('/')[2]}. Fetch {path.name} elsewhere (its address is {address}) and give it with "
+            f"The ImageNet weights can't be downloaded ({type(error).__name__}): this machine may have no access to "
+            f"{url.split('/')[2]}. Download {path.name} elsewhere (its URL is {url}) and give it with "
             "`--weights FILE`, or train from scratch with `--weights random`."
         ) from error
 
 
-def copy_weights(source: Any, target: Any, *, with_head: bool) -> None:  # noqa: ANN401 (Keras models)
+def copy_weights(source: KerasModel, target: KerasModel, *, with_head: bool) -> None:
     """Copy weights between two networks of one architecture, layer by layer, by name.
 
     Parameters
     ----------
     source, target
-        From ``training.networks.network.build``.
+        Networks from ``training.networks.network.build``.
     with_head
-        Whether the head's weights are copied, not only the trunk's.
+        Whether the head's weights are copied too, beside the trunk's.
 
     Raises
     ------
     RunError
-        If a layer of the target is not in the source, or is of another shape.
+        If a layer of the target is absent from the source, or has another shape.
     """
     from training.runs.freezing import head_layers  # noqa: PLC0415 (its caller loads both)
 
@@ -168,6 +164,6 @@ def copy_weights(source: Any, target: Any, *, with_head: bool) -> None:  # noqa:
             layer.set_weights(source.get_layer(layer.name).get_weights())
         except ValueError as error:
             raise RunError(
-                f"Layer {layer.name} of this recipe's network is not in the run that it starts from, or is of another "
+                f"Layer {layer.name} of this recipe's network is not in the run that it starts from, or has another "
                 "shape: use the same architecture and, to keep the head, the same head and number of classes."
             ) from error

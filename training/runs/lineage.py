@@ -1,4 +1,4 @@
-"""What a model has learnt from: images and patients of its own run, and of every run that it starts from."""
+"""Lineage of a run: the images and patients that it, and every run it starts from, was trained and chosen on."""
 
 from __future__ import annotations
 
@@ -9,56 +9,55 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from training.files import write_whole
 from training.runs.folder import Run
 
 LEARNT_FILE: Final = "learnt.csv"
-"""Of the runs that a run starts from; it names patients, so only its owner may read it."""
+"""Cases of the parent runs; it holds identifiers of patients, so only its owner may read it."""
 
 COLUMNS: Final = ("image_id", "path", "source", "patient_id")
 
 
-def learnt_before(run: Run) -> pd.DataFrame:
-    """Give what the runs that a run starts from were trained or chosen on: ``COLUMNS``, empty where there are none."""
+def inherited_cases(run: Run) -> pd.DataFrame:
+    """Read the training and validation cases of a run's parents: a table of ``COLUMNS``, empty without parents."""
     file = run.folder / LEARNT_FILE
     if not file.exists():
         return pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
     return pd.read_csv(file, dtype=str, keep_default_na=False)
 
 
-def learnt_by(run: Run) -> pd.DataFrame:
-    """Give the same with what the run itself was trained and chosen on."""
+def seen_cases(run: Run) -> pd.DataFrame:
+    """Return the training and validation cases of a run and of all its parents: a table of ``COLUMNS``."""
     cases = run.manifest()
     own = cases.loc[cases["split"].isin(("train", "val")), list(COLUMNS)]
-    return pd.concat([learnt_before(run), own], ignore_index=True).drop_duplicates(ignore_index=True)
+    return pd.concat([inherited_cases(run), own], ignore_index=True).drop_duplicates(ignore_index=True)
 
 
-def note_learnt(run: Run, parents: Sequence[Run]) -> None:
-    """Write down what a run's parents have learnt from; before its first epoch."""
+def record_inherited_cases(run: Run, parents: Sequence[Run]) -> None:
+    """Write the parents' ``seen_cases`` into a run's folder; call it before the first epoch."""
     if parents:
-        whole = pd.concat([learnt_by(parent) for parent in parents], ignore_index=True)
-        path = run.folder / LEARNT_FILE
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.touch(mode=0o600)
-        whole.drop_duplicates().to_csv(temporary, index=False, lineterminator="\n")
-        temporary.replace(path)
+        cases = pd.concat([seen_cases(parent) for parent in parents], ignore_index=True)
+        text = cases.drop_duplicates().to_csv(index=False, lineterminator="\n")
+        write_whole(run.folder / LEARNT_FILE, text, private=True)
 
 
-def is_known(frame: pd.DataFrame, learnt: pd.DataFrame) -> NDArray[np.bool_]:
-    """Find images that were learnt from: by image, file or patient.
+def is_seen(frame: pd.DataFrame, seen: pd.DataFrame) -> NDArray[np.bool_]:
+    """Mark the rows of ``frame`` whose image, file or patient is in ``seen``; shape (rows,).
 
-    A patient's number is one source's: another hospital's P1 is another person.
+    A patient ID belongs to its source: the same ID from another source is another patient.
     """
-    patients = set(zip(learnt["source"], learnt["patient_id"], strict=True))
+    patients = set(zip(seen["source"], seen["patient_id"], strict=True))
     is_patient = [
         patient != "" and (source, patient) in patients
         for source, patient in zip(frame["source"], frame["patient_id"], strict=True)
     ]
-    known = frame["image_id"].isin(learnt["image_id"]) | frame["path"].isin(learnt["path"]) | np.array(is_patient, bool)
-    return known.to_numpy(dtype=bool)
+    is_image = frame["image_id"].isin(seen["image_id"]) | frame["path"].isin(seen["path"])
+    seen_rows: NDArray[np.bool_] = np.asarray(is_image, bool) | np.array(is_patient, bool)
+    return seen_rows
 
 
-def count_known(run: Run) -> dict[str, int]:
-    """Count images of each side that the runs before have learnt from; those of ``test`` are no test any more."""
-    cases, before = run.manifest(), learnt_before(run)
+def count_seen(run: Run) -> dict[str, int]:
+    """Count the validation and test images that parent runs have seen; such test images are no independent test."""
+    cases, inherited = run.manifest(), inherited_cases(run)
     sides = {name: cases[cases["split"] == name] for name in ("val", "test")}
-    return {name: int(is_known(side, before).sum()) if len(before) else 0 for name, side in sides.items()}
+    return {name: int(is_seen(side, inherited).sum()) if len(inherited) else 0 for name, side in sides.items()}

@@ -1,8 +1,8 @@
-"""Fit a network: stage by stage, epoch by epoch, from where the run stands.
+"""The training loop: stage by stage, epoch by epoch, resumed from the last checkpoint.
 
-Between two epochs the whole state goes to the disk; orders, augmentation and weights of images are
-functions of (seed, epoch). A run that is killed at any moment does its last epoch again and comes
-to the same result as one that was not.
+The whole state is saved between two epochs; the order of images and their augmentation are functions
+of (seed, epoch). A run that was killed at any moment repeats the interrupted epoch and ends with the
+same result as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from cxr.errors import RunError
 from training.files import write_whole
 from training.inputs.batches import plain_batches, training_batches
-from training.inputs.cache import Cache, Watch
-from training.inputs.targets import UNKNOWN, Cases, epoch_order, kept_rows, sample_weights, strata
+from training.inputs.cache import Cache, ReportProgress
+from training.inputs.targets import UNKNOWN, Cases, epoch_order, sample_weights, strata, training_rows
 from training.metrics.auc import roc_auc
 from training.networks import features_of
+from training.networks.keras_types import KerasModel, Optimizer, Strategy
 from training.recipe import Stage
 from training.runs.checkpoint import State, assign, load_state, load_weights, save_state, save_weights
 from training.runs.folder import HISTORY_FILE, Run
@@ -36,76 +37,76 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The cases of one side of the split, and where they lie in the cache."""
+    """The cases of one side of the split, and their rows in the cache, (N,)."""
 
     cases: Cases
-    places: NDArray[np.int64]
+    rows: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """What a fitting is given beside the recipe."""
+class TrainingData:
+    """Prepared images, with the training and validation sides."""
 
     cache: Cache
     train: Side
     val: Side
 
 
-class Fitting:
-    """One run's fitting.
+class TrainingLoop:
+    """The training of one run's network.
 
     Parameters
     ----------
     run
-        Its folder and recipe.
+        The run: folder and recipe.
     network
-        From ``training.networks.network.build``, with the weights that it starts from.
+        From ``training.networks.network.build``, with its initial weights.
     stages
         From ``training.runs.freezing.effective_stages``.
-    material
+    data
         Images and truths.
     strategy
-        From ``training.runs.devices``: where everything lies.
+        From ``training.runs.devices``; it places the variables.
     progress
-        Called with a step's name, how many are done, and of how many.
+        Called with the step's name, the number of batches done, and their total.
     """
 
     def __init__(
         self,
         run: Run,
-        network: Any,  # noqa: ANN401 (Keras has no types)
+        network: KerasModel,
         stages: tuple[Stage, ...],
-        material: Material,
+        data: TrainingData,
         *,
-        strategy: Any,  # noqa: ANN401
-        progress: Watch,
+        strategy: Strategy,
+        progress: ReportProgress,
     ) -> None:
         self._run = run
         self._recipe = run.recipe
         self._network = network
         self._stages = stages
-        self._material = material
+        self._data = data
         self._strategy = strategy
         self._progress = progress
         self._loss = make_loss(run.recipe.loss, run.recipe.task.activation)
-        self._rows = kept_rows(material.train.cases.truths, run.recipe.balance)
-        self._weights = sample_weights(material.train.cases, run.recipe.balance)
+        self._rows = training_rows(data.train.cases.truths, run.recipe.balance)
+        self._weights = sample_weights(data.train.cases, run.recipe.balance)
         with strategy.scope():
-            # The same layers, up to the logit: losses of logits are exact where those of probabilities are cut off.
+            # The same layers up to the logit: losses on logits stay exact where probabilities saturate.
             self._trained = keras.Model(network.input, network.get_layer("logit").output, name="trained")
 
     def fit(self) -> list[dict[str, float | int | str]]:
-        """Do what is left to do, and return the history: one entry for each epoch.
+        """Train the remaining epochs and return the history, one entry for each epoch.
 
         Raises
         ------
         RunError
-            If the loss stops being a number, or the checkpoint is damaged.
+            If the loss becomes NaN or infinite, or the checkpoint is damaged.
         """
         state = State()
         optimizer_arrays = None
-        if (found := load_state(self._run.checkpoints)) is not None:
-            state, arrays, optimizer_arrays = found
+        if (saved := load_state(self._run.checkpoints)) is not None:
+            state, arrays, optimizer_arrays = saved
             assign(self._network.variables, arrays)
         while state.stage < len(self._stages):
             self._fit_stage(state, optimizer_arrays or None)
@@ -115,12 +116,12 @@ class Fitting:
     def _fit_stage(self, state: State, optimizer_arrays: list[NDArray[Any]] | None) -> None:
         stage = self._stages[state.stage]
         if stage.optimizer == "regression":
-            self._regress(stage, state)
+            self._fit_head(stage, state)
             return
         optimizer = self._compile(stage)
         if optimizer_arrays is not None:
             assign(optimizer.variables, optimizer_arrays)
-        # Killed after the epoch that ends the stage, it ends here.
+        # The run may have been killed after the last epoch of the stage.
         is_over = state.epoch >= stage.epochs or 0 < stage.patience <= state.progress.waited
         while not is_over:
             is_over = self._fit_epoch(stage, state, optimizer)
@@ -131,13 +132,13 @@ class Fitting:
     def _end_stage(self, state: State) -> None:
         state.stage, state.epoch, state.progress, state.best_file = state.stage + 1, 0, type(state.progress)(), None
         save_state(self._run.checkpoints, state, self._network.variables, [])
-        self._forget_but(None)
+        self._delete_weights_except(None)
 
-    def _regress(self, stage: Stage, state: State) -> None:
-        """Fit the head at once, on the training images as they are."""
-        train, rows = self._material.train, self._rows
+    def _fit_head(self, stage: Stage, state: State) -> None:
+        """Fit the head by regression, on the training images without augmentation."""
+        train, rows = self._data.train, self._rows
         truths = train.cases.truths[rows]
-        images = plain_batches(self._material.cache, train.places[rows], truths, batch_size=stage.batch_size)
+        images = plain_batches(self._data.cache, train.rows[rows], truths, batch_size=stage.batch_size)
         features = features_of(self._network, images)
         kernel, bias = fit_head(features, truths, self._weights[rows], stage.strength or 1.0)
         self._network.get_layer("evidence").set_weights([kernel, bias])
@@ -152,14 +153,14 @@ class Fitting:
         text = pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
         write_whole(self._run.folder / HISTORY_FILE, text)
 
-    def _compile(self, stage: Stage) -> Any:  # noqa: ANN401
+    def _compile(self, stage: Stage) -> Optimizer:
         set_trainable(self._network, self._recipe.network.architecture, stage)
         with self._strategy.scope():
             optimizer = make_optimizer(stage, self._steps(stage) * stage.epochs)
             self._trained.compile(optimizer=optimizer, loss=self._loss)
-            built = self._trained.optimizer  # of mixed_float16, inside one that scales the loss
-            built.build(self._trained.trainable_variables)
-        return built
+            compiled = self._trained.optimizer  # with mixed_float16 wrapped in one that scales the loss
+            compiled.build(self._trained.trainable_variables)
+        return compiled
 
     def _steps(self, stage: Stage) -> int:
         return math.ceil(len(self._order(stage, 0)) / stage.batch_size)
@@ -167,19 +168,19 @@ class Fitting:
     def _order(self, stage: Stage, epoch: int) -> NDArray[np.int64]:
         return epoch_order(
             self._rows,
-            self._material.train.cases.truths,
+            self._data.train.cases.truths,
             self._recipe.balance,
             seed=self._recipe.seed,
             epoch=epoch,
             limit=stage.images_per_epoch,
         )
 
-    def _fit_epoch(self, stage: Stage, state: State, optimizer: Any) -> bool:  # noqa: ANN401
-        """Do one epoch and say whether the stage is over."""
-        train = self._material.train
+    def _fit_epoch(self, stage: Stage, state: State, optimizer: Optimizer) -> bool:
+        """Train one epoch, validate, save the state; return whether the stage is over."""
+        train = self._data.train
         batches = training_batches(
-            self._material.cache,
-            train.places,
+            self._data.cache,
+            train.rows,
             train.cases.truths,
             self._weights,
             self._order(stage, state.total_epochs),
@@ -190,49 +191,49 @@ class Fitting:
             parts=self._strategy.num_replicas_in_sync,
         )
         name = f"Epoch {state.epoch + 1} of {stage.epochs} ({stage.name})"
-        watch = _Watching(self._progress, name, self._steps(stage))
+        callback = _ProgressCallback(self._progress, name, self._steps(stage))
         rate = _rate(optimizer)
-        fitted = self._trained.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[watch])
+        fitted = self._trained.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[callback])
         figures = {"loss": float(fitted.history["loss"][0]), **self._validate(stage)}
         if not all(math.isfinite(value) for value in figures.values()):
-            raise RunError("The loss is not a number any more: use a smaller learning rate, or compute in float32.")
-        verdict = state.progress.see(stage, state.epoch, figures)
-        if verdict.slows_down:
+            raise RunError("The loss is NaN or infinite: use a smaller learning rate, or compute in float32.")
+        decision = state.progress.update(stage, state.epoch, figures)
+        if decision.reduces_rate:
             optimizer.learning_rate = rate * stage.plateau_factor
         state.history.append({"stage": stage.name, "epoch": state.total_epochs, "learning_rate": rate, **figures})
-        if verdict.is_best and stage.keep == "best":
+        if decision.is_best and stage.keep == "best":
             state.best_file = f"best-{state.total_epochs}.npz"
             save_weights(self._run.checkpoints / state.best_file, self._network.variables)
         state.epoch, state.total_epochs = state.epoch + 1, state.total_epochs + 1
         save_state(self._run.checkpoints, state, self._network.variables, optimizer.variables)
-        self._forget_but(state.best_file)
+        self._delete_weights_except(state.best_file)
         self._write_history(state)
-        return verdict.stops or state.epoch >= stage.epochs
+        return decision.stops or state.epoch >= stage.epochs
 
-    def _forget_but(self, best: str | None) -> None:
+    def _delete_weights_except(self, best: str | None) -> None:
         for path in self._run.checkpoints.glob("best-*.npz"):
             if path.name != best:
                 path.unlink()
 
     def _validate(self, stage: Stage) -> dict[str, float]:
         parts = self._strategy.num_replicas_in_sync
-        logits = predict_logits(self._trained, self._material.cache, self._material.val, stage.batch_size, parts)
+        logits = predict_logits(self._trained, self._data.cache, self._data.val, stage.batch_size, parts)
         is_exclusive = self._recipe.task.activation == "softmax"
-        return validation_figures(self._material.val.cases.truths, logits, self._loss, is_exclusive=is_exclusive)
+        return validation_figures(self._data.val.cases.truths, logits, self._loss, is_exclusive=is_exclusive)
 
 
-def predict_logits(network: Any, cache: Cache, side: Side, batch_size: int = 32, parts: int = 1) -> Floats:  # noqa: ANN401
-    """Give the logits (N, classes) of one side's cases; the network ends in its logit and lies on ``parts`` devices."""
+def predict_logits(network: KerasModel, cache: Cache, side: Side, batch_size: int = 32, parts: int = 1) -> Floats:
+    """Return the logits (N, classes) of one side; ``network`` ends in its logit and runs on ``parts`` devices."""
     even = parts * math.ceil(batch_size / parts)
-    batches = plain_batches(cache, side.places, side.cases.truths, batch_size=even, parts=parts)
+    batches = plain_batches(cache, side.rows, side.cases.truths, batch_size=even, parts=parts)
     logits: Floats = np.asarray(network.predict(batches, verbose=0), np.float32)
-    return logits[: len(side.places)]
+    return logits[: len(side.rows)]
 
 
 def validation_figures(
     truths: Floats, logits: Floats, loss: Callable[[Any, Any], Any], *, is_exclusive: bool
 ) -> dict[str, float]:
-    """Judge logits: the loss, the exact area under the ROC curve (mean over the classes), the accuracy.
+    """Compute loss, exact ROC AUC (mean over the classes) and accuracy of validation logits.
 
     Parameters
     ----------
@@ -242,31 +243,36 @@ def validation_figures(
         From ``training.runs.losses``.
     is_exclusive
         Whether exactly one class is true (softmax).
+
+    Returns
+    -------
+    dict[str, float]
+        ``val_loss``, ``val_auc`` and ``val_accuracy``.
     """
     value = float(np.mean(keras.ops.convert_to_numpy(loss(truths, logits))))
-    # Of classes that exclude each other, what counts is how much one stands out.
-    scores = logits - _others(logits) if is_exclusive else logits
+    # With exclusive classes, rank by the log odds of the class against all others.
+    scores = logits - _log_sum_of_others(logits) if is_exclusive else logits
     areas = []
-    for place in range(truths.shape[1]):
-        is_known = truths[:, place] != UNKNOWN
-        areas.append(roc_auc(truths[is_known, place] > 0.5, scores[is_known, place]))
-    found = [area for area in areas if area is not None]
+    for output in range(truths.shape[1]):
+        is_known = truths[:, output] != UNKNOWN
+        areas.append(roc_auc(truths[is_known, output] > 0.5, scores[is_known, output]))
+    defined = [area for area in areas if area is not None]
     if is_exclusive:
         accuracy = float(np.mean(np.argmax(logits, axis=1) == strata(truths)))
     else:
         is_known = truths != UNKNOWN
         accuracy = float(np.mean((logits > 0)[is_known] == (truths > 0.5)[is_known]))
-    # Without one positive and one negative image nothing can be ordered: chance.
-    return {"val_loss": value, "val_auc": float(np.mean(found)) if found else 0.5, "val_accuracy": accuracy}
+    # Without a positive and a negative image the AUC is undefined: 0.5, as by chance.
+    return {"val_loss": value, "val_auc": float(np.mean(defined)) if defined else 0.5, "val_accuracy": accuracy}
 
 
-def _others(logits: Floats) -> Floats:
+def _log_sum_of_others(logits: Floats) -> Floats:
     columns = range(logits.shape[1])
-    return np.stack([np.logaddexp.reduce(np.delete(logits, place, axis=1), axis=1) for place in columns], axis=1)
+    return np.stack([np.logaddexp.reduce(np.delete(logits, column, axis=1), axis=1) for column in columns], axis=1)
 
 
-def make_optimizer(stage: Stage, steps: int) -> Any:  # noqa: ANN401
-    """Make a stage's optimiser; ``steps`` are those of the whole stage."""
+def make_optimizer(stage: Stage, steps: int) -> Optimizer:
+    """Create a stage's optimiser; ``steps`` is the number of batches of the whole stage."""
     rate: Any = stage.learning_rate
     if stage.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(stage.learning_rate, steps)
@@ -277,14 +283,14 @@ def make_optimizer(stage: Stage, steps: int) -> Any:  # noqa: ANN401
     return keras.optimizers.Adam(rate, clipnorm=stage.clip_norm)
 
 
-def _rate(optimizer: Any) -> float:  # noqa: ANN401
+def _rate(optimizer: Optimizer) -> float:
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
-class _Watching(keras.callbacks.Callback):  # type: ignore[misc]
-    """Says how far an epoch is."""
+class _ProgressCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Report the batches done of an epoch."""
 
-    def __init__(self, progress: Watch, name: str, steps: int) -> None:
+    def __init__(self, progress: ReportProgress, name: str, steps: int) -> None:
         super().__init__()
         self._report, self._step_name, self._steps = progress, name, steps
 

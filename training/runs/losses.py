@@ -1,32 +1,30 @@
-"""Losses on logits, in backend-neutral Keras; what the data set does not say does not count."""
+"""Losses on logits, in backend-neutral Keras; unlabelled classes are ignored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from keras import ops
 
 from training.inputs.targets import UNKNOWN
+from training.networks.keras_types import Tensor
 from training.recipe import Loss
-
-Tensor = Any
 
 
 def make_loss(loss: Loss, activation: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Make the loss of a recipe.
+    """Return the loss function of a recipe.
 
     Parameters
     ----------
     loss
-        ``crossentropy``, or ``focal``: times (1 - p)^gamma, p the probability of what is true.
+        ``crossentropy``, or ``focal``: times (1 - p)^gamma, where p is the probability of the true class.
     activation
-        ``sigmoid``: each class by itself, the mean over those that are known; ``softmax``: one is true.
+        ``sigmoid``: independent classes, mean over the labelled ones; ``softmax``: one true class.
 
     Returns
     -------
     Callable
-        Of (truths (B, classes), logits (B, classes)), giving (B,).
+        From (truths (B, classes), logits (B, classes)) to losses (B,).
 
     References
     ----------
@@ -36,7 +34,7 @@ def make_loss(loss: Loss, activation: str) -> Callable[[Tensor, Tensor], Tensor]
 
     def sigmoid_loss(truths: Tensor, logits: Tensor) -> Tensor:
         is_known = ops.cast(ops.not_equal(truths, UNKNOWN), "float32")
-        # -log of the probability of what is true: one formula for both, exact at large logits.
+        # -log p of the true answer, yes or no; softplus is exact at large logits.
         surprise = ops.softplus(ops.where(truths > 0.5, -logits, logits))
         each = surprise * _focus(surprise, gamma) * is_known
         return ops.sum(each, axis=-1) / ops.maximum(ops.sum(is_known, axis=-1), 1.0)

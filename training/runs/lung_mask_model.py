@@ -1,11 +1,11 @@
-"""The folder of a mask model: a U-Net that finds lungs, what it takes, and how good it was.
+"""The folder of a mask model: a U-Net that segments lungs, its settings, and its figures.
 
 ::
 
     model.keras       the U-Net              mask-model.json   settings, pixel recipe, digest, figures
     manifest.csv      the cases, with sides  history.csv       one line per epoch
 
-A run that masks with it keeps a copy, and so does its package: what training saw, serving sees.
+A run that masks with it holds a copy, and so does its package: training and serving mask with the same file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import keras
 import numpy as np
@@ -29,12 +29,13 @@ from cxr.package.manifest import Sha256
 from cxr.pixels.recipe import PixelRecipe
 from training.files import write_whole
 from training.inputs.masking import Lungs, Masking
+from training.networks.keras_types import KerasModel
 from training.recipe import TrainingRecipe
 from training.runs.folder import MODEL_FILE, Run
 
 DESCRIPTION_FILE: Final = "mask-model.json"
-KEPT: Final = "lung-mask"
-"""Where a run keeps its mask model."""
+MASK_MODEL_FOLDER: Final = "lung-mask"
+"""Folder of the mask model's copy in a run's folder."""
 
 PixelDocument = Annotated[
     PixelRecipe,
@@ -49,35 +50,39 @@ class Description(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     settings: MaskSettings
-    pixels: PixelDocument  # what its pictures were prepared with; a model's may differ in size
-    sha256: Sha256  # of the U-Net's file
-    figures: dict[str, JsonValue]  # of validation and test images
+    pixels: PixelDocument  # pixel recipe of its images; that of a run may differ in size
+    sha256: Sha256  # digest of the U-Net's file
+    figures: dict[str, JsonValue]  # on validation and test images
     provenance: dict[str, JsonValue]
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over everything that changes a mask."""
-        says = {"settings": self.settings.model_dump(), "pixels": self.pixels.to_dict(), "sha256": self.sha256}
-        return hashlib.sha256(json.dumps(says, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        content = {"settings": self.settings.model_dump(), "pixels": self.pixels.to_dict(), "sha256": self.sha256}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class MaskModel:
-    """A mask model whose file was verified; ``open_mask_model`` reads one."""
+    """A verified mask model; ``open_mask_model`` reads one."""
 
     folder: Path
     description: Description
 
     @property
     def path(self) -> Path:
-        """The U-Net."""
+        """The U-Net's file."""
         return self.folder / MODEL_FILE
 
     @property
     def component(self) -> LungMaskComponent:
-        """What a package that carries it says."""
-        said = self.description
-        return LungMaskComponent(source="model", file=PACKAGED_FILE, sha256=said.sha256, settings=said.settings)
+        """Its entry in the manifest of a model package."""
+        return LungMaskComponent(
+            source="model",
+            file=PACKAGED_FILE,
+            sha256=self.description.sha256,
+            settings=self.description.settings,
+        )
 
 
 def open_mask_model(folder: Path) -> MaskModel:
@@ -86,109 +91,109 @@ def open_mask_model(folder: Path) -> MaskModel:
     Raises
     ------
     RunError
-        If the folder is none, or its file is not the one that was written.
+        If the folder is no mask model's, or its file differs from the recorded digest.
     """
     try:
         description = Description.model_validate_json((folder / DESCRIPTION_FILE).read_bytes())
         with (folder / MODEL_FILE).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValidationError) as error:
         raise RunError(
             "The folder is not a finished mask model's: it has no readable mask-model.json and model.keras; make one "
             "with `cxr train masks`."
         ) from error
-    if found != description.sha256:
+    if digest != description.sha256:
         raise RunError("The mask model's file differs from its digest: restore the folder, or train it again.")
     return MaskModel(folder, description)
 
 
 def mask_overrides(folder: Path) -> list[str]:
-    """Say in a recipe's keys what ``--mask-model`` says in a word."""
+    """Return the recipe overrides for ``--mask-model FOLDER``."""
     path = json.dumps(str(folder.absolute()), ensure_ascii=False)
     return [f'mask_model={{path = {path}, fingerprint = "{open_mask_model(folder).description.fingerprint}"}}']
 
 
 def load_segment(path: Path) -> Segment:
-    """Load a U-Net; it runs on the CPU, one picture at a time, as in serving."""
+    """Load a U-Net; it runs on the CPU, one image at a time, as in serving."""
     with keras.device("cpu:0"):
         graph = keras.saving.load_model(path, compile=False, safe_mode=True)
     return segment_with(graph)
 
 
-def segment_with(graph: Any) -> Segment:  # noqa: ANN401 (a Keras model)
-    """Ask a U-Net about one picture."""
+def segment_with(graph: KerasModel) -> Segment:
+    """Wrap a U-Net as a function from an image (size, size) to probabilities of lung (size, size)."""
 
     def segment(picture: Grey) -> Grey:
         with keras.device("cpu:0"):
-            chances = graph(picture[None, :, :, None], training=False)
-        return np.asarray(keras.ops.convert_to_numpy(chances), np.float32)[0, :, :, 0]
+            probabilities = graph(picture[None, :, :, None], training=False)
+        return np.asarray(keras.ops.convert_to_numpy(probabilities), np.float32)[0, :, :, 0]
 
     return segment
 
 
 def lungs_with(model: MaskModel) -> Lungs:
     """Load a mask model's U-Net."""
-    said = model.description
-    return Lungs(said.fingerprint, LungFinder(said.settings, load_segment(model.path)))
+    description = model.description
+    return Lungs(description.fingerprint, LungFinder(description.settings, load_segment(model.path)))
 
 
-def find_mask_model(recipe: TrainingRecipe) -> MaskModel | None:
-    """Find the mask model that a recipe names; None: it masks with drawn ones, or not at all.
+def mask_model_of_recipe(recipe: TrainingRecipe) -> MaskModel | None:
+    """Open the mask model that a recipe names; None: the recipe masks with drawn masks, or not at all.
 
     Raises
     ------
     RunError
-        If it names none where it needs one, another lies there, or it knows other pixels.
+        If the recipe needs a mask model and names none, or the folder's fingerprint or pixel recipe differs.
     """
     if recipe.lung_masks != "model":
         return None
-    named = recipe.mask_model
-    if named is None:
+    reference = recipe.mask_model
+    if reference is None:
         raise RunError(
             "This recipe masks lungs with a mask model: name its folder with --mask-model (`cxr train masks` makes "
             'one), or take the masks that the manifest names with --set lung_masks="manifest" (such a model can be '
-            "judged, and not be put into service)."
+            "evaluated, but not served)."
         )
-    return _checked(open_mask_model(Path(named.path)), recipe)
+    return _verify(open_mask_model(Path(reference.path)), recipe)
 
 
 def check_mask_model(recipe: TrainingRecipe, folder: Path) -> None:
-    """Make sure that a run will find its mask model, before anything is written; errors as of ``find_mask_model``."""
-    if not (folder / KEPT / DESCRIPTION_FILE).exists():
-        find_mask_model(recipe)
+    """Check that a run's mask model exists, before any file is written; errors as in ``mask_model_of_recipe``."""
+    if not (folder / MASK_MODEL_FOLDER / DESCRIPTION_FILE).exists():
+        mask_model_of_recipe(recipe)
 
 
-def keep_mask_model(run: Run) -> MaskModel | None:
-    """Give a run's mask model, from the copy in its folder, which is made if it is not there."""
-    named = run.recipe.mask_model
-    if run.recipe.lung_masks != "model" or named is None:
+def mask_model_of_run(run: Run) -> MaskModel | None:
+    """Return a run's mask model from the copy in its folder; make the copy if it is absent."""
+    reference = run.recipe.mask_model
+    if run.recipe.lung_masks != "model" or reference is None:
         return None
-    kept = run.folder / KEPT
-    if not (kept / DESCRIPTION_FILE).exists():
-        found = open_mask_model(Path(named.path))
-        kept.mkdir(exist_ok=True)
-        write_whole(kept / MODEL_FILE, found.path.read_bytes())
-        write_whole(kept / DESCRIPTION_FILE, (found.folder / DESCRIPTION_FILE).read_bytes())
-    return _checked(open_mask_model(kept), run.recipe)
+    copy = run.folder / MASK_MODEL_FOLDER
+    if not (copy / DESCRIPTION_FILE).exists():
+        original = open_mask_model(Path(reference.path))
+        copy.mkdir(exist_ok=True)
+        write_whole(copy / MODEL_FILE, original.path.read_bytes())
+        write_whole(copy / DESCRIPTION_FILE, (original.folder / DESCRIPTION_FILE).read_bytes())
+    return _verify(open_mask_model(copy), run.recipe)
 
 
-def masking_of(run: Run) -> Masking:
-    """Load what masks a run's images."""
-    return _masking(run.recipe, keep_mask_model(run))
+def masking_of_run(run: Run) -> Masking:
+    """Load the masking of a run."""
+    return _masking(run.recipe, mask_model_of_run(run))
 
 
-def masking_with(recipe: TrainingRecipe) -> Masking:
-    """Load what masks images as a recipe says, where there is no run."""
-    return _masking(recipe, find_mask_model(recipe))
+def masking_of_recipe(recipe: TrainingRecipe) -> Masking:
+    """Load the masking of a recipe, without a run."""
+    return _masking(recipe, mask_model_of_recipe(recipe))
 
 
-def masking_in(package: ModelPackage) -> Masking:
-    """Load what masks the images of a package, verified.
+def masking_of_package(package: ModelPackage) -> Masking:
+    """Load the masking of a verified package.
 
     Raises
     ------
     IncompatiblePackage
-        If its component is not one that this version reads.
+        If this version can't read its lung mask component.
     """
     component = component_of(package.manifest)
     if component is None or component.file is None or component.settings is None or component.sha256 is None:
@@ -201,13 +206,13 @@ def _masking(recipe: TrainingRecipe, model: MaskModel | None) -> Masking:
     return Masking(recipe.lung_masks == "manifest", None if model is None else lungs_with(model))
 
 
-def _checked(model: MaskModel, recipe: TrainingRecipe) -> MaskModel:
-    said = model.description
-    if recipe.mask_model is None or said.fingerprint != recipe.mask_model.fingerprint:
-        raise RunError("The mask model is another than the recipe names: give the folder that was meant.")
-    if dataclasses.replace(said.pixels, size=recipe.pixels.size) != recipe.pixels:
+def _verify(model: MaskModel, recipe: TrainingRecipe) -> MaskModel:
+    description = model.description
+    if recipe.mask_model is None or description.fingerprint != recipe.mask_model.fingerprint:
+        raise RunError("The mask model's fingerprint differs from the recipe's: name the right folder.")
+    if dataclasses.replace(description.pixels, size=recipe.pixels.size) != recipe.pixels:
         raise RunError(
-            "The mask model was trained on pictures of another pixel recipe; only the size may differ: train it with "
+            "The mask model was trained on images of another pixel recipe; only the size may differ: train it with "
             "`cxr train masks --recipe` and this recipe's [pixels]."
         )
     return model

@@ -26,6 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from training.cases import read_manifest
+from training.files import write_whole
 from training.inputs.batches import plain_batches
 from training.inputs.cache import build_cache
 from training.inputs.targets import Cases, sample_weights, select
@@ -95,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Judge the default model's first phase on the held-out sources.")
     parser.add_argument("runs", type=Path, help="the folder of the runs")
     given = parser.parse_args()
-    (given.runs / FIGURES_FILE).write_text(json.dumps(judge(given.runs), indent=1), encoding="utf-8")
+    write_whole(given.runs / FIGURES_FILE, json.dumps(judge(given.runs), indent=1))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from cxr.errors import RunError
 from cxr.package.compact_weights import Floats, scales_of, to_levels
 from training.cases import write_manifest
 from training.files import write_json, write_whole
-from training.runs.finalise import finish_plain
+from training.networks.keras_types import KerasModel
+from training.runs.finalise import finalise_float32
 from training.runs.folder import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -37,7 +38,7 @@ from training.runs.folder import (
     Run,
     open_run,
 )
-from training.runs.train import Options, prepare
+from training.runs.train import Options, prepare_run
 
 SMALLEST: Final = 4096
 """Kernels with fewer values stay as they are: they weigh nothing."""
@@ -68,11 +69,11 @@ def quantise_run(source: Path, folder: Path, *, now: datetime, options: Options 
     run = _begin(before, folder, now=now)
     if run.is_done:
         return run
-    cache, sides = prepare(run, options or Options())
+    cache, sides = prepare_run(run, options or Options())
     network = keras.saving.load_model(source / MODEL_FILE, compile=False, safe_mode=True)
     network.set_weights(quantise(network.get_weights()))
     _forget_calibration(network, len(run.recipe.task.classes))
-    return finish_plain(run, network, cache, sides)
+    return finalise_float32(run, network, cache, sides)
 
 
 def quantise(weights: Sequence[Floats]) -> list[Floats]:
@@ -104,7 +105,7 @@ def _short(scales: Floats) -> Floats:
     return short
 
 
-def _forget_calibration(network: Any, classes: int) -> None:  # noqa: ANN401 (a Keras model)
+def _forget_calibration(network: KerasModel, classes: int) -> None:
     layer = network.get_layer("calibrate")
     layer.scale, layer.offset = 1.0, [0.0] * classes
 

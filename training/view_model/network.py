@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import keras
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cxr.package.view_model import CLASSES
 from cxr.pixels.recipe import PixelRecipe
 from training.inputs.augment import augment, generator
+from training.networks.keras_types import KerasModel
 from training.recipe import Augment
 
 Floats = NDArray[np.float32]
@@ -58,7 +59,7 @@ class Effort:
     learning_rate: float = 3e-3
 
 
-def build() -> Any:  # noqa: ANN401 (a Keras model)
+def build() -> KerasModel:
     """Build the network: input ``image`` (N, 64, 64, 1) in [0, 1]; output ``prob`` (N, 3)."""
     image = keras.Input((SIZE, SIZE, 1), name="image")
     features = keras.layers.Rescaling(2.0, offset=-1.0, name="centre")(image)
@@ -81,7 +82,7 @@ def fit(
     effort: Effort,
     seed: int,
     watch: Callable[[int, int], None] = lambda done, total: None,
-) -> Any:  # noqa: ANN401 (a Keras model)
+) -> KerasModel:
     """Fit a network from random weights.
 
     Parameters
@@ -118,7 +119,7 @@ def fit(
     return plain
 
 
-def predict(network: Any, images: Floats) -> Floats:  # noqa: ANN401 (a Keras model)
+def predict(network: KerasModel, images: Floats) -> Floats:
     """Give the probabilities of images, shape (N, 3)."""
     if not len(images):
         return np.empty((0, len(CLASSES)), np.float32)

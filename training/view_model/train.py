@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -34,8 +34,9 @@ from cxr.product import CODING_SCHEME_DESIGNATOR
 from training.cases import groups, read_manifest, resolve_paths
 from training.inputs.cache import Cache, build_cache
 from training.networks import save_network
+from training.networks.keras_types import KerasModel
 from training.recipe import Compute
-from training.runs.devices import computing, software_versions
+from training.runs.devices import device_scope, software_versions
 from training.view_model.card import view_card
 from training.view_model.cases import SYNTHETIC, ViewCases, choose, folds, shares
 from training.view_model.drawn_pictures import draw
@@ -148,7 +149,7 @@ def train_view(manifest: Path, folder: Path, *, now: datetime, options: ViewOpti
     cache = build_cache(rows, RECIPE, cache_folder, processes=wanted.processes, progress=wanted.progress)
     cases = choose(rows[rows["image_id"].isin(list(cache.rows_by_id))], synthetic=wanted.synthetic)
     material = _Material.of(cases, cache, _of_films(rows, cases, cache_folder, wanted), wanted.seed)
-    with computing(Compute(devices="cpu"), wanted.seed):
+    with device_scope(Compute(devices="cpu"), wanted.seed):
         left_out, fold, count = _cross_validate(material, wanted)
         network = _fit(material, ~cases.is_test, wanted, "Fitting the view model")
         tested = np.flatnonzero(cases.is_test)
@@ -196,7 +197,7 @@ def _cross_validate(material: _Material, wanted: ViewOptions) -> tuple[Floats, N
     return left_out, fold, count
 
 
-def _fit(material: _Material, is_in: NDArray[np.bool_], wanted: ViewOptions, step: str) -> Any:  # noqa: ANN401
+def _fit(material: _Material, is_in: NDArray[np.bool_], wanted: ViewOptions, step: str) -> KerasModel:
     places = np.flatnonzero(is_in)
     cases = ViewCases(material.cases.frame.iloc[places].reset_index(drop=True), material.cases.truths[places])
     return fit(
@@ -219,7 +220,7 @@ def _tabulate(cases: ViewCases, probabilities: Floats, fold: NDArray[np.int64]) 
 
 
 def _package(
-    network: Any,  # noqa: ANN401
+    network: KerasModel,
     cases: ViewCases,
     predictions: pd.DataFrame,
     count: int,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -205,6 +205,37 @@ def test_what_breaks_an_association_is_told_by_an_abort(
         assert kinds[-1] == ABORT
         assert set(kinds[:-1]) <= {P_DATA}, "answers to what came before"
     nothing_is_left(running)
+
+
+def test_a_message_that_trickles_is_cut_however_busily_it_comes(
+    listening: Any, nothing_is_left: Any, wait_for: Any
+) -> None:
+    running = listening(**(PATIENT | {"message_timeout_s": 1.0}))
+    cr, implicit = b"1.2.840.10008.5.1.4.1.1.1", b"1.2.840.10008.1.2"
+    context = struct.pack(">Bxxx", 1) + _item(0x30, cr) + _item(0x40, implicit)
+    items = (
+        _item(0x10, b"1.2.840.10008.3.1.1.1") + _item(0x20, context) + _item(0x50, _item(0x51, bytes([0, 0, 64, 0])))
+    )
+    store = element(0x0002, cr + b"\0") + element(0x0100, b"\1\0") + element(0x0110, b"\1\0")
+    store += element(0x0700, b"\0\0") + element(0x0800, b"\1\0") + element(0x1000, b"1.2.3.4\0")
+    with connected(running.port) as peer:
+        peer.sendall(pdu(RQ, HEAD + items))
+        assert answer(peer)[0] == AC
+        peer.sendall(pdu(P_DATA, fragment(3, store)) + pdu(P_DATA, fragment(0, bytes(2))))
+        wait_for(lambda: len(running.incoming()) == 1, "the object has begun")
+        peer.settimeout(0.1)
+        kind = b""
+        while not kind:
+            peer.sendall(pdu(P_DATA, fragment(0, bytes(2))))
+            with suppress(TimeoutError):
+                kind = peer.recv(1)
+        assert kind == bytes([ABORT])
+    nothing_is_left(running)
+    assert running.incoming() == []
+
+
+def _item(kind: int, value: bytes) -> bytes:
+    return struct.pack(">BxH", kind, len(value)) + value
 
 
 @pytest.mark.parametrize("last", ["release", "abort", "close"])

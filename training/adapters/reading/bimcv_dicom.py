@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian,
 
 from cxr.dicom import READING_FAULTS
 from cxr.errors import ManifestError
+from training.files import whole_file
 
 _KEPT = frozenset(
     {
@@ -97,9 +96,8 @@ def _save(dataset: Dataset, name: str, target: Path) -> None:
     dataset.file_meta = meta
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".dicom-", delete=False) as stream:
+        with whole_file(target, private=True) as stream:
             dataset.save_as(stream, enforce_file_format=True)
-        os.replace(stream.name, target)  # noqa: PTH105
     except OSError as error:
         raise ManifestError(
             f"A DICOM file can't be written ({type(error).__name__}): name a folder that you may write to with "

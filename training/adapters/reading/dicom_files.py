@@ -17,7 +17,7 @@ from cxr.domain import ImageHeader, View, ViewDecision
 from cxr.errors import IntakeError
 from cxr.view import SECONDARY_CAPTURE, decide_view
 from training.adapters.reading.dataset_folder import all_files
-from training.adapters.reading.result import Rejection, Watch
+from training.adapters.reading.result import Rejection, ReportProgress
 from training.adapters.reading.values import age_of, date_of, iso, sex_of
 
 _EVERY = 200  # files between two words about progress
@@ -98,7 +98,7 @@ def read_image(path: Path, *, unknown_views: bool = False, originals_only: bool 
 
 
 def scan(
-    root: Path, rejected: list[Rejection], *, watch: Watch, besides: Collection[Path] = (),
+    root: Path, rejected: list[Rejection], *, watch: ReportProgress, besides: Collection[Path] = (),
     unknown_views: bool = False, originals_only: bool = False,
 ) -> list[DicomImage]:  # fmt: skip
     """Read every file below a folder.

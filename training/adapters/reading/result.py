@@ -14,7 +14,7 @@ from cxr.errors import ManifestError
 from cxr.view import REASONS as VIEW_REASONS
 from training.cases import complete
 
-Watch = Callable[[str, int, int], None]
+ReportProgress = Callable[[str, int, int], None]
 """Told how far a long step is: what is done, how many are done, of how many."""
 
 REASONS: Mapping[str, str] = MappingProxyType(
@@ -85,7 +85,7 @@ class Indexed:
 
 
 def silent(_step: str, _done: int, _total: int) -> None:
-    """Watch nothing."""
+    """ReportProgress nothing."""
 
 
 def indexed(

@@ -1,0 +1,17 @@
+"""Type aliases for Keras objects: Keras has no type hints that mypy could check."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+KerasModel: TypeAlias = Any
+"""A ``keras.Model``."""
+
+Tensor: TypeAlias = Any
+"""A Keras tensor, symbolic or with values."""
+
+Optimizer: TypeAlias = Any
+"""A ``keras.optimizers.Optimizer``."""
+
+Strategy: TypeAlias = Any
+"""A ``tf.distribute.Strategy``: TensorFlow has no type hints either."""
