@@ -55,7 +55,9 @@ class TreeCheck:
 
 def check(image: SourceImage, content: Dataset, evidence_map: EvidenceMapReference | None = None) -> Dataset:
     """Check a tree by building highdicom's document from it; return the document."""
-    instances = [image, *([] if evidence_map is None else [evidence_map])]
+    instances: list[SourceImage | EvidenceMapReference] = [image]
+    if evidence_map is not None:
+        instances.append(evidence_map)
     document: Dataset = Comprehensive3DSR(
         evidence=[stand_in(instance, image.study_instance_uid) for instance in instances],
         content=content,

@@ -193,7 +193,7 @@ class Worker:
                     return
                 elif not ahead:
                     with self._stages.timing("idle"):
-                        self._held.wait_for_work(stop, partial(self._registry.changed_since, package.fingerprint))
+                        self._claims.wait_for_work(stop, partial(self._registry.changed_since, package.fingerprint))
 
     def _claim(self, preparer: DecodePool, limit: int) -> list[PendingImage]:
         """Claim a batch and submit its files to the decoding processes."""

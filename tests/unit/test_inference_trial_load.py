@@ -55,7 +55,7 @@ def test_what_the_worker_can_not_load_is_not_put_into_service(
     bad = registry.add(broken.folder).fingerprint
     with pytest.raises(DamagedPackage, match=r"can't load .* the package in service stays\. .*input-gate.npz"):
         promote(registry, audit_database, bad, now=NOW, actor="a", reason="r", accept={"trained": "tests"}, trial=TRIAL)
-    with pytest.raises(PackageError, match="can.t load"):
+    with pytest.raises(PackageError, match="can't load"):
         set_shadow(registry, audit_database, bad, now=NOW, actor="a", reason="r", trial=TRIAL)
     assert registry.active_fingerprint() == good
     assert [promotion.fingerprint for promotion in registry.promotions()] == [good]
@@ -63,7 +63,7 @@ def test_what_the_worker_can_not_load_is_not_put_into_service(
     # An older version of the program, which tried nothing, put it into service; then something else took its place.
     for fingerprint in (bad, good):
         promote(registry, audit_database, fingerprint, now=NOW, actor="a", reason="r", accept={"trained": "tests"})
-    with pytest.raises(PackageError, match="can.t load"):
+    with pytest.raises(PackageError, match="can't load"):
         rollback(registry, audit_database, now=NOW, actor="a", reason="r", trial=TRIAL)
     assert registry.active_fingerprint() == good
 
