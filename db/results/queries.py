@@ -26,7 +26,7 @@ from db.sqlite.connection import not_by_index
 __all__ = ["Page", "ResultFilter", "Timeline", "iterate_results", "list_results", "page_results", "show"]
 
 # Windows of image numbers, and between which times, in seconds, reading one should lie.
-_SMALLEST_WINDOW, _LARGEST_WINDOW = 500, 64_000
+_SMALLEST_WINDOW, _LARGEST_WINDOW = 500, 1_000_000
 _SHORT_S, _LONG_S = 0.02, 0.1
 _SPECIAL: Mapping[str, sql.TypeEngine[Any]] = {
     "received_at": UtcTime(),
@@ -164,7 +164,8 @@ def _whole_images(rows: list[ResultRow], limit: int) -> list[ResultRow]:
 def _windows(database: Database, which: ResultFilter, *, newest_first: bool) -> Iterator[ResultFilter]:
     """Cut the image numbers that may match into windows, each of which takes a moment to read."""
     first, last = _extent(database, which)
-    size = _SMALLEST_WINDOW
+    # An index finds the few images of a name, wherever they are.
+    size = _LARGEST_WINDOW if any(getattr(which, name) is not None for name in _IDENTIFYING) else _SMALLEST_WINDOW
     while first <= last:
         begun = time.monotonic()
         if newest_first:

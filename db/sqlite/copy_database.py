@@ -131,24 +131,30 @@ def _one_state(live: sqlite3.Connection) -> Iterator[None]:
 def _copy(live: sqlite3.Connection, draft: Path, slice_pages: int, progress: Progress | None) -> None:
     os.close(create_file(draft))
     restarts, copied = 0, 0
+    # Written out as it goes: one flush at the end would hold up the fsync of every commit meanwhile.
+    written = os.open(draft, os.O_WRONLY | os.O_CLOEXEC)
 
     def advance(_status: int, remaining: int, total: int) -> None:
         nonlocal restarts, copied
         if total - remaining < copied or (copied and total - remaining == copied and remaining):
             restarts += 1
         copied = total - remaining
+        os.fsync(written)
         if progress is not None:
             progress(copied, total)
         if restarts > _RESTARTS and slice_pages > 0 and remaining:
             raise _Restarted
 
-    with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
-        # A draft that a crash cuts short is thrown away: no journal, and one fsync at the end.
-        copy.execute("PRAGMA journal_mode = OFF")
-        copy.execute("PRAGMA synchronous = OFF")
-        live.backup(copy, pages=slice_pages, progress=advance, sleep=0.02)
-        # One file: a reader of the copy must not need to write a log beside it.
-        copy.execute("PRAGMA journal_mode = DELETE")
+    try:
+        with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
+            # A draft that a crash cuts short is thrown away: no journal, and one fsync at the end.
+            copy.execute("PRAGMA journal_mode = OFF")
+            copy.execute("PRAGMA synchronous = OFF")
+            live.backup(copy, pages=slice_pages, progress=advance, sleep=0.02)
+            # One file: a reader of the copy must not need to write a log beside it.
+            copy.execute("PRAGMA journal_mode = DELETE")
+    finally:
+        os.close(written)  # after SQLite's own descriptor: closing one of a file ends all locks on it
 
 
 def _sync_file(path: Path) -> None:

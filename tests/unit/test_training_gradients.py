@@ -19,7 +19,7 @@ from training.networks import Head, build, feature_layer
 from training.networks.grad_cam import grad_cam_maps
 from training.plots.evidence_gallery import plot_gallery
 from training.recipe import load_recipe
-from training.runs.ensemble import join
+from training.runs.ensemble import join_networks
 
 BATCH = np.random.default_rng(0).random((3, 64, 64, 1), dtype=np.float32)
 
@@ -65,7 +65,7 @@ def test_of_an_ensemble_it_is_the_mean_over_its_members(
     members = [build("tiny", size=64, head=Head("dense", "average")) for _ in range(2)]
     overrides = ("network.architecture=tiny", "pixels.size=64", "weights.source=random", "network.head=dense",
                  'task.classes=["covid19"]')  # fmt: skip
-    whole = join(members, load_recipe("default-pretrain", overrides))
+    whole = join_networks(members, load_recipe("default-pretrain", overrides))
     raw = []
     for member in members:
         maps = np.asarray(keras.Model(member.input, member.get_layer(feature_layer(member)).output)(BATCH))

@@ -30,7 +30,7 @@ from training.packaging import build as packaging
 from training.packaging import image_checks
 from training.packaging.build import package_run
 from training.recipe import load_recipe
-from training.runs.ensemble import join
+from training.runs.ensemble import join_networks
 from training.runs.folder import Run
 from training.runs.train import Options, pretrain
 
@@ -227,7 +227,7 @@ def test_an_ensembles_features_are_its_members_one_after_the_other(pooling: Any,
     members = [build("tiny", size=64, head=head) for _ in range(3)]
     said = "evidence" if pooling == "evidence" else "dense"
     recipe = load_recipe("default-pretrain", (*TINY, f"network.head={said}"))
-    whole = join(members, recipe)
+    whole = join_networks(members, recipe)
     batch = np.random.default_rng(0).random((2, 64, 64, 1), dtype=np.float32)
     assert feature_layer(whole) == "features"
     each = [features_of(member, batch) for member in members]
