@@ -69,7 +69,7 @@ def off_by() -> dict[str, float]:
 @pytest.fixture
 def registry(tmp_path: Path, off_by: dict[str, float]) -> Registry:
     gates = Gates(GateSettings(), lambda package: off_by.get(package.manifest.name, 0.0))
-    return Registry(tmp_path / "models", judge=gates)
+    return Registry(tmp_path / "models", gates=gates)
 
 
 def changed(*keys: Any, value: Any) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def test_a_package_that_passes_every_gate_goes_into_service_as_it_is(
     registry: Registry, export: Callable[..., ModelPackage]
 ) -> None:
     fingerprint = registry.add(export("good").folder).fingerprint
-    assert [gate.name for gate in registry.judge(fingerprint) if gate.is_passed] == [
+    assert [gate.name for gate in registry.check_gates(registry.load(fingerprint)) if gate.is_passed] == [
         "trained",
         "evaluated",
         "patients_disjoint",
@@ -156,7 +156,7 @@ def test_blanked_lungs_pass_by_either_rule(
 
 
 def test_the_bars_are_settings(tmp_path: Path, export: Callable[..., ModelPackage]) -> None:
-    strict = Registry(tmp_path / "models", judge=Gates(GateSettings(auc_low=0.71), lambda _: 0.0))
+    strict = Registry(tmp_path / "models", gates=Gates(GateSettings(auc_low=0.71), lambda _: 0.0))
     assert "gate auc: normal: 0.700 (wanted: lower end of the area's interval at least 0.71)" in refusal(
         strict, export("good")
     )

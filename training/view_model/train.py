@@ -32,6 +32,7 @@ from cxr.package import (
 from cxr.package.view_model import CLASSES, COMPONENT, FRONTAL, LATERAL, NOT_A_CHEST, ViewComponent
 from cxr.product import CODING_SCHEME_DESIGNATOR
 from training.cases import groups, read_manifest, resolve_paths
+from training.files import write_whole
 from training.inputs.cache import Cache, build_cache
 from training.networks import save_network
 from training.networks.keras_types import KerasModel
@@ -156,7 +157,7 @@ def train_view(manifest: Path, folder: Path, *, now: datetime, options: ViewOpti
         probabilities[test] = predict(network, images.images(test))
     predictions = _tabulate(cases, probabilities, fold)
     folder.mkdir(parents=True, exist_ok=True)
-    predictions.to_csv(folder / PREDICTIONS, index=False, lineterminator="\n", float_format="%.6f")
+    write_whole(folder / PREDICTIONS, predictions.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
     return _package(network, cases, predictions, count, folder, options, now)
 
 
