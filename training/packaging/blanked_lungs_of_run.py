@@ -85,7 +85,7 @@ def audit_lungs(
     return tuple(
         BlankedAudit(
             name=name,
-            images=int(whole.known(name).sum()),
+            images=int(whole.has_truth(name).sum()),
             whole=_area(whole, name),
             blanked=_area(blanked, name),
             border_only=_area(border, name),
@@ -140,9 +140,9 @@ def lungs_or_box(masks: Sequence[Inside | None], images: Images) -> NDArray[np.b
 
 
 def _area(predictions: Predictions, name: str) -> Estimate | None:
-    known = predictions.known(name)
-    truth, score = predictions.truth(name)[known], predictions.score(name)[known]
-    return roc_auc_with_interval(truth, score, predictions.patients[known])
+    has_truth = predictions.has_truth(name)
+    truth, score = predictions.truth(name)[has_truth], predictions.score(name)[has_truth]
+    return roc_auc_with_interval(truth, score, predictions.patients[has_truth])
 
 
 def _ends(name: str, area: Estimate | None) -> dict[str, float | int | None]:

@@ -195,5 +195,5 @@ def _truth_and_probabilities(validation: Predictions) -> tuple[NDArray[Any], NDA
     probabilities = np.column_stack([validation.probability(name) for name in validation.classes])
     if validation.kind == "multiclass":
         return validation.frame["y"].to_numpy(dtype=np.int64), probabilities
-    columns = [np.where(validation.known(name), validation.truth(name), UNKNOWN) for name in validation.classes]
+    columns = [np.where(validation.has_truth(name), validation.truth(name), UNKNOWN) for name in validation.classes]
     return np.column_stack(columns), probabilities
