@@ -177,7 +177,7 @@ def test_lungs_are_where_the_masks_say(trained: Trained, tmp_path: Path) -> None
     figures = package.manifest.evaluation["blanked_lungs"]["covid19"]
     assert figures["masks"] == 60
     assert figures["auc"] > 0.9
-    assert "tells the classes apart without lungs" in (package.folder / "MODEL_CARD.md").read_text()
+    assert "separates the classes without lungs" in (package.folder / "MODEL_CARD.md").read_text()
 
 
 def test_the_card_shows_what_the_model_gives_for_its_golden_images(trained: Trained) -> None:
