@@ -57,7 +57,7 @@ def print_card(package: ModelPackage, console: Console) -> None:
 
 def divide_paragraphs(markdown: str, limit: int) -> str:
     """Divide paragraphs of more than ``limit`` characters between sentences; leave headings, tables and lists."""
-    blocks = []
+    blocks: list[str] = []
     for block in markdown.split("\n\n"):
         is_paragraph = not block.lstrip("\n").startswith(_NO_PARAGRAPH)
         blocks.extend(_divide(block, limit) if is_paragraph else [block])
