@@ -27,8 +27,8 @@ from db import jobs
 from db.schema.records import ClaimedJob
 from inference.delivery.routes import results_for
 from inference.worker import capacity
+from inference.worker.claimed_jobs import ClaimedJobs
 from inference.worker.decode_pool import DecodePool
-from inference.worker.held_jobs import ClaimedJobs
 from inference.worker.image_warnings import InputGate
 from inference.worker.metrics import StageTimes
 from inference.worker.scored_image import scored_image

@@ -48,7 +48,7 @@ def receipt_is_committed() -> None:
 
 
 def job_is_claimed() -> None:
-    from inference.worker.held_jobs import ClaimedJobs
+    from inference.worker.claimed_jobs import ClaimedJobs
 
     wrap(ClaimedJobs, "claim", before=False)
 

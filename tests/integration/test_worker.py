@@ -38,8 +38,8 @@ from db.upkeep.replay import differing_rows
 from inference.model.model import Model
 from inference.registry import TRAINED, Registry
 from inference.report.build import ReportOptions
+from inference.worker.claimed_jobs import ClaimedJobs
 from inference.worker.decode_pool import DecodePool
-from inference.worker.held_jobs import ClaimedJobs
 from inference.worker.image_warnings import InputGate
 from inference.worker.reporter import Reporter
 from inference.worker.view_check import ViewCheck
@@ -351,7 +351,7 @@ def test_a_spool_that_is_not_mounted_fails_nothing(
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The databases that are opened after this wait less long for a lock."""
     monkeypatch.setattr("db.sqlite.connection.BUSY_TIMEOUT_S", 0.2)
-    monkeypatch.setattr("inference.worker.held_jobs.STORAGE_RETRY_S", 0.2)
+    monkeypatch.setattr("inference.worker.claimed_jobs.STORAGE_RETRY_S", 0.2)
 
 
 class _Locking:

@@ -16,7 +16,7 @@ from db.events import EventKind, append_event
 from db.sqlite import changes, write_notice
 from db.sqlite.changes import ChangeWatch
 from db.sqlite.driver import sqlite3
-from inference.worker.held_jobs import ClaimedJobs
+from inference.worker.claimed_jobs import ClaimedJobs
 
 
 @pytest.fixture(autouse=True)

@@ -242,7 +242,7 @@ def test_without_its_mask_model_a_package_is_not_promoted(drawn_only: ModelPacka
         ):
             registry.promote(drawn_only.fingerprint, now=NOW, actor="somebody", reason="to see", accept=accept)
     assert registry.active_fingerprint() is None
-    with pytest.raises(IncompatiblePackage, match="masks that people drew"):
+    with pytest.raises(IncompatiblePackage, match="hand-drawn lung masks"):
         Model.load(drawn_only, device="cpu")
 
 
