@@ -1,4 +1,4 @@
-"""Which transfer syntaxes' pixels can be decoded. Light: loads no decoder."""
+"""Transfer syntaxes whose pixels can be decoded. Importing this module loads no decoder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NATIVE_SYNTAXES: Final[tuple[UID, ...]] = (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
 )
-"""Pixels as they are (PS3.5 Annex A.1 to A.3, A.5)."""
+"""Native pixels (PS3.5 Annex A.1 to A.3, A.5)."""
 
 COMPRESSED_SYNTAXES: Final[tuple[UID, ...]] = (
     JPEGBaseline8Bit,
@@ -46,7 +46,7 @@ COMPRESSED_SYNTAXES: Final[tuple[UID, ...]] = (
     HTJ2K,
     RLELossless,
 )
-"""Encapsulated pixels (PS3.5 Annex A.4) for which there is a decoder in ``cxr.pixels.decoders``."""
+"""Encapsulated pixels (PS3.5 Annex A.4) that ``cxr.pixels.decoders`` can decode."""
 
 DECODABLE_SYNTAXES: Final[tuple[UID, ...]] = NATIVE_SYNTAXES + COMPRESSED_SYNTAXES
-"""Every transfer syntax whose pixels can be decoded; the conformance statement lists these."""
+"""All transfer syntaxes whose pixels can be decoded; the conformance statement lists them."""
