@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from config.settings import DestinationSettings, WorkerSettings
     from cxr.package import ModelPackage
-    from cxr.package.lung_mask import Seen
+    from cxr.package.lung_mask import GraphInput
     from db.disk import Spool
     from db.engine import Database
     from inference.model.model import Model, ModelOutput
@@ -203,7 +203,7 @@ class Worker:
         self, batch: Sequence[Prepared], gate: InputGate, model: Model, meanwhile: Callable[[], None] = lambda: None
     ) -> list[tuple[ClaimedJob, NDArray[np.float32]]]:
         """Score what could be prepared, and return what was reported; an image that could not be fails alone."""
-        ready: list[tuple[ClaimedJob, Seen]] = []
+        ready: list[tuple[ClaimedJob, GraphInput]] = []
         reported: set[int] = set()
         flags: dict[int, tuple[str, ...]] = {}
         for prepared in batch:
@@ -223,7 +223,7 @@ class Worker:
         self._reported()
         return [(prepared.job, prepared.pixels()) for prepared in batch if prepared.job.id in reported]
 
-    def _outputs(self, ready: Sequence[tuple[ClaimedJob, Seen]], model: Model) -> ModelOutput | None:
+    def _outputs(self, ready: Sequence[tuple[ClaimedJob, GraphInput]], model: Model) -> ModelOutput | None:
         """Ask the model; None: it failed, and these jobs with it."""
         output: ModelOutput | None = None
         with self._held.failing_alone([job for job, _ in ready]), self._stages.timing("score", len(ready)):
@@ -232,7 +232,7 @@ class Worker:
 
     def _report_all(
         self,
-        ready: Sequence[tuple[ClaimedJob, Seen]],
+        ready: Sequence[tuple[ClaimedJob, GraphInput]],
         output: ModelOutput,
         gate: InputGate,
         model: Model,
