@@ -153,5 +153,5 @@ def _entries(data: object, count: int, bits: int, byte_order: str) -> Values:
         return np.frombuffer(packed, np.uint8, count).astype(np.float64)
     words = _words(data, byte_order)
     if len(words) < count:
-        raise ValueError("LUT Data is shorter than LUT Descriptor says")
+        raise ValueError("LUT Data is shorter than LUT Descriptor declares")
     return words[:count].astype(np.float64)

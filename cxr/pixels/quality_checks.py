@@ -33,18 +33,18 @@ TURNED: Final = "turned"
 
 WARNINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        INVERTED: "The lungs are brighter than what lies between them: the picture is probably a negative.",
-        CLIPPED: "Much of the picture is entirely black or entirely white.",
-        ASPECT: "The picture is much longer one way than the other.",
-        FLAT: "The picture has hardly any shades of grey.",
-        OUTLIER: "The picture is unlike those that the model was trained with (Mahalanobis distance of its features).",
-        UNSURE: "The score fits both answers, or neither (split-conformal prediction).",
-        ONE_LUNG: "The model sees lungs alone, and nearly all that was found lies on one side of the picture.",
-        LOOKS_LATERAL: "The picture looks like a lateral chest radiograph (view model).",
-        LOOKS_NOT_A_CHEST: "The picture does not look like a chest radiograph (view model).",
-        VIEW_UNSURE: "The view model is not sure that the picture is a frontal chest radiograph.",
-        TURNED: "Patient Orientation says turned or mirrored: the picture was scored, and is shown, turned upright.",
-        VIEW_FROM_PIXELS: "The header does not tell the view; the view model takes the picture for frontal.",
+        INVERTED: "The lungs are brighter than the mediastinum: the image is probably inverted.",
+        CLIPPED: "A large part of the image is black or white.",
+        ASPECT: "One side of the image is much longer than the other.",
+        FLAT: "The image has very few grey levels.",
+        OUTLIER: "The image is an outlier to the training images (Mahalanobis distance of its features).",
+        UNSURE: "The conformal set holds both answers, or neither (split-conformal prediction).",
+        ONE_LUNG: "Nearly all of the lung mask lies on one side of the image.",
+        LOOKS_LATERAL: "The view model classifies the image as a lateral chest radiograph.",
+        LOOKS_NOT_A_CHEST: "The view model does not classify the image as a chest radiograph.",
+        VIEW_UNSURE: "The view model is not sure that the image is a frontal chest radiograph.",
+        TURNED: "Patient Orientation is rotated or mirrored: the image was scored, and is displayed, upright.",
+        VIEW_FROM_PIXELS: "The header does not determine the view; the view model classifies the image as frontal.",
     }
 )
 """Meaning of each warning code. ``inverted`` to ``flat`` are checked on every image, ``outlier`` and ``unsure`` with an

@@ -197,7 +197,7 @@ MIDRC_EMORY_RECIPE: Final = PixelRecipe(
 )
 """Preprocessing of MIDRC CRP-2 (Emory ResNet50, 2021) in its training: Niffler's PNGs (``max(x, 0) / max(x)``
 truncated to 8 bits; no VOI LUT, no inversion), stretched to 224 x 224 with Pillow's nearest
-neighbour, divided by 255. The three equal channels are made in the graph."""
+neighbour, divided by 255. The graph repeats the channel."""
 
 RECIPES: Final[Mapping[str, PixelRecipe]] = MappingProxyType(
     {"default": DEFAULT_RECIPE, "midrc-emory": MIDRC_EMORY_RECIPE}

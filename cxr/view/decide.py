@@ -34,16 +34,16 @@ REASONS: Mapping[str, str] = MappingProxyType(
     {
         # Frontal
         "view_code_frontal": "View Code Sequence names a frontal view.",
-        "view_position_frontal": "View Position says PA, AP or frontal.",
-        "patient_orientation_frontal": "Patient Orientation alone says frontal: weak evidence, taken as frontal.",
+        "view_position_frontal": "View Position is PA, AP or frontal.",
+        "patient_orientation_frontal": "Only Patient Orientation is frontal: weak evidence, accepted.",
         # Refused by kind or purpose
-        "own_output": "We made this object ourselves; our results are never taken as input.",
+        "own_output": "This service created the object; its own results are never scored.",
         "not_product": "Content Qualification is RESEARCH or SERVICE.",
         "quality_control_image": "Quality Control Image is YES: the image shows a phantom.",
         "animal": "A species or breed is named, or the anatomy is that of a quadruped.",
         "for_processing": "The image is for processing, not for presentation.",
         "sop_class": "The SOP class is not CR, DX for presentation or Secondary Capture.",
-        "sop_class_not_accepted": "The storage class is taken only so that the sender goes on "
+        "sop_class_not_accepted": "The storage class is accepted, but not scored, so that the sender does not stop "
         "(listener.accept_all_storage).",
         "modality": "Modality is not that of a projection radiograph.",
         # Refused by body part
@@ -53,22 +53,22 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "description_not_chest": "No coded anatomy; the descriptions name another part of the body.",
         # Refused by projection
         "view_code_not_frontal": "View Code Sequence names another view.",
-        "view_position_not_frontal": "View Position says lateral, oblique, decubitus or another projection.",
-        "patient_orientation_not_frontal": "Patient Orientation says that the image plane is not frontal.",
-        "description_not_frontal": "A text of the series, or Body Part Examined, says lateral; nothing coded frontal.",
+        "view_position_not_frontal": "View Position is lateral, oblique, decubitus or another projection.",
+        "patient_orientation_not_frontal": "Patient Orientation describes a plane that is not frontal.",
+        "description_not_frontal": "A text of the series, or Body Part Examined, names a lateral; no attribute a frontal view.",
         # Unknown
         "anatomy_contradictory": "Anatomic Region, Body Part Examined and the series' texts contradict each other.",
-        "view_contradictory": "Some attributes say frontal, others say not frontal.",
-        "view_unknown": "Nothing in the header tells the projection.",
+        "view_contradictory": "Some attributes are frontal, others not.",
+        "view_unknown": "No attribute of the header determines the projection.",
     }
 )
 """Reason codes of a decision on the header, with their meanings."""
 
 PIXEL_REASONS: Mapping[str, str] = MappingProxyType(
     {
-        "pixels_lateral": "The view model sees a lateral chest radiograph.",
-        "pixels_not_a_chest": "The view model sees no upright chest radiograph.",
-        "pixels_not_as_oriented": "Patient Orientation says turned or mirrored; the pixels, turned back, don't agree.",
+        "pixels_lateral": "The view model classifies the image as a lateral chest radiograph.",
+        "pixels_not_a_chest": "The view model does not classify the image as an upright chest radiograph.",
+        "pixels_not_as_oriented": "Patient Orientation is rotated or mirrored; the pixels, once upright, contradict it.",
         "pixels_unsure": "The view model is not sure that this is a frontal chest radiograph.",
     }
 )

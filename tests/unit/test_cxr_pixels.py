@@ -376,7 +376,7 @@ def test_a_stream_of_another_size_than_the_headers_is_refused_before_it_is_decod
     with pytest.raises(DamagedPixels, match="64 x 64 pixels of 1 samples where the header says 63 x 64"):
         to_model_input(dataset)
     dataset.PixelData = encapsulate([b"\xff\xd8 no code stream at all"])
-    with pytest.raises(DamagedPixels, match="is not a .* stream"):
+    with pytest.raises(DamagedPixels, match=r"is not a .* stream"):
         to_model_input(dataset)
 
 
