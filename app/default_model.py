@@ -16,7 +16,7 @@ from cxr.domain import PackageStatus
 from cxr.package.scratch import scratch_folder
 from cxr.package.shipped import shipped_models
 from inference.registry import TRAINED
-from inference.registry.activation import account_name, note_active, promote
+from inference.registry.activation import account_name, promote, record_active_package
 
 if TYPE_CHECKING:
     from cxr.package.shipped import Shipped
@@ -52,7 +52,7 @@ def ensure_active_package(registry: Registry, database: Database, now: datetime,
     shipped = None if wanted == UNTRAINED_DEFAULT else shipped_models()
     fingerprint = None if shipped is None else shipped.fingerprints.get(wanted)
     if registry.active_fingerprint() is not None and not _is_outdated(registry, fingerprint):
-        note_active(registry.active(), database, now=now)
+        record_active_package(registry.active(), database, now=now)
     elif shipped is not None and fingerprint is not None:
         _serve_shipped(registry, database, now, shipped, wanted)
     else:

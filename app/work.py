@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from db.engine import Database
     from inference.delivery.sender import Sender
     from inference.registry import Registry
-    from inference.worker.metrics import ShadowMetrics, Stages
+    from inference.worker.metrics import ShadowMetrics, StageTimes
     from inference.worker.worker import Worker
 
 app = typer.Typer(add_completion=False)
@@ -62,7 +62,7 @@ def work(
         typer.echo(stages.table(), err=True)
 
 
-def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[str] = ()) -> Stages:
+def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[str] = ()) -> StageTimes:
     """Put a worker together and run it until ``stop`` is set.
 
     Parameters
@@ -76,7 +76,7 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
 
     Returns
     -------
-    Stages
+    StageTimes
         Where its time went.
 
     Raises
@@ -93,7 +93,7 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
     from db.engine import open_database
     from db.identifiers import load_identifiers
     from inference.registry import Registry
-    from inference.worker.metrics import ShadowMetrics, Stages
+    from inference.worker.metrics import ShadowMetrics, StageTimes
 
     quiet_tensorflow(settings.worker.device)
     worker_id = f"{socket.gethostname()}:{os.getpid()}"
@@ -129,7 +129,7 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
         timers.start()
         running.callback(timers.stop)
         registry = Registry(settings.models_dir)
-        stages = Stages(counted)
+        stages = StageTimes(counted)
         metrics = ShadowMetrics(counted)
         worker = _make_worker(settings, database, spool, registry, worker_id, timers.wake_delivery, metrics, stages)
         while not stop.is_set():
@@ -176,7 +176,7 @@ def _make_worker(
     worker_id: str,
     reported: Callable[[], None],
     shadow_metrics: ShadowMetrics,
-    stages: Stages,
+    stages: StageTimes,
 ) -> Worker:
     """Make the worker, and load what its first report would otherwise wait for."""
     from inference.model.model import Model
@@ -207,7 +207,7 @@ def _make_worker(
     )
 
     def load(package: ModelPackage) -> Model:
-        return Model.load(package, device=settings.worker.device, engine=settings.worker.runtime)
+        return Model.load(package, device=settings.worker.device, runtime=settings.worker.runtime)
 
     return Worker(
         database=database,

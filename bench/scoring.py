@@ -46,7 +46,7 @@ def in_turn(scorers: list[Callable[[np.ndarray], object]], batch: np.ndarray, re
 def measure(folder: Path, *, quick: bool) -> Part:
     package = build_untrained(folder / "untrained", now=datetime.now(UTC))
     plain = Model.load(package, device="cpu")
-    openvino = Model.load(package, device="cpu", engine="openvino")
+    openvino = Model.load(package, device="cpu", runtime="openvino")
     graph = keras.saving.load_model(package.model_path, compile=False)
     scorers: dict[str, Callable[[np.ndarray], object]] = {
         "Keras predict_on_batch": graph.predict_on_batch,

@@ -68,7 +68,7 @@ def _pictures(package: ModelPackage, paths: list[Path]) -> dict[str, float]:
     parts = {"decode": decoding, "score": scoring}
     if view is not None:
         picture = to_model_inputs(paths[0], recipes)[1]
-        parts["view"] = processor_ms(lambda: view.judge(picture, view=View.FRONTAL))
+        parts["view"] = processor_ms(lambda: view.verdict(picture, view=View.FRONTAL))
     return parts
 
 
@@ -76,7 +76,7 @@ def _report(package: ModelPackage, path: Path, folder: Path) -> dict[str, float]
     """Milliseconds of warnings and report."""
     warm_up()
     model, gate, known = Model.load(package, device="cpu"), InputGate.of(package), TreeCheck()
-    seen = model.see(to_model_inputs(path, [package.manifest.recipe])[0])
+    seen = model.mask_lungs(to_model_inputs(path, [package.manifest.recipe])[0])
     output = model.score(seen.pixels[None])
     digests = SourceDigests(pixel_digest="a" * 64, identity_digest="b" * 64)
 

@@ -129,7 +129,7 @@ def _gates(gates: Sequence[GateResult]) -> Iterator[str]:
     yield "## Gates\n"
     yield from _table(
         ("gate", "", "found", "wanted"),
-        ((gate.name, "passed" if gate.is_passed else "**failed**", gate.figure, gate.bar) for gate in gates),
+        ((gate.name, "passed" if gate.is_passed else "**failed**", gate.figure, gate.requirement) for gate in gates),
     )
     yield ""
 

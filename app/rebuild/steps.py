@@ -81,7 +81,7 @@ class Rebuild:
             )
         run = self._finetune(recipe)
         package = self._package(run)
-        gates = self._registry().judge_package(package)
+        gates = self._registry().check_gates(package)
         self._report(counts, run, package, gates)
         return Outcome(
             state=RebuildState.DONE,
@@ -136,7 +136,7 @@ class Rebuild:
             return None
 
     def _registry(self) -> Registry:
-        return Registry(self.settings.models_dir, judge=Gates(self.settings.gates, golden_difference))
+        return Registry(self.settings.models_dir, gates=Gates(self.settings.gates, golden_difference))
 
     def _report(self, counts: Counts, run: Run, package: ModelPackage, gates: Sequence[GateResult]) -> None:
         report = Report(

@@ -125,7 +125,7 @@ class Scorer:
             yield FileScore(file=str(file), view=view, reason=verdict.reason)
             return
         pixels = to_model_input(file, manifest.recipe, max_megapixels=self._settings.worker.max_megapixels)
-        seen = self._model().see(pixels)
+        seen = self._model().mask_lungs(pixels)
         output = self._model().score(seen.pixels[None])
         warnings = self._input_gate().warnings(
             seen, output, 0, shape=self._shape_of(file), geometry=self._geometry_of(file)
@@ -162,7 +162,7 @@ class Scorer:
         if check is None:
             return SCORED
         picture = to_model_input(file, check.recipe, max_megapixels=self._settings.worker.max_megapixels)
-        return check.judge(picture, view=View(view), is_released=self._any_view, geometry=self._geometry_of(file))
+        return check.verdict(picture, view=View(view), is_released=self._any_view, geometry=self._geometry_of(file))
 
     def _shape_of(self, file: Path) -> tuple[int, int] | None:
         """Rows and columns as the file's header says them."""
@@ -190,7 +190,7 @@ class Scorer:
 
         if self._loaded is None:
             self._loaded = Model.load(
-                self.package, device=self._settings.worker.device, engine=self._settings.worker.runtime
+                self.package, device=self._settings.worker.device, runtime=self._settings.worker.runtime
             )
         return self._loaded
 
@@ -204,7 +204,7 @@ class Scorer:
     def _write_overlay(
         self, target: Path, pixels: NDArray[np.float32], output: ModelOutput, warnings: tuple[str, ...]
     ) -> None:
-        from inference.report.evidence_map import Method, overlay
+        from inference.report.evidence_map import Method, overlay_png
         from inference.worker.scored_image import scored_image
 
         model = self._model()
@@ -212,7 +212,7 @@ class Scorer:
         if evidence is None:
             raise SettingsError("--overlay needs a model package that can say where its evidence lies; this one can't.")
         scored = scored_image(output.probabilities[0], self.package, model.device, datetime.now(UTC), warnings)
-        target.write_bytes(overlay(pixels, evidence, scored, Method.of(self.package.manifest)))
+        target.write_bytes(overlay_png(pixels, evidence, scored, Method.of(self.package.manifest)))
 
 
 def is_dicom(file: Path) -> bool:

@@ -55,7 +55,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "view_code_not_frontal": "View Code Sequence names another view.",
         "view_position_not_frontal": "View Position is lateral, oblique, decubitus or another projection.",
         "patient_orientation_not_frontal": "Patient Orientation describes a plane that is not frontal.",
-        "description_not_frontal": "A text of the series, or Body Part Examined, names a lateral; no attribute a frontal view.",
+        "description_not_frontal": "A text of the series, or Body Part Examined, names a lateral; no attribute is frontal.",
         # Unknown
         "anatomy_contradictory": "Anatomic Region, Body Part Examined and the series' texts contradict each other.",
         "view_contradictory": "Some attributes are frontal, others not.",
@@ -68,7 +68,7 @@ PIXEL_REASONS: Mapping[str, str] = MappingProxyType(
     {
         "pixels_lateral": "The view model classifies the image as a lateral chest radiograph.",
         "pixels_not_a_chest": "The view model does not classify the image as an upright chest radiograph.",
-        "pixels_not_as_oriented": "Patient Orientation is rotated or mirrored; the pixels, once upright, contradict it.",
+        "pixels_not_as_oriented": "Patient Orientation is rotated or mirrored; the upright pixels contradict it.",
         "pixels_unsure": "The view model is not sure that this is a frontal chest radiograph.",
     }
 )

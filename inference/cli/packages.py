@@ -1,4 +1,4 @@
-"""``cxr model``: what is in the registry, and what is in service."""
+"""``cxr model``: the packages of the registry and the package in service."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Package = Annotated[
     str,
-    typer.Argument(help="Fingerprint (its start will do), `current`, or the folder of a package.", metavar="PACKAGE"),
+    typer.Argument(
+        help="Fingerprint (or its first characters), `current`, or the folder of a package.", metavar="PACKAGE"
+    ),
 ]
-Reason = Annotated[str, typer.Option(help="Why, for the audit database; no patient's data.", metavar="TEXT")]
+Reason = Annotated[str, typer.Option(help="Reason, for the audit database; no patient data.", metavar="TEXT")]
 
 
 @app.command("list")
@@ -106,15 +108,17 @@ def promote(
     reason: Reason,
     accept_gate: Annotated[
         list[str] | None,
-        typer.Option(help="Promote although this gate fails; repeat for more. --reason says why.", metavar="NAME"),
+        typer.Option(
+            help="Promote although this gate fails, for the reason in --reason; may be repeated.", metavar="NAME"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put a package into service; a running worker takes it up between two batches.
+    """Put a package into service; a running worker loads it between two batches.
 
-    A folder is copied into the registry first. A package that fails a gate is refused, with the
-    gate's name and figure. With --accept-gate it goes into service as a DEMONSTRATION MODEL: a copy
-    with a fingerprint of its own, that says so in every result.
+    A folder is copied into the registry first. A package that fails a gate is refused, with the gate's name and figure.
+    With --accept-gate it goes into service as a DEMONSTRATION MODEL: a copy with a fingerprint of its own, whose
+    results are all marked so.
 
     Example: cxr model promote 3f2a91c0 --reason "new fine-tune on 2025 data"
     """
@@ -124,7 +128,7 @@ def promote(
 
     context: CommandContext = ctx.obj
     settings = context.settings()
-    registry = open_registry(ctx, judged=True)
+    registry = open_registry(ctx, with_gates=True)
     source = find_package(registry, package)
     fingerprint = registry.add(source.folder).fingerprint
     database = open_database(
@@ -143,12 +147,12 @@ def promote(
         )
     finally:
         database.dispose()
-    _say_in_service(promoted, as_json=as_json)
+    _print_in_service(promoted, as_json=as_json)
 
 
 @app.command()
 def rollback(ctx: typer.Context, reason: Reason, as_json: Json = False) -> None:
-    """Put the package back into service that the latest promotion replaced; repeated, go further back.
+    """Return to the package that the latest promotion replaced; repeat the command to go further back.
 
     Example: cxr model rollback --reason "scores drifted"
     """
@@ -172,18 +176,18 @@ def rollback(ctx: typer.Context, reason: Reason, as_json: Json = False) -> None:
         )
     finally:
         database.dispose()
-    _say_in_service(package, as_json=as_json)
+    _print_in_service(package, as_json=as_json)
 
 
 @app.command()
 def export(
     ctx: typer.Context,
     package: Package,
-    to: Annotated[Path, typer.Option("--to", help="Folder to make.", metavar="FOLDER")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to create.", metavar="FOLDER")],
     form: Annotated[str, typer.Option("--format", help="onnx, saved_model or openvino.")] = "onnx",
     as_json: Json = False,
 ) -> None:
-    """Write a package's graph for another program, and check there that it gives the same scores.
+    """Export a package's graph for another program and check that it reproduces the scores there.
 
     Example: cxr model export current --format onnx --to exported
     """
@@ -203,22 +207,22 @@ def export(
     typer.echo(f"Exported {found.fingerprint[:12]} as {form}; scores agree to {difference:.1g}. {NOTICE}")
 
 
-def open_registry(ctx: typer.Context, *, judged: bool = False) -> Registry:
-    """Open the registry; judged, with the gates that a promotion has to pass."""
+def open_registry(ctx: typer.Context, *, with_gates: bool = False) -> Registry:
+    """Open the registry; ``with_gates`` also sets up the promotion gates."""
     from inference.registry import Registry
 
     context: CommandContext = ctx.obj
     settings = context.settings()
-    if not judged:
+    if not with_gates:
         return Registry(settings.models_dir)
     from inference.registry import Gates
     from inference.registry.golden_check import golden_difference
 
-    return Registry(settings.models_dir, judge=Gates(settings.gates, golden_difference))
+    return Registry(settings.models_dir, gates=Gates(settings.gates, golden_difference))
 
 
 def find_package(registry: Registry, package: str) -> ModelPackage:
-    """Verify the package of a folder, or of a fingerprint's start."""
+    """Load and verify a package, by its folder or by the first characters of its fingerprint."""
     from cxr.package import load_package
 
     if Path(package).is_dir():
@@ -240,7 +244,7 @@ def _summary(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _say_in_service(package: ModelPackage, *, as_json: bool) -> None:
+def _print_in_service(package: ModelPackage, *, as_json: bool) -> None:
     manifest = package.manifest
     if as_json:
         typer.echo(json.dumps({"fingerprint": package.fingerprint, "status": manifest.status.value}))

@@ -48,9 +48,9 @@ def receipt_is_committed() -> None:
 
 
 def job_is_claimed() -> None:
-    from inference.worker.held_jobs import HeldJobs
+    from inference.worker.held_jobs import ClaimedJobs
 
-    wrap(HeldJobs, "claim", before=False)
+    wrap(ClaimedJobs, "claim", before=False)
 
 
 def pixels_are_prepared() -> None:

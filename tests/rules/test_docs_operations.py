@@ -77,7 +77,7 @@ def loud_events(root: Path) -> Iterator[str]:
                 if isinstance(event, ast.Constant):
                     yield str(event.value)
             if isinstance(node, ast.keyword) and node.arg == "warning" and isinstance(node.value, ast.Constant):
-                yield str(node.value.value)  # of inference.model.model.devices.Choice
+                yield str(node.value.value)  # of inference.model.model.devices.DeviceChoice
             if isinstance(node, ast.FunctionDef) and node.name == "_warn":
                 continue
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("._warn"):

@@ -18,7 +18,7 @@ from cxr.package.shipped import shipped_folder
 from db.engine import Database, open_database
 from db.models import list_activations
 from inference.registry import Registry
-from inference.registry.activation import account_name, note_active, promote
+from inference.registry.activation import account_name, promote, record_active_package
 from training.shipped.pack import ship
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -47,8 +47,8 @@ def test_a_promotion_that_the_database_missed_is_noted_at_the_next_start(
     package = registry.add(tiny_package().folder)
     # What a kill between link and database leaves.
     registry.promote(package.fingerprint, now=NOW, actor="x", reason="killed", accept={"trained": "x"})
-    assert note_active(package, database, now=NOW)
-    assert not note_active(package, database, now=NOW + timedelta(hours=1))
+    assert record_active_package(package, database, now=NOW)
+    assert not record_active_package(package, database, now=NOW + timedelta(hours=1))
     assert recorded(database) == [(package.fingerprint, "found in service at start")]
 
 

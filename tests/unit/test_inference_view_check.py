@@ -24,7 +24,7 @@ from cxr.pixels.recipe import DEFAULT_RECIPE, MIDRC_EMORY_RECIPE, TRAINING_RECIP
 from cxr.view.decide import PIXEL_REASONS
 from inference.model.model import Model
 from inference.registry import Registry
-from inference.worker.view_check import ViewCheck, judge_turn
+from inference.worker.view_check import ViewCheck, check_orientation
 from training.view_model.network import SIZE
 
 PICTURE = np.zeros((SIZE, SIZE, 1), np.float32)
@@ -78,11 +78,13 @@ def test_a_film_that_was_turned_is_held_where_its_pixels_do_not_agree(
     check: Callable[..., ViewCheck], geometry: Geometry, side: int, seen: PredictedView, pixels: str, is_held: bool
 ) -> None:
     made = check(seen, pixels=pixels)
-    verdict = made.judge(lopsided(side), view=FRONTAL_HEADER, geometry=geometry)
+    verdict = made.verdict(lopsided(side), view=FRONTAL_HEADER, geometry=geometry)
     assert (verdict.state, verdict.reason) == ((HELD, "pixels_not_as_oriented") if is_held else (None, ""))
-    released = made.judge(lopsided(side), view=FRONTAL_HEADER, geometry=geometry, is_released=True)
+    released = made.verdict(lopsided(side), view=FRONTAL_HEADER, geometry=geometry, is_released=True)
     assert released.state is None
-    assert judge_turn(lopsided(side), geometry).state is (HELD if is_held and seen is PredictedView.FRONTAL else None)
+    assert check_orientation(lopsided(side), geometry).state is (
+        HELD if is_held and seen is PredictedView.FRONTAL else None
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def test_it_flags_or_holds_and_a_person_goes_first(
     check: Callable[..., ViewCheck], seen: PredictedView, pixels: str, view: View, released: bool,
     state: JobState | None, reason: str, warnings: tuple[str, ...],
 ) -> None:  # fmt: skip
-    verdict = check(seen, pixels=pixels, unknown="model" if pixels == "off" else "score").judge(
+    verdict = check(seen, pixels=pixels, unknown="model" if pixels == "off" else "score").verdict(
         PICTURE, view=view, is_released=released
     )
     assert (verdict.state, verdict.reason, verdict.warnings) == (state, reason, warnings)
@@ -129,16 +131,18 @@ def test_it_decides_about_unknown_views_with_enough_laterals_only(
     warnings: tuple[str, ...],
 ) -> None:  # fmt: skip
     made = check(seen, laterals=laterals, unknown="model", pixels="flag")
-    verdict = made.judge(PICTURE, view=UNKNOWN)
+    verdict = made.verdict(PICTURE, view=UNKNOWN)
     assert (verdict.state, verdict.reason, verdict.warnings) == (state, reason, warnings)
-    assert made.judge(PICTURE, view=FRONTAL_HEADER).state is None  # the header tells: it may flag
-    assert made.judge(PICTURE, view=UNKNOWN, is_released=True).state is None
+    assert made.verdict(PICTURE, view=FRONTAL_HEADER).state is None  # the header tells: it may flag
+    assert made.verdict(PICTURE, view=UNKNOWN, is_released=True).state is None
 
 
 def test_every_code_is_known(check: Callable[..., ViewCheck]) -> None:
     for seen in PredictedView:
         for unknown in ("model", "score"):
-            verdict = check(seen, laterals=ENOUGH_LATERALS, unknown=unknown, pixels="hold").judge(PICTURE, view=UNKNOWN)
+            verdict = check(seen, laterals=ENOUGH_LATERALS, unknown=unknown, pixels="hold").verdict(
+                PICTURE, view=UNKNOWN
+            )
             assert set(verdict.warnings) <= set(WARNINGS)
             assert verdict.reason in {"", *PIXEL_REASONS}
 

@@ -65,7 +65,7 @@ def find_suspects(predictions: Predictions, *, basis: str) -> pd.DataFrame:
 
 
 def write_suspects(suspects: pd.DataFrame, path: Path) -> None:
-    """Write the list; it names patients, so only its owner may read it."""
+    """Write the list, readable by its owner alone: it holds patients' identifiers."""
     write_whole(path, suspects.to_csv(index=False, float_format="%.4f", lineterminator="\n"), private=True)
 
 

@@ -97,7 +97,7 @@ def choose_operating_points(
 
 
 def write_operating_points(points: OperatingPoints, path: Path) -> None:
-    """Write the file."""
+    """Write ``operating_point.json``."""
     write_whole(path, points.model_dump_json(indent=2) + "\n")
 
 

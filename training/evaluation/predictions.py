@@ -183,7 +183,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
-    """Write the table to a temporary file that then replaces `path`.
+    """Write the table; see ``training.files.whole_file``.
 
     The file is readable by its owner alone: it holds patients' identifiers. Numbers have nine digits,
     which restore a float32 exactly.

@@ -24,7 +24,7 @@ from cxr.package import (
     write_package,
 )
 from training.audit.blanked_lungs import BlankedAudit
-from training.audit.report import AUDIT_FILE, lung_cautions, lung_words, read_summary
+from training.audit.report import AUDIT_FILE, blanked_lung_cautions, describe_blanked_lungs, read_summary
 from training.cases import SPLITS, read_manifest
 from training.evaluation import (
     OPERATING_POINT_FILE,
@@ -120,8 +120,8 @@ def _facts(run: Run, evaluation: Evaluation, blanked: Sequence[BlankedAudit], no
     audit, cautions = read_summary(run.folder / AUDIT_FILE, single_label_classes)
     return CardFacts(
         internal=evaluation,
-        audit=audit | lung_words(blanked),
-        audit_cautions=(*cautions, *(each.sentence for each in lung_cautions(blanked))),
+        audit=audit | describe_blanked_lungs(blanked),
+        audit_cautions=(*cautions, *(each.sentence for each in blanked_lung_cautions(blanked))),
         data=_describe_data(run),
         split=_describe_split(run),
         training=_describe_training(run),
@@ -221,7 +221,7 @@ def _describe_training(run: Run) -> str:
     test: Any = model.description.figures["test"]
     return (
         f"{description} It sees the lungs alone, as the mask model {model.description.fingerprint[:12]} segments them "
-        f"(Dice {test['dice']:.3f} on {test['images']} drawn test masks); an error of it may hide disease."
+        f"(Dice {test['dice']:.3f} on {test['images']} drawn test masks); a wrong mask may hide disease from it."
     )
 
 

@@ -151,7 +151,7 @@ def gate_component(
 
 
 def make_gate(
-    network: Any,  # noqa: ANN401 (a Keras model)
+    network: KerasModel,
     cache: Cache,
     sides: Mapping[str, Side],
     validation: Predictions,

@@ -1,4 +1,4 @@
-"""Figures of a view model on images that it was not trained on, and the threshold chosen from them."""
+"""Figures of a view model on images left out of its training, and the choice of its threshold."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from training.metrics.interval import Estimate, wilson
 ANSWERS: Final = tuple(PredictedView)
 
 FALSE_HOLDS: Final = 0.01
-"""Share of frontal films that may be held."""
+"""Fraction of frontal films that may be held."""
 
 
 def figures(predictions: pd.DataFrame, component: ViewComponent, *, folds: int) -> dict[str, Any]:
-    """Count answers by truth and source.
+    """Return counts of answers by truth and source.
 
     Parameters
     ----------
@@ -31,13 +31,13 @@ def figures(predictions: pd.DataFrame, component: ViewComponent, *, folds: int) 
     Returns
     -------
     dict
-        For ``evaluation`` in the package's manifest: ``left_out`` (cross-validation) and ``test``, each
-        with ``answers`` (truth, then answer, to images; and how many are ``held``), ``shares`` and ``by_source``.
+        ``evaluation`` of the package's manifest: ``left_out`` (cross-validation) and ``test``, each with
+        ``answers`` (truth, then answer, to number of images; and the number ``held``), ``shares`` and ``by_source``.
     """
     table = predictions.copy()
-    chances = table[list(CLASSES)].to_numpy().tolist()
-    table["answer"] = [component.judge(row).value for row in chances]
-    table["held"] = [component.is_held(row) for row in chances]
+    probabilities = table[list(CLASSES)].to_numpy().tolist()
+    table["answer"] = [component.judge(row).value for row in probabilities]
+    table["held"] = [component.is_held(row) for row in probabilities]
     is_test = table["left_out"] == "test"
     return {
         "folds": folds,
@@ -82,28 +82,29 @@ def _share(table: pd.DataFrame, truth: str, answers: tuple[PredictedView, ...]) 
 
 
 def _interval(count: int, images: int) -> dict[str, float] | None:
-    found: Estimate | None = wilson(count, images)
-    if found is None or found.interval is None:
+    estimate: Estimate | None = wilson(count, images)
+    if estimate is None or estimate.interval is None:
         return None
-    return {"value": found.value, "low": found.interval.low, "high": found.interval.high}
+    return {"value": estimate.value, "low": estimate.interval.low, "high": estimate.interval.high}
 
 
 def frontal_at_least(predictions: pd.DataFrame) -> float:
-    """Choose the probability of a frontal film below which an image is held.
+    """Choose the threshold on the frontal class's probability below which an image is held.
 
     Parameters
     ----------
     predictions
-        Of images left out of training: columns ``truth``, ``left_out`` and one for each class. What
-        is ``test`` is not looked at.
+        Of images left out of training: columns ``truth``, ``left_out`` and one for each class. Rows of
+        the ``test`` are not used.
 
     Returns
     -------
     float
-        The quantile of the frontal films that were left out in turn, rounded down to hundredths; never
-        below 0.5, where frontal is no longer the likelier, nor above the confidence.
+        The quantile ``FALSE_HOLDS`` of the frontal films of the cross-validation, rounded down to
+        hundredths; at least 0.5, below which frontal is not the most probable class, and at most the
+        default confidence.
     """
-    is_one = (predictions["truth"] == FRONTAL) & (predictions["left_out"] != "test")
-    chances = predictions.loc[is_one, FRONTAL].to_numpy(np.float64)
-    quantile = float(np.quantile(chances, FALSE_HOLDS, method="lower")) if len(chances) else 0.5
+    is_frontal = (predictions["truth"] == FRONTAL) & (predictions["left_out"] != "test")
+    probabilities = predictions.loc[is_frontal, FRONTAL].to_numpy(np.float64)
+    quantile = float(np.quantile(probabilities, FALSE_HOLDS, method="lower")) if len(probabilities) else 0.5
     return float(np.clip(np.floor(quantile * 100) / 100, 0.5, ViewComponent.model_fields["confidence"].default))
