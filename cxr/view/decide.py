@@ -55,7 +55,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "view_code_not_frontal": "View Code Sequence names another view.",
         "view_position_not_frontal": "View Position is lateral, oblique, decubitus or another projection.",
         "patient_orientation_not_frontal": "Patient Orientation describes a plane that is not frontal.",
-        "description_not_frontal": "A text of the series, or Body Part Examined, names a lateral; no attribute is frontal.",
+        "description_not_frontal": "A text of the series or Body Part Examined is lateral; no attribute is frontal.",
         # Unknown
         "anatomy_contradictory": "Anatomic Region, Body Part Examined and the series' texts contradict each other.",
         "view_contradictory": "Some attributes are frontal, others not.",
