@@ -17,16 +17,14 @@ from pydicom.encaps import encapsulate, generate_fragments
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import (
-    HTJ2K,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
-    JPEGLSNearLossless,
     JPEGLSTransferSyntaxes,
 )
-from pydicom.uid import JPEG2000 as JPEG2000_LOSSY
 
 from cxr.dicom import READING_FAULTS, elements
+from cxr.dicom.transfer_syntaxes import LOSSY_SYNTAXES
 from cxr.errors import DamagedPixels, MissingPixels
 from cxr.pixels.decoders import register_decoders
 from cxr.pixels.geometry import UPRIGHT, Geometry, read_geometry
@@ -37,7 +35,6 @@ from cxr.pixels.raster import luminance
 from cxr.pixels.recipe import PixelRecipe
 
 _JPEG: Final = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})
-_LOSSY: Final = _JPEG | {JPEGLSNearLossless, JPEG2000_LOSSY, HTJ2K}
 _OVERSHOOT: Final = 1 / 8  # share of the range by which a lossy coder may exceed it
 
 
@@ -169,7 +166,7 @@ def _read_bits(pixels: NDArray[Any], header: PixelHeader, stream: CodeStream | N
         return _Bits(value_bits=bits, high_bit=bits - 1, stored=stored)
     high_bit = header.high_bit if header.high_bit < precision else stored - 1
     masked = _Bits(value_bits=stored, high_bit=high_bit, stored=stored)
-    if header.syntax not in _LOSSY or high_bit != stored - 1:
+    if header.syntax not in LOSSY_SYNTAXES or high_bit != stored - 1:
         return masked
     return _read_lossy_bits(pixels, header, precision, masked)
 

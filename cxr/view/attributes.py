@@ -154,10 +154,8 @@ def _read_view_words(header: ImageHeader) -> Reading | None:
     """Search the texts for a lateral view; they count against an image, never for it."""
     texts = (
         *_descriptions(header)[:2],
-        (
-            "AcquisitionDeviceProcessingDescription",
-            header.processing_description,
-        ),  # name of the acquisition program
+        # The name of the acquisition program
+        ("AcquisitionDeviceProcessingDescription", header.processing_description),
         ("BodyPartExamined", header.body_part_examined),
     )
     for keyword, text in texts:
