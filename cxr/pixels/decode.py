@@ -28,7 +28,7 @@ from cxr.dicom.transfer_syntaxes import LOSSY_SYNTAXES
 from cxr.errors import DamagedPixels, MissingPixels
 from cxr.pixels.decoders import register_decoders
 from cxr.pixels.geometry import UPRIGHT, Geometry, read_geometry
-from cxr.pixels.grey_table import Tones
+from cxr.pixels.grey_table import GreyTransform
 from cxr.pixels.luts import Values, read_modality, read_voi
 from cxr.pixels.pixel_header import MONOCHROME, CodeStream, PixelHeader, check_code_stream, check_header
 from cxr.pixels.raster import luminance
@@ -46,7 +46,7 @@ class StoredPixels:
     value_bits: int  # number of bits of the stored value
     high_bit: int  # highest bit of the stored value, from 0
     is_signed: bool
-    tones: Tones
+    transform: GreyTransform
     limits: tuple[float, float] | None = None  # values beyond are clipped to these
     geometry: Geometry = UPRIGHT  # from the received image to the containers, which are upright
 
@@ -78,13 +78,13 @@ def decode(dataset: Dataset, recipe: PixelRecipe, *, max_megapixels: int) -> Sto
         frame, stream = _one_frame(data, header)
         pixels = _decode_frame(frame, header, dataset, stream)
         bits = _read_bits(pixels, header, stream)
-        tones = _read_tones(dataset, header, pixels, bits)
+        transform = _read_transform(dataset, header, pixels, bits)
     except READING_FAULTS as error:
         raise DamagedPixels(
             f"The pixel data does not decode as {header.syntax.name} ({type(error).__name__}): have the sender "
             "export the image again."
         ) from error
-    return _to_stored_pixels(pixels, bits, tones, read_geometry(dataset))
+    return _to_stored_pixels(pixels, bits, transform, read_geometry(dataset))
 
 
 def _one_frame(data: bytes, header: PixelHeader) -> tuple[bytes, CodeStream | None]:
@@ -186,7 +186,7 @@ def _read_lossy_bits(pixels: NDArray[Any], header: PixelHeader, precision: int, 
     return masked
 
 
-def _to_stored_pixels(pixels: NDArray[Any], bits: _Bits, tones: Tones, geometry: Geometry) -> StoredPixels:
+def _to_stored_pixels(pixels: NDArray[Any], bits: _Bits, transform: GreyTransform, geometry: Geometry) -> StoredPixels:
     is_signed = pixels.dtype.kind == "i"
     if pixels.ndim == 3:
         pixels = luminance(pixels)
@@ -196,20 +196,20 @@ def _to_stored_pixels(pixels: NDArray[Any], bits: _Bits, tones: Tones, geometry:
         value_bits=bits.value_bits,
         high_bit=bits.high_bit,
         is_signed=is_signed,
-        tones=tones,
+        transform=transform,
         limits=bits.limits,
         geometry=geometry,
     )
 
 
-def _read_tones(dataset: Dataset, header: PixelHeader, pixels: NDArray[Any], bits: _Bits) -> Tones:
+def _read_transform(dataset: Dataset, header: PixelHeader, pixels: NDArray[Any], bits: _Bits) -> GreyTransform:
     if header.photometric == "PALETTE COLOR":  # the palette's depth
-        return Tones(extremes=(0.0, float(np.iinfo(pixels.dtype).max)), is_raster=True)
+        return GreyTransform(extremes=(0.0, float(np.iinfo(pixels.dtype).max)), is_raster=True)
     half, full = float(1 << (bits.stored - 1)), float(1 << bits.stored)
     extremes = (-half, half - 1) if header.is_signed else (0.0, full - 1)
     if header.photometric not in MONOCHROME:
-        return Tones(extremes=extremes, is_raster=True)
-    return Tones(
+        return GreyTransform(extremes=extremes, is_raster=True)
+    return GreyTransform(
         extremes=extremes,
         modality=read_modality(dataset),
         voi=read_voi(dataset),

@@ -24,8 +24,8 @@ _BLACK, _WHITE = 1 / 256, 255 / 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tones:
-    """Meaning of an image's stored values: LUTs, inversion, padding."""
+class GreyTransform:
+    """Greyscale transformation of an image (PS3.4 Section N.2): LUTs, inversion; and its padding."""
 
     extremes: tuple[float, float]  # smallest and largest value of Bits Stored
     modality: LookupTable | Rescale | None = None
@@ -35,7 +35,7 @@ class Tones:
     is_raster: bool = False  # PNG, JPEG or array, without DICOM header
 
 
-def grey_table(stored: Values, counts: Counts, tones: Tones, recipe: PixelRecipe) -> NDArray[np.float32]:
+def grey_table(stored: Values, counts: Counts, transform: GreyTransform, recipe: PixelRecipe) -> NDArray[np.float32]:
     """Map every stored pixel value to a grey level.
 
     Parameters
@@ -44,8 +44,8 @@ def grey_table(stored: Values, counts: Counts, tones: Tones, recipe: PixelRecipe
         (n,) stored value of each possible container.
     counts
         (n,) number of pixels with that container.
-    tones
-        Meaning of the values.
+    transform
+        Meaning of the stored values.
     recipe
         Processing of the values.
 
@@ -59,16 +59,16 @@ def grey_table(stored: Values, counts: Counts, tones: Tones, recipe: PixelRecipe
         If all pixels outside the padding have the same value, or there are none.
     """
     is_padding = np.zeros(len(stored), bool)
-    if recipe.padding and tones.padding is not None:
-        is_padding = (stored >= tones.padding[0]) & (stored <= tones.padding[1])
+    if recipe.padding and transform.padding is not None:
+        is_padding = (stored >= transform.padding[0]) & (stored <= transform.padding[1])
     counts = np.where(is_padding, 0, counts)
     if np.unique(stored[counts > 0]).size < 2:
         raise DamagedPixels(
             "All pixels outside the padding have the same value: the image shows nothing; send it again."
         )
-    values = tones.modality.look_up(stored) if recipe.modality_lut and tones.modality else stored
-    grey = np.clip(_scale(values, stored, counts, tones, recipe), 0.0, 1.0)
-    if recipe.inversion and tones.is_inverted:
+    values = transform.modality.look_up(stored) if recipe.modality_lut and transform.modality else stored
+    grey = np.clip(_scale(values, stored, counts, transform, recipe), 0.0, 1.0)
+    if recipe.inversion and transform.is_inverted:
         grey = 1.0 - grey
     if recipe.grey_levels is not None:
         grey = np.floor(grey * (recipe.grey_levels - 1)) / (recipe.grey_levels - 1)
@@ -91,17 +91,17 @@ def robust_range(values: Values, counts: Counts, recipe: PixelRecipe) -> tuple[f
     return (low, high) if low < high else (float(values[order[0]]), float(values[order[-1]]))
 
 
-def _scale(values: Values, stored: Values, counts: Counts, tones: Tones, recipe: PixelRecipe) -> Values:
+def _scale(values: Values, stored: Values, counts: Counts, transform: GreyTransform, recipe: PixelRecipe) -> Values:
     """Return the grey of each modality value; the caller clips to [0, 1]."""
-    if tones.is_raster and recipe.raster == "full":
-        return values / tones.extremes[1]
-    if recipe.scaling == "maximum" and not tones.is_raster:
+    if transform.is_raster and recipe.raster == "full":
+        return values / transform.extremes[1]
+    if recipe.scaling == "maximum" and not transform.is_raster:
         return _share_of_maximum(values, counts)
-    if recipe.scaling == "voi" and tones.voi is not None:
-        grey = np.clip(tones.voi.to_grey(values), 0.0, 1.0)
+    if recipe.scaling == "voi" and transform.voi is not None:
+        grey = np.clip(transform.voi.to_grey(values), 0.0, 1.0)
         if not _is_unusable(grey, counts, recipe):
             return grey
-    return _between_percentiles(values, stored, counts, tones, recipe)
+    return _between_percentiles(values, stored, counts, transform, recipe)
 
 
 def _is_unusable(grey: Values, counts: Counts, recipe: PixelRecipe) -> bool:
@@ -111,9 +111,11 @@ def _is_unusable(grey: Values, counts: Counts, recipe: PixelRecipe) -> bool:
     return bool(saturated > recipe.max_saturated or high - low < recipe.min_spread)
 
 
-def _between_percentiles(values: Values, stored: Values, counts: Counts, tones: Tones, recipe: PixelRecipe) -> Values:
+def _between_percentiles(
+    values: Values, stored: Values, counts: Counts, transform: GreyTransform, recipe: PixelRecipe
+) -> Values:
     # Pixels at the ends of the stored range are saturated: burned-in marks, direct exposure.
-    unsaturated = np.where(np.isin(stored, tones.extremes), 0, counts)
+    unsaturated = np.where(np.isin(stored, transform.extremes), 0, counts)
     if np.unique(values[unsaturated > 0]).size < 2:
         unsaturated = counts
     low, high = robust_range(values, unsaturated, recipe)

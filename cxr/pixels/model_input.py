@@ -28,7 +28,7 @@ from pydicom.dataset import Dataset
 from cxr.dicom import open_dataset, open_with_pixels
 from cxr.errors import DamagedPixels, ObjectTooLarge, UnparsableObject, UnsupportedPixels
 from cxr.pixels.decode import StoredPixels, decode
-from cxr.pixels.grey_table import Counts, Tones, grey_table
+from cxr.pixels.grey_table import Counts, GreyTransform, grey_table
 from cxr.pixels.normalise import central, equalised, without_borders
 from cxr.pixels.pixel_header import DEFAULT_MAX_MEGAPIXELS, check_header
 from cxr.pixels.raster import RASTER_SIGNATURES, read_raster, to_one_channel
@@ -177,8 +177,10 @@ def _from_array(pixels: NDArray[Any], recipe: PixelRecipe) -> Grey:
         return _checked_float(pixels)
     channel = to_one_channel(pixels, accepts_colour=recipe.colour == "luminance")
     width = channel.dtype.itemsize * 8
-    tones = Tones(extremes=(0.0, float(2**width - 1)), is_raster=True)
-    stored = StoredPixels(containers=channel, value_bits=width, high_bit=width - 1, is_signed=False, tones=tones)
+    transform = GreyTransform(extremes=(0.0, float(2**width - 1)), is_raster=True)
+    stored = StoredPixels(
+        containers=channel, value_bits=width, high_bit=width - 1, is_signed=False, transform=transform
+    )
     return next(_render_for_recipes(stored, (recipe,)))
 
 
@@ -200,7 +202,7 @@ def _render_for_recipes(stored: StoredPixels, recipes: Sequence[PixelRecipe]) ->
         counts = _count(containers, len(possible))
     previous: NDArray[np.float32] | None = None
     for recipe in recipes:
-        table = grey_table(stored.values(possible), counts, stored.tones, recipe)
+        table = grey_table(stored.values(possible), counts, stored.transform, recipe)
         if previous is None or not np.array_equal(table, previous):
             previous, grey = table, np.empty(containers.shape, np.float32)
             for block in _blocks(containers):
