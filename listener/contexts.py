@@ -12,26 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
     UID,
     ComputedRadiographyImageStorage,
-    DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
-    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
     SecondaryCaptureImageStorage,
 )
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_context
@@ -39,28 +25,12 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification
 
 from config.settings import ListenerSettings
+from cxr.dicom.transfer_syntaxes import DECODABLE_SYNTAXES
 from listener import commitment_scp
 
-TRANSFER_SYNTAXES: tuple[UID, ...] = (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    DeflatedExplicitVRLittleEndian,
-    JPEGLosslessSV1,
-    JPEGLossless,
-    JPEGLSLossless,
-    JPEG2000Lossless,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-    RLELossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLSNearLossless,
-    JPEG2000,
-    HTJ2K,
-    ExplicitVRBigEndian,
-)
-"""In the order of preference where a peer offers several in one context: what needs no decoder, then what
-loses nothing, then the rest; the retired one last."""
+TRANSFER_SYNTAXES: tuple[UID, ...] = DECODABLE_SYNTAXES
+"""In order of preference if a peer offers several in one context: uncompressed, lossless, lossy; the retired
+one last."""
 
 SCORED_CLASSES: tuple[UID, ...] = (ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation)
 """Classes whose frontal chest images go to the model."""
