@@ -90,9 +90,9 @@ def report_is_sent() -> None:
 
 
 def delivery_is_committed() -> None:
-    from inference.delivery.record import Outcomes
+    from inference.delivery.delivery_outcomes import OutcomeRecorder
 
-    wrap(Outcomes, "sent", before=False)
+    wrap(OutcomeRecorder, "record_sent", before=False)
 
 
 def main() -> None:
