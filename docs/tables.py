@@ -260,8 +260,8 @@ def response_handling() -> str:
 def metrics() -> str:
     """Metrics of the listener."""
     listener = Metrics()
-    listener.received("queued")
-    listener.refused("too_many")
+    listener.count_object("queued")
+    listener.count_refusal("too_many")
 
     def rows() -> Iterator[tuple[str, ...]]:
         for family in listener.registry.collect():

@@ -1,4 +1,4 @@
-"""The DIMSE statuses that a C-STORE is answered with: one table, from which the documentation is made.
+"""DIMSE statuses of C-STORE and other responses: one table, also the source of the documentation.
 
 References
 ----------
@@ -16,11 +16,11 @@ from cxr.errors import DatabaseUnavailable, IdentityMismatch, ObjectTooLarge, Sp
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One status, and what it tells the peer."""
+    """One DIMSE status with its meaning for the peer."""
 
     code: int  # (0000,0900) Status
-    name: str  # as the standard calls it
-    meaning: str  # when we answer with it, and what the peer can do
+    name: str  # its name in the standard
+    meaning: str  # when it is sent, and what the peer can do
 
 
 SUCCESS = Status(
@@ -57,18 +57,18 @@ BY_ERROR: Mapping[type[Exception], Status] = MappingProxyType(
         Exception: OUR_FAULT,
     }
 )
-"""What each exception becomes; an exception that is not listed becomes what its nearest ancestor does."""
+"""Status for each exception class; a class that is not listed has the status of its nearest base class."""
 
 ALL = (SUCCESS, OUT_OF_RESOURCES, IDENTITY_MISMATCH, UNPARSABLE, OUR_FAULT, UNRECOGNIZED_OPERATION)
-"""Every status that this service answers with."""
+"""All statuses of this module."""
 
 
 def status_of(error: Exception) -> Status:
-    """Look up the status that an exception becomes.
+    """Return the status for an exception.
 
     Parameters
     ----------
     error
-        What the handling of the object raised.
+        Exception raised while the object was received.
     """
     return next(BY_ERROR[kind] for kind in type(error).__mro__ if kind in BY_ERROR)

@@ -44,7 +44,7 @@ def object_is_kept() -> None:
 def receipt_is_committed() -> None:
     from listener.intake import Intake
 
-    wrap(Intake, "take", before=False)
+    wrap(Intake, "store", before=False)
 
 
 def job_is_claimed() -> None:

@@ -314,7 +314,7 @@ def test_killed_after_sending_the_peer_ends_up_with_one_object(outbox: Any, orth
     """The row was not updated: the lease runs out, and another sender sends the same bytes again."""
     outbox.add()
     first = sender_to(orthanc.address)
-    first._outcomes.sent = lambda *_: None
+    first._outcomes.record_sent = lambda *_: None
     first.deliver_due(NOON)
     assert outbox.row().state is DeliveryState.PENDING
     second = sender_to(orthanc.address)
