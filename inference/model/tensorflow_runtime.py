@@ -1,4 +1,4 @@
-"""The graph on its device: with ``inference.model.grad_cam`` the only module here that imports TensorFlow.
+"""The graph on its device, run by TensorFlow; ``export``, ``grad_cam`` and ``openvino_runtime`` import it as well.
 
 Loading it takes seconds, so only ``inference.model.model`` imports it, when a model is loaded.
 """
