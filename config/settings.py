@@ -142,7 +142,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values as given by ``load_settings``, which has merged file, environment and flags."""
+        """Use the values of ``load_settings`` only, which merges file, environment and flags."""
         return (init_settings,)
 
     @property
@@ -187,7 +187,7 @@ class Settings(BaseSettings):
 
     @property
     def audit_heads_path(self) -> Path:
-        """Exported heads of the event chain, beside its key: who truncates the log can't truncate these."""
+        """Exported heads of the event chain, beside its key: truncating the log does not truncate them."""
         return self.audit_key_path.with_name("audit.heads")
 
     @property

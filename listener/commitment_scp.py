@@ -42,7 +42,7 @@ INVALID_ARGUMENT = Status(
     "Transaction UID or Referenced SOP Sequence are absent, empty, malformed, or can't be read.",
 )
 RESOURCE_LIMITATION = Status(0x0213, "Resource limitation", "The request is longer than 4 MiB: ask about fewer.")
-PROCESSING_FAILURE = Status(0x0110, "Processing failure", "The service failed; its log says where. Ask again later.")
+PROCESSING_FAILURE = Status(0x0110, "Processing failure", "The service failed; its log has the cause. Ask again later.")
 
 STATUSES = (
     SUCCESS,

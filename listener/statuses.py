@@ -33,18 +33,20 @@ OUT_OF_RESOURCES = Status(
     0xA700,
     "Refused: Out of Resources",
     "The disk is full or below `listener.min_free_mib`, read-only or failing, or the audit database is locked: try "
-    "again later. Or the object is larger than `listener.max_object_mib`: it will not be accepted.",
+    "again later. Or the object is larger than `listener.max_object_mib`: it is never accepted.",
 )
 IDENTITY_MISMATCH = Status(
     0xA900,
     "Error: Data Set Does Not Match SOP Class",
-    "SOP Class UID or SOP Instance UID are absent, malformed, or differ between presentation context, command and "
+    "SOP Class UID or SOP Instance UID is absent, malformed, or different in presentation context, command and "
     "data set.",
 )
 UNPARSABLE = Status(0xC210, "Error: Cannot Understand", "The data set can't be read as DICOM.")
-OUR_FAULT = Status(0xC211, "Error: Cannot Understand", "The service failed; its log says where. Try again later.")
+SERVICE_FAILURE = Status(
+    0xC211, "Error: Cannot Understand", "The service failed; its log has the cause. Try again later."
+)
 UNRECOGNIZED_OPERATION = Status(
-    0x0211, "Unrecognized Operation", "Another request than C-ECHO or C-STORE; the association goes on."
+    0x0211, "Unrecognized Operation", "A request other than C-ECHO and C-STORE; the association continues."
 )
 
 BY_ERROR: Mapping[type[Exception], Status] = MappingProxyType(
@@ -54,12 +56,12 @@ BY_ERROR: Mapping[type[Exception], Status] = MappingProxyType(
         ObjectTooLarge: OUT_OF_RESOURCES,
         IdentityMismatch: IDENTITY_MISMATCH,
         UnparsableObject: UNPARSABLE,
-        Exception: OUR_FAULT,
+        Exception: SERVICE_FAILURE,
     }
 )
 """Status for each exception class; a class that is not listed has the status of its nearest base class."""
 
-ALL = (SUCCESS, OUT_OF_RESOURCES, IDENTITY_MISMATCH, UNPARSABLE, OUR_FAULT, UNRECOGNIZED_OPERATION)
+ALL = (SUCCESS, OUT_OF_RESOURCES, IDENTITY_MISMATCH, UNPARSABLE, SERVICE_FAILURE, UNRECOGNIZED_OPERATION)
 """All statuses of this module."""
 
 
