@@ -474,8 +474,8 @@ class RebuildSettings(Section):
     )
     time_zone: Annotated[str, AfterValidator(_time_zone)] = Field(
         "UTC",
-        description="Time zone of cron; a time that daylight saving repeats counts once, a skipped one is due after the "
-        "change.",
+        description="Time zone of cron; a time that daylight saving repeats counts once, a skipped one is due after "
+        "the change.",
     )
     labels: Path | None = Field(None, description="CSV of test results, joined with the received images.")
     columns: tuple[str, ...] = Field((), description="Our name of a column and its name in labels: result=diagnosis.")

@@ -45,9 +45,7 @@ UNPARSABLE = Status(0xC210, "Error: Cannot Understand", "The data set can't be r
 SERVICE_FAILURE = Status(
     0xC211, "Error: Cannot Understand", "The service failed; its log has the cause. Try again later."
 )
-UNRECOGNIZED_OPERATION = Status(
-    0x0211, "Unrecognized Operation", "A request other than C-ECHO and C-STORE; the association continues."
-)
+UNRECOGNIZED_OPERATION = Status(0x0211, "Unrecognized Operation", "An unsupported request; the association continues.")
 
 BY_ERROR: Mapping[type[Exception], Status] = MappingProxyType(
     {
