@@ -67,7 +67,7 @@ class DicomClient:
         self._monotonic = monotonic
         self._association: Association | None = None
         self._used_at = 0.0
-        self._begun: dict[int, str] = {}  # by report_id: SOP class of a C-STORE with unknown outcome
+        self._unconfirmed: dict[int, str] = {}  # by report_id: SOP class of a C-STORE with unknown outcome
 
     def store(self, report: OutgoingReport) -> Stored:
         """Send one report, in the first SOP class that the peer accepts.
@@ -98,20 +98,20 @@ class DicomClient:
     def release_idle(self) -> None:
         """Release the association if it was idle for ``idle_s``."""
         if self._association is not None and self._monotonic() - self._used_at >= self._idle_s:
-            self._drop()
+            self._release()
 
     def close(self) -> None:
         """Release the association and stop listening for Storage Commitment reports."""
-        self._drop()
+        self._release()
         self._verifier.close()
 
     def _store(self, dataset: Dataset, report: OutgoingReport) -> Stored:
         association = self._open()
-        sop_class_uid = self._choose(association, report)
+        sop_class_uid = self._choose_sop_class(association, report)
         sent = dataset if sop_class_uid == report.sop_class_uid else _converted(dataset, sop_class_uid)
-        self._begun[report.report_id] = sop_class_uid
+        self._unconfirmed[report.report_id] = sop_class_uid
         status = self._send(association, sent)
-        del self._begun[report.report_id]
+        del self._unconfirmed[report.report_id]
         if not is_stored(status):
             raise store_fault(status)
         return Stored(status=status, sop_class_uid=sop_class_uid, sop_instance_uid=str(sent.SOPInstanceUID))
@@ -131,7 +131,7 @@ class DicomClient:
 
     def _open(self) -> Association:
         if self._association is None or not self._association.is_established:
-            self._drop()
+            self._release()
             contexts = [
                 context(sop_class, [syntax]) for sop_class in STORED_SOP_CLASSES for syntax in TRANSFER_SYNTAXES
             ]
@@ -139,18 +139,18 @@ class DicomClient:
             self._used_at = self._monotonic()
         return self._association
 
-    def _drop(self) -> None:
+    def _release(self) -> None:
         if self._association is not None:
             close(self._association)
             self._association = None
 
-    def _choose(self, association: Association, report: OutgoingReport) -> str:
+    def _choose_sop_class(self, association: Association, report: OutgoingReport) -> str:
         """Choose the SOP class: that of an earlier attempt, else the first that the peer accepts."""
         accepted = {str(accepted.abstract_syntax) for accepted in association.accepted_contexts}
         possible = SR_SOP_CLASSES if report.sop_class_uid == SR_SOP_CLASSES[0] else (report.sop_class_uid,)
-        before = self._begun.get(report.report_id, report.chosen_sop_class_uid)
-        if before in accepted and before in possible:
-            return before
+        earlier = self._unconfirmed.get(report.report_id, report.chosen_sop_class_uid)
+        if earlier in accepted and earlier in possible:
+            return earlier
         for sop_class_uid in possible:
             if sop_class_uid in accepted:
                 return sop_class_uid

@@ -42,7 +42,7 @@ class FolderClient:
         """
         content = _read(report.path)
         target = self._target(report)
-        with _faults():
+        with _os_errors_as_delivery_errors():
             if not _has_content(target, content):
                 _write(target, content)
         return Stored(status=None, sop_class_uid=report.sop_class_uid, sop_instance_uid=report.sop_instance_uid)
@@ -55,7 +55,7 @@ class FolderClient:
         DeliveryError
             If the folder can't be reached.
         """
-        with _faults():
+        with _os_errors_as_delivery_errors():
             # A missing folder is a fault; a missing file means absent.
             self._folder.stat()
             return {
@@ -117,7 +117,7 @@ def _write(target: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _faults() -> Iterator[None]:
+def _os_errors_as_delivery_errors() -> Iterator[None]:
     """Convert OSError to our errors, without its path."""
     try:
         yield

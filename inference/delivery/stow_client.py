@@ -43,8 +43,8 @@ class StowClient:
 
     def __init__(self, settings: DestinationSettings) -> None:
         # Stores and searches may run at the same time, in two threads.
-        self._storing = _Service(settings)
-        self._searching = _Service(settings)
+        self._store_service = _DicomwebService(settings)
+        self._search_service = _DicomwebService(settings)
 
     def store(self, report: OutgoingReport) -> Stored:
         """Store one report.
@@ -57,9 +57,9 @@ class StowClient:
         DeliveryError
             If the service does not hold it.
         """
-        response = self._storing.store(report)
+        response = self._store_service.store(report)
         fault = _fault(response, report.sop_instance_uid)
-        if fault is not None and not (_may_be_there(response, fault) and self._is_there(report)):
+        if fault is not None and not (_may_be_stored(response, fault) and self._is_stored(report)):
             raise fault
         return Stored(status=_ACCEPTED, sop_class_uid=report.sop_class_uid, sop_instance_uid=report.sop_instance_uid)
 
@@ -72,7 +72,7 @@ class StowClient:
             If the service does not answer.
         """
         return {
-            report.report_id: Verification(presence=self._searching.search(report), verified_by="qido_rs")
+            report.report_id: Verification(presence=self._search_service.search(report), verified_by="qido_rs")
             for report in reports
         }
 
@@ -81,17 +81,17 @@ class StowClient:
 
     def close(self) -> None:
         """Close all connections."""
-        self._storing.close()
-        self._searching.close()
+        self._store_service.close()
+        self._search_service.close()
 
-    def _is_there(self, report: OutgoingReport) -> bool:
+    def _is_stored(self, report: OutgoingReport) -> bool:
         try:
-            return self._storing.search(report) is Presence.PRESENT
+            return self._store_service.search(report) is Presence.PRESENT
         except DeliveryError:
             return False
 
 
-class _Service:
+class _DicomwebService:
     """One DICOMweb service; used by one thread at a time."""
 
     def __init__(self, settings: DestinationSettings) -> None:
@@ -224,7 +224,7 @@ def _answer(response: requests.Response) -> StoreResponse | None:
         return None
 
 
-def _may_be_there(response: requests.Response, fault: DeliveryError) -> bool:
+def _may_be_stored(response: requests.Response, fault: DeliveryError) -> bool:
     """Whether the answer may mean that the service already holds the report.
 
     That is HTTP 409 at every service, Failure Reason 45070 ("already stored") or 45071 (0xB00E, 0xB00F) at Azure's,

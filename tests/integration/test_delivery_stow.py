@@ -51,7 +51,7 @@ def test_orthanc_has_the_very_dataset_and_one_of_it(web_orthanc: Any, outgoing: 
     client = client_to(f"{web_orthanc.url}/dicom-web", username="cxr", password="s3cret")
     for _ in range(3):
         client.store(outgoing())
-    found = client._searching._client.retrieve_study(outgoing().study_instance_uid)
+    found = client._search_service._client.retrieve_study(outgoing().study_instance_uid)
     assert found == [dcmread(outgoing().path)]
 
 
