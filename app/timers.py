@@ -32,7 +32,7 @@ from db.upkeep.backup import backup
 from db.upkeep.exported_heads import export_head, read_heads
 from db.upkeep.integrity import check_and_record
 from db.upkeep.snapshot import refresh_snapshot
-from inference.delivery.commitment_reports import CommitmentReports
+from inference.delivery.commitment_reports import CommitmentReportSender
 from inference.delivery.routes import results_for
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Timers:
         self._database = database
         self._spool = spool
         self._senders = {sender.name: sender for sender in senders}
-        self._commitment_reports = CommitmentReports(settings, database=database, spool=spool)
+        self._commitment_reports = CommitmentReportSender(settings, database=database, spool=spool)
         self._holder = holder
         self._clock = clock
         self._started_at = clock()
