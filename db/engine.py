@@ -24,7 +24,7 @@ from db.events import AUDIT_KEY, SUBJECTS, EventKind, append_event, is_own_key, 
 from db.identifiers import AS_RECEIVED, IDENTIFIERS, Identifiers
 from db.schema.records import FactValue
 from db.sqlite import damage, migrate
-from db.sqlite.connection import BUSY_TIMEOUT_S, Journal, choose_journal, journal_mode, make_engine, translated
+from db.sqlite.connection import BUSY_TIMEOUT_S, Journal, choose_journal, journal_mode, make_engine, translate_errors
 from db.sqlite.driver import sqlite3
 
 __all__ = [
@@ -114,7 +114,7 @@ class Database:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
-            with translated():
+            with translate_errors():
                 yield
         except DamagedDatabase:
             damage.note(self.path)
@@ -267,7 +267,7 @@ def _one_opener(path: Path) -> Iterator[None]:
 def _setting_up(path: Path, key: bytes) -> Iterator[Session]:
     engine = make_engine(path, begin="BEGIN IMMEDIATE", foreign_keys=False)
     try:
-        with translated(), Session(engine, info={AUDIT_KEY: key}) as session, session.begin():
+        with translate_errors(), Session(engine, info={AUDIT_KEY: key}) as session, session.begin():
             yield session
     finally:
         engine.dispose()
@@ -339,7 +339,7 @@ def _choose_journal(path: Path, key: bytes, now: datetime) -> None:
 def _check(path: Path, key: bytes) -> None:
     engine = make_engine(path, begin="BEGIN", query_only=True)
     try:
-        with translated(), Session(engine, info={AUDIT_KEY: key}) as session, session.begin():
+        with translate_errors(), Session(engine, info={AUDIT_KEY: key}) as session, session.begin():
             migrate.check_revision(migrate.revision_of(session.connection()), migrate.revisions())
             if not is_own_key(session):
                 raise StorageError(

@@ -34,7 +34,7 @@ IDENTIFIERS = "identifiers"  # where a session's info carries them
 FORGOTTEN = "forgotten"
 
 Kind = Literal["full", "pseudonym", "none"]
-What = Literal["uid", "patient_id", "issuer_of_patient_id", "accession_number", "digest"]
+IdentifierType = Literal["uid", "patient_id", "issuer_of_patient_id", "accession_number", "digest"]
 
 _LENGTHS = {"patient_id": 32, "issuer_of_patient_id": 32, "accession_number": 16, "digest": 64}  # hexadecimal digits
 
@@ -54,7 +54,7 @@ class Identifiers:
     kind: Kind = "full"
     key: bytes | None = None
 
-    def pseudonym(self, what: What, value: str | None) -> str | None:
+    def pseudonym(self, what: IdentifierType, value: str | None) -> str | None:
         """Return the keyed form of a value; a UID's is a UID again (2.25, PS3.5 Section B.2).
 
         Raises
@@ -71,12 +71,12 @@ class Identifiers:
             return f"2.25.{UUID(bytes=made.digest()[:16], version=5).int}"
         return made.hexdigest()[: _LENGTHS[what]]
 
-    def forms(self, what: What, value: str) -> tuple[str, ...]:
+    def forms(self, what: IdentifierType, value: str) -> tuple[str, ...]:
         """List what a value may be stored as: itself, and its pseudonym where there is a key."""
         keyed = self.pseudonym(what, value) if self.key is not None else None
         return (value,) if keyed is None else (value, keyed)
 
-    def is_same(self, what: What, stored: str | None, given: str | None) -> bool:
+    def is_same(self, what: IdentifierType, stored: str | None, given: str | None) -> bool:
         """Whether a stored value is, in any of its forms, the given one."""
         if stored is None or given is None:
             return stored is given
@@ -144,7 +144,7 @@ def load_identifiers(kind: Kind, key_file: Path, *, create: bool) -> Identifiers
     return Identifiers(kind, key)
 
 
-def declare(session: Session, identifiers: Identifiers, *, now: datetime) -> None:
+def record_identifier_form(session: Session, identifiers: Identifiers, *, now: datetime) -> None:
     """Write down the form of what is received from now on, if it is another than before.
 
     Parameters

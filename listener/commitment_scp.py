@@ -151,7 +151,7 @@ class Commitments:
     def reported(self, number: int, answer: Answer) -> None:
         """Write down that the peer took the report."""
         with self._database.begin() as session:
-            commitments.reported(session, number, answer, now=self._clock())
+            commitments.mark_reported(session, number, answer, now=self._clock())
         log.info("commitment_reported", count=len(answer.committed), refused=len(answer.refused))
 
     def leave(self, number: int) -> None:

@@ -15,7 +15,7 @@ import typer
 
 from cxr.errors import StorageError
 from db.cli.common import AsJson, open_audit, settings_of
-from db.cli.output import print_json, print_line, print_record, print_table, progress_bar, say
+from db.cli.output import print_json, print_line, print_message, print_record, print_table, progress_bar
 from db.cli.result_options import with_selection
 from db.results.filters import Format, IdentifierForm, ResultFilter
 
@@ -81,9 +81,11 @@ def list_(
     else:
         print_table(_TABLE, map(_row, found.rows), leave_out=_LEAVE_OUT, is_wide=wide)
     if found.is_cut:
-        say(f"The time was up; images before {found.before_image} were not looked at: --before {found.before_image}.")
+        print_message(
+            f"The time was up; images before {found.before_image} were not looked at: --before {found.before_image}."
+        )
     elif found.before_image is not None and not as_json:
-        say(f"{len(found.rows)} rows, and there are more: --before {found.before_image}, or --limit.")
+        print_message(f"{len(found.rows)} rows, and there are more: --before {found.before_image}, or --limit.")
 
 
 def _with_routes(which: ResultFilter, settings: Settings) -> ResultFilter:
@@ -165,7 +167,7 @@ def export(
     """
     from db.identifiers import load_identifiers
     from db.results.export import write_csv, write_json, write_parquet
-    from db.results.masking import masked
+    from db.results.masking import mask_identifiers
     from db.results.queries import iterate_results
 
     if form is Format.PARQUET and out is None:
@@ -178,7 +180,7 @@ def export(
             "pseudonym", settings.pseudonym_key_path, create=identifiers is IdentifierForm.PSEUDONYM
         )
         stored = iterate_results(database, which, progress=advance)
-        rows = masked(database, stored, identifiers, keyed)
+        rows = mask_identifiers(database, stored, identifiers, keyed)
         if form is Format.PARQUET and out is not None:
             with _draft(out) as draft:
                 count = write_parquet(rows, draft, form=identifiers)
@@ -187,7 +189,7 @@ def export(
             with _stream(out) as stream:
                 count = write(rows, stream, form=identifiers)
     if out is not None:
-        say(f"{count} rows written.")
+        print_message(f"{count} rows written.")
 
 
 @audit_app.command()

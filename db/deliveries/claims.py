@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, case, func, or_, select, update
+from sqlalchemy import and_, case, or_, select, update
 from sqlalchemy.orm import Session
 
 from cxr.domain import DeliveryState
-from db.deliveries.states import known_delivery, move
+from db.deliveries.states import get_delivery, move
 from db.events import EventKind
 from db.schema.records import ClaimedDelivery
 from db.schema.tables import Delivery, Identity, Image, Job, Report
@@ -96,14 +96,9 @@ def give_back(session: Session, *, sender_id: str) -> None:
     )
 
 
-def next_due(session: Session, destination: str) -> datetime | None:
-    """Return when there is something to do at a destination; None: nothing is planned."""
-    return session.scalar(select(func.min(Delivery.due_at)).where(Delivery.destination == destination))
-
-
 def _give_up(session: Session, delivery_id: int, *, now: datetime) -> None:
     facts = {"code": MISSING_OBJECT}
-    delivery = known_delivery(session, delivery_id)
+    delivery = get_delivery(session, delivery_id)
     columns = {"error_code": MISSING_OBJECT, "due_at": None}
     move(session, delivery, DeliveryState.DEAD, EventKind.DELIVERY_DEAD, now=now, facts=facts, **columns)
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from cxr.domain import DeliveryState
 from cxr.errors import MissingRow
-from db.deliveries.states import known_delivery, move
+from db.deliveries.states import get_delivery, move
 from db.events import NO_FACTS, EventKind
 from db.schema import counts
 from db.schema.records import DeliveryRow, FactValue
@@ -18,7 +18,7 @@ from db.schema.tables import Delivery, Report
 
 
 def requeue(session: Session, delivery_id: int, now: datetime, *, by: Mapping[str, FactValue] = NO_FACTS) -> None:
-    """Try a dead delivery again, from the start; ``by`` says who does it, as ``db.events.operator.facts``.
+    """Try a dead delivery again, from the start; ``by`` says who does it, as ``db.events.account.account_facts``.
 
     Raises
     ------
@@ -27,7 +27,7 @@ def requeue(session: Session, delivery_id: int, now: datetime, *, by: Mapping[st
     StorageError
         If it is not dead.
     """
-    delivery = known_delivery(session, delivery_id, expected=frozenset({DeliveryState.DEAD}))
+    delivery = get_delivery(session, delivery_id, expected=frozenset({DeliveryState.DEAD}))
     if session.scalar(select(Report.spool_name).where(Report.id == delivery.report_id)) is None:
         raise MissingRow(
             f"The report of delivery {delivery_id} is no longer kept, so it can't be sent; see `cxr audit show`."

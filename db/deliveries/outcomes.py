@@ -11,9 +11,9 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from cxr.domain import DeliveryState
-from db.deliveries.claims import claim, give_back, next_due, renew
+from db.deliveries.claims import claim, give_back, renew
 from db.deliveries.operator_actions import count_by_state, list_deliveries, requeue
-from db.deliveries.states import TRANSITIONS, known_delivery, move
+from db.deliveries.states import TRANSITIONS, get_delivery, move
 from db.events import EventKind
 
 __all__ = [
@@ -21,22 +21,21 @@ __all__ = [
     "check_again",
     "claim",
     "count_by_state",
-    "dead",
     "give_back",
+    "give_up",
     "list_deliveries",
-    "next_due",
+    "mark_sent",
+    "mark_verified",
     "renew",
     "requeue",
     "retry",
-    "sent",
-    "verified",
 ]
 
 PENDING = frozenset({DeliveryState.PENDING})
 SENT = frozenset({DeliveryState.SENT})
 
 
-def sent(
+def mark_sent(
     session: Session,
     delivery_id: int,
     *,
@@ -75,7 +74,7 @@ def sent(
     StorageError
         If it is not to be sent.
     """
-    delivery = known_delivery(session, delivery_id, sender_id, expected=PENDING)
+    delivery = get_delivery(session, delivery_id, sender_id, expected=PENDING)
     move(
         session,
         delivery,
@@ -93,7 +92,7 @@ def sent(
     )
 
 
-def verified(
+def mark_verified(
     session: Session, delivery_id: int, *, verified_by: str, now: datetime, sender_id: str | None = None
 ) -> None:
     """Write down that the destination has the report.
@@ -122,7 +121,7 @@ def verified(
     """
     move(
         session,
-        known_delivery(session, delivery_id, sender_id),
+        get_delivery(session, delivery_id, sender_id),
         DeliveryState.VERIFIED,
         EventKind.DELIVERY_VERIFIED,
         now=now,
@@ -172,7 +171,7 @@ def retry(
     StorageError
         If it is verified or dead.
     """
-    delivery = known_delivery(session, delivery_id, sender_id, expected=PENDING | SENT)
+    delivery = get_delivery(session, delivery_id, sender_id, expected=PENDING | SENT)
     attempts = delivery.attempts + (delivery.state is DeliveryState.PENDING)
     move(
         session,
@@ -215,11 +214,11 @@ def check_again(
     StorageError
         If it is not ``sent``.
     """
-    delivery = known_delivery(session, delivery_id, sender_id, expected=SENT)
+    delivery = get_delivery(session, delivery_id, sender_id, expected=SENT)
     move(session, delivery, DeliveryState.SENT, EventKind.DELIVERY_POSTPONED, now=now, due_at=check_at)
 
 
-def dead(
+def give_up(
     session: Session,
     delivery_id: int,
     *,
@@ -254,7 +253,7 @@ def dead(
     StorageError
         If it is verified or dead already.
     """
-    delivery = known_delivery(session, delivery_id, sender_id)
+    delivery = get_delivery(session, delivery_id, sender_id)
     attempts = delivery.attempts + (delivery.state is DeliveryState.PENDING)
     move(
         session,

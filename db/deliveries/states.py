@@ -41,7 +41,7 @@ TRANSITIONS: Mapping[DeliveryState, frozenset[DeliveryState]] = MappingProxyType
 CurrentDelivery = Row[int, int, int, int, DeliveryState, int, str | None]
 
 
-def known_delivery(
+def get_delivery(
     session: Session,
     delivery_id: int,
     sender_id: str | None = None,

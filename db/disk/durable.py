@@ -20,7 +20,7 @@ _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 @contextmanager
-def refusals() -> Iterator[None]:
+def translate_disk_errors() -> Iterator[None]:
     """Turn a disk's refusal into `SpoolFull`; any other fault passes unchanged.
 
     Raises

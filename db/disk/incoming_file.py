@@ -9,7 +9,7 @@ from types import TracebackType
 
 from blake3 import blake3
 
-from db.disk.durable import create_file, refusals, write_all
+from db.disk.durable import create_file, translate_disk_errors, write_all
 
 # Fragments of 16 KiB (a usual PDU) are gathered, larger ones pass at once; per association in flight.
 _BUFFER_BYTES = 256 * 1024
@@ -34,7 +34,7 @@ class IncomingFile:
         self._hasher = blake3()
         self._size = 0
         self._pending = bytearray()
-        with refusals():
+        with translate_disk_errors():
             self._descriptor: int | None = create_file(path)
 
     @property
@@ -94,10 +94,10 @@ class IncomingFile:
             If the disk refuses.
         """
         pending, self._pending = self._pending, bytearray()
-        with refusals():
+        with translate_disk_errors():
             write_all(self._open_descriptor(), pending)
 
-    def settle(self) -> None:
+    def sync_and_close(self) -> None:
         """Put the file on the platter and close it; for `Spool.keep`.
 
         Raises
@@ -106,7 +106,7 @@ class IncomingFile:
             If the disk refuses; the file is still there, to be discarded.
         """
         self.flush()
-        with refusals():
+        with translate_disk_errors():
             os.fsync(self._open_descriptor())
         self._close()
 

@@ -27,7 +27,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cxr.errors import SpoolFull, StorageError
-from db.disk.durable import make_folder, refusals, sync_folder, write_file
+from db.disk.durable import make_folder, sync_folder, translate_disk_errors, write_file
 from db.disk.incoming_file import IncomingFile
 from db.disk.mount_guard import check_guard
 
@@ -39,7 +39,7 @@ _MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Swept:
+class SweepResult:
     """What a sweep found."""
 
     quarantined: int  # files that no row knew, moved
@@ -84,7 +84,7 @@ class Spool:
         SpoolFull
             If the disk refuses.
         """
-        with refusals():
+        with translate_disk_errors():
             make_folder(self._root)
             check_guard(self._root)
             for folder in (self.incoming_dir, self.quarantine_dir):
@@ -190,7 +190,7 @@ class Spool:
             If the disk refuses or is not mounted: then nothing is known about the file.
         """
         path = self.path(spool_name)
-        with refusals():
+        with translate_disk_errors():
             is_there = path.exists()
             path.unlink(missing_ok=True)
             sync_folder(path.parent)  # a folder that is gone is a disk that is not mounted
@@ -217,7 +217,7 @@ class Spool:
         OSError
             If it is not for us to write here.
         """
-        with refusals():
+        with translate_disk_errors():
             if self.is_full():
                 raise SpoolFull(
                     f"The disk of the spool has {self.free_mib()} MiB free, less than listener.min_free_mib = "
@@ -237,7 +237,7 @@ class Spool:
                 if folder.is_dir():
                     yield from (f"{kind}/{shard}/{entry.name}" for entry in os.scandir(folder))
 
-    def sweep(self, is_known: Callable[[str], bool], *, older_than: datetime) -> Swept:
+    def sweep(self, is_known: Callable[[str], bool], *, older_than: datetime) -> SweepResult:
         """Quarantine files that no row knows, and remove what cut transfers left.
 
         Parameters
@@ -250,7 +250,7 @@ class Spool:
 
         Returns
         -------
-        Swept
+        SweepResult
             How many files were moved and removed.
         """
         limit = older_than.timestamp()
@@ -264,7 +264,7 @@ class Spool:
             if _is_older(leftover, limit):
                 leftover.unlink(missing_ok=True)
                 leftovers += 1
-        return Swept(quarantined=quarantined, leftovers=leftovers)
+        return SweepResult(quarantined=quarantined, leftovers=leftovers)
 
     def quarantined(self, *, before: datetime | None = None) -> list[Path]:
         """List the files in the quarantine; none where the folder was never made.
@@ -291,8 +291,8 @@ class Spool:
         name = f"{kind}/{token[:2]}/{token}{suffix}"
         target = self.path(name)
         try:
-            incoming.settle()
-            with refusals():
+            incoming.sync_and_close()
+            with translate_disk_errors():
                 incoming.path.rename(target)
                 sync_folder(target.parent)
         except BaseException:

@@ -47,7 +47,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
+class ClaimedRequest:
     """One request that is to be answered now."""
 
     id: int
@@ -131,7 +131,7 @@ def request(
     return known.id
 
 
-def claim(session: Session, *, limit: int, now: datetime, lease_s: float) -> list[Claimed]:
+def claim(session: Session, *, limit: int, now: datetime, lease_s: float) -> list[ClaimedRequest]:
     """Take the requests that are due; for so long nobody else gets them."""
     due = (
         select(Commitment)
@@ -152,13 +152,13 @@ def is_any_due(session: Session, now: datetime) -> bool:
     return session.scalar(due) is not None
 
 
-def find(session: Session, number: int) -> Claimed | None:
+def find(session: Session, number: int) -> ClaimedRequest | None:
     """Return a request that has no report yet; None: it has one, or was given up."""
     row = session.get(Commitment, number)
     return None if row is None or row.state != PENDING else _claimed(row)
 
 
-def answer(database: Database, spool: Spool, claimed: Claimed, *, keep_until: datetime) -> Answer:
+def answer(database: Database, spool: Spool, claimed: ClaimedRequest, *, keep_until: datetime) -> Answer:
     """Say what is committed of a request; what is, is kept from here on.
 
     Parameters
@@ -184,7 +184,7 @@ def answer(database: Database, spool: Spool, claimed: Claimed, *, keep_until: da
     return Answer(transaction_uid=claimed.transaction_uid, committed=tuple(committed), refused=tuple(refused))
 
 
-def reported(session: Session, number: int, given: Answer, *, now: datetime) -> None:
+def mark_reported(session: Session, number: int, given: Answer, *, now: datetime) -> None:
     """Write down that the peer took the report; what it asked about is not remembered any longer."""
     _drop_items(session, number)
     _update(session, number, now, state=REPORTED, committed=len(given.committed), due_at=None, error_code=None)
@@ -259,8 +259,8 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _claimed(row: Commitment) -> Claimed:
-    return Claimed(
+def _claimed(row: Commitment) -> ClaimedRequest:
+    return ClaimedRequest(
         id=row.id,
         transaction_uid=row.transaction_uid,
         peer_ae_title=row.peer_ae_title,

@@ -35,7 +35,7 @@ def needs_file(known: KnownImage, is_lost: Callable[[str], bool]) -> bool:
     return is_lost(known.spool_name)
 
 
-def heal(
+def restore_file(
     session: Session,
     known: KnownImage,
     spool_name: str | None,

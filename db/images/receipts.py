@@ -18,7 +18,7 @@ from cxr.errors import StorageError
 from db.events import EventKind, append_event
 from db.identifiers import of_session
 from db.images import resends
-from db.images.lost_files import heal
+from db.images.lost_files import restore_file
 from db.jobs import INITIAL_STATES
 from db.schema.insert import add_row
 from db.schema.records import FactValue, KnownImage, Receipt, Received
@@ -89,7 +89,7 @@ def receive(
     if known is None or not (is_same_dataset or _is_unchanged(session, known, receipt)):
         return _add(session, receipt, known, now=now)
     received = _resent(session, known, receipt.peer_ae_title, now=now, is_same_dataset=is_same_dataset)
-    is_restored = heal(session, known, receipt.spool_name, now=now, is_lost=is_lost)
+    is_restored = restore_file(session, known, receipt.spool_name, now=now, is_lost=is_lost)
     return replace(received, is_restored=is_restored)
 
 
@@ -126,7 +126,7 @@ def receive_again(
     if known is None or not is_dataset(session, known, dataset_digest):
         return None
     received = _resent(session, known, peer_ae_title, now=now, is_same_dataset=True)
-    heal(session, known, None, now=now, is_lost=is_lost)
+    restore_file(session, known, None, now=now, is_lost=is_lost)
     return received
 
 
@@ -196,7 +196,7 @@ def _resent(
     session: Session, known: KnownImage, peer_ae_title: str, *, now: datetime, is_same_dataset: bool
 ) -> Received:
     if known.state is not JobState.NOT_SCORED:  # there is nothing to bring, now or later
-        resends.note(session, known.image_id, peer_ae_title)
+        resends.record_resend(session, known.image_id, peer_ae_title)
     append_event(
         session,
         EventKind.RESENT,

@@ -22,7 +22,7 @@ DestinationsOf = Callable[[str, Collection[str], PackageStatus], Sequence[str]]
 package that scored it, to the names of the destinations that take the result."""
 
 
-def note(session: Session, image_id: int, peer_ae_title: str) -> None:
+def record_resend(session: Session, image_id: int, peer_ae_title: str) -> None:
     """Note that a peer sent an image again.
 
     Parameters
@@ -43,11 +43,11 @@ def note(session: Session, image_id: int, peer_ae_title: str) -> None:
 
 
 def is_any_due(session: Session) -> bool:
-    """Whether there is anything to do for `bring_results`."""
+    """Whether there is anything to do for `create_deliveries`."""
     return session.scalar(select(Resend.image_id).where(_is_due()).limit(1)) is not None
 
 
-def bring_results(session: Session, destinations_of: DestinationsOf, *, limit: int, now: datetime) -> int:
+def create_deliveries(session: Session, destinations_of: DestinationsOf, *, limit: int, now: datetime) -> int:
     """Ask for the deliveries of results whose images came again.
 
     An image that is not reported yet waits until it is. A report that was delivered there, is on its way

@@ -11,14 +11,14 @@ from sqlalchemy.orm import Session
 from cxr.domain import JobState
 from cxr.errors import StorageError
 from db.events import NO_FACTS, EventKind
-from db.jobs.states import check_pixels, known_job, move
+from db.jobs.states import check_pixels, get_job, move
 from db.schema import counts
 from db.schema.records import FactValue, JobRow
 from db.schema.tables import Image, Job
 
 
 def release(session: Session, job_id: int, now: datetime, *, by: Mapping[str, FactValue] = NO_FACTS) -> None:
-    """Send a held image to the model; ``by`` says who does it, as ``db.events.operator.facts``.
+    """Send a held image to the model; ``by`` says who does it, as ``db.events.account.account_facts``.
 
     Raises
     ------
@@ -27,7 +27,7 @@ def release(session: Session, job_id: int, now: datetime, *, by: Mapping[str, Fa
     StorageError
         If it is not held.
     """
-    job = known_job(session, job_id, expected=JobState.HELD)
+    job = get_job(session, job_id, expected=JobState.HELD)
     check_pixels(session, job)
     move(session, job, JobState.QUEUED, EventKind.JOB_RELEASED, now=now, facts=by, not_before=None)
 
@@ -42,7 +42,7 @@ def requeue(session: Session, job_id: int, now: datetime, *, by: Mapping[str, Fa
     StorageError
         If it has not failed.
     """
-    job = known_job(session, job_id, expected=JobState.FAILED)
+    job = get_job(session, job_id, expected=JobState.FAILED)
     check_pixels(session, job)
     move(
         session,
@@ -73,7 +73,7 @@ def discard(
     now
         The time.
     by
-        Who says so, as ``db.events.operator.facts``.
+        Who says so, as ``db.events.account.account_facts``.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def discard(
     StorageError
         If it is neither held nor failed.
     """
-    job = known_job(session, job_id)
+    job = get_job(session, job_id)
     if job.state not in (JobState.HELD, JobState.FAILED):
         raise StorageError(
             f"Job {job.id} is {job.state} and can't become not_scored this way; only one that is held or failed can."

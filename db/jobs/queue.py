@@ -17,7 +17,7 @@ from cxr.domain import JobState, ScoredImage
 from db.events import EventKind, append_event
 from db.jobs import result_rows
 from db.jobs.operator_actions import count_by_state, discard, list_jobs, release, requeue
-from db.jobs.states import INITIAL_STATES, TRANSITIONS, CurrentJob, move, own_job, select_jobs
+from db.jobs.states import INITIAL_STATES, TRANSITIONS, CurrentJob, get_owned_job, move, select_jobs
 from db.schema.records import ClaimedJob, FactValue, ReportRecord
 from db.schema.tables import Decision, Event, Image, Job
 
@@ -176,7 +176,7 @@ def finish(
     MissingRow
         If there is no such job.
     """
-    job = own_job(session, job_id, worker_id)
+    job = get_owned_job(session, job_id, worker_id)
     package_id = result_rows.write_scores(session, job.id, scored, now=now)
     unused = result_rows.write_reports(session, job.id, job.image_id, reports, destinations, now=now)
     facts: dict[str, FactValue] = {"attempt": job.attempts + 1, "fingerprint": scored.fingerprint}
@@ -240,7 +240,7 @@ def fail(
     MissingRow
         If there is no such job.
     """
-    job = own_job(session, job_id, worker_id)
+    job = get_owned_job(session, job_id, worker_id)
     is_last = not retryable or job.attempts + 1 >= max_attempts
     not_before = now + timedelta(seconds=retry_s * 2**job.attempts)
     return _end_attempt(session, job, code=code, is_last=is_last, not_before=not_before, now=now)
@@ -280,7 +280,7 @@ def set_aside(
     MissingRow
         If there is no such job.
     """
-    job = own_job(session, job_id, worker_id)
+    job = get_owned_job(session, job_id, worker_id)
     move(
         session,
         job,

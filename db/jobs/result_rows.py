@@ -25,7 +25,7 @@ def write_scores(session: Session, job_id: int, scored: ScoredImage, *, now: dat
     int
         The number of the package's row.
     """
-    package_id = activations.remember(
+    package_id = activations.record_package(
         session,
         fingerprint=scored.fingerprint,
         name=scored.model_name,

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from cxr.domain import PackageStatus, ScoredImage
 from db.events import EventKind, append_event
-from db.jobs.states import known_job
+from db.jobs.states import get_job
 from db.models import activations
 from db.schema.records import FactValue
 from db.schema.tables import Package, ShadowChange, ShadowResult, ShadowScore
@@ -47,7 +47,7 @@ def change(session: Session, package: ShadowPackage | None, *, actor: str, reaso
     """
     package_id = None
     if package is not None:
-        package_id = activations.remember(
+        package_id = activations.record_package(
             session,
             fingerprint=package.fingerprint,
             name=package.name,
@@ -100,8 +100,8 @@ def write_scores(session: Session, job_id: int, scored: ScoredImage, *, now: dat
     MissingRow
         If there is no such job.
     """
-    job = known_job(session, job_id)
-    package_id = activations.remember(
+    job = get_job(session, job_id)
+    package_id = activations.record_package(
         session,
         fingerprint=scored.fingerprint,
         name=scored.model_name,

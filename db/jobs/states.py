@@ -52,7 +52,7 @@ def select_jobs(session: Session, *conditions: ColumnElement[bool]) -> Sequence[
     return session.execute(columns.where(*conditions).order_by(Job.id)).all()
 
 
-def known_job(session: Session, job_id: int, expected: JobState | None = None) -> CurrentJob:
+def get_job(session: Session, job_id: int, expected: JobState | None = None) -> CurrentJob:
     """Return a job as it stands.
 
     Raises
@@ -70,7 +70,7 @@ def known_job(session: Session, job_id: int, expected: JobState | None = None) -
     return found[0]
 
 
-def own_job(session: Session, job_id: int, worker_id: str) -> CurrentJob:
+def get_owned_job(session: Session, job_id: int, worker_id: str) -> CurrentJob:
     """Return a job that this worker holds.
 
     Raises
@@ -80,7 +80,7 @@ def own_job(session: Session, job_id: int, worker_id: str) -> CurrentJob:
     MissingRow
         If there is no such job.
     """
-    job = known_job(session, job_id)
+    job = get_job(session, job_id)
     if job.state is not JobState.SCORING or job.worker_id != worker_id:
         raise LeaseLost(f"Job {job_id} is no longer this worker's: its lease ran out; the attempt's result is dropped.")
     return job

@@ -14,7 +14,7 @@ from db.schema.tables import Activation as ActivationRow
 from db.schema.tables import Package
 
 
-def remember(
+def record_package(
     session: Session, *, fingerprint: str, name: str, version: str, status: PackageStatus, now: datetime
 ) -> int:
     """Return the number of a package's row; make the row at first sight.
@@ -56,7 +56,7 @@ def record_activation(session: Session, activation: Activation) -> None:
     activation
         Which package, by whom, why, and which failed gates were accepted.
     """
-    package_id = remember(
+    package_id = record_package(
         session,
         fingerprint=activation.fingerprint,
         name=activation.name,

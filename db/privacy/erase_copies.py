@@ -22,7 +22,7 @@ from cxr.errors import StorageError
 from db.disk import sync_folder
 from db.engine import Database
 from db.identifiers import AS_RECEIVED, Identifiers, of_session
-from db.privacy.forget import Whom, find, forget, forgotten
+from db.privacy.forget import ForgetRequest, find, forget, forgotten
 from db.schema.tables import Image
 from db.sqlite.connection import BUSY_TIMEOUT_S
 from db.sqlite.copy_database import copy_database, translate
@@ -36,14 +36,16 @@ _ABANDONED_AFTER_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Erased:
+class EraseResult:
     """What became of the copies."""
 
     backups: int  # that were rewritten
     left: tuple[Path, ...]  # of another schema, damaged, or just being made: they hold what they held
 
 
-def erase(database: Database, *, snapshot: Path, folders: Sequence[Path], whom: Whom, now: datetime) -> Erased:
+def erase(
+    database: Database, *, snapshot: Path, folders: Sequence[Path], request: ForgetRequest, now: datetime
+) -> EraseResult:
     """Rebuild the database's file, its snapshot, and every backup that holds somebody who was forgotten.
 
     Repeatable: killed, or refused for lack of space, it is done again by the same command.
@@ -56,7 +58,7 @@ def erase(database: Database, *, snapshot: Path, folders: Sequence[Path], whom: 
         The copy that people open; made anew if it is there.
     folders
         Where backups lie.
-    whom
+    request
         Who was forgotten now; those before are looked for as well.
     now
         The time.
@@ -80,11 +82,11 @@ def erase(database: Database, *, snapshot: Path, folders: Sequence[Path], whom: 
             left.append(path)
             continue
         with _opened(path, key, identifiers) as copy:
-            images = _to_forget(copy, whom, known)
+            images = _to_forget(copy, request, known)
         if images:
             _rewrite(path, images, key, now=now)
             rewritten += 1
-    return Erased(backups=rewritten, left=tuple(left))
+    return EraseResult(backups=rewritten, left=tuple(left))
 
 
 def rebuild(path: Path) -> None:
@@ -149,13 +151,13 @@ def _is_ours(path: Path) -> bool:
     return found == [newest_revision()]
 
 
-def _to_forget(copy: Database, whom: Whom, known: Mapping[int, datetime]) -> tuple[int, ...]:
+def _to_forget(copy: Database, request: ForgetRequest, known: Mapping[int, datetime]) -> tuple[int, ...]:
     """Return the images that a copy still holds and that are forgotten: by whose they are, or by their number.
 
     A number counts where the copy's image was received at the same moment: after a restore, numbers
     are given anew.
     """
-    named = set(find(copy, None, whom).images)
+    named = set(find(copy, None, request).images)
     with copy.read() as session:
         same = {number for number, received_at in _received(session, known) if known[number] == received_at}
         blank = set(forgotten(session))

@@ -35,7 +35,7 @@ _ENDS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Whom:
+class ForgetRequest:
     """Who is to be forgotten: a patient, or one study."""
 
     patient_id: str | None = None
@@ -55,7 +55,7 @@ class Whom:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Elsewhere:
+class DeliveredObject:
     """One object of ours that a destination has, or may have."""
 
     destination: str
@@ -66,18 +66,18 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Holdings:
     """What is kept of somebody."""
 
     images: tuple[int, ...]
     reports: tuple[int, ...]
     issuers: int  # how many issue this patient ID, nobody counted as one
     peers: tuple[str, ...]  # AE titles that sent the images, and may still have them
-    elsewhere: tuple[Elsewhere, ...]
+    delivered_objects: tuple[DeliveredObject, ...]
     quarantined: tuple[Path, ...]
 
 
-def find(database: Database, spool: Spool | None, whom: Whom) -> Found:
+def find(database: Database, spool: Spool | None, request: ForgetRequest) -> Holdings:
     """Find what is kept of a patient or study, in whatever form it is stored.
 
     Images that were stored without identifiers are found by their files, where those are still there.
@@ -88,13 +88,13 @@ def find(database: Database, spool: Spool | None, whom: Whom) -> Found:
         The live database, or a copy.
     spool
         Where its files lie; None: a copy has none.
-    whom
+    request
         Who it is.
     """
     with database.read() as session:
-        images = _named(session, whom)
+        images = _named(session, request)
         if spool is not None:
-            images |= {number for number, path in _nameless(session, spool) if whom.is_in(path)}
+            images |= {number for number, path in _nameless(session, spool) if request.is_in(path)}
         numbers = tuple(sorted(images))
         reports = tuple(session.scalars(_reports_of(numbers)))
         rows = session.execute(
@@ -103,14 +103,14 @@ def find(database: Database, spool: Spool | None, whom: Whom) -> Found:
             .where(Image.id.in_(numbers))
         ).all()
         again = set(session.scalars(select(Resend.peer_ae_title).where(Resend.image_id.in_(numbers))))
-        elsewhere = tuple(_elsewhere(session, reports))
-    quarantined = () if spool is None else tuple(path for path in spool.quarantined() if whom.is_in(path))
-    return Found(
+        delivered_objects = tuple(_delivered_objects(session, reports))
+    quarantined = () if spool is None else tuple(path for path in spool.quarantined() if request.is_in(path))
+    return Holdings(
         images=numbers,
         reports=reports,
         issuers=len({row.issuer_of_patient_id for row in rows}),
         peers=tuple(sorted({row.peer_ae_title for row in rows} | again)),
-        elsewhere=elsewhere,
+        delivered_objects=delivered_objects,
         quarantined=quarantined,
     )
 
@@ -178,15 +178,15 @@ def forgotten(session: Session) -> dict[int, datetime]:
     return {row.id: row.received_at for row in rows}
 
 
-def _named(session: Session, whom: Whom) -> set[int]:
+def _named(session: Session, request: ForgetRequest) -> set[int]:
     """Find rows that say whose they are."""
     identifiers = of_session(session)
-    if whom.study_instance_uid is not None:
-        study = Image.study_instance_uid.in_(identifiers.forms("uid", whom.study_instance_uid))
+    if request.study_instance_uid is not None:
+        study = Image.study_instance_uid.in_(identifiers.forms("uid", request.study_instance_uid))
         return set(session.scalars(select(Image.id).where(study)))
-    patient: ColumnElement[bool] = Image.patient_id.in_(identifiers.forms("patient_id", whom.patient_id or ""))
-    if whom.issuer_of_patient_id is not None:
-        forms = identifiers.forms("issuer_of_patient_id", whom.issuer_of_patient_id)
+    patient: ColumnElement[bool] = Image.patient_id.in_(identifiers.forms("patient_id", request.patient_id or ""))
+    if request.issuer_of_patient_id is not None:
+        forms = identifiers.forms("issuer_of_patient_id", request.issuer_of_patient_id)
         patient = and_(patient, Identity.issuer_of_patient_id.in_(forms))
     return set(session.scalars(select(Image.id).outerjoin(Identity, Identity.image_id == Image.id).where(patient)))
 
@@ -212,7 +212,7 @@ def _reports_of(images: Sequence[int]) -> Select[int]:
     return select(JobReport.report_id).where(JobReport.job_id.in_(of_images)).distinct().order_by(JobReport.report_id)
 
 
-def _elsewhere(session: Session, reports: Sequence[int]) -> Iterator[Elsewhere]:
+def _delivered_objects(session: Session, reports: Sequence[int]) -> Iterator[DeliveredObject]:
     """List what a destination took, and what may be on its way there."""
     may_be_there = or_(Delivery.sent_at.is_not(None), Delivery.attempts > 0, Delivery.sender_id.is_not(None))
     rows = session.execute(
@@ -222,7 +222,7 @@ def _elsewhere(session: Session, reports: Sequence[int]) -> Iterator[Elsewhere]:
         .order_by(Delivery.id)
     )
     for delivery, report in rows:
-        yield Elsewhere(
+        yield DeliveredObject(
             destination=delivery.destination,
             sop_class_uid=delivery.delivered_sop_class_uid or report.sop_class_uid,
             sop_instance_uid=delivery.delivered_sop_instance_uid or report.sop_instance_uid,
@@ -238,7 +238,7 @@ def _own_reports(job_id: int) -> Select[Report]:
 
 def _end_job(session: Session, job_id: int, *, now: datetime) -> None:
     """Let nobody score the image any more; who does so now loses the lease, and removes what it wrote."""
-    job = job_states.known_job(session, job_id)
+    job = job_states.get_job(session, job_id)
     if job.state in _UNFINISHED:
         facts = {"reason": FORGOTTEN}
         job_states.move(
@@ -249,7 +249,7 @@ def _end_job(session: Session, job_id: int, *, now: datetime) -> None:
 
 def _end_deliveries(session: Session, report_id: int, *, now: datetime) -> None:
     for number in session.scalars(select(Delivery.id).where(Delivery.report_id == report_id)).all():
-        delivery = delivery_states.known_delivery(session, number)
+        delivery = delivery_states.get_delivery(session, number)
         if delivery.state in _ENDS:  # what was sent stays so, and nobody looks for it any more
             to, kind, code = _ENDS[delivery.state]
             columns = {"error_code": code} if code else {}

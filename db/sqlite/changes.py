@@ -35,7 +35,7 @@ class ChangeWatch:
         self._seen: int | None = None
         self._looked_at = float("-inf")
 
-    def is_worth_a_look(self) -> bool:
+    def is_read_due(self) -> bool:
         """Whether there was a commit since the last call that was answered so, or that is long ago."""
         now = time.monotonic()
         version = self._version()
@@ -44,12 +44,12 @@ class ChangeWatch:
         self._seen, self._looked_at = version, now
         return True
 
-    def has_news(self) -> bool:
-        """Whether there was a commit since `is_worth_a_look` last said yes; this counts as no look."""
+    def has_new_commit(self) -> bool:
+        """Whether there was a commit since `is_read_due` last said yes; this counts as no look."""
         version = self._version()
         return version is None or version != self._seen
 
-    def look_again(self) -> None:
+    def force_read(self) -> None:
         """Answer the next call with yes: the last look found something, and there may be more."""
         self._seen = None
 

@@ -177,7 +177,7 @@ def damaged(name: str) -> DamagedDatabase:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn SQLAlchemy's errors into ours, without statements and values.
 
     Raises

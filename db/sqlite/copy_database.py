@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cxr.errors import SpoolFull, StorageError
-from db.disk import create_file, make_folder, refusals, sync_folder
+from db.disk import create_file, make_folder, sync_folder, translate_disk_errors
 from db.sqlite.connection import BUSY_TIMEOUT_S, MALFORMED, damaged
 from db.sqlite.driver import sqlite3
 
@@ -91,7 +91,7 @@ def copy_database(source: Path, target: Path, *, progress: Progress | None = Non
     SpoolFull
         If the disk of ``target`` is full.
     """
-    with refusals():
+    with translate_disk_errors():
         make_folder(target.parent)
         _remove_abandoned(target)
     draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
@@ -103,7 +103,7 @@ def copy_database(source: Path, target: Path, *, progress: Progress | None = Non
             except _Restarted:
                 draft.unlink()
                 _copy(live, draft, -1, progress)
-        with refusals():
+        with translate_disk_errors():
             _sync_file(draft)
             draft.rename(target)
             sync_folder(target.parent)

@@ -19,7 +19,7 @@ SLACK = timedelta(minutes=1)
 """A clock that is trimmed by less was not set."""
 
 
-def settle(session: Session, *, now: datetime, job_lease_s: float, delivery_lease_s: float) -> int:
+def bring_future_times_forward(session: Session, *, now: datetime, job_lease_s: float, delivery_lease_s: float) -> int:
     """Bring forward what was planned when the clock was ahead.
 
     What was planned in what is now the future is due; a lease that ends later than any that could be

@@ -51,7 +51,7 @@ def export_head(database: Database, path: Path, *, now: datetime) -> Head | None
     if is_there and known[-1].at.astimezone(UTC).date() == now.astimezone(UTC).date():
         known = known[:-1]
     lines = [json.dumps({"id": each.id, "hash": each.hash, "at": each.at.isoformat()}) for each in (*known, head)]
-    with durable.refusals():
+    with durable.translate_disk_errors():
         durable.make_folder(path.parent)
         draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         durable.write_file(draft, ("\n".join(lines) + "\n").encode("ascii"))

@@ -34,7 +34,7 @@ _SCORE = "score_"
 
 
 @dataclass(slots=True)
-class Replayed:
+class ReplayedState:
     """What the events alone say about the present."""
 
     jobs: dict[int, str] = field(default_factory=dict)  # job id -> state
@@ -57,9 +57,9 @@ class Difference:
     id: int
 
 
-def replay(session: Session) -> Replayed:
+def replay(session: Session) -> ReplayedState:
     """Rebuild states, decisions, seals and scores from the events, in order."""
-    replayed = Replayed()
+    replayed = ReplayedState()
     for event in session.scalars(select(Event).order_by(Event.id).execution_options(yield_per=1000)):
         facts: Mapping[str, FactValue] = json.loads(event.facts)
         if event.delivery_id is not None:
@@ -78,7 +78,7 @@ def replay(session: Session) -> Replayed:
     return replayed
 
 
-def _replay_job(replayed: Replayed, image_id: int | None, job_id: int, facts: Mapping[str, FactValue]) -> None:
+def _replay_job(replayed: ReplayedState, image_id: int | None, job_id: int, facts: Mapping[str, FactValue]) -> None:
     if "state" in facts:
         replayed.jobs[job_id] = str(facts["state"])
     if "seal" in facts and image_id is not None:
@@ -150,7 +150,7 @@ def _differences(table: str, expected: Mapping[int, object], found: Mapping[int,
             yield Difference(table=table, id=number)
 
 
-def _broken_seals(session: Session, expected: Replayed) -> Iterator[Difference]:
+def _broken_seals(session: Session, expected: ReplayedState) -> Iterator[Difference]:
     """Find images whose identifiers are not those that came; of a forgotten one nothing can be said."""
     images = {image.id: image for image in session.scalars(select(Image))}
     for number in sorted(expected.seals.keys() | images.keys()):

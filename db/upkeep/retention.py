@@ -15,7 +15,7 @@ from sqlalchemy import Select, and_, exists, or_, select
 from config.settings import RetentionSettings
 from cxr.domain import DeliveryState, JobState
 from db import jobs
-from db.disk import Spool, Swept, sync_folder
+from db.disk import Spool, SweepResult, sync_folder
 from db.engine import Database, Session
 from db.events import NO_FACTS, EventKind, append_event
 from db.schema.records import FactValue
@@ -28,7 +28,7 @@ _BATCH = 20  # files per transaction: each costs a disk write or two while the w
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Removed:
+class RemovedFiles:
     """How many files went."""
 
     pixels: int = 0
@@ -36,7 +36,7 @@ class Removed:
     quarantined: int = 0
 
 
-def enforce(database: Database, spool: Spool, settings: RetentionSettings, *, now: datetime) -> Removed:
+def enforce(database: Database, spool: Spool, settings: RetentionSettings, *, now: datetime) -> RemovedFiles:
     """Remove what the settings no longer keep; with little free space also the oldest finished pixels.
 
     Files go a few at a time, each batch in one transaction with its events. A file is removed before
@@ -56,7 +56,7 @@ def enforce(database: Database, spool: Spool, settings: RetentionSettings, *, no
 
     Returns
     -------
-    Removed
+    RemovedFiles
         How many files went.
     """
     pixels_until = now - timedelta(days=settings.pixels_days)
@@ -74,7 +74,7 @@ def enforce(database: Database, spool: Spool, settings: RetentionSettings, *, no
     ):
         reports += batch
     quarantined_until = now - timedelta(days=settings.quarantine_days)
-    return Removed(
+    return RemovedFiles(
         pixels=pixels,
         reports=reports,
         quarantined=_empty_quarantine(database, spool, before=quarantined_until, now=now),
@@ -107,7 +107,7 @@ def purge(
     now
         Aware.
     by
-        Who says so, as ``db.events.operator.facts``.
+        Who says so, as ``db.events.account.account_facts``.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def purge(
     return removed
 
 
-def sweep(database: Database, spool: Spool, *, older_than: datetime, now: datetime) -> Swept:
+def sweep(database: Database, spool: Spool, *, older_than: datetime, now: datetime) -> SweepResult:
     """Quarantine files of the spool that no row knows, and remove what cut transfers left.
 
     Parameters
@@ -142,7 +142,7 @@ def sweep(database: Database, spool: Spool, *, older_than: datetime, now: dateti
 
     Returns
     -------
-    Swept
+    SweepResult
         How many files were moved and removed.
     """
     names = select(Image.spool_name).union_all(select(Report.spool_name)).subquery()

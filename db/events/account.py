@@ -24,7 +24,7 @@ def account_name(number: int | None = None) -> str:
         return f"uid_{number}"
 
 
-def facts(login: Path = _LOGIN) -> Mapping[str, FactValue]:
+def account_facts(login: Path = _LOGIN) -> Mapping[str, FactValue]:
     """Return who acts, for an event: account and number of this process, and of the login that it began with.
 
     The login's number stays the same through ``sudo`` and ``su`` (proc(5), ``loginuid``).
