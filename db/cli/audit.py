@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -279,21 +278,16 @@ def _print_rows(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
 
 @contextmanager
 def _draft(out: Path) -> Iterator[Path]:
-    """Write beside the target and rename: an export that breaks off leaves no half file."""
-    from db.disk import create_file
+    """Write a draft that replaces the file only when the export is complete."""
+    from db.disk import whole_file
 
-    draft = out.with_name(f".{out.name}.part")
     try:
-        draft.unlink(missing_ok=True)
-        os.close(create_file(draft))
-        yield draft
-        draft.replace(out)
+        with whole_file(out, draft_suffix="part") as draft:
+            yield draft
     except OSError as error:
         raise StorageError(
             f"The export can't be written ({error.strerror}): check --out and the space there."
         ) from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager

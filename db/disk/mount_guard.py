@@ -11,7 +11,7 @@ import secrets
 from pathlib import Path
 
 from cxr.errors import StorageError
-from db.disk.durable import sync_folder, write_file
+from db.disk.durable import create_once
 
 _GUARD = "spool.id"
 
@@ -31,23 +31,10 @@ def check_guard(root: Path) -> None:
     """
     inside, beside = root / _GUARD, root.parent / f"{root.name}.id"
     if not beside.exists():
-        _create_once(inside, secrets.token_hex(16))
-        _create_once(beside, inside.read_text(encoding="ascii"))
+        create_once(inside, secrets.token_hex(16).encode("ascii"))
+        create_once(beside, inside.read_bytes())
     if not inside.exists() or inside.read_text(encoding="ascii") != beside.read_text(encoding="ascii"):
         raise StorageError(
             "The spool is not the one that was here before: its guard file spool.id is absent or another's. "
             "Mount the spool's disk; if the spool was replaced on purpose, remove the file spool.id beside it."
         )
-
-
-def _create_once(path: Path, content: str) -> None:
-    """Create a file with all its content, or leave the one that another process made first."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    write_file(draft, content.encode("ascii"))
-    try:
-        path.hardlink_to(draft)
-        sync_folder(path.parent)
-    except FileExistsError:
-        return
-    finally:
-        draft.unlink()

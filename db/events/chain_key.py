@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
@@ -32,7 +31,8 @@ def load_or_create_key(path: Path) -> bytes:
     """
     try:
         if not path.exists():
-            _create(path)
+            durable.make_folder(path.parent)
+            durable.create_once(path, secrets.token_bytes(KEY_BYTES).hex().encode("ascii"))
         mode = path.stat().st_mode & 0o077
         text = path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
@@ -54,20 +54,3 @@ def _parse(text: str) -> bytes:
             f"The key file of the audit log does not hold {KEY_BYTES * 2} hexadecimal digits: restore your copy."
         )
     return key
-
-
-def _create(path: Path) -> None:
-    """Write a new key beside the path and link it in place, so that nobody reads half a key."""
-    durable.make_folder(path.parent)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = durable.create_file(draft)
-    try:
-        durable.write_all(descriptor, secrets.token_bytes(KEY_BYTES).hex().encode("ascii"))
-        os.fsync(descriptor)
-        path.hardlink_to(draft)
-    except FileExistsError:
-        return  # another process was first: its key is the key
-    finally:
-        os.close(descriptor)
-        draft.unlink()
-    durable.sync_folder(path.parent)

@@ -19,7 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cxr.errors import StorageError
-from db.disk import sync_folder
+from db.disk import whole_file
 from db.engine import Database
 from db.identifiers import AS_RECEIVED, Identifiers, of_session
 from db.privacy.forget import ForgetRequest, find, forget, forgotten
@@ -171,21 +171,17 @@ def _received(session: Session, numbers: Mapping[int, datetime]) -> list[tuple[i
 
 def _rewrite(path: Path, images: Sequence[int], key: bytes, *, now: datetime) -> None:
     """Forget in a copy of a backup, prove the copy, and give it the backup's name."""
-    draft = path.with_name(f".{path.name}.rewritten")
-    draft.unlink(missing_ok=True)
-    try:
-        copy_database(path, draft)
-        with _opened(draft, key, AS_RECEIVED) as copy, copy.begin() as session:
-            for number in images:
-                forget(session, None, number, now=now)
-        rebuild(draft)
-        faults, _ = check_copy(draft, key)
+    with whole_file(path, draft_suffix="rewritten") as draft:
+        try:
+            copy_database(path, draft)
+            with _opened(draft, key, AS_RECEIVED) as copy, copy.begin() as session:
+                for number in images:
+                    forget(session, None, number, now=now)
+            rebuild(draft)
+            faults, _ = check_copy(draft, key)
+        finally:
+            draft.with_name(f"{draft.name}-journal").unlink(missing_ok=True)
         if faults:
             raise StorageError(
                 f"A backup could not be rewritten soundly and stays as it was. {faults[0].message} Remove it by hand."
             )
-        draft.replace(path)
-        sync_folder(path.parent)
-    finally:
-        for leftover in (draft, draft.with_name(f"{draft.name}-journal")):
-            leftover.unlink(missing_ok=True)

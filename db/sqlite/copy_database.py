@@ -8,7 +8,6 @@ https://www.sqlite.org/backup.html and https://www.sqlite.org/c3ref/backup_finis
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cxr.errors import SpoolFull, StorageError
-from db.disk import create_file, make_folder, sync_folder, translate_disk_errors
+from db.disk import make_folder, translate_disk_errors, whole_file
 from db.sqlite.connection import BUSY_TIMEOUT_S, MALFORMED, damaged
 from db.sqlite.driver import sqlite3
 
@@ -94,21 +93,13 @@ def copy_database(source: Path, target: Path, *, progress: Progress | None = Non
     with translate_disk_errors():
         make_folder(target.parent)
         _remove_abandoned(target)
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
-        with open_live(source) as live:
-            try:
-                with _one_state(live):
-                    _copy(live, draft, _SLICE_PAGES, progress)
-            except _Restarted:
-                draft.unlink()
-                _copy(live, draft, -1, progress)
-        with translate_disk_errors():
-            _sync_file(draft)
-            draft.rename(target)
-            sync_folder(target.parent)
-    finally:
-        draft.unlink(missing_ok=True)
+    with open_live(source) as live, translate_disk_errors(), whole_file(target) as draft:
+        try:
+            with _one_state(live):
+                _copy(live, draft, _SLICE_PAGES, progress)
+        except _Restarted:
+            os.truncate(draft, 0)
+            _copy(live, draft, -1, progress)
 
 
 @contextmanager
@@ -129,7 +120,6 @@ def _one_state(live: sqlite3.Connection) -> Iterator[None]:
 
 
 def _copy(live: sqlite3.Connection, draft: Path, slice_pages: int, progress: Progress | None) -> None:
-    os.close(create_file(draft))
     restarts, copied = 0, 0
     # Written out as it goes: one flush at the end would hold up the fsync of every commit meanwhile.
     written = os.open(draft, os.O_WRONLY | os.O_CLOEXEC)
@@ -155,14 +145,6 @@ def _copy(live: sqlite3.Connection, draft: Path, slice_pages: int, progress: Pro
             copy.execute("PRAGMA journal_mode = DELETE")
     finally:
         os.close(written)  # after SQLite's own descriptor: closing one of a file ends all locks on it
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove_abandoned(target: Path) -> None:

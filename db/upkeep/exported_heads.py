@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,10 +52,8 @@ def export_head(database: Database, path: Path, *, now: datetime) -> Head | None
     lines = [json.dumps({"id": each.id, "hash": each.hash, "at": each.at.isoformat()}) for each in (*known, head)]
     with durable.translate_disk_errors():
         durable.make_folder(path.parent)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        durable.write_file(draft, ("\n".join(lines) + "\n").encode("ascii"))
-        draft.replace(path)  # a reader sees the old file or the new one
-        durable.sync_folder(path.parent)
+        with durable.whole_file(path) as draft:
+            draft.write_bytes(("\n".join(lines) + "\n").encode("ascii"))
     return head
 
 
