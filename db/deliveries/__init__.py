@@ -1,4 +1,4 @@
-"""Deliveries: the way of each report to each destination, its states, claims and outcomes."""
+"""Deliveries: claims, states and outcomes of each report to each destination."""
 
 from __future__ import annotations
 

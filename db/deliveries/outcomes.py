@@ -1,7 +1,6 @@
-"""Reports on their way: which is due at which destination, and what came of each try.
+"""Outcomes of delivery attempts.
 
-Each destination is asked for alone, so one that hangs holds up no other. A sender may tell who it is
-with each outcome: then one that lost its lease can't write.
+An outcome with a ``sender_id`` is refused if that sender has lost its lease.
 """
 
 from __future__ import annotations
@@ -46,33 +45,33 @@ def mark_sent(
     now: datetime,
     sender_id: str | None = None,
 ) -> None:
-    """Write down that the destination took the report.
+    """Record that the destination accepted the report.
 
     Parameters
     ----------
     session
         A write transaction.
     delivery_id
-        Which delivery.
+        Delivery.
     status
-        The destination's answer: a DIMSE or HTTP status; None: it gives none.
+        DIMSE or HTTP status of the response; None: the protocol has none.
     sop_class_uid, sop_instance_uid
-        What was really sent: a fallback has UIDs of its own.
+        UIDs of the sent object: a fallback has its own.
     verify_at
-        When to check that it is there; None: never, ``sent`` is the end.
+        Due time of the verification; None: never, ``sent`` is final.
     now
-        The time.
+        Current time, aware.
     sender_id
-        Who claimed it, if that is to be checked.
+        Claiming sender; None: the lease is not checked.
 
     Raises
     ------
     LeaseLost
-        If another sender has it now.
+        If another sender has claimed it since.
     MissingRow
         If there is no such delivery.
     StorageError
-        If it is not to be sent.
+        If it is not ``pending``.
     """
     delivery = get_delivery(session, delivery_id, sender_id, expected=PENDING)
     move(
@@ -95,29 +94,29 @@ def mark_sent(
 def mark_verified(
     session: Session, delivery_id: int, *, verified_by: str, now: datetime, sender_id: str | None = None
 ) -> None:
-    """Write down that the destination has the report.
+    """Record that the destination stores the report.
 
     Parameters
     ----------
     session
         A write transaction.
     delivery_id
-        Which delivery.
+        Delivery.
     verified_by
-        How that is known: a code such as ``commitment`` or ``find``.
+        Method, a code such as ``commitment`` or ``find``.
     now
-        The time.
+        Current time, aware.
     sender_id
-        Who claimed it, if that is to be checked.
+        Claiming sender; None: the lease is not checked.
 
     Raises
     ------
     LeaseLost
-        If another sender has it now.
+        If another sender has claimed it since.
     MissingRow
         If there is no such delivery.
     StorageError
-        If it was not sent.
+        If it is not ``sent``.
     """
     move(
         session,
@@ -143,29 +142,29 @@ def retry(
     now: datetime,
     sender_id: str | None = None,
 ) -> None:
-    """Write down that a try failed and the report is to be sent (again) later.
+    """Record a failed attempt and the time of the next one.
 
     Parameters
     ----------
     session
         A write transaction.
     delivery_id
-        A pending delivery, or one that was sent and is not at the destination.
+        A pending delivery, or a sent one that is absent at the destination.
     code
-        Why: the error's code.
+        Code of the error.
     status
-        The destination's answer, if it gave one.
+        DIMSE or HTTP status of the response, if any.
     not_before
-        When to try again.
+        Due time of the next attempt.
     now
-        The time.
+        Current time, aware.
     sender_id
-        Who claimed it, if that is to be checked.
+        Claiming sender; None: the lease is not checked.
 
     Raises
     ------
     LeaseLost
-        If another sender has it now.
+        If another sender has claimed it since.
     MissingRow
         If there is no such delivery.
     StorageError
@@ -190,25 +189,25 @@ def retry(
 def check_again(
     session: Session, delivery_id: int, *, check_at: datetime | None, now: datetime, sender_id: str | None = None
 ) -> None:
-    """Write down that it could not be told whether a sent report arrived; it stays ``sent``.
+    """Record that a verification had no result; the delivery stays ``sent``.
 
     Parameters
     ----------
     session
         A write transaction.
     delivery_id
-        Which delivery.
+        Delivery.
     check_at
-        When to look again; None: never.
+        Due time of the next verification; None: never.
     now
-        The time.
+        Current time, aware.
     sender_id
-        Who claimed it, if that is to be checked.
+        Claiming sender; None: the lease is not checked.
 
     Raises
     ------
     LeaseLost
-        If another sender has it now.
+        If another sender has claimed it since.
     MissingRow
         If there is no such delivery.
     StorageError
@@ -227,27 +226,27 @@ def give_up(
     now: datetime,
     sender_id: str | None = None,
 ) -> None:
-    """Write down that nothing more is tried until an operator requeues it.
+    """Set a delivery to ``dead``: no more attempts until an operator requeues it.
 
     Parameters
     ----------
     session
         A write transaction.
     delivery_id
-        A pending delivery, or one that was sent and never arrived.
+        A pending delivery, or a sent one that is absent at the destination.
     code
-        Why: the error's code.
+        Code of the error.
     status
-        The destination's answer, if it gave one.
+        DIMSE or HTTP status of the response, if any.
     now
-        The time.
+        Current time, aware.
     sender_id
-        Who claimed it, if that is to be checked.
+        Claiming sender; None: the lease is not checked.
 
     Raises
     ------
     LeaseLost
-        If another sender has it now.
+        If another sender has claimed it since.
     MissingRow
         If there is no such delivery.
     StorageError

@@ -1,4 +1,4 @@
-"""Files on disk: the spool, incoming objects, the check of the mount, durable writing."""
+"""Files on disk: spool, incoming objects, mount guard, durable writes."""
 
 from __future__ import annotations
 
