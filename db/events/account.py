@@ -1,4 +1,4 @@
-"""Under which account a person acts: recorded with what he does to jobs, deliveries and images."""
+"""Account of an operator, recorded with actions on jobs, deliveries and images."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from db.events.log import ACCOUNT, is_account_name
 from db.schema.records import FactValue
 
 _LOGIN = Path("/proc/self/loginuid")
-_NONE = 2**32 - 1  # of a process that no login started
+_NO_LOGIN = 2**32 - 1  # loginuid of a process without a login session
 
 
 def account_name(number: int | None = None) -> str:
-    """Return the name of an account, by default of the one that this process runs under."""
+    """Return the name of an account, by default of the account of this process."""
     number = os.getuid() if number is None else number
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
-        # A container may run under a number that has no name.
+        # A container may run under an unnamed uid.
         return f"uid_{number}"
 
 
 def account_facts(login: Path = _LOGIN) -> Mapping[str, FactValue]:
-    """Return who acts, for an event: account and number of this process, and of the login that it began with.
+    """Return account and uid of this process, and the uid of its login session, as facts of an event.
 
-    The login's number stays the same through ``sudo`` and ``su`` (proc(5), ``loginuid``).
+    The uid of the login session stays the same through ``sudo`` and ``su`` (proc(5), ``loginuid``).
     """
-    found: dict[str, FactValue] = {"uid": os.getuid()}
+    facts: dict[str, FactValue] = {"uid": os.getuid()}
     name = account_name()
-    if is_account_name(name):  # a directory's may hold anything
-        found[ACCOUNT] = name
+    if is_account_name(name):  # names of a directory service may have any characters
+        facts[ACCOUNT] = name
     try:
-        logged_in = int(login.read_text(encoding="ascii"))
+        login_uid = int(login.read_text(encoding="ascii"))
     except (OSError, ValueError):
-        return found
-    return found if logged_in == _NONE else found | {"login_uid": logged_in}
+        return facts
+    return facts if login_uid == _NO_LOGIN else facts | {"login_uid": login_uid}

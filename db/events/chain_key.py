@@ -1,4 +1,4 @@
-"""The key of the event chain: made once, kept outside the database's folder."""
+"""Key of the event chain, created once, in a file outside the database's folder."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ KEY_BYTES = 32
 
 
 def load_or_create_key(path: Path) -> bytes:
-    """Read the key of the event chain; make it, readable by its owner only, if there is none.
+    """Read the key of the event chain; create it, readable by its owner only, if it is missing.
 
     Parameters
     ----------
     path
-        The key file: 64 hexadecimal digits. Its folder is made as well.
+        The key file: 64 hexadecimal digits. Its folder is created too.
 
     Returns
     -------
     bytes
-        32 bytes. Processes that start at once all get the same.
+        32 bytes; the same for processes that start at once.
 
     Raises
     ------
     StorageError
-        If the file can't be read or made, is open to other accounts, or holds no key.
+        If the file can't be read or created, is accessible to other accounts, or contains no key.
     """
     try:
         if not path.exists():
