@@ -301,8 +301,8 @@ def _refuse_lost(path: Path, traces: Sequence[Path]) -> None:
     if existing:
         raise LostDatabase(
             f"The audit database {path} is {'empty' if path.exists() else 'gone'}, but {existing[0]} shows that there "
-            "was one: restore it from a backup (docs/operations.md, Back-up and restore). To begin anew without what it "
-            f"held, move these away first: {', '.join(map(str, existing))}."
+            "was one: restore it from a backup (docs/operations.md, Back-up and restore). To begin anew without what "
+            f"it held, move these away first: {', '.join(map(str, existing))}."
         )
 
 
