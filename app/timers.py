@@ -234,14 +234,14 @@ class Timers:
 
     def _bring_results(self) -> None:
         """Ask for the results of images that came again, where their peers' results go."""
-        if not self._commits.is_worth_a_look():
+        if not self._commits.is_read_due():
             return
         while not self._is_stopping.is_set():
             with self._database.read() as session:  # most of the time there are none: look before the lock is taken
                 if not resends.is_any_due(session):
                     return
             with self._database.begin() as session:
-                resends.bring_results(session, self._destinations_of, limit=_RESENDS_AT_ONCE, now=self._clock())
+                resends.create_deliveries(session, self._destinations_of, limit=_RESENDS_AT_ONCE, now=self._clock())
             self.wake_delivery()
 
     def _destinations_of(self, peer_ae_title: str, senders: Collection[str], status: PackageStatus) -> tuple[str, ...]:
@@ -268,7 +268,7 @@ class Timers:
 
     def _settle(self) -> None:
         with self._database.begin() as session:
-            settled = planned.settle(
+            settled = planned.bring_future_times_forward(
                 session,
                 now=self._clock(),
                 job_lease_s=self._settings.worker.lease_s,

@@ -159,7 +159,7 @@ class CommitmentScp:
     def record_reported(self, number: int, answer: Answer) -> None:
         """Record that the peer accepted the report."""
         with self._database.begin() as session:
-            commitments.reported(session, number, answer, now=self._clock())
+            commitments.mark_reported(session, number, answer, now=self._clock())
         log.info("commitment_reported", count=len(answer.committed), refused=len(answer.refused))
 
     def hand_over(self, number: int) -> None:

@@ -15,7 +15,7 @@ from config.settings import Settings
 from cxr.errors import SettingsError
 from db.disk import Spool, lock_for_listener
 from db.engine import Database, open_database
-from db.identifiers import declare, load_identifiers
+from db.identifiers import load_identifiers, record_identifier_form
 from db.upkeep.retention import sweep
 
 log = get_logger(__name__)
@@ -74,7 +74,7 @@ def open_storage(settings: Settings) -> tuple[Database, Spool]:
         spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
         spool.prepare()
     with database.begin() as session:
-        declare(session, identifiers, now=datetime.now(UTC))
+        record_identifier_form(session, identifiers, now=datetime.now(UTC))
     return database, spool
 
 

@@ -22,7 +22,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from config.logs import get_logger
 from cxr.errors import DeliveryCrashed, DeliveryError, PeerRefused
 from db.images import commitments
-from db.images.commitments import Answer, Claimed
+from db.images.commitments import Answer, ClaimedRequest
 from inference.delivery.association import Address, certificates_of, close, context, open_association, status_of
 from inference.delivery.backoff import Backoff
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from db.disk import Spool
     from db.engine import Database
 
-NO_ADDRESS = "no_address"  # code of a request that is given up
+NO_ADDRESS = "no_address"  # code of a request that is answer up
 _SUCCESS = 0x0000
 _CLAIM_LIMIT = 16  # requests in one claim
 _TIMEOUT_S = 30.0
@@ -98,7 +98,7 @@ class CommitmentReportSender:
                 self._report(request, address, now)
         return len(claimed)
 
-    def _report(self, claimed: Claimed, address: Address, now: datetime) -> None:
+    def _report(self, claimed: ClaimedRequest, address: Address, now: datetime) -> None:
         answer = commitments.answer(self._database, self._spool, claimed, keep_until=now + self._keep)
         try:
             send_report(address, answer)
@@ -109,10 +109,10 @@ class CommitmentReportSender:
             self._failed(claimed, DeliveryCrashed("A library failed over this report."), now)
         else:
             with self._database.begin() as session:
-                commitments.reported(session, claimed.id, answer, now=now)
+                commitments.mark_reported(session, claimed.id, answer, now=now)
             log.info("commitment_reported", count=len(answer.committed), refused=len(answer.refused))
 
-    def _failed(self, claimed: Claimed, error: DeliveryError, now: datetime) -> None:
+    def _failed(self, claimed: ClaimedRequest, error: DeliveryError, now: datetime) -> None:
         again = self._backoff.next_attempt(claimed.attempts + 1, since=claimed.requested_at, now=now, draw=self._draw())
         if again is None:
             self._give_up(claimed, error.code, now)
@@ -121,7 +121,7 @@ class CommitmentReportSender:
         with self._database.begin() as session:
             commitments.postpone(session, claimed.id, code=error.code, due_at=again, now=now)
 
-    def _give_up(self, claimed: Claimed, code: str, now: datetime) -> None:
+    def _give_up(self, claimed: ClaimedRequest, code: str, now: datetime) -> None:
         log.warning("commitment_report_dead", code=code)
         with self._database.begin() as session:
             commitments.give_up(session, claimed.id, code=code, now=now)

@@ -60,7 +60,7 @@ class OutcomeRecorder:
         """Record that the destination accepted it, and plan the first verification unless it is off."""
         verify_at = now + timedelta(seconds=self._destination.verify_after_s)
         with self._transaction(delivery) as session:
-            deliveries.sent(
+            deliveries.mark_sent(
                 session,
                 delivery.id,
                 status=stored.status,
@@ -108,7 +108,7 @@ class OutcomeRecorder:
     def _record_verified(self, delivery: ClaimedDelivery, verified_by: str, now: datetime) -> None:
         self._resends.pop(delivery.id, None)
         with self._transaction(delivery) as session:
-            deliveries.verified(session, delivery.id, verified_by=verified_by, now=now, sender_id=self._sender_id)
+            deliveries.mark_verified(session, delivery.id, verified_by=verified_by, now=now, sender_id=self._sender_id)
         log.info("delivery_verified", destination=self._destination.name, delivery=delivery.id, verified_by=verified_by)
 
     def _resend(self, delivery: ClaimedDelivery, now: datetime) -> None:
@@ -135,7 +135,7 @@ class OutcomeRecorder:
 
     def _record_dead(self, delivery: ClaimedDelivery, fault: DeliveryError, now: datetime) -> None:
         with self._transaction(delivery) as session:
-            deliveries.dead(
+            deliveries.give_up(
                 session, delivery.id, code=fault.code, status=fault.status, now=now, sender_id=self._sender_id
             )
         self._warn("delivery_dead", delivery, fault)

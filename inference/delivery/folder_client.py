@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from pydicom.uid import RE_VALID_UID
 
 from cxr.errors import AccessRefused, PeerBusy, PeerUnreachable, ReportUnreadable
+from db.disk import whole_file
 from inference.delivery.destination_client import OutgoingReport, Presence, Stored, Verification
 
 _LONGEST_UID = 64
@@ -98,22 +98,9 @@ def _has_content(path: Path, content: bytes) -> bool:
 
 
 def _write(target: Path, content: bytes) -> None:
-    draft = target.with_name(f".{target.name}.part")
-    try:
-        # Mode by umask: the file is shared on purpose.
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(target)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    # The umask determines the permissions: the folder is shared with other programs.
+    with whole_file(target, draft_suffix="part", mode=0o666) as draft:
+        draft.write_bytes(content)
 
 
 @contextmanager
