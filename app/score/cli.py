@@ -38,7 +38,7 @@ def score(
     ctx: typer.Context,
     paths: Annotated[
         list[Path],
-        typer.Argument(help="DICOM, PNG or JPEG files, and folders of them.", metavar="PATH..."),
+        typer.Argument(help="DICOM, PNG or JPEG files, and folders of them.", metavar="PATH"),
     ],
     package: Annotated[Path | None, typer.Option(help="Model package (folder); else the one in service.")] = None,
     overlay: Annotated[

@@ -27,9 +27,7 @@ _SHOWN_FAILURES = 20
 
 @app.command()
 def send(
-    paths: Annotated[
-        list[Path], typer.Argument(help="DICOM files, and folders of them.", metavar="PATH...", exists=True)
-    ],
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, and folders of them.", metavar="PATH", exists=True)],
     to: Annotated[str, typer.Option("--to", help="Where to.", metavar="[AET@]HOST:PORT")],
     called: Annotated[str | None, typer.Option(help="AE title to call; else the one in --to, else CXR.")] = None,
     calling: Annotated[str, typer.Option(help="Our AE title.")] = "CXRSEND",
