@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.counted import counted
 from app.health import check_database, check_listener, check_worker
 from app.installation import version_line
 from config.context import CommandContext
@@ -183,5 +184,5 @@ def _words(age: timedelta) -> str:
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= length:
             count = seconds // length
-            return f"{count} {unit}{'' if count == 1 else 's'}"
+            return counted(count, unit)
     return f"{seconds} s"

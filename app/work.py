@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from prometheus_client import CollectorRegistry
 
+from app.announce import print_on_terminal
 from app.supervise import stop_event
 from app.timers import Timers
 from config.checks import check_start
@@ -221,6 +222,6 @@ def _make_worker(
         clock=now,
         reported=reported,
         shadow=shadow,
-        load_view=lambda: ViewCheck.load(settings.view, load),
+        load_view=load_view,
         stages=stages,
     )

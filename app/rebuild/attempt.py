@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from app.counted import counted
 from app.rebuild.data import MANIFEST_FILE
 from app.rebuild.report import REPORT_FILE, write_failure
 from app.rebuild.steps import Rebuild
@@ -116,7 +117,10 @@ def _outcome(settings: Settings, database: Database, row: RebuildRow, clock: Cal
         return _failed(folder, row, CxrError.code, "A fault that nobody foresaw; the log says where.")
     if outcome.error_code is not None:
         write_failure(
-            folder / REPORT_FILE, row.due_at, outcome.error_code, f"{outcome.new_images} new labelled images."
+            folder / REPORT_FILE,
+            row.due_at,
+            outcome.error_code,
+            f"{counted(outcome.new_images or 0, 'new labelled image')}.",
         )
     return outcome
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from app.counted import counted
 from cxr.product import NOTICE
 from training.files import write_whole
 
@@ -64,7 +65,7 @@ def _lines(report: Report) -> Iterator[str]:
     failed = [gate.name for gate in report.gates if not gate.is_passed]
     yield f"# Rebuild of {report.due_at:%Y-%m-%d %H:%M} UTC"
     yield f"\n**{NOTICE}**\n"
-    verdict = f"It fails {len(failed)} gate(s): {', '.join(failed)}." if failed else "It passes every gate."
+    verdict = f"It fails {counted(len(failed), 'gate')}: {', '.join(failed)}." if failed else "It passes every gate."
     yield f"{manifest.name} {manifest.version}, fingerprint `{report.package.fingerprint}`. {verdict}"
     yield "It is **not** in service: a person decides that.\n"
     yield from _data(report)
@@ -77,7 +78,8 @@ def _lines(report: Report) -> Iterator[str]:
 def _data(report: Report) -> Iterator[str]:
     cases = report.run.manifest()
     yield "## What it was trained on\n"
-    yield f"{report.counts.images} labelled images, {report.counts.new_images} of them new since the rebuild before.\n"
+    images, new_images = counted(report.counts.images, "labelled image"), f"{report.counts.new_images:,}"
+    yield f"{images}, {new_images} of them new since the last rebuild.\n"
     table = cases.groupby(["split", "label", "source"]).size()
     rows = ((*map(str, key if isinstance(key, tuple) else (key,)), str(count)) for key, count in table.items())
     yield from _table(("side", "label", "source", "images"), rows)
@@ -116,7 +118,7 @@ def _comparison(report: Report) -> Iterator[str]:
         yield "Not compared: there is none, it is untrained, it has other findings, or the settings say so.\n"
         return
     latest = compared[-1]
-    yield f"This minus {latest['name']} (`{latest['fingerprint'][:12]}`), over {latest['images']} of the test images:\n"
+    yield f"This minus {latest['name']} (`{latest['fingerprint'][:12]}`), over {counted(latest['images'], 'test image')}:\n"
     rows = (
         (name, f"{_number(each['difference'])} ({_number(each['low'])} to {_number(each['high'])})")
         for name, each in latest["classes"].items()

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from app.counted import counted
 from app.send.files import Named, Sendable, find_files, read_all
 from app.send.store import Outcome, store_files
 from config.logs import configure
@@ -160,7 +161,7 @@ def describe(summary: dict[str, Any]) -> str:
     )
     lines += [f"  the peer does not accept {kind} in {syntax}: {count}" for (kind, syntax), count in refused.items()]
     if len(failures) > _SHOWN_FAILURES:
-        lines.append(f"  and {len(failures) - _SHOWN_FAILURES} more failures: --json names them all")
+        lines.append(f"  and {counted(len(failures) - _SHOWN_FAILURES, 'more failure')}: --json lists them all")
     if not summary["stored"] and not summary["failed"]:
         lines.append("  there was nothing to send")
     return "\n".join(lines)
