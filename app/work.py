@@ -210,6 +210,11 @@ def _make_worker(
     def load(package: ModelPackage) -> Model:
         return Model.load(package, device=settings.worker.device, runtime=settings.worker.runtime)
 
+    def load_view() -> ViewCheck | None:
+        view = ViewCheck.load(settings.view, load)
+        print_on_terminal("ready: the worker has loaded its models")  # the model in service is loaded before
+        return view
+
     return Worker(
         database=database,
         spool=spool,

@@ -6,8 +6,8 @@ import json
 import os
 import sys
 import threading
-from dataclasses import asdict
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 

@@ -118,7 +118,8 @@ def _comparison(report: Report) -> Iterator[str]:
         yield "Not compared: there is none, it is untrained, it has other findings, or the settings say so.\n"
         return
     latest = compared[-1]
-    yield f"This minus {latest['name']} (`{latest['fingerprint'][:12]}`), over {counted(latest['images'], 'test image')}:\n"
+    images = counted(latest["images"], "test image")
+    yield f"This minus {latest['name']} (`{latest['fingerprint'][:12]}`), over {images}:\n"
     rows = (
         (name, f"{_number(each['difference'])} ({_number(each['low'])} to {_number(each['high'])})")
         for name, each in latest["classes"].items()
