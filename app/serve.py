@@ -25,9 +25,9 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def serve(
     ctx: typer.Context,
-    port: Annotated[int | None, typer.Option(help="Port of the listener.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the listener; the setting listener.port.")] = None,
 ) -> None:
-    """Run listener and worker together, on SQLite, until Ctrl-C.
+    """Run listener and worker together until Ctrl-C.
 
     Example: cxr serve --port 11113
     """
@@ -42,8 +42,8 @@ def serve(
     announce_listener(settings, stop)
     arguments = context.as_arguments()
     children = [Child(role, arguments) for role in ("listen", "work")]
-    patience_s = settings.listener.drain_timeout_s + settings.worker.decode_timeout_s
-    if not supervise(children, stop, patience_s=patience_s):
+    stop_timeout_s = settings.listener.drain_timeout_s + settings.worker.decode_timeout_s
+    if not supervise(children, stop, stop_timeout_s=stop_timeout_s):
         raise typer.Exit(SETTINGS_FAULT)
 
 
@@ -70,11 +70,11 @@ def prepare(settings: Settings) -> None:
 def _banner(settings: Settings) -> str:
     listening = settings.listener
     port = listening.tls.port if listening.tls.required else listening.port
-    where = f"{listening.ae_title}@{listening.bind}:{port}"
+    address = f"{listening.ae_title}@{listening.bind}:{port}"
     destinations = ", ".join(destination.name for destination in settings.destinations) or "none (results stay here)"
     return (
         f"cxr-listener: {NOTICE}\n"
-        f"  receives   {where}\n"
+        f"  receives   {address}\n"
         f"  keeps      {settings.data_dir}/ (audit database: {settings.database_path})\n"
         f"  delivers   {destinations}\n"
         "  stop with Ctrl-C; query with `cxr audit list`"

@@ -1,4 +1,4 @@
-"""``cxr rebuild``: fine-tune on new labelled images, up to the step before promotion."""
+"""``cxr rebuild``: fine-tune on new labelled images; promotion stays a step of a person."""
 
 from __future__ import annotations
 
