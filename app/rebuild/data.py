@@ -135,7 +135,7 @@ def _parts(cases: pd.DataFrame, sides_before: pd.Series, recipe: TrainingRecipe)
 
 
 def _sides_before(cases: pd.DataFrame, earlier: Sequence[pd.DataFrame]) -> pd.Series:
-    """Return the earlier side of the patient of each case (of the image where the patient is unknown); the latest counts."""
+    """Return the last earlier side of the patient of each case, or of its image where the patient is unknown."""
     sides: dict[tuple[str, str], str] = {}
     for frame in earlier:
         sides |= dict(zip(_names(frame), frame["split"], strict=True))

@@ -115,7 +115,10 @@ def _comparison(report: Report) -> Iterator[str]:
     evaluation: Mapping[str, Any] = report.package.manifest.evaluation
     compared: Sequence[Mapping[str, Any]] = evaluation.get("comparisons", ())
     if report.active is None or not compared:
-        yield "Not compared: no package is in service, it is untrained, it has other findings, or the settings switch this off.\n"
+        yield (
+            "Not compared: no package is in service, it is untrained, it has other findings, or the settings switch it "
+            "off.\n"
+        )
         return
     latest = compared[-1]
     images = counted(latest["images"], "test image")
@@ -147,8 +150,8 @@ def _next(report: Report, failed: Sequence[str]) -> Iterator[str]:
     yield "```"
     if failed:
         yield (
-            f"\nIts promotion is refused because of these gates. `--accept-gate NAME` for each of {', '.join(failed)} puts "
-            "it into service as a DEMONSTRATION MODEL; every result is marked so."
+            f"\nIts promotion is refused because of failed gates. `--accept-gate NAME` for each of {', '.join(failed)} "
+            "puts it into service as a DEMONSTRATION MODEL; every result is marked so."
         )
 
 

@@ -53,7 +53,7 @@ class Rebuild:
     database: Database
     folder: Path
     due_at: datetime
-    known: Sequence[Path]
+    earlier_manifests: Sequence[Path]
     clock: Callable[[], datetime]
 
     def run(self) -> Outcome:
