@@ -49,7 +49,7 @@ LEASE_TTL_S = 30.0
 DELIVER_EVERY_S = 1.0
 ORPHAN_AGE = timedelta(hours=1)
 CHECK_CLOCK_S = 1.0
-_RESENDS_PER_COMMIT = 20
+_RESENDS_AT_ONCE = 20
 CLOCK_DOUBT_S = 3600.0
 """Seconds after a forward step of the clock in which nothing is removed because of its age."""
 
@@ -146,7 +146,7 @@ class Timers:
             sender.close()
         self._guarded(
             self._export_head, "head", always=False
-        )()  # an event log of a stopped service is the easiest to truncate
+        )()  # a stopped log is the easiest to truncate
         with suppress(CxrError), self._database.begin() as session:  # if the database refuses, the lease expires
             leases.release_hold(session, name=LEASE, holder=self._holder)
 
@@ -234,7 +234,7 @@ class Timers:
         sender.verify_due(self._clock())
 
     def _deliver_resent_images(self) -> None:
-        """Create deliveries of existing results for images that were sent again."""
+        """Ask for the results of images that came again, where their peers' results go."""
         if not self._commits.is_worth_a_look():
             return
         while not self._is_stopping.is_set():
@@ -242,7 +242,7 @@ class Timers:
                 if not resends.is_any_due(session):
                     return
             with self._database.begin() as session:
-                resends.bring_results(session, self._destinations_of, limit=_RESENDS_PER_COMMIT, now=self._clock())
+                resends.bring_results(session, self._destinations_of, limit=_RESENDS_AT_ONCE, now=self._clock())
             self.wake_delivery()
 
     def _destinations_of(self, peer_ae_title: str, senders: Collection[str], status: PackageStatus) -> tuple[str, ...]:
