@@ -144,9 +144,7 @@ class Timers:
             self._rebuild.stop()
         for sender in self._senders.values():
             sender.close()
-        self._guarded(
-            self._export_head, "head", always=False
-        )()  # a stopped log is the easiest to truncate
+        self._guarded(self._export_head, "head", always=False)()  # a stopped log is the easiest to truncate
         with suppress(CxrError), self._database.begin() as session:  # if the database refuses, the lease expires
             leases.release_hold(session, name=LEASE, holder=self._holder)
 
