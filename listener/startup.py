@@ -122,16 +122,28 @@ def prepared(settings: Settings) -> Iterator[None]:
     """
     started_at = datetime.now(UTC)
     with locked_storage(settings):
-        if not settings.listener.tls.required:
-            _check_port(settings.listener.bind, settings.listener.port, "listener.port")
-        if settings.listener.tls.port is not None:
-            _check_port(settings.listener.bind, settings.listener.tls.port, "listener.tls.port")
+        check_ports(settings)
         database, spool = open_storage(settings)
         try:
             clear_up(database, spool, started_at=started_at)
         finally:
             database.dispose()
         yield
+
+
+def check_ports(settings: Settings) -> None:
+    """Check that the ports of the listener are free.
+
+    Raises
+    ------
+    SettingsError
+        If one of them can't be bound.
+    """
+    listening = settings.listener
+    if not listening.tls.required:
+        _check_port(listening.bind, listening.port, "listener.port")
+    if listening.tls.port is not None:
+        _check_port(listening.bind, listening.tls.port, "listener.tls.port")
 
 
 def _check_port(address: str, port: int, setting: str) -> None:

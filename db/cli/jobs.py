@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 jobs_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What waits, what failed, and what to do.")
 
-Ids = Annotated[list[int] | None, typer.Argument(help="Numbers as `cxr jobs list` shows them.", metavar="[ID]...")]
+Ids = Annotated[list[int] | None, typer.Argument(help="Numbers as `cxr jobs list` shows them.", metavar="ID")]
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
 Change = Callable[..., None]
 
