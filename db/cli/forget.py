@@ -109,7 +109,7 @@ def _print_erased(erased: EraseResult, *, keep: int) -> None:
     print_message(f"Removed; the database was rebuilt, {erased.backups} backups were rewritten.")
     if erased.left:
         print_message(
-            f"{len(erased.left)} copies could not be rewritten (of another version, damaged, or being made just now): "
+            f"{len(erased.left)} copies could not be rewritten (of another version, damaged, or being written now): "
             f"run this again in an hour. Nightly backups go after {keep} nights; remove older ones by hand:"
         )
     for path in erased.left:

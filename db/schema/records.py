@@ -45,7 +45,7 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KnownImage:
+class LatestImage:
     """Latest object received under a SOP Instance UID, to be compared with a resend."""
 
     image_id: int
