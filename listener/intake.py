@@ -21,7 +21,7 @@ from cxr.view import decide_view, initial_state
 from db.disk import IncomingFile, Spool
 from db.engine import Database
 from db.images import find_latest, is_dataset, needs_file, receive, receive_again
-from db.schema.records import KnownImage, Receipt, Received
+from db.schema.records import LatestImage, Receipt, Received
 from listener.contexts import NOT_ACCEPTED_REASON, Contexts
 from listener.dimse_messages import Command
 from listener.pixel_digest import pixel_digest
@@ -154,7 +154,7 @@ class Intake:
             decision = replace(decision, view=View.NOT_FRONTAL, reason=NOT_ACCEPTED_REASON)
         return _Assessment(header, decision, initial_state(decision, self._unknown_view), digest)
 
-    def _find_resend(self, header: ImageHeader, dataset_digest: str) -> KnownImage | None:
+    def _find_resend(self, header: ImageHeader, dataset_digest: str) -> LatestImage | None:
         """Find the image that this object repeats byte for byte; None: it is new or changed."""
         with self._database.read() as session:
             latest = find_latest(session, header.sop_instance_uid)

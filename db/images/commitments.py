@@ -110,25 +110,25 @@ def request(
     int
         Id of the request.
     """
-    known = session.scalars(
+    row = session.scalars(
         select(Commitment).where(
             Commitment.peer_ae_title == peer_ae_title, Commitment.transaction_uid == transaction_uid
         )
     ).first()
-    if known is None:
-        known = Commitment(peer_ae_title=peer_ae_title, transaction_uid=transaction_uid)
-        session.add(known)
-    known.state, known.instances, known.committed, known.attempts = PENDING, len(references), None, 0
-    known.error_code, known.due_at, known.requested_at, known.updated_at = None, due_at, now, now
+    if row is None:
+        row = Commitment(peer_ae_title=peer_ae_title, transaction_uid=transaction_uid)
+        session.add(row)
+    row.state, row.instances, row.committed, row.attempts = PENDING, len(references), None, 0
+    row.error_code, row.due_at, row.requested_at, row.updated_at = None, due_at, now, now
     session.flush()
-    _drop_items(session, known.id)
+    _drop_items(session, row.id)
     rows = [
-        {"commitment_id": known.id, "sop_class_uid": each.sop_class_uid, "sop_instance_uid": each.sop_instance_uid}
+        {"commitment_id": row.id, "sop_class_uid": each.sop_class_uid, "sop_instance_uid": each.sop_instance_uid}
         for each in references
     ]
     session.execute(insert(CommitmentItem), rows)
-    _append(session, EventKind.COMMITMENT_REQUESTED, known.id, now, instances=len(references))
-    return known.id
+    _append(session, EventKind.COMMITMENT_REQUESTED, row.id, now, instances=len(references))
+    return row.id
 
 
 def claim(session: Session, *, limit: int, now: datetime, lease_s: float) -> list[ClaimedRequest]:
@@ -225,21 +225,21 @@ def give_up(session: Session, number: int, *, code: str, now: datetime) -> None:
 def _commit(database: Database, spool: Spool, reference: Reference, keep_until: datetime) -> int | None:
     """Commit to one instance and return None, or return the Failure Reason."""
     with database.read() as session:
-        known = find_latest(session, reference.sop_instance_uid)
+        latest = find_latest(session, reference.sop_instance_uid)
         identifiers = of_session(session)
-        sop_class_uid = None if known is None else session.get_one(Image, known.image_id).sop_class_uid
-    if known is None or known.spool_name is None:
+        sop_class_uid = None if latest is None else session.get_one(Image, latest.image_id).sop_class_uid
+    if latest is None or latest.spool_name is None:
         return NO_SUCH_INSTANCE
     if sop_class_uid != reference.sop_class_uid:
         return CLASS_CONFLICT
-    if not identifiers.is_same("digest", known.dataset_digest, _digest(spool.path(known.spool_name))):
+    if not identifiers.is_same("digest", latest.dataset_digest, _digest(spool.path(latest.spool_name))):
         return NO_SUCH_INSTANCE
     with database.begin() as session:  # retention may have removed the file since
-        if session.scalar(select(Image.spool_name).where(Image.id == known.image_id)) != known.spool_name:
+        if session.scalar(select(Image.spool_name).where(Image.id == latest.image_id)) != latest.spool_name:
             return NO_SUCH_INSTANCE
-        before = session.get(Custody, known.image_id)
+        before = session.get(Custody, latest.image_id)
         if before is None:
-            session.add(Custody(image_id=known.image_id, until=keep_until))
+            session.add(Custody(image_id=latest.image_id, until=keep_until))
         else:
             before.until = max(before.until, keep_until)
     return None

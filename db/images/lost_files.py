@@ -13,30 +13,30 @@ from sqlalchemy.orm import Session
 from cxr.domain import JobState
 from db.events import EventKind, append_event
 from db.jobs import MISSING_OBJECT, requeue
-from db.schema.records import KnownImage
+from db.schema.records import LatestImage
 from db.schema.tables import Image
 
 _NEED_PIXELS = frozenset({JobState.HELD, JobState.QUEUED, JobState.SCORING, JobState.FAILED})
 
 
-def needs_file(known: KnownImage, is_lost: Callable[[str], bool]) -> bool:
+def needs_file(latest: LatestImage, is_lost: Callable[[str], bool]) -> bool:
     """Return whether the file of an image is missing but needed.
 
     Parameters
     ----------
-    known
+    latest
         The image and its job.
     is_lost
         Returns whether the file of a spool name is lost: ``Spool.is_lost``.
     """
-    if known.spool_name is None:
-        return known.state in _NEED_PIXELS
-    return is_lost(known.spool_name)
+    if latest.spool_name is None:
+        return latest.state in _NEED_PIXELS
+    return is_lost(latest.spool_name)
 
 
 def restore_file(
     session: Session,
-    known: KnownImage,
+    latest: LatestImage,
     spool_name: str | None,
     *,
     now: datetime,
@@ -50,7 +50,7 @@ def restore_file(
     ----------
     session
         A write transaction: of several simultaneous resends, one restores.
-    known
+    latest
         The image and its job, read in this transaction.
     spool_name
         The resend's file, already durable; None: it was not kept.
@@ -64,16 +64,16 @@ def restore_file(
     bool
         Whether the image now has the resend's file.
     """
-    is_missing = needs_file(known, is_lost)
+    is_missing = needs_file(latest, is_lost)
     is_restored = is_missing and spool_name is not None
     if is_restored:
-        image = session.get_one(Image, known.image_id)
+        image = session.get_one(Image, latest.image_id)
         image.spool_name, image.pixels_removed_at = spool_name, None
         session.flush()
         append_event(
-            session, EventKind.PIXELS_RESTORED, now=now, image_id=known.image_id, seals=(("pixels", known.image_id),)
+            session, EventKind.PIXELS_RESTORED, now=now, image_id=latest.image_id, seals=(("pixels", latest.image_id),)
         )
     has_file = is_restored or not is_missing
-    if has_file and known.state is JobState.FAILED and known.error_code == MISSING_OBJECT:
-        requeue(session, known.job_id, now)
+    if has_file and latest.state is JobState.FAILED and latest.error_code == MISSING_OBJECT:
+        requeue(session, latest.job_id, now)
     return is_restored

@@ -21,12 +21,12 @@ from db.images import resends
 from db.images.lost_files import restore_file
 from db.jobs import INITIAL_STATES
 from db.schema.insert import add_row
-from db.schema.records import FactValue, KnownImage, Receipt, Received
+from db.schema.records import FactValue, LatestImage, Receipt, Received
 from db.schema.tables import Decision, Identity, Image, Job
 
 NEED_PIXELS = frozenset({JobState.HELD, JobState.QUEUED})
 
-# Built once, not for each object: building the statement takes longer than executing it. Columns of KnownImage.
+# Built once, not for each object: building the statement takes longer than executing it. Columns of LatestImage.
 _LATEST = (
     select(
         Image.id.label("image_id"),
@@ -83,12 +83,12 @@ def receive(
         If an image to be scored has no file, or its state is no initial state.
     """
     _check(receipt)
-    known = find_latest(session, receipt.header.sop_instance_uid)
-    is_same_dataset = known is not None and is_dataset(session, known, receipt.dataset_digest)
-    if known is None or not (is_same_dataset or _is_unchanged(session, known, receipt)):
-        return _add(session, receipt, known, now=now)
-    received = _resent(session, known, receipt.peer_ae_title, now=now, is_same_dataset=is_same_dataset)
-    is_restored = restore_file(session, known, receipt.spool_name, now=now, is_lost=is_lost)
+    latest = find_latest(session, receipt.header.sop_instance_uid)
+    is_same_dataset = latest is not None and is_dataset(session, latest, receipt.dataset_digest)
+    if latest is None or not (is_same_dataset or _is_unchanged(session, latest, receipt)):
+        return _add(session, receipt, latest, now=now)
+    received = _resent(session, latest, receipt.peer_ae_title, now=now, is_same_dataset=is_same_dataset)
+    is_restored = restore_file(session, latest, receipt.spool_name, now=now, is_lost=is_lost)
     return replace(received, is_restored=is_restored)
 
 
@@ -121,23 +121,23 @@ def receive_again(
     Received or None
         None: it differs from the latest object of that UID; keep the file and call `receive`.
     """
-    known = find_latest(session, sop_instance_uid)
-    if known is None or not is_dataset(session, known, dataset_digest):
+    latest = find_latest(session, sop_instance_uid)
+    if latest is None or not is_dataset(session, latest, dataset_digest):
         return None
-    received = _resent(session, known, peer_ae_title, now=now, is_same_dataset=True)
-    restore_file(session, known, None, now=now, is_lost=is_lost)
+    received = _resent(session, latest, peer_ae_title, now=now, is_same_dataset=True)
+    restore_file(session, latest, None, now=now, is_lost=is_lost)
     return received
 
 
-def find_latest(session: Session, sop_instance_uid: str) -> KnownImage | None:
+def find_latest(session: Session, sop_instance_uid: str) -> LatestImage | None:
     """Return the latest image of a SOP Instance UID; None if there is none."""
     row = session.execute(_LATEST, {"forms": of_session(session).forms("uid", sop_instance_uid)}).first()
-    return None if row is None else KnownImage(**row._mapping)
+    return None if row is None else LatestImage(**row._mapping)
 
 
-def is_dataset(session: Session, known: KnownImage, dataset_digest: str) -> bool:
+def is_dataset(session: Session, latest: LatestImage, dataset_digest: str) -> bool:
     """Return whether an image has this dataset, in any form of its digest."""
-    return of_session(session).is_same("digest", known.dataset_digest, dataset_digest)
+    return of_session(session).is_same("digest", latest.dataset_digest, dataset_digest)
 
 
 def seal(salt: str, identifiers: Sequence[str | None]) -> str:
@@ -181,35 +181,35 @@ def _check(receipt: Receipt) -> None:
         raise StorageError(f"An image that starts as {receipt.initial_state} needs its file in the spool.")
 
 
-def _is_unchanged(session: Session, known: KnownImage, receipt: Receipt) -> bool:
+def _is_unchanged(session: Session, latest: LatestImage, receipt: Receipt) -> bool:
     """Return whether everything that a result depends on is the same."""
     decision, identifiers = receipt.decision, of_session(session)
     return (
-        identifiers.is_same("digest", known.pixel_digest, receipt.pixel_digest)
-        and identifiers.is_same("digest", known.identity_digest, receipt.header.identity_digest)
-        and (known.view, known.is_chest, known.reason) == (decision.view, decision.is_chest, decision.reason)
+        identifiers.is_same("digest", latest.pixel_digest, receipt.pixel_digest)
+        and identifiers.is_same("digest", latest.identity_digest, receipt.header.identity_digest)
+        and (latest.view, latest.is_chest, latest.reason) == (decision.view, decision.is_chest, decision.reason)
     )
 
 
 def _resent(
-    session: Session, known: KnownImage, peer_ae_title: str, *, now: datetime, is_same_dataset: bool
+    session: Session, latest: LatestImage, peer_ae_title: str, *, now: datetime, is_same_dataset: bool
 ) -> Received:
-    if known.state is not JobState.NOT_SCORED:  # no result to deliver, now or later
-        resends.record_resend(session, known.image_id, peer_ae_title)
+    if latest.state is not JobState.NOT_SCORED:  # no result to deliver, now or later
+        resends.record_resend(session, latest.image_id, peer_ae_title)
     append_event(
         session,
         EventKind.RESENT,
         now=now,
-        image_id=known.image_id,
-        job_id=known.job_id,
+        image_id=latest.image_id,
+        job_id=latest.job_id,
         facts={"same_dataset": is_same_dataset},
     )
-    return Received(outcome="resent", image_id=known.image_id, job_id=known.job_id)
+    return Received(outcome="resent", image_id=latest.image_id, job_id=latest.job_id)
 
 
-def _add(session: Session, receipt: Receipt, known: KnownImage | None, *, now: datetime) -> Received:
+def _add(session: Session, receipt: Receipt, latest: LatestImage | None, *, now: datetime) -> Received:
     identifiers = of_session(session)
-    same_pixels = known is not None and identifiers.is_same("digest", known.pixel_digest, receipt.pixel_digest)
+    same_pixels = latest is not None and identifiers.is_same("digest", latest.pixel_digest, receipt.pixel_digest)
     receipt = identifiers.stored(receipt)
     salt = secrets.token_hex(16)
     image_id = _insert_image(session, receipt, salt)
@@ -224,13 +224,13 @@ def _add(session: Session, receipt: Receipt, known: KnownImage | None, *, now: d
         "is_chest": decision.is_chest,
         "seal": seal(salt, sealed_values(receipt.header, receipt.dataset_digest)),
     }
-    kind = EventKind.RECEIVED if known is None else EventKind.CHANGED_RESEND
-    if known is not None:
-        facts["previous_image"] = known.image_id
+    kind = EventKind.RECEIVED if latest is None else EventKind.CHANGED_RESEND
+    if latest is not None:
+        facts["previous_image"] = latest.image_id
         facts["same_pixels"] = same_pixels
     sealed = (("image", image_id), ("pixels", image_id), ("job", job_id))
     append_event(session, kind, now=now, image_id=image_id, job_id=job_id, facts=facts, seals=sealed)
-    return Received(outcome="new" if known is None else "changed_resend", image_id=image_id, job_id=job_id)
+    return Received(outcome="new" if latest is None else "changed_resend", image_id=image_id, job_id=job_id)
 
 
 def _insert_image(session: Session, receipt: Receipt, salt: str) -> int:

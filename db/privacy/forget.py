@@ -195,14 +195,14 @@ def _nameless(session: Session, spool: Spool) -> Iterator[tuple[int, Path]]:
     """Yield the files of images stored without identifiers, and of their reports."""
     nameless = and_(Identity.image_id == Image.id, Identity.kind == "none")
     own = select(Image.id, Image.spool_name).join(Identity, nameless)
-    made = (
+    of_reports = (
         select(Image.id, Report.spool_name)
         .join(Identity, nameless)
         .join(Job, Job.image_id == Image.id)
         .join(JobReport, JobReport.job_id == Job.id)
         .join(Report, Report.id == JobReport.report_id)
     )
-    for row in (*session.execute(own), *session.execute(made)):
+    for row in (*session.execute(own), *session.execute(of_reports)):
         if row.spool_name is not None:
             yield row.id, spool.path(row.spool_name)
 

@@ -48,14 +48,14 @@ def revision_of(connection: Connection) -> str | None:
     return revision
 
 
-def check_revision(revision: str | None, known: Sequence[str]) -> None:
+def check_revision(revision: str | None, supported: Sequence[str]) -> None:
     """Check that a database has the current revision.
 
     Parameters
     ----------
     revision
         Revision of the database.
-    known
+    supported
         Result of ``revisions()``.
 
     Raises
@@ -63,7 +63,7 @@ def check_revision(revision: str | None, known: Sequence[str]) -> None:
     SchemaMismatch
         If the schema is older or newer.
     """
-    newest = known[-1]
+    newest = supported[-1]
     if revision == newest:
         return
     if revision is None:
@@ -71,7 +71,7 @@ def check_revision(revision: str | None, known: Sequence[str]) -> None:
             f"The audit database is empty; this version works with schema {newest}: start the service once, "
             "or check data_dir."
         )
-    if revision in known:
+    if revision in supported:
         raise SchemaMismatch(
             f"The audit database has schema {revision}; this version works with schema {newest}: "
             "stop the service and run `cxr db upgrade`."
@@ -97,10 +97,10 @@ def migrate(connection: Connection) -> tuple[str | None, str]:
     StorageError
         If a migration leaves a dangling reference; the caller's transaction then rolls back.
     """
-    known, before = revisions(), revision_of(connection)
-    if before is not None and before not in known:
-        check_revision(before, known)
+    supported, before = revisions(), revision_of(connection)
+    if before is not None and before not in supported:
+        check_revision(before, supported)
     command.upgrade(_config(connection), "head")
     if connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
         raise StorageError("The upgrade would leave rows that refer to nothing: nothing was changed; report this.")
-    return before, known[-1]
+    return before, supported[-1]
