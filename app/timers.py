@@ -31,7 +31,7 @@ from db.upkeep.backup import backup
 from db.upkeep.exported_heads import export_head, read_heads
 from db.upkeep.integrity import check_and_record
 from db.upkeep.snapshot import refresh_snapshot
-from inference.delivery.commitment_reports import CommitmentReports
+from inference.delivery.commitment_reports import CommitmentReportSender
 from inference.delivery.routes import results_for
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Timers:
         self._database = database
         self._spool = spool
         self._senders = {sender.name: sender for sender in senders}
-        self._commitment_reports = CommitmentReports(settings, database=database, spool=spool)
+        self._commitment_reports = CommitmentReportSender(settings, database=database, spool=spool)
         self._holder = holder
         self._clock = clock
         self._started_at = clock()
@@ -233,14 +233,14 @@ class Timers:
 
     def _deliver_resent_images(self) -> None:
         """Ask for the results of images that came again, where their peers' results go."""
-        if not self._commits.is_worth_a_look():
+        if not self._commits.is_read_due():
             return
         while not self._is_stopping.is_set():
             with self._database.read() as session:  # mostly none: check before the write lock is taken
                 if not resends.is_any_due(session):
                     return
             with self._database.begin() as session:
-                resends.bring_results(session, self._destinations_of, limit=_RESENDS_AT_ONCE, now=self._clock())
+                resends.create_deliveries(session, self._destinations_of, limit=_RESENDS_AT_ONCE, now=self._clock())
             self.wake_delivery()
 
     def _destinations_of(self, peer_ae_title: str, senders: Collection[str], status: PackageStatus) -> tuple[str, ...]:
@@ -267,7 +267,7 @@ class Timers:
 
     def _bring_plans_forward(self) -> None:
         with self._database.begin() as session:
-            settled = planned.settle(
+            settled = planned.bring_future_times_forward(
                 session,
                 now=self._clock(),
                 job_lease_s=self._settings.worker.lease_s,

@@ -25,7 +25,7 @@ from cxr.view import REASONS
 from cxr.view.decide import NEVER_ASSUMED
 from inference.delivery import statuses as delivery_statuses
 from inference.delivery.commitment_scu import COMMITMENT_SOP_CLASS
-from inference.delivery.dicom_carrier import STORED_SOP_CLASSES, TRANSFER_SYNTAXES
+from inference.delivery.dicom_client import STORED_SOP_CLASSES, TRANSFER_SYNTAXES
 from inference.delivery.dicom_verifier import FIND_SOP_CLASS
 from inference.report import codes, copying
 from inference.report.fallback import FALLBACK_SOP_CLASSES
@@ -260,8 +260,8 @@ def response_handling() -> str:
 def metrics() -> str:
     """Metrics of the listener."""
     listener = Metrics()
-    listener.received("queued")
-    listener.refused("too_many")
+    listener.count_object("queued")
+    listener.count_refusal("too_many")
 
     def rows() -> Iterator[tuple[str, ...]]:
         for family in listener.registry.collect():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ import typer
 
 from cxr.errors import StorageError
 from db.cli.common import AsJson, open_audit, settings_of
-from db.cli.output import print_json, print_line, print_record, print_table, progress_bar, say
+from db.cli.output import print_json, print_line, print_message, print_record, print_table, progress_bar
 from db.cli.result_options import with_selection
 from db.results.filters import Format, IdentifierForm, ResultFilter
 
@@ -81,9 +80,11 @@ def list_(
     else:
         print_table(_TABLE, map(_row, found.rows), leave_out=_LEAVE_OUT, is_wide=wide)
     if found.is_cut:
-        say(f"The time was up; images before {found.before_image} were not looked at: --before {found.before_image}.")
+        print_message(
+            f"The time was up; images before {found.before_image} were not looked at: --before {found.before_image}."
+        )
     elif found.before_image is not None and not as_json:
-        say(f"{len(found.rows)} rows, and there are more: --before {found.before_image}, or --limit.")
+        print_message(f"{len(found.rows)} rows, and there are more: --before {found.before_image}, or --limit.")
 
 
 def _with_routes(which: ResultFilter, settings: Settings) -> ResultFilter:
@@ -165,7 +166,7 @@ def export(
     """
     from db.identifiers import load_identifiers
     from db.results.export import write_csv, write_json, write_parquet
-    from db.results.masking import masked
+    from db.results.masking import mask_identifiers
     from db.results.queries import iterate_results
 
     if form is Format.PARQUET and out is None:
@@ -178,7 +179,7 @@ def export(
             "pseudonym", settings.pseudonym_key_path, create=identifiers is IdentifierForm.PSEUDONYM
         )
         stored = iterate_results(database, which, progress=advance)
-        rows = masked(database, stored, identifiers, keyed)
+        rows = mask_identifiers(database, stored, identifiers, keyed)
         if form is Format.PARQUET and out is not None:
             with _draft(out) as draft:
                 count = write_parquet(rows, draft, form=identifiers)
@@ -187,7 +188,7 @@ def export(
             with _stream(out) as stream:
                 count = write(rows, stream, form=identifiers)
     if out is not None:
-        say(f"{count} rows written.")
+        print_message(f"{count} rows written.")
 
 
 @audit_app.command()
@@ -277,21 +278,16 @@ def _print_rows(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
 
 @contextmanager
 def _draft(out: Path) -> Iterator[Path]:
-    """Write beside the target and rename: an export that breaks off leaves no half file."""
-    from db.disk import create_file
+    """Write a draft that replaces the file only when the export is complete."""
+    from db.disk import whole_file
 
-    draft = out.with_name(f".{out.name}.part")
     try:
-        draft.unlink(missing_ok=True)
-        os.close(create_file(draft))
-        yield draft
-        draft.replace(out)
+        with whole_file(out, draft_suffix="part") as draft:
+            yield draft
     except OSError as error:
         raise StorageError(
             f"The export can't be written ({error.strerror}): check --out and the space there."
         ) from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -13,8 +13,8 @@ import typer
 from cxr.domain import DeliveryState, JobState
 from cxr.errors import SpoolFull, StorageError
 from db.cli.common import AsJson, now, open_audit, open_spool, settings_of
-from db.cli.output import print_json, print_table, say
-from db.events import operator
+from db.cli.output import print_json, print_message, print_table
+from db.events.account import account_facts
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -68,7 +68,7 @@ def list_(
         return
     names = _DELIVERY if dead_deliveries else _JOB
     print_table(names, [[row[name] for name in names] for row in rows], leave_out=_LEAVE_OUT, is_wide=wide)
-    say("In all: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count) + ".")
+    print_message("In all: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count) + ".")
 
 
 def _say_whether_the_disk_refuses(settings: Settings) -> None:
@@ -76,7 +76,7 @@ def _say_whether_the_disk_refuses(settings: Settings) -> None:
     try:
         open_spool(settings).check_writable()
     except SpoolFull as error:
-        say(f"{error} Until then new images are answered with 0xA700, and what was received waits.")
+        print_message(f"{error} Until then new images are answered with 0xA700, and what was received waits.")
     except OSError:  # not our account's: it can't be told from here
         return
 
@@ -153,7 +153,7 @@ def purge(
             states=state,
             older_than=timedelta(days=older_than),
             now=now(),
-            by=operator.facts(),
+            by=account_facts(),
         )
     typer.echo(f"{count} purged")
 
@@ -170,11 +170,11 @@ def _change(database: Database, ids: Iterable[int], change: Change, done: str) -
     for each in ids:
         try:
             with database.begin() as session:
-                change(session, each, now(), by=operator.facts())
+                change(session, each, now(), by=account_facts())
             changed += 1
         except StorageError as error:
             refused += 1
-            say(str(error))
+            print_message(str(error))
     typer.echo(f"{changed} {done}")
     if refused:
         raise typer.Exit(1)

@@ -67,7 +67,7 @@ def print_table(
         table.add_row(*(Text(row[number]) for number in shown))
     console.print(table)
     if omitted:
-        say(f"Left out: {', '.join(omitted)}; --wide shows them.")
+        print_message(f"Left out: {', '.join(omitted)}; --wide shows them.")
 
 
 def print_record(record: Mapping[str, object], *, title: str) -> None:
@@ -104,7 +104,7 @@ def print_line(values: Iterable[object]) -> None:
     sys.stdout.write("  ".join(_cell(value) for value in values) + "\n")
 
 
-def say(message: str) -> None:
+def print_message(message: str) -> None:
     """Tell the person at the terminal something that is no result."""
     sys.stderr.write(message + "\n")
 

@@ -1,4 +1,4 @@
-"""Receipts: a received object becomes an image, its decision and its job, or is known as a resend."""
+"""Receipts: record a received object as a new image with decision and job, or as a resend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cxr.errors import StorageError
 from db.events import EventKind, append_event
 from db.identifiers import of_session
 from db.images import resends
-from db.images.lost_files import heal
+from db.images.lost_files import restore_file
 from db.jobs import INITIAL_STATES
 from db.schema.insert import add_row
 from db.schema.records import FactValue, KnownImage, Receipt, Received
@@ -26,7 +26,7 @@ from db.schema.tables import Decision, Identity, Image, Job
 
 NEED_PIXELS = frozenset({JobState.HELD, JobState.QUEUED})
 
-# Once, not for each object: putting it together takes longer than asking it. Its columns are KnownImage's.
+# Built once, not for each object: building the statement takes longer than executing it. Columns of KnownImage.
 _LATEST = (
     select(
         Image.id.label("image_id"),
@@ -52,36 +52,35 @@ _LATEST = (
 def receive(
     session: Session, receipt: Receipt, *, now: datetime, is_lost: Callable[[str], bool] = lambda _: False
 ) -> Received:
-    """Write down one received object, whose file is durable already.
+    """Record one received object, whose file is already durable.
 
-    The same dataset under the same SOP Instance UID is a resend: one event, and its result goes where this
-    peer's results go (`db.images.resends`). So is another dataset
-    whose pixels, copied attributes and view decision are the same (a PACS that rewrote an element
-    that we don't use). Any other change is a new image with a job of its own.
+    The same dataset under the same SOP Instance UID is a resend: it adds an event, and its result is delivered to
+    this peer's destinations (`db.images.resends`). A dataset with the same pixels, copied attributes and view
+    decision is a resend too (a PACS may rewrite an unused element). Any other change is a new image with its own
+    job.
 
-    A resend whose image lost its file gives it this one, see `db.images.lost_files`.
+    The file of a resend replaces a lost file of its image, see `db.images.lost_files`.
 
     Parameters
     ----------
     session
-        A write transaction; it decides between peers that send the same instance at once.
+        A write transaction; it serialises peers that send the same instance at once.
     receipt
-        What came.
+        The received object.
     now
-        The time.
+        Current time, aware.
     is_lost
-        Whether the file of a spool name is gone: ``Spool.is_lost``.
+        Returns whether the file of a spool name is lost: ``Spool.is_lost``.
 
     Returns
     -------
     Received
-        ``resent``: nothing was added, and the caller removes the file it kept for this receipt, unless
-        it was restored.
+        ``resent``: no image was added, and the caller removes the file of this receipt unless ``is_restored``.
 
     Raises
     ------
     StorageError
-        If an image that is to be scored comes without its file, or its state is not one to start in.
+        If an image to be scored has no file, or its state is no initial state.
     """
     _check(receipt)
     known = find_latest(session, receipt.header.sop_instance_uid)
@@ -89,7 +88,7 @@ def receive(
     if known is None or not (is_same_dataset or _is_unchanged(session, known, receipt)):
         return _add(session, receipt, known, now=now)
     received = _resent(session, known, receipt.peer_ae_title, now=now, is_same_dataset=is_same_dataset)
-    is_restored = heal(session, known, receipt.spool_name, now=now, is_lost=is_lost)
+    is_restored = restore_file(session, known, receipt.spool_name, now=now, is_lost=is_lost)
     return replace(received, is_restored=is_restored)
 
 
@@ -102,54 +101,54 @@ def receive_again(
     now: datetime,
     is_lost: Callable[[str], bool] = lambda _: False,
 ) -> Received | None:
-    """Write down the resend of a dataset that is known byte for byte, before its file is made durable.
+    """Record the resend of an identical dataset, before its file is made durable.
 
     Parameters
     ----------
     session
         A write transaction.
     sop_instance_uid, dataset_digest
-        Of what came.
+        Of the received object.
     peer_ae_title
-        Calling AE title of who sent it.
+        Calling AE title of the sender.
     now
-        The time.
+        Current time, aware.
     is_lost
         As for `receive`.
 
     Returns
     -------
     Received or None
-        None: this is not what came last under that UID; keep the file and call `receive`.
+        None: it differs from the latest object of that UID; keep the file and call `receive`.
     """
     known = find_latest(session, sop_instance_uid)
     if known is None or not is_dataset(session, known, dataset_digest):
         return None
     received = _resent(session, known, peer_ae_title, now=now, is_same_dataset=True)
-    heal(session, known, None, now=now, is_lost=is_lost)
+    restore_file(session, known, None, now=now, is_lost=is_lost)
     return received
 
 
 def find_latest(session: Session, sop_instance_uid: str) -> KnownImage | None:
-    """Return what the latest object under a SOP Instance UID was; None if there was none."""
+    """Return the latest image of a SOP Instance UID; None if there is none."""
     row = session.execute(_LATEST, {"forms": of_session(session).forms("uid", sop_instance_uid)}).first()
     return None if row is None else KnownImage(**row._mapping)
 
 
 def is_dataset(session: Session, known: KnownImage, dataset_digest: str) -> bool:
-    """Whether an image was received with this very data set, in whatever form its digest is stored."""
+    """Return whether an image has this dataset, in any form of its digest."""
     return of_session(session).is_same("digest", known.dataset_digest, dataset_digest)
 
 
 def seal(salt: str, identifiers: Sequence[str | None]) -> str:
-    """Bind identifiers to an event without showing them: a digest under a salt that can be deleted.
+    """Return a digest that binds identifiers to an event, under a salt that can be deleted.
 
     Parameters
     ----------
     salt
-        Random, of this image alone; without it the seal says nothing about anybody.
+        Random hex digits of this image; without them the seal identifies nobody.
     identifiers
-        As ``sealed_values`` gives them.
+        Values of `sealed_values`.
 
     Returns
     -------
@@ -161,7 +160,7 @@ def seal(salt: str, identifiers: Sequence[str | None]) -> str:
 
 
 def sealed_values(source: ImageHeader | Image, dataset_digest: str) -> tuple[str | None, ...]:
-    """Return what the seal of an image covers: whose it is, and which bytes came."""
+    """Return the values covered by the seal of an image: its identifiers and its dataset's digest."""
     return (
         source.sop_class_uid,
         source.sop_instance_uid,
@@ -183,7 +182,7 @@ def _check(receipt: Receipt) -> None:
 
 
 def _is_unchanged(session: Session, known: KnownImage, receipt: Receipt) -> bool:
-    """Whether everything that a result depends on is the same."""
+    """Return whether everything that a result depends on is the same."""
     decision, identifiers = receipt.decision, of_session(session)
     return (
         identifiers.is_same("digest", known.pixel_digest, receipt.pixel_digest)
@@ -195,8 +194,8 @@ def _is_unchanged(session: Session, known: KnownImage, receipt: Receipt) -> bool
 def _resent(
     session: Session, known: KnownImage, peer_ae_title: str, *, now: datetime, is_same_dataset: bool
 ) -> Received:
-    if known.state is not JobState.NOT_SCORED:  # there is nothing to bring, now or later
-        resends.note(session, known.image_id, peer_ae_title)
+    if known.state is not JobState.NOT_SCORED:  # no result to deliver, now or later
+        resends.record_resend(session, known.image_id, peer_ae_title)
     append_event(
         session,
         EventKind.RESENT,

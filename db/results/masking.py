@@ -17,7 +17,7 @@ from db.schema.tables import Identity
 _BATCH = 1000
 
 
-def masked(
+def mask_identifiers(
     database: Database, rows: Iterable[ResultRow], form: IdentifierForm, identifiers: Identifiers
 ) -> Iterator[ResultRow]:
     """Give each row its identifiers in the form of an export.

@@ -17,7 +17,7 @@ from sqlalchemy import types as sql
 from cxr.domain import DeliveryState, JobState, PackageStatus, View
 from cxr.errors import MissingRow
 from db.engine import Database, Session
-from db.identifiers import Identifiers, What, of_session
+from db.identifiers import Identifiers, IdentifierType, of_session
 from db.results.filters import ResultFilter
 from db.schema.records import ResultRow
 from db.schema.tables import Delivery, Image, JobReport, UtcTime
@@ -37,7 +37,7 @@ _SPECIAL: Mapping[str, sql.TypeEngine[Any]] = {
     "is_latest": sql.Boolean(),
 }
 _ENUMS = {"state": JobState, "view": View, "model_status": PackageStatus}
-_IDENTIFYING: Mapping[str, What] = {
+_IDENTIFYING: Mapping[str, IdentifierType] = {
     "accession_number": "accession_number",
     "patient_id": "patient_id",
     "sop_instance_uid": "uid",

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from config.context import CommandContext
+from cxr.printable import printable
 from cxr.product import NOTICE
 from inference.cli.packages import Json, Package, find_package, open_registry
 
@@ -36,7 +38,9 @@ def gates(ctx: typer.Context, package: Package, as_json: Json = False) -> None:
     else:
         table = Table("gate", "", "figure", "requirement", title=NOTICE)
         for gate in results:
-            table.add_row(gate.name, "passed" if gate.is_passed else "FAILED", gate.figure, gate.requirement)
+            # Text, because figures of a package are not markup.
+            state = "passed" if gate.is_passed else "FAILED"
+            table.add_row(*(Text(printable(cell)) for cell in (gate.name, state, gate.figure, gate.requirement)))
         Console().print(table)
     raise typer.Exit(0 if all(gate.is_passed for gate in results) else 1)
 
@@ -120,4 +124,5 @@ def _print_shadow(shadow: ShadowPackage | None, *, as_json: bool) -> None:
     elif shadow is None:
         typer.echo("There is no shadow.")
     else:
-        typer.echo(f"Shadow: {shadow.name} {shadow.version}, {shadow.fingerprint[:12]}; its scores are not reported.")
+        name = printable(f"{shadow.name} {shadow.version}")
+        typer.echo(f"Shadow: {name}, {shadow.fingerprint[:12]}; its scores are not reported.")

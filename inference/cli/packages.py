@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from config.context import CommandContext
 from cxr.domain import PackageStatus
@@ -41,41 +42,45 @@ def list_packages(ctx: typer.Context, as_json: Json = False) -> None:
 
     Example: cxr model list --json
     """
-    entries = open_registry(ctx).list()
+    registry = open_registry(ctx)
+    entries = registry.list()
     if as_json:
         for entry in entries:
             typer.echo(json.dumps(_summary(entry)))
         return
+    if not entries:
+        typer.echo(_empty(registry))
+        return
+    # Two lines a package, so that whole words fit a terminal of 80 columns.
     table = Table(title=NOTICE, title_justify="left", box=None, pad_edge=False)
-    for heading in ("", "fingerprint", "name", "version", "status", "findings", "made"):
-        # In a narrow terminal what is copied or compared stays in one piece.
-        table.add_column(heading, overflow="fold", no_wrap=heading in {"fingerprint", "status", "made"})
+    for heading in ("fingerprint", "name, version", "status, made", "findings"):
+        table.add_column(heading, overflow="fold")
     for entry in entries:
         facts = _summary(entry)
-        table.add_row(
-            "in service" if entry.is_active else "",
-            entry.fingerprint[:12],
-            facts["name"] or "?",
-            facts["version"] or "?",
-            facts["fault"] or (facts["status"] or "").upper(),
-            ", ".join(facts["findings"]),
-            (facts["created"] or "")[:10],
+        cells = (
+            (entry.fingerprint[:12], "in service" if entry.is_active else ""),
+            (facts["name"] or "?", facts["version"] or "?"),
+            (facts["fault"] or facts["status"].upper(), (facts["created"] or "")[:10]),
+            facts["findings"],
         )
+        # Text, because a name is not markup.
+        table.add_row(*(Text("\n".join(map(printable, lines)).rstrip("\n")) for lines in cells))
     Console().print(table)
 
 
 @app.command()
 def show(ctx: typer.Context, package: Package = "current", as_json: Json = False) -> None:
-    """Verify one package and show its model card; with --json its manifest.
+    """Verify one package and show its model card, rendered for the terminal; with --json its manifest.
 
     Example: cxr model show current
     """
-    found = find_package(open_registry(ctx), package)
+    from inference.cli.card import print_card
+
+    loaded = find_package(open_registry(ctx), package)
     if as_json:
-        typer.echo(json.dumps({"fingerprint": found.fingerprint, **found.manifest.model_dump(mode="json")}))
+        typer.echo(json.dumps({"fingerprint": loaded.fingerprint, **loaded.manifest.model_dump(mode="json")}))
         return
-    typer.echo(f"fingerprint {found.fingerprint}\n")
-    typer.echo(printable((found.folder / "MODEL_CARD.md").read_text(encoding="utf-8"), lines=True))
+    print_card(loaded, Console())
 
 
 @app.command()
@@ -91,13 +96,23 @@ def verify(
     Example: cxr model verify
     """
     registry = open_registry(ctx)
+    names = packages or [entry.fingerprint for entry in registry.list()]
+    if not names:
+        typer.echo(_empty(registry))
     faulty = 0
-    for name in packages or [entry.fingerprint for entry in registry.list()]:
+    for name in names:
         try:
-            typer.echo(f"{find_package(registry, name).fingerprint[:12]}  intact")
+            package = find_package(registry, name)
         except CxrError as error:
             faulty += 1
-            typer.echo(f"{name[:12]}  {error.code}: {error}")
+            label = name if packages else name[:12]
+            typer.echo(printable(f"{label}  {error.code}: {error}"))
+            continue
+        manifest = package.manifest
+        facts = f"{manifest.name} {manifest.version}, {_count(len(manifest.files), 'file')}"
+        typer.echo(printable(f"{package.fingerprint[:12]}  intact: {facts}"))
+    if names:
+        typer.echo(f"Checked {_count(len(names), 'package')}: {len(names) - faulty} intact, {faulty} with faults.")
     raise typer.Exit(1 if faulty else 0)
 
 
@@ -199,12 +214,12 @@ def export(
 
         if form not in FORMATS:
             raise typer.BadParameter(f"formats are {', '.join(FORMATS)}; got {form!r}")
-        found = find_package(open_registry(ctx), package)
-        difference = export_package(found, to, form)
+        loaded = find_package(open_registry(ctx), package)
+        difference = export_package(loaded, to, form)
     if as_json:
-        typer.echo(json.dumps({"fingerprint": found.fingerprint, "format": form, "largest_difference": difference}))
+        typer.echo(json.dumps({"fingerprint": loaded.fingerprint, "format": form, "largest_difference": difference}))
         return
-    typer.echo(f"Exported {found.fingerprint[:12]} as {form}; scores agree to {difference:.1g}. {NOTICE}")
+    typer.echo(f"Exported {loaded.fingerprint[:12]} as {form}; scores agree to {difference:.1g}. {NOTICE}")
 
 
 def open_registry(ctx: typer.Context, *, with_gates: bool = False) -> Registry:
@@ -228,6 +243,17 @@ def find_package(registry: Registry, package: str) -> ModelPackage:
     if Path(package).is_dir():
         return load_package(Path(package))
     return registry.load(registry.resolve(package))
+
+
+def _empty(registry: Registry) -> str:
+    return (
+        f"{registry.folder} holds no model packages: `cxr serve` installs the default model at its first start, "
+        "`cxr model promote FOLDER` adds one."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _summary(entry: Entry) -> dict[str, Any]:

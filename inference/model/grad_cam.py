@@ -6,7 +6,6 @@ Loads TensorFlow, as ``inference.model.tensorflow_runtime`` does: backend-neutra
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from cxr.package import PackageManifest
 from cxr.package.grad_cam import grad_cam
 from inference.model.batches import Explainer
+from inference.model.keras_types import KerasModel, Tensor
 from inference.model.tensorflow_runtime import load_graph, tensorflow_device
 
 # Lower bound of a probability before its logarithm: close to the spacing of float32 values below 1.
@@ -80,7 +80,7 @@ def load_explainer(path: Path, manifest: PackageManifest, device: str) -> Explai
     return explain
 
 
-def _last_features(graph: Any) -> Any:  # noqa: ANN401 (a Keras model; a symbolic tensor)
+def _last_features(graph: KerasModel) -> Tensor | None:
     for layer in reversed(graph.layers):
         shape = getattr(getattr(layer, "output", None), "shape", ())
         if isinstance(layer, _NO_FEATURES) or len(shape) != 4:
@@ -91,7 +91,7 @@ def _last_features(graph: Any) -> Any:  # noqa: ANN401 (a Keras model; a symboli
     return None
 
 
-def _before_activation(graph: Any, name: str) -> Any:  # noqa: ANN401
+def _before_activation(graph: KerasModel, name: str) -> Tensor:
     """Return the logits: their gradient does not vanish where a probability is close to 0 or 1."""
     layer = graph.get_layer(name)
     if isinstance(layer, keras.layers.Activation | keras.layers.Softmax):

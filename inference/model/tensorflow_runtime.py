@@ -26,6 +26,7 @@ from cxr.package import PackageManifest
 from cxr.package.input_gate import component_of
 from cxr.package.lung_mask import Segment
 from inference.model.batches import ModelOutput, Scorer
+from inference.model.keras_types import KerasModel, Tensor
 
 
 def prepare_devices() -> int:
@@ -119,14 +120,14 @@ def load_served(path: Path, manifest: PackageManifest, device: str) -> ServedGra
     size = manifest.input_size
 
     @tf.function(input_signature=[tf.TensorSpec((None, size, size, 1), tf.float32)], autograph=False)  # type: ignore[untyped-decorator]
-    def run(batch: Any) -> list[Any]:  # noqa: ANN401 (a tensor)
+    def run(batch: Tensor) -> list[Tensor]:
         outputs = tf.nest.flatten(graph(batch, training=False))
         return [outputs[position] for position in positions]
 
     return ServedGraph(run, has_evidence, gate is not None, tf_device)
 
 
-def _with_features(graph: Any, layer: str) -> Any:  # noqa: ANN401
+def _with_features(graph: KerasModel, layer: str) -> KerasModel:
     """Add an output: the spatial mean of each map of a layer, for the input gate."""
     maps = next((each.output for each in graph.layers if each.name == layer), None)
     if maps is None or len(maps.shape) != 4:
@@ -174,7 +175,7 @@ def tensorflow_device(device: str) -> str:
     return f"/{device.upper()}" if ":" in device else "/CPU:0"
 
 
-def load_graph(path: Path) -> Any:  # noqa: ANN401 (a Keras model)
+def load_graph(path: Path) -> KerasModel:
     """Load a ``.keras`` file, checked before, without its training configuration.
 
     Raises
@@ -194,7 +195,7 @@ def load_graph(path: Path) -> Any:  # noqa: ANN401 (a Keras model)
         ) from error
 
 
-def check_graph(graph: Any, manifest: PackageManifest) -> None:  # noqa: ANN401 (a Keras model)
+def check_graph(graph: KerasModel, manifest: PackageManifest) -> None:
     """Compare a graph's input and outputs with its manifest.
 
     Raises

@@ -7,6 +7,7 @@ card; it therefore has a fingerprint of its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -72,4 +73,7 @@ def _mark(card: str, accepted: Sequence[AcceptedGate]) -> str:
     )
     title, line_end, rest = card.partition("\n") if card.startswith("#") else ("", "", card)
     heading = f"{title}{line_end}\n" if title else ""
+    rest = re.sub(
+        r"^\| status \| \S+ \|$", f"| status | {PackageStatus.DEMONSTRATION.value} |", rest, flags=re.MULTILINE
+    )
     return f"{heading}**{DEMONSTRATION}.** {sentences} {rest.lstrip()}"

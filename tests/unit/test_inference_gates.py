@@ -126,6 +126,14 @@ def test_a_package_that_passes_every_gate_goes_into_service_as_it_is(
         (changed("classes", "normal", "auc_low", value="0.9"), "gate auc: normal: not in the package"),
         (changed("classes", "normal", "auc_low", value=True), "gate auc: normal: not in the package"),
         (changed("classes", "normal", "ece", value=0.101), "gate calibration: normal: 0.101"),
+        (changed("classes", "normal", "ece", value=None), "gate calibration: normal: not in the package"),
+        (changed("classes", "normal", "ece", value=float("nan")), "gate calibration: normal: not in the package"),
+        (changed("classes", "normal", "ece", value="0.01"), "gate calibration: normal: not in the package"),
+        (changed("classes", "covid19", "ece", value=None), "gate calibration: covid19: not in the package"),
+        (
+            changed("classes", "normal", "worst_subgroup", "auc", value=None),
+            "gate subgroups: normal: not in the package",
+        ),
         (changed("classes", "normal", "worst_subgroup", "auc", value=0.5), "gate subgroups: normal: 0.500"),
         (changed("classes", "normal", "worst_subgroup", value=None), "gate subgroups: normal: not in the package"),
         (
@@ -183,6 +191,22 @@ def test_a_package_is_compared_with_the_one_in_service(registry: Registry, expor
     worse = export("worse", against(first, -0.01))
     assert "gate not_worse: normal: worse by at least 0.010; covid19" in refusal(registry, worse)
     registry.promote(registry.add(export("level", against(first, 0.02)).folder).fingerprint, **WHO)
+
+
+@pytest.mark.parametrize("high", [None, float("nan"), "0.02", True])
+def test_a_comparison_without_its_figure_is_refused(
+    registry: Registry, export: Callable[..., ModelPackage], high: Any
+) -> None:
+    """The class that lacks it is named, whatever the other's figure is."""
+    first = export("first")
+    registry.promote(registry.add(first.folder).fingerprint, **WHO)
+    evaluation = against(first, 0.02)
+    figures = evaluation["comparisons"][0]["classes"]["covid19"]
+    figures["high"] = high
+    if high is None:
+        del figures["high"]
+    package = export("incomplete", evaluation)
+    assert "gate not_worse: covid19: not in the package" in refusal(registry, package)
 
 
 def test_the_same_weights_and_random_ones_need_no_comparison(
