@@ -76,7 +76,7 @@ def computed(text: str) -> str:
     given = figures(text)
     found = {site: need(site, given) for site in sites(given)}
     lines = [
-        "| studies | in the busiest hour, 1/s | cores | network and disk, MB/s | commits/s | reports/s | kept 30 days, TB |",
+        "| studies | busiest hour, 1/s | cores | network and disk, MB/s | commits/s | reports/s | kept 30 days, TB |",
         "|---|---|---|---|---|---|---|",
         *(
             f"| {site.name} | {_short(site.studies_s)} | {_short(it.cores)} | {_short(it.stream)} | "
