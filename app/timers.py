@@ -232,7 +232,7 @@ class Timers:
         sender.verify_due(self._clock())
 
     def _deliver_resent_images(self) -> None:
-        """Ask for the results of images that came again, where their peers' results go."""
+        """Create deliveries of existing results for images that were sent again."""
         if not self._commits.is_read_due():
             return
         while not self._is_stopping.is_set():
