@@ -1,8 +1,7 @@
-"""Timers on a clock that may be set: when they tick, and how a step of the clock is noticed.
+"""Triggers of timers that survive a step of the system clock, and the detection of such a step.
 
-APScheduler's own triggers count every tick that a clock has jumped over (one a second, over years, is
-more than a machine's memory holds), and around the ends of daylight saving time its daily one ticks
-twice or not at all.
+APScheduler's own triggers fire for every interval that a step of the clock left out (one a second over years exhausts
+the memory), and its daily trigger fires twice or not at all on the days that daylight saving time begins and ends.
 """
 
 from __future__ import annotations
@@ -14,36 +13,52 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from apscheduler.triggers.base import BaseTrigger
 
 TOLERANCE = timedelta(seconds=2)
-"""By less, a clock is trimmed and not set."""
+"""Smaller differences are corrections of the clock rate, no step."""
 
 SOON = timedelta(seconds=5)
-"""After the start, or after a clock was set back, nothing waits longer for its tick."""
+"""Longest wait for the first firing after the start or after the clock was set back."""
+
+
+def to_utc(local: datetime, zone: tzinfo) -> datetime:
+    """Return the moment of a local time in UTC.
+
+    A time that comes twice is the first; one that is left out, when clocks go forward, is later by as much as they go
+    forward (02:30 becomes 03:30), as PEP 495 has it for ``fold=0``.
+
+    Parameters
+    ----------
+    local
+        Date and time; its own time zone is not looked at.
+    zone
+        Whose local time it is.
+    """
+    return local.replace(tzinfo=zone, fold=0).astimezone(UTC)
 
 
 class Every(BaseTrigger):  # type: ignore[misc]
-    """Ticks a fixed time after the last tick, once for all that was missed.
+    """Fire a fixed time after the last firing, once for all that were missed.
 
     Parameters
     ----------
     seconds
-        The time.
+        The interval.
     """
 
     def __init__(self, seconds: float) -> None:
         self._interval = timedelta(seconds=seconds)
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
-        """Plan the next tick from now on, whatever was missed; the first one soon."""
+        """Return the next firing, counted from now; the first one comes soon."""
         return now + (self._interval if previous_fire_time else min(self._interval, SOON))
 
 
 class Daily(BaseTrigger):  # type: ignore[misc]
-    """Ticks once on every date of the local calendar, also where the hour comes twice, or not at all.
+    """Fire once on every date of the local calendar, also where the hour comes twice or not at all.
 
     Parameters
     ----------
     at
-        Local time, ``HH:MM``. On a day that leaves it out: as much later as the clock is put forward.
+        Local time, ``HH:MM``; see `to_utc` for a day that leaves it out.
     zone
         Whose local time.
     """
@@ -53,7 +68,7 @@ class Daily(BaseTrigger):  # type: ignore[misc]
         self._zone = zone
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
-        """Plan the next tick: later than now, and not on the date of the last one."""
+        """Return the next firing: later than now, and not on the date of the last."""
         today = now.astimezone(self._zone).date()
         if previous_fire_time is not None:
             today = max(today, previous_fire_time.astimezone(self._zone).date() + timedelta(days=1))
@@ -61,19 +76,18 @@ class Daily(BaseTrigger):  # type: ignore[misc]
         return planned if planned > now else self._on(today + timedelta(days=1))
 
     def _on(self, day: date) -> datetime:
-        # Through UTC: a time that the day leaves out becomes one that it has.
-        return datetime.combine(day, self._at, self._zone).astimezone(UTC).astimezone(self._zone)
+        return to_utc(datetime.combine(day, self._at), self._zone).astimezone(self._zone)
 
 
 class ClockWatch:
-    """Notices that the clock was set, by one that can't be.
+    """Detect a step of the system clock against a monotonic clock.
 
     Parameters
     ----------
     clock
         The time, as an aware datetime.
     monotonic
-        Seconds of a clock that never steps.
+        Seconds of a clock that is never set.
     """
 
     def __init__(self, clock: Callable[[], datetime], monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -82,7 +96,7 @@ class ClockWatch:
         self._difference = self._measure()
 
     def step(self) -> timedelta:
-        """Return how far the clock was set since the last call; ahead is positive, 0 is not at all."""
+        """Return by how much the clock was set since the last call: positive forward, 0 if it was not."""
         before, self._difference = self._difference, self._measure()
         step = self._difference - before
         return step if abs(step) >= TOLERANCE else timedelta(0)

@@ -1,6 +1,6 @@
-"""What can be checked of the settings on this machine only: files, folders and who may read them.
+"""Checks of the settings that need this machine: files, folders and their permissions.
 
-Composition roots call ``check_start`` before they open a port; `cxr config check` says the same.
+The commands call ``check_start`` before they open a port; `cxr config check` reports the same faults.
 Messages name the setting, not the path.
 """
 
@@ -21,18 +21,18 @@ from cxr.package.view_model import ENOUGH_LATERALS, component_of
 
 _NEEDS_VIEW_MODEL: Final[tuple[tuple[str, Callable[[ViewSettings], bool]], ...]] = (
     ("view.unknown = model", lambda view: view.unknown is UnknownView.MODEL),
-    # Asked for, that is: by default nothing is held where no view model is installed.
+    # Only if it is set: by default nothing is held where no view model is installed.
     ("view.pixels = hold", lambda view: view.pixels is PixelView.HOLD and "pixels" in view.model_fields_set),
 )
 
 
 def check_start(settings: Settings) -> None:
-    """Refuse to start on files that are not there, or private keys that others can read.
+    """Refuse to start with missing files, or private keys that others can read.
 
     Raises
     ------
     SettingsError
-        Listing every fault.
+        If there are faults; the message lists all.
     """
     faults = faults_at_start(settings)
     if faults:
@@ -40,7 +40,7 @@ def check_start(settings: Settings) -> None:
 
 
 def faults_at_start(settings: Settings) -> tuple[str, ...]:
-    """List what the settings name and this machine does not have.
+    """Return the faults of files and folders that the settings name.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def _faults(settings: Settings) -> Iterator[str]:
 
 
 def _view_faults(view: ViewSettings) -> Iterator[str]:
-    """Say what the view model can't be used for; whether its files are whole, the worker checks."""
+    """Return faults in the use of the view model; the worker checks that its files are intact."""
     folder = view_folder(view.model)
     needs = [name for name, is_so in _NEEDS_VIEW_MODEL if is_so(view)]
     if folder is None:
@@ -103,7 +103,7 @@ def _destination_faults(destination: DestinationSettings) -> Iterator[str]:
 
 
 def _can_be_made(folder: Path) -> bool:
-    """Whether we can write to a folder, or make it in the nearest one that exists."""
+    """Whether we can write to a folder, or create it in its nearest existing parent."""
     # Not Path.exists: it raises in a folder that we may not enter.
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.access(path, os.F_OK))
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
@@ -115,19 +115,19 @@ def _file_faults(setting: str, path: Path | None) -> Iterator[str]:
 
 
 def key_faults(setting: str, path: Path | None) -> Iterator[str]:
-    """List what is wrong with the file of a private key.
+    """Return the faults of a private key file.
 
     Parameters
     ----------
     setting
-        What names it.
+        Name of its setting.
     path
-        The file; None: there is none, and nothing is wrong.
+        The file; None: no fault.
 
     Yields
     ------
     str
-        That it is not there, or that others may read or write it.
+        That it is missing or unreadable, or that others may read or write it.
     """
     yield from _file_faults(setting, path)
     if path is None or not path.is_file():

@@ -1,1 +1,1 @@
-"""The worker: scores images with a model package, writes and delivers reports."""
+"""The worker: score images with a model package, write and deliver reports."""

@@ -1,8 +1,8 @@
-"""The training recipe: everything that a run depends on beside its images, as one TOML file.
+"""The training recipe: all settings of a run, as one TOML file.
 
-Strict: an unknown key, a value of another type or outside its range, and parts that don't fit
-together are faults, and all faults are reported at once. ``configs/`` holds the recipes that come
-with this project; a run folder holds the one it was made with.
+Validation is strict: unknown keys, values of another type or outside their range, and settings that
+contradict each other are errors, all reported at once. ``configs/`` holds the recipes of this project;
+a run's folder holds its own.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from cxr.errors import RecipeError
 from cxr.labels import FINDINGS
-from cxr.pixels.recipe import TRAINING_RECIPE, PixelRecipe
+from cxr.pixels.recipe import TRAINING_RECIPE, PixelRecipe, describe_faults
 from training.networks import BACKBONES, Head
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 SOURCE_CONFIGS = CONFIGS.parent.parent / "configs"
-"""Where the recipes lie in a checkout; in the wheel they are ``training/configs``."""
+"""Folder of the recipes in a checkout; in the wheel it is ``training/configs``."""
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,7 +32,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Trained = Literal["head", "conv5", "conv4", "conv3", "conv2", "all"]
 
 EVERY_OTHER = "*"
-"""As a label of ``task.negative``: every label that belongs to no class."""
+"""In ``task.negative``: every label that belongs to no class."""
 
 
 class _Part(BaseModel):
@@ -45,9 +45,12 @@ def _read_pixels(value: object) -> object:
     unknown = sorted(set(value) - set(PixelRecipe.__dataclass_fields__))
     if unknown:
         raise ValueError(f"unknown: {', '.join(unknown)}; accepted are {', '.join(PixelRecipe.__dataclass_fields__)}")
-    recipe = PixelRecipe(**({"quantised": True} | dict(value)))
+    try:
+        recipe = PixelRecipe(**({"quantised": True} | dict(value)))
+    except ValidationError as error:
+        raise ValueError(describe_faults(error)) from None
     if not recipe.quantised:
-        raise ValueError("quantised: only true is accepted, so that the cache holds what is served")
+        raise ValueError("quantised: only true is accepted, so that the cache is identical to serving")
     return recipe
 
 
@@ -56,13 +59,13 @@ def _write_pixels(recipe: PixelRecipe) -> dict[str, Any]:
 
 
 class Task(_Part):
-    """Which labels become which outputs."""
+    """Outputs of the network, and the labels that they stand for."""
 
     classes: tuple[str, ...] = Field(min_length=1)  # names of cxr.labels.FINDINGS, in the order of the outputs
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # class -> labels of the manifest; default: itself
-    negative: tuple[str, ...] = (EVERY_OTHER,)  # labels that are none of the classes (sigmoid)
-    from_columns: bool = False  # truths from label_<class> columns (sigmoid); nothing or -1 there: not counted
+    negative: tuple[str, ...] = (EVERY_OTHER,)  # labels that mean 0 (sigmoid)
+    from_columns: bool = False  # truths from columns label_<class> (sigmoid); empty or -1: unknown
     views: tuple[Literal["PA", "AP", "AP_supine", "L", "unknown"], ...] = ("PA", "AP", "AP_supine", "unknown")
 
     @model_validator(mode="after")
@@ -72,20 +75,22 @@ class Task(_Part):
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes: each may occur once")
         if self.activation == "softmax" and (len(self.classes) < 2 or self.from_columns):
-            raise ValueError("activation: softmax needs two classes or more, and one label per image")
+            raise ValueError("activation: softmax needs at least two classes, and one label per image")
         if self.activation == "sigmoid" and len(self.classes) > 1 and not self.from_columns:
-            raise ValueError("from_columns: several classes with sigmoid need the columns label_<class>; say true")
+            raise ValueError(
+                "from_columns: several classes with sigmoid need the columns label_<class>: set it to true"
+            )
         if set(self.labels) - set(self.classes):
             raise ValueError("labels: each key is one of the classes")
         return self
 
     def labels_of(self, name: str) -> tuple[str, ...]:
-        """The manifest's labels that mean a class."""
+        """Return the labels of the manifest that belong to a class."""
         return self.labels.get(name, (name,))
 
 
 class Split(_Part):
-    """How a manifest without sides is divided; one that has sides keeps them."""
+    """Split of a manifest without sides; a manifest with sides keeps them."""
 
     strategy: Literal["patient", "temporal", "site", "image"] = "patient"
     fractions: tuple[Share, Share, Share] = (0.8, 0.1, 0.1)  # train, val, test
@@ -118,18 +123,18 @@ class Network(_Part):
         return self
 
     def make_head(self) -> Head:
-        """The head, as ``training.networks.network.build`` takes it."""
+        """Return the head for ``training.networks.network.build``."""
         return Head(self.head, self.pooling, self.hidden, self.dropout)
 
 
 class Weights(_Part):
-    """Where the weights come from; see ``training.runs.initial_weights``."""
+    """Initial weights; see ``training.runs.initial_weights``."""
 
     source: Literal["random", "file", "imagenet", "run"] = "imagenet"
     path: str | None = None
     sha256: Sha256 | None = None
-    head: Literal["new", "keep"] = "new"  # of a run's model: whether its head goes on being trained
-    other_size: Literal[True] | None = None  # of a run's model: it may have seen images of another size
+    head: Literal["new", "keep"] = "new"  # with source = run: keep its head, or start with a new one
+    other_size: Literal[True] | None = None  # with source = run: its images may have another size
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -143,46 +148,46 @@ class Weights(_Part):
 
 
 class Augment(_Part):
-    """Random changes of training images; see ``training.inputs.augment``. The default is none."""
+    """Augmentation of training images; see ``training.inputs.augment``. The default is none."""
 
-    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0  # up to, either way
-    shift: Share = 0.0  # up to, as a share of the side
-    zoom: Share = 0.0  # up to, either way
-    gamma: tuple[Positive, Positive] = (1.0, 1.0)  # from, to
-    noise: Share = 0.0  # standard deviation, up to, of grey in [0, 1]
-    cut_out: Share = 0.0  # side of a black square, up to, as a share of the side
-    flip_horizontal: bool = False  # mirrors the heart: off unless a predecessor is rebuilt
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0  # largest angle, in both directions
+    shift: Share = 0.0  # largest shift, as a share of the side
+    zoom: Share = 0.0  # largest change of scale, in both directions
+    gamma: tuple[Positive, Positive] = (1.0, 1.0)  # smallest and largest exponent
+    noise: Share = 0.0  # largest standard deviation, of grey in [0, 1]
+    cut_out: Share = 0.0  # largest black square, as a share of the side
+    flip_horizontal: bool = False  # mirrors the heart: only to rebuild a predecessor
     flip_vertical: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.gamma[0] > self.gamma[1]:
-            raise ValueError("gamma: from is not above to")
+            raise ValueError("gamma: the first value is not above the second")
         return self
 
 
 class Balance(_Part):
-    """What is done about rare classes and sources; validation and test keep their prevalence."""
+    """Balancing of rare classes and sources in training; validation and test keep their prevalence."""
 
     method: Literal["none", "weights", "undersample", "oversample"] = "none"
-    by_source: bool = False  # every source counts the same within its class
-    seed: int = 0  # of which images are left out or repeated
+    by_source: bool = False  # equal weight of the sources within each class
+    seed: int = 0  # of the images that are excluded or repeated
 
 
 class Stage(_Part):
-    """One part of the fitting: what is trained, how, for how long."""
+    """One stage of training: layers, optimiser, schedule, early stopping."""
 
     name: Slug
     train: Trained
-    batch_norm: Literal["auto", "frozen", "trained"] = (
-        "auto"  # auto: frozen where the trunk starts from trained weights
+    batch_norm: Literal["auto", "frozen", "trained"] = "auto"  # auto: frozen if the trunk has trained weights
+    batch_norm_momentum: Annotated[float, Field(ge=0, lt=1)] | None = (
+        None  # of the moving statistics; None: as built, 0.99
     )
-    batch_norm_momentum: Annotated[float, Field(ge=0, lt=1)] | None = None  # of its statistics; None: as built, 0.99
     optimizer: Literal["adam", "adamw", "regression"] = (
-        "adam"  # regression: a head, at once (training.runs.head_regression)
+        "adam"  # regression: logistic regression of the head (training.runs.head_regression)
     )
     learning_rate: Positive = 1e-3
-    strength: Positive | None = None  # regression: inverse of the penalty on squares
+    strength: Positive | None = None  # regression: inverse weight of the L2 penalty
     weight_decay: Share = 0.0  # adamw
     clip_norm: Positive | None = None
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
@@ -192,9 +197,9 @@ class Stage(_Part):
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.3
     plateau_patience: Annotated[int, Field(ge=1)] = 2
     monitor: Literal["val_auc", "val_loss", "val_accuracy"] = "val_auc"
-    patience: Annotated[int, Field(ge=0)] = 5  # epochs without a better figure; 0: never stop early
+    patience: Annotated[int, Field(ge=0)] = 5  # epochs without improvement; 0: no early stopping
     keep: Literal["best", "last"] = "best"
-    images_per_epoch: Annotated[int, Field(ge=1)] | None = None  # None: each image once
+    images_per_epoch: Annotated[int, Field(ge=1)] | None = None  # most images; None: every image once
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -210,29 +215,29 @@ class Stage(_Part):
 
 
 class MaskModelName(_Part):
-    """The mask model whose masks a run sees; see ``training.runs.lung_mask_model``."""
+    """Reference to the mask model of a run; see ``training.runs.lung_mask_model``."""
 
     path: str
     fingerprint: Sha256
 
 
 class Loss(_Part):
-    """Cross-entropy of the activation, plain or focal."""
+    """Cross-entropy, plain or focal."""
 
     name: Literal["crossentropy", "focal"] = "crossentropy"
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = 2.0
 
 
 class Finish(_Part):
-    """What is done after fitting, on the validation set only."""
+    """Calibration and thresholds, chosen on the validation images alone."""
 
     calibration: Literal["none", "temperature_bias"] = "temperature_bias"
     rule: Literal["sensitivity", "specificity", "youden", "fixed"] = "sensitivity"
-    target: Annotated[float, Field(gt=0, lt=1)] = 0.9  # at least; with fixed: the threshold
+    target: Annotated[float, Field(gt=0, lt=1)] = 0.9  # lowest accepted value of the rule; with fixed: the threshold
 
 
 class Compute(_Part):
-    """How the machine is used; none of it is meant to change the result beyond rounding."""
+    """Use of the machine; it changes the result by rounding only."""
 
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     devices: Literal["auto", "cpu", "all"] = "auto"  # auto: the first GPU or the CPU; all: every GPU
@@ -240,7 +245,7 @@ class Compute(_Part):
 
 
 class TrainingRecipe(_Part):
-    """Everything that a run depends on, beside its images."""
+    """All settings that a run's result depends on, beside its images."""
 
     name: Slug
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -248,10 +253,10 @@ class TrainingRecipe(_Part):
     split: Split = Split()
     pixels: Annotated[PixelRecipe, BeforeValidator(_read_pixels), PlainSerializer(_write_pixels)] = TRAINING_RECIPE
     lung_masks: Literal[False, "model", "manifest"] = (
-        False  # outside the lungs all is black; see training.runs.lung_mask_model
+        False  # pixels outside the lungs become black; see training.runs.lung_mask_model
     )
-    mask_model: MaskModelName | None = None  # with lung_masks = model; --mask-model fills it in
-    brisque_below: Positive | None = None  # pictures of this BRISQUE or more take no part; see training.inputs.brisque
+    mask_model: MaskModelName | None = None  # with lung_masks = model; set by --mask-model
+    brisque_below: Positive | None = None  # exclude images with this score or more; see training.inputs.brisque
     network: Network = Network()
     weights: Weights = Weights()
     augment: Augment = Augment()
@@ -266,33 +271,33 @@ class TrainingRecipe(_Part):
         if not self.stages:
             raise ValueError("stages: at least one is needed")
         if len({stage.name for stage in self.stages}) != len(self.stages):
-            raise ValueError("stages: each has a name of its own")
+            raise ValueError("stages: each needs a name of its own")
         if self.network.architecture == "tiny" and self.weights.source in ("file", "imagenet"):
-            raise ValueError("weights: nobody publishes any for tiny; accepted are random and run")
+            raise ValueError("weights: none are published for tiny; accepted are random and run")
         if self.pixels.size < 32:
             raise ValueError("pixels: size is at least 32")
         is_regression = any(stage.optimizer == "regression" for stage in self.stages)
         if is_regression and (self.network.head != "evidence" or self.task.from_columns):
             raise ValueError("optimizer: a regression needs network.head = evidence, and one label per image")
         if self.lung_masks == "manifest" and (self.pixels.borders, self.pixels.contrast) != ("keep", "keep"):
-            raise ValueError("lung_masks: a drawn mask knows nothing of pixels.borders or contrast; both are keep")
+            raise ValueError("lung_masks: drawn masks don't fit pixels.borders or contrast; accepted is keep for both")
         if self.mask_model is not None and self.lung_masks != "model":
             raise ValueError('mask_model: accepted with lung_masks = "model" only')
         return self
 
     def to_document(self) -> dict[str, Any]:
-        """Everything, as JSON and TOML can hold it."""
+        """Convert to types of JSON and TOML, without null values."""
         return self.model_dump(mode="json", exclude_none=True)
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hex, over the canonical JSON of every field."""
+        """SHA-256 over the canonical JSON of every field, in hex."""
         canonical = json.dumps(self.to_document(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Names of the recipes that come with this project."""
+    """Return the names of the recipes of this project."""
     return tuple(sorted(path.stem for path in _configs().glob("*.toml")))
 
 
@@ -302,15 +307,15 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> TrainingRec
     Parameters
     ----------
     name_or_path
-        A name of ``recipe_names``, or a TOML file.
+        A name from ``recipe_names``, or a TOML file.
     overrides
-        ``KEY=VALUE``, the key with dots and the value as TOML writes it, e.g. ``seed=3``,
+        ``KEY=VALUE``, with dots in the key and the value in TOML, e.g. ``seed=3``,
         ``network.architecture="tiny"`` (quotes may be left out), ``stages.0.epochs=1``.
 
     Raises
     ------
     RecipeError
-        If it can't be read or is not valid; every fault is named.
+        If it can't be read or is not valid; the message lists every error.
     """
     path = Path(name_or_path)
     if path.suffix != ".toml":
@@ -320,7 +325,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> TrainingRec
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError) as error:
-        raise RecipeError("The recipe's file can't be read; give a TOML file in UTF-8.") from error
+        raise RecipeError("The recipe can't be read; accepted is a TOML file in UTF-8.") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"The recipe is not TOML: {error}.") from error
     for override in overrides:
@@ -329,17 +334,17 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> TrainingRec
 
 
 def parse_recipe(document: Mapping[str, Any]) -> TrainingRecipe:
-    """Check a recipe's document; see ``load_recipe``."""
+    """Validate a recipe's document; errors as in ``load_recipe``."""
     try:
         return TrainingRecipe.model_validate_json(json.dumps(document))
     except TypeError as error:
-        raise RecipeError("The recipe holds a date or a time; no key takes one.") from error
+        raise RecipeError("The recipe has a date or a time; no key accepts one.") from error
     except ValidationError as error:
-        faults = [_say(fault["loc"], fault["msg"]) for fault in error.errors(include_url=False)]
+        faults = [_describe(fault["loc"], fault["msg"]) for fault in error.errors(include_url=False)]
         raise RecipeError(f"The recipe has {len(faults)} fault(s):\n" + "\n".join(faults)) from error
 
 
-def _say(location: tuple[int | str, ...], message: str) -> str:
+def _describe(location: tuple[int | str, ...], message: str) -> str:
     return f"  {'.'.join(str(part) for part in location) or 'recipe'}: {message.removeprefix('Value error, ')}"
 
 
@@ -355,7 +360,7 @@ def _override(document: dict[str, Any], override: str) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text.strip()  # a word without its quotes
+        value = text.strip()  # a text without quotes
     node: Any = document
     for part in parts[:-1]:
         node = _child(node, part, key)
@@ -371,4 +376,4 @@ def _child(node: Any, part: str, key: str) -> Any:  # noqa: ANN401 (any TOML)
         return node[int(part)]
     if isinstance(node, dict) and isinstance(child := node.setdefault(part, {}), dict | list):
         return child
-    raise RecipeError(f"The override's key {key} leads nowhere: see `configs/` for the keys there are.")
+    raise RecipeError(f"The override's key {key} is unknown: see the recipes in `configs/` for the keys.")

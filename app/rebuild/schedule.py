@@ -1,8 +1,7 @@
-"""When a rebuild is due: a cron expression in a stated time zone, without surprises when clocks change.
+"""Due times of rebuilds: a cron expression in a stated time zone.
 
-APScheduler's cron trigger reads the clock on the wall. Where that jumps back, an hour comes twice,
-and a time in it counts once here; where it jumps forward, a time that does not exist is due when
-the jump is done.
+APScheduler's cron trigger works on local time. An hour that comes twice, when clocks go back, counts once here; for an
+hour that is left out see `app.clock_steps.to_utc`.
 """
 
 from __future__ import annotations
@@ -14,15 +13,16 @@ from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.cron import CronTrigger
 
+from app.clock_steps import to_utc
 from db.models import RebuildRow
 
 CATCH_UP: Final = timedelta(days=1)
-"""A time that passed while no service ran is caught up with for this long."""
+"""How long a scheduled time that passed while no service ran is caught up with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A cron expression of five fields, and the time zone in which it is read."""
+    """A cron expression of five fields in a time zone."""
 
     cron: str
     time_zone: str
@@ -30,37 +30,20 @@ class Schedule:
     def due(self, after: datetime, until: datetime) -> datetime | None:
         """Find the latest time of the schedule within (after, until], in UTC; None: there is none."""
         zone = ZoneInfo(self.time_zone)
-        # On the wall alone, so that the expression never sees an offset; its own zone is UTC's.
+        # Local time without an offset, which the trigger takes for UTC.
         trigger = CronTrigger.from_crontab(self.cron, timezone=UTC)
-        wall = after.astimezone(zone).replace(tzinfo=UTC) - timedelta(hours=3)  # more than clocks ever jump back
-        found: datetime | None = None
+        local = after.astimezone(zone).replace(tzinfo=UTC) - timedelta(hours=3)  # more than clocks ever jump back
+        latest: datetime | None = None
         while True:
-            tick = trigger.get_next_fire_time(None, wall + timedelta(microseconds=1))
+            tick = trigger.get_next_fire_time(None, local + timedelta(microseconds=1))
             if tick is None:
-                return found
-            moment = _moment(tick.replace(tzinfo=None), zone)
+                return latest
+            moment = to_utc(tick, zone)
             if moment > until:
-                return found
+                return latest
             if moment > after:
-                found = moment
-            wall = tick
-
-
-def _moment(wall: datetime, zone: ZoneInfo) -> datetime:
-    """Turn a time on the wall into UTC: the first of two, or the end of the jump over it."""
-    first = wall.replace(tzinfo=zone).astimezone(UTC)
-    if first.astimezone(zone).replace(tzinfo=None) == wall:
-        return first
-    # With the offset from before the jump (fold 0) it lies as far behind the jump as it lay within it.
-    later = wall.replace(tzinfo=zone, fold=1).astimezone(UTC)
-    low, high = min(first, later), max(first, later)
-    while high - low > timedelta(seconds=1):
-        middle = low + (high - low) / 2
-        if middle.astimezone(zone).utcoffset() == low.astimezone(zone).utcoffset():
-            low = middle
-        else:
-            high = middle
-    return high.replace(microsecond=0)
+                latest = moment
+            local = tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +65,25 @@ def decide(
     service_started: datetime,
     now: datetime,
 ) -> Decision:
-    """Decide what the holder of the maintenance lease does now.
+    """Decide whether to begin or resume a rebuild now, or to wait.
 
     Parameters
     ----------
     schedule
-        None: it is switched off. What is under way is then still brought to its end.
+        None: switched off; an unfinished rebuild is still resumed.
     under_way, latest
         Rows of the audit database.
     is_child_alive
-        Whether this process has one at work.
+        Whether a child of this process runs a rebuild.
     service_started
-        Times of the schedule before it are caught up with only where a rebuild was ever done.
+        Scheduled times before it are caught up with only if a rebuild was recorded before.
     now
-        The time.
+        Current time; aware.
 
     Returns
     -------
     Decision
-        ``resume``: a rebuild is under way and this process has no child at work on it.
+        ``resume``: a rebuild is unfinished and no child of this process runs it.
     """
     if is_child_alive:
         return "wait"

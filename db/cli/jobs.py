@@ -24,7 +24,7 @@ jobs_app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="List, release, requeue and purge jobs and deliveries."
 )
 
-Ids = Annotated[list[int] | None, typer.Argument(help="Numbers as `cxr jobs list` shows them.", metavar="[ID]...")]
+Ids = Annotated[list[int] | None, typer.Argument(help="Numbers as `cxr jobs list` shows them.", metavar="ID")]
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
 Change = Callable[..., None]
 

@@ -1,1 +1,1 @@
-"""The commands ``cxr model``: packages and candidates."""
+"""The commands of ``cxr model``: packages and candidates."""

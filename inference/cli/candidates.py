@@ -1,4 +1,4 @@
-"""``cxr model gates`` and ``shadow``: what is found out about a package before it is put into service."""
+"""``cxr model gates`` and ``cxr model shadow``: evaluate a package before it is promoted."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from config.context import CommandContext
+from cxr.printable import printable
 from cxr.product import NOTICE
 from inference.cli.packages import Json, Package, find_package, open_registry
 
@@ -23,20 +25,22 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @app.command()
 def gates(ctx: typer.Context, package: Package, as_json: Json = False) -> None:
-    """Say which gates a package would pass were it promoted now, and promote nothing; exit code 1 if one fails.
+    """Check a package against the promotion gates without promoting it; exit code 1 if one fails.
 
     Example: cxr model gates runs/finetune/package
     """
-    registry = open_registry(ctx, judged=True)
-    results = registry.judge_package(find_package(registry, package))
+    registry = open_registry(ctx, with_gates=True)
+    results = registry.check_gates(find_package(registry, package))
     if as_json:
         for gate in results:
             facts = {"gate": gate.name, "is_passed": gate.is_passed, "is_acceptable": gate.is_acceptable}
-            typer.echo(json.dumps({**facts, "figure": gate.figure, "bar": gate.bar}))
+            typer.echo(json.dumps({**facts, "figure": gate.figure, "bar": gate.requirement}))
     else:
-        table = Table("gate", "", "found", "wanted", title=NOTICE)
+        table = Table("gate", "", "figure", "requirement", title=NOTICE)
         for gate in results:
-            table.add_row(gate.name, "passed" if gate.is_passed else "FAILED", gate.figure, gate.bar)
+            # Text, because figures of a package are not markup.
+            state = "passed" if gate.is_passed else "FAILED"
+            table.add_row(*(Text(printable(cell)) for cell in (gate.name, state, gate.figure, gate.requirement)))
         Console().print(table)
     raise typer.Exit(0 if all(gate.is_passed for gate in results) else 1)
 
@@ -46,18 +50,19 @@ def shadow(
     ctx: typer.Context,
     package: Annotated[
         str | None,
-        typer.Argument(help="Fingerprint (its start will do), or a folder; none: show the shadow.", metavar="PACKAGE"),
+        typer.Argument(
+            help="Fingerprint (or its first characters), or a folder; none: show the shadow.", metavar="PACKAGE"
+        ),
     ] = None,
-    off: Annotated[bool, typer.Option("--off", help="Score with no shadow from now on.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="Remove the shadow.")] = False,
     reason: Annotated[
-        str | None, typer.Option(help="Why, for the audit database; no patient's data.", metavar="TEXT")
+        str | None, typer.Option(help="Reason, for the audit database; no patient data.", metavar="TEXT")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Have a package score beside the one in service; its scores are stored apart and never reported.
+    """Set a shadow: a package that scores beside the one in service; its scores are stored apart and never reported.
 
-    A running worker takes it up between two batches. Gates are not asked, but that the package can
-    be loaded and served.
+    A running worker loads it between two batches. The package must be loadable; the gates on its figures do not apply.
 
     Example: cxr model shadow runs/finetune/package --reason "two weeks beside 3f2a91c0"
     """
@@ -67,7 +72,7 @@ def shadow(
     if package is not None and off:
         raise typer.BadParameter("give a package, or --off", param_hint="--off")
     if (package is not None or off) and not reason:
-        raise typer.BadParameter("say why: it goes into the audit database", param_hint="--reason")
+        raise typer.BadParameter("give a reason: it is stored in the audit database", param_hint="--reason")
     context: CommandContext = ctx.obj
     settings = context.settings()
     database = open_database(
@@ -77,13 +82,13 @@ def shadow(
         if reason and off:
             activation.end_shadow(database, now=datetime.now(UTC), actor=activation.account_name(), reason=reason)
         elif reason and package is not None:
-            _set(ctx, database, package, reason)
-        _say(_current(database), as_json=as_json)
+            _set_shadow(ctx, database, package, reason)
+        _print_shadow(_read_shadow(database), as_json=as_json)
     finally:
         database.dispose()
 
 
-def _set(ctx: typer.Context, database: Database, package: str, reason: str) -> None:
+def _set_shadow(ctx: typer.Context, database: Database, package: str, reason: str) -> None:
     from inference.registry import activation
     from inference.worker.trial_load import TrialLoad
 
@@ -101,22 +106,23 @@ def _set(ctx: typer.Context, database: Database, package: str, reason: str) -> N
     )
 
 
-def _current(database: Database) -> ShadowPackage | None:
+def _read_shadow(database: Database) -> ShadowPackage | None:
     from db.jobs import shadow_scores
 
     with database.read() as session:
         return shadow_scores.current(session)
 
 
-def _say(found: ShadowPackage | None, *, as_json: bool) -> None:
+def _print_shadow(shadow: ShadowPackage | None, *, as_json: bool) -> None:
     if as_json:
         typer.echo(
             json.dumps(
-                {"fingerprint": found and found.fingerprint, "name": found and found.name,
-                 "version": found and found.version, "status": found and found.status.value}
+                {"fingerprint": shadow and shadow.fingerprint, "name": shadow and shadow.name,
+                 "version": shadow and shadow.version, "status": shadow and shadow.status.value}
             )
         )  # fmt: skip
-    elif found is None:
+    elif shadow is None:
         typer.echo("There is no shadow.")
     else:
-        typer.echo(f"Shadow: {found.name} {found.version}, {found.fingerprint[:12]}; its scores are not reported.")
+        name = printable(f"{shadow.name} {shadow.version}")
+        typer.echo(f"Shadow: {name}, {shadow.fingerprint[:12]}; its scores are not reported.")

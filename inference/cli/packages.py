@@ -1,4 +1,4 @@
-"""``cxr model``: what is in the registry, and what is in service."""
+"""``cxr model``: the packages of the registry and the package in service."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from config.context import CommandContext
 from cxr.domain import PackageStatus
@@ -28,9 +29,11 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Package = Annotated[
     str,
-    typer.Argument(help="Fingerprint (its start will do), `current`, or the folder of a package.", metavar="PACKAGE"),
+    typer.Argument(
+        help="Fingerprint (or its first characters), `current`, or the folder of a package.", metavar="PACKAGE"
+    ),
 ]
-Reason = Annotated[str, typer.Option(help="Why, for the audit database; no patient's data.", metavar="TEXT")]
+Reason = Annotated[str, typer.Option(help="Reason, for the audit database; no patient data.", metavar="TEXT")]
 
 
 @app.command("list")
@@ -39,41 +42,45 @@ def list_packages(ctx: typer.Context, as_json: Json = False) -> None:
 
     Example: cxr model list --json
     """
-    entries = open_registry(ctx).list()
+    registry = open_registry(ctx)
+    entries = registry.list()
     if as_json:
         for entry in entries:
             typer.echo(json.dumps(_summary(entry)))
         return
+    if not entries:
+        typer.echo(_empty(registry))
+        return
+    # Two lines a package, so that whole words fit a terminal of 80 columns.
     table = Table(title=NOTICE, title_justify="left", box=None, pad_edge=False)
-    for heading in ("", "fingerprint", "name", "version", "status", "findings", "made"):
-        # In a narrow terminal what is copied or compared stays in one piece.
-        table.add_column(heading, overflow="fold", no_wrap=heading in {"fingerprint", "status", "made"})
+    for heading in ("fingerprint", "name, version", "status, made", "findings"):
+        table.add_column(heading, overflow="fold")
     for entry in entries:
         facts = _summary(entry)
-        table.add_row(
-            "in service" if entry.is_active else "",
-            entry.fingerprint[:12],
-            facts["name"] or "?",
-            facts["version"] or "?",
-            facts["fault"] or (facts["status"] or "").upper(),
-            ", ".join(facts["findings"]),
-            (facts["created"] or "")[:10],
+        cells = (
+            (entry.fingerprint[:12], "in service" if entry.is_active else ""),
+            (facts["name"] or "?", facts["version"] or "?"),
+            (facts["fault"] or facts["status"].upper(), (facts["created"] or "")[:10]),
+            facts["findings"],
         )
+        # Text, because a name is not markup.
+        table.add_row(*(Text("\n".join(map(printable, lines)).rstrip("\n")) for lines in cells))
     Console().print(table)
 
 
 @app.command()
 def show(ctx: typer.Context, package: Package = "current", as_json: Json = False) -> None:
-    """Verify one package and show its model card; with --json its manifest.
+    """Verify one package and show its model card, rendered for the terminal; with --json its manifest.
 
     Example: cxr model show current
     """
-    found = find_package(open_registry(ctx), package)
+    from inference.cli.card import print_card
+
+    loaded = find_package(open_registry(ctx), package)
     if as_json:
-        typer.echo(json.dumps({"fingerprint": found.fingerprint, **found.manifest.model_dump(mode="json")}))
+        typer.echo(json.dumps({"fingerprint": loaded.fingerprint, **loaded.manifest.model_dump(mode="json")}))
         return
-    typer.echo(f"fingerprint {found.fingerprint}\n")
-    typer.echo(printable((found.folder / "MODEL_CARD.md").read_text(encoding="utf-8"), lines=True))
+    print_card(loaded, Console())
 
 
 @app.command()
@@ -81,7 +88,7 @@ def verify(
     ctx: typer.Context,
     packages: Annotated[
         list[str] | None,
-        typer.Argument(help="Fingerprints or folders; none: all of the registry.", metavar="PACKAGE..."),
+        typer.Argument(help="Fingerprints or folders; none: all of the registry.", metavar="PACKAGE"),
     ] = None,
 ) -> None:
     """Check every file of packages against its digest; exit code 1 if one is not as it was exported.
@@ -89,13 +96,23 @@ def verify(
     Example: cxr model verify
     """
     registry = open_registry(ctx)
+    names = packages or [entry.fingerprint for entry in registry.list()]
+    if not names:
+        typer.echo(_empty(registry))
     faulty = 0
-    for name in packages or [entry.fingerprint for entry in registry.list()]:
+    for name in names:
         try:
-            typer.echo(f"{find_package(registry, name).fingerprint[:12]}  intact")
+            package = find_package(registry, name)
         except CxrError as error:
             faulty += 1
-            typer.echo(f"{name[:12]}  {error.code}: {error}")
+            label = name if packages else name[:12]
+            typer.echo(printable(f"{label}  {error.code}: {error}"))
+            continue
+        manifest = package.manifest
+        facts = f"{manifest.name} {manifest.version}, {_count(len(manifest.files), 'file')}"
+        typer.echo(printable(f"{package.fingerprint[:12]}  intact: {facts}"))
+    if names:
+        typer.echo(f"Checked {_count(len(names), 'package')}: {len(names) - faulty} intact, {faulty} with faults.")
     raise typer.Exit(1 if faulty else 0)
 
 
@@ -106,15 +123,17 @@ def promote(
     reason: Reason,
     accept_gate: Annotated[
         list[str] | None,
-        typer.Option(help="Promote although this gate fails; repeat for more. --reason says why.", metavar="NAME"),
+        typer.Option(
+            help="Promote although this gate fails, for the reason in --reason; may be repeated.", metavar="NAME"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put a package into service; a running worker takes it up between two batches.
+    """Put a package into service; a running worker loads it between two batches.
 
-    A folder is copied into the registry first. A package that fails a gate is refused, with the
-    gate's name and figure. With --accept-gate it goes into service as a DEMONSTRATION MODEL: a copy
-    with a fingerprint of its own, that says so in every result.
+    A folder is copied into the registry first. A package that fails a gate is refused, with the gate's name and figure.
+    With --accept-gate it goes into service as a DEMONSTRATION MODEL: a copy with a fingerprint of its own, whose
+    results are all marked so.
 
     Example: cxr model promote 3f2a91c0 --reason "new fine-tune on 2025 data"
     """
@@ -124,7 +143,7 @@ def promote(
 
     context: CommandContext = ctx.obj
     settings = context.settings()
-    registry = open_registry(ctx, judged=True)
+    registry = open_registry(ctx, with_gates=True)
     source = find_package(registry, package)
     fingerprint = registry.add(source.folder).fingerprint
     database = open_database(
@@ -143,12 +162,12 @@ def promote(
         )
     finally:
         database.dispose()
-    _say_in_service(promoted, as_json=as_json)
+    _print_in_service(promoted, as_json=as_json)
 
 
 @app.command()
 def rollback(ctx: typer.Context, reason: Reason, as_json: Json = False) -> None:
-    """Put the package back into service that the latest promotion replaced; repeated, go further back.
+    """Return to the package that the latest promotion replaced; repeat the command to go further back.
 
     Example: cxr model rollback --reason "scores drifted"
     """
@@ -172,18 +191,18 @@ def rollback(ctx: typer.Context, reason: Reason, as_json: Json = False) -> None:
         )
     finally:
         database.dispose()
-    _say_in_service(package, as_json=as_json)
+    _print_in_service(package, as_json=as_json)
 
 
 @app.command()
 def export(
     ctx: typer.Context,
     package: Package,
-    to: Annotated[Path, typer.Option("--to", help="Folder to make.", metavar="FOLDER")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to create.", metavar="FOLDER")],
     form: Annotated[str, typer.Option("--format", help="onnx, saved_model or openvino.")] = "onnx",
     as_json: Json = False,
 ) -> None:
-    """Write a package's graph for another program, and check there that it gives the same scores.
+    """Export a package's graph for another program and check that it reproduces the scores there.
 
     Example: cxr model export current --format onnx --to exported
     """
@@ -195,35 +214,46 @@ def export(
 
         if form not in FORMATS:
             raise typer.BadParameter(f"formats are {', '.join(FORMATS)}; got {form!r}")
-        found = find_package(open_registry(ctx), package)
-        difference = export_package(found, to, form)
+        loaded = find_package(open_registry(ctx), package)
+        difference = export_package(loaded, to, form)
     if as_json:
-        typer.echo(json.dumps({"fingerprint": found.fingerprint, "format": form, "largest_difference": difference}))
+        typer.echo(json.dumps({"fingerprint": loaded.fingerprint, "format": form, "largest_difference": difference}))
         return
-    typer.echo(f"Exported {found.fingerprint[:12]} as {form}; scores agree to {difference:.1g}. {NOTICE}")
+    typer.echo(f"Exported {loaded.fingerprint[:12]} as {form}; scores agree to {difference:.1g}. {NOTICE}")
 
 
-def open_registry(ctx: typer.Context, *, judged: bool = False) -> Registry:
-    """Open the registry; judged, with the gates that a promotion has to pass."""
+def open_registry(ctx: typer.Context, *, with_gates: bool = False) -> Registry:
+    """Open the registry; ``with_gates`` also sets up the promotion gates."""
     from inference.registry import Registry
 
     context: CommandContext = ctx.obj
     settings = context.settings()
-    if not judged:
+    if not with_gates:
         return Registry(settings.models_dir)
     from inference.registry import Gates
     from inference.registry.golden_check import golden_difference
 
-    return Registry(settings.models_dir, judge=Gates(settings.gates, golden_difference))
+    return Registry(settings.models_dir, gates=Gates(settings.gates, golden_difference))
 
 
 def find_package(registry: Registry, package: str) -> ModelPackage:
-    """Verify the package of a folder, or of a fingerprint's start."""
+    """Load and verify a package, by its folder or by the first characters of its fingerprint."""
     from cxr.package import load_package
 
     if Path(package).is_dir():
         return load_package(Path(package))
     return registry.load(registry.resolve(package))
+
+
+def _empty(registry: Registry) -> str:
+    return (
+        f"{registry.folder} holds no model packages: `cxr serve` installs the default model at its first start, "
+        "`cxr model promote FOLDER` adds one."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _summary(entry: Entry) -> dict[str, Any]:
@@ -240,7 +270,7 @@ def _summary(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _say_in_service(package: ModelPackage, *, as_json: bool) -> None:
+def _print_in_service(package: ModelPackage, *, as_json: bool) -> None:
     manifest = package.manifest
     if as_json:
         typer.echo(json.dumps({"fingerprint": package.fingerprint, "status": manifest.status.value}))

@@ -1,4 +1,4 @@
-"""A package's model, ready to score: batches, runtimes, devices, Grad-CAM.
+"""A package's model on its device: batches, runtimes, devices, Grad-CAM, export.
 
-Nothing is imported here: who wants the devices needs no runtime.
+Nothing is imported here, so that importing ``devices`` does not load TensorFlow.
 """

@@ -1,4 +1,4 @@
-"""Score a batch of any size on a device of any memory."""
+"""Score a batch of any size within the device's memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
-    """What the model says about a batch.
+    """Outputs of the graph for one batch.
 
     Parameters
     ----------
@@ -25,9 +25,9 @@ class ModelOutput:
         float32, shape (N, classes), in [0, 1], in the order of the package's classes.
     evidence
         float32, shape (N, height, width, classes): logits whose mean over the map is the class's
-        logit before calibration; None: the model has no such map.
+        logit before calibration; None: the model has no evidence map.
     features
-        float32, shape (N, features): what the package's input gate looks at; None: it has none.
+        float32, shape (N, features): input of the package's input gate; None: the package has none.
     """
 
     probabilities: NDArray[np.float32]
@@ -40,26 +40,26 @@ Explainer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class Scorer(Protocol):
-    """A graph on a device."""
+    """A graph that is loaded onto a device."""
 
     def __call__(self, batch: NDArray[np.float32]) -> ModelOutput:
-        """Score a batch, or raise the device's own error when it does not fit."""
+        """Score a batch; raise the runtime's own error when the device runs out of memory."""
         ...
 
 
 class HalvingScorer:
-    """Scores batches part by part; a part that does not fit the device is halved and tried again.
+    """Scores batches in parts; halves a part that does not fit the device and tries again.
 
-    The size that fitted is kept for the batches that follow.
+    The size that fitted is the limit for all later batches.
 
     Parameters
     ----------
     scorer
         The graph on its device.
     is_exhausted
-        Whether an error says that the device's memory did not suffice.
+        Returns whether an exception means that the device ran out of memory.
     fall_back
-        Puts the graph onto the CPU, for a GPU that can't score one image; None: not allowed.
+        Loads the graph onto the CPU, for a GPU whose memory does not hold one image; None: no fall-back.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class HalvingScorer:
 
     @property
     def limit(self) -> int | None:
-        """Most images that are scored at once; None: no batch was too large so far."""
+        """Largest number of images in one part; None: every batch fitted so far."""
         return self._limit
 
     def __call__(self, batch: NDArray[np.float32]) -> ModelOutput:
@@ -85,7 +85,7 @@ class HalvingScorer:
         Raises
         ------
         DeviceExhausted
-            If not even one image fits and there is no device to fall back to.
+            If a single image does not fit and there is no fall-back.
         """
         parts: list[ModelOutput] = []
         start = 0
@@ -98,7 +98,7 @@ class HalvingScorer:
         return _join(parts)
 
     def _score_part(self, part: NDArray[np.float32]) -> ModelOutput | None:
-        """Score a part; None: it did not fit, and the next attempt is smaller or elsewhere."""
+        """Score a part; None: it did not fit, and the next attempt uses a smaller part or the CPU."""
         try:
             return self._scorer(part)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Which device scores: a decision on what was asked for and what is there."""
+"""Choice of the device, from the settings and the visible GPUs."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Literal
 from cxr.errors import SettingsError
 
 CPU = "cpu"
-Engine = Literal["tensorflow", "openvino"]
-"""What runs a graph."""
+Runtime = Literal["tensorflow", "openvino"]
+"""Library that executes the graph: the setting ``worker.runtime``."""
 
 _GPU = re.compile(r"gpu:(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """The device that scores.
+class DeviceChoice:
+    """The chosen device.
 
     Parameters
     ----------
     device
         ``cpu`` or ``gpu:N``.
     may_fall_back
-        Whether the CPU may take over when the GPU can't score even one image.
+        Whether to fall back to the CPU when the GPU's memory does not hold one image.
     warning
-        Event name of the warning that is due; None: there is none.
+        Event name of a warning to log; None: no warning.
     """
 
     device: str
@@ -35,7 +35,7 @@ class Choice:
     warning: str | None = None
 
 
-def choose_device(requested: str, visible_gpus: int, *, engine: Engine = "tensorflow") -> Choice:
+def choose_device(requested: str, visible_gpus: int, *, runtime: Runtime = "tensorflow") -> DeviceChoice:
     """Choose the device.
 
     Parameters
@@ -43,24 +43,24 @@ def choose_device(requested: str, visible_gpus: int, *, engine: Engine = "tensor
     requested
         The setting ``worker.device``: ``auto``, ``cpu`` or ``gpu:N``.
     visible_gpus
-        How many GPUs TensorFlow sees.
-    engine
-        What is to run there.
+        Number of GPUs that TensorFlow lists.
+    runtime
+        Library that will execute the graph.
 
     Raises
     ------
     SettingsError
-        If the request has another form, or names a GPU that is not there: only ``auto`` falls back. If
-        the engine is not installed, or has no such device.
+        If the setting has another form or names a GPU that is absent (only ``auto`` falls back), or if the runtime
+        is not installed or does not support the device.
     """
-    if engine == "openvino":
+    if runtime == "openvino":
         return _choose_for_openvino(requested)
     if requested == CPU:
-        return Choice(CPU)
+        return DeviceChoice(CPU)
     if requested == "auto":
         if visible_gpus:
-            return Choice("gpu:0", may_fall_back=True)
-        return Choice(CPU, warning="no_gpu_scoring_on_cpu")
+            return DeviceChoice("gpu:0", may_fall_back=True)
+        return DeviceChoice(CPU, warning="no_gpu_scoring_on_cpu")
     match = _GPU.fullmatch(requested)
     if match is None:
         raise SettingsError(f"worker.device is auto, cpu or gpu:N; got {requested!r}.")
@@ -69,10 +69,10 @@ def choose_device(requested: str, visible_gpus: int, *, engine: Engine = "tensor
             f"worker.device is {requested}, and TensorFlow sees {visible_gpus} GPU(s), numbered from 0: choose another "
             "one, or auto, or install the gpu extra (cxr-listener[gpu]) and check the driver with nvidia-smi."
         )
-    return Choice(f"gpu:{int(match[1])}")
+    return DeviceChoice(f"gpu:{int(match[1])}")
 
 
-def _choose_for_openvino(requested: str) -> Choice:
+def _choose_for_openvino(requested: str) -> DeviceChoice:
     if requested not in (CPU, "auto"):
         raise SettingsError(
             f"worker.runtime is openvino, which scores on the CPU, and worker.device is {requested}: set it to cpu, or "
@@ -83,4 +83,4 @@ def _choose_for_openvino(requested: str) -> Choice:
             "worker.runtime is openvino, which is not installed: install it (pip install openvino), "
             "or set worker.runtime to tensorflow."
         )
-    return Choice(CPU)
+    return DeviceChoice(CPU)

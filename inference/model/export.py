@@ -1,8 +1,7 @@
-"""Write a package's graph for another program: ONNX, SavedModel or OpenVINO.
+"""Export a package's graph as ONNX, SavedModel or OpenVINO IR.
 
-What is written is loaded with that format's own runtime and has to give what the service gives,
-or nothing is kept. The card, the manifest and the notice go along: the scores are for research in
-any program.
+The exported graph is loaded with the format's own runtime and must reproduce the service's probabilities;
+otherwise nothing is kept. Card, manifest and research notice are copied beside it.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ Outputs = Sequence[NDArray[np.float32]]
 Batch = NDArray[np.float32]
 
 TOLERANCE: Final = 1e-4
-"""How far an exported graph's probabilities may be from the service's, absolute."""
+"""Largest accepted absolute difference in probability between the exported graph and the package's."""
 
 EXPORT_FILE: Final = "export.json"
 
@@ -43,8 +42,8 @@ EXPORT_FILE: Final = "export.json"
 def _run_onnx(path: Path, batch: Batch) -> Outputs:
     runtime = importlib.import_module("onnxruntime")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found: Outputs = session.run(None, {session.get_inputs()[0].name: batch})
-    return found
+    outputs: Outputs = session.run(None, {session.get_inputs()[0].name: batch})
+    return outputs
 
 
 def _run_saved_model(path: Path, batch: Batch) -> Outputs:
@@ -55,28 +54,29 @@ def _run_saved_model(path: Path, batch: Batch) -> Outputs:
 def _run_openvino(path: Path, batch: Batch) -> Outputs:
     compiled = load_openvino().Core().compile_model(str(path), "CPU")
     result = compiled(batch)
-    return [np.asarray(result[place]) for place in range(len(compiled.outputs))]
+    return [np.asarray(result[index]) for index in range(len(compiled.outputs))]
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One format.
+    """One export format.
 
     Parameters
     ----------
     keras_name
-        What Keras calls it.
+        Name of the format in ``keras.Model.export``.
     file
-        Name of what is written.
-    needs
-        Modules beyond those of a worker.
+        Name of the exported file or folder.
+    required_modules
+        Modules that the format needs beyond those of a worker.
     run
-        Scores a batch with the format's own runtime: outputs in the graph's order.
+        Executes the exported graph on a batch (N, size, size, 1) with the format's own runtime; returns the outputs
+        in the graph's order.
     """
 
     keras_name: str
     file: str
-    needs: tuple[str, ...]
+    required_modules: tuple[str, ...]
     run: Callable[[Path, Batch], Outputs]
 
 
@@ -91,32 +91,31 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
 
 
 def export_package(package: ModelPackage, target: Path, name: str) -> float:
-    """Write a package's graph in another format.
+    """Export a package's graph in another format.
 
     Parameters
     ----------
     package
-        Verified.
+        Verified package.
     target
-        The folder to make; it must not exist. It appears complete or not at all.
+        Folder to create; it must not exist. It appears complete or not at all.
     name
-        A name of ``FORMATS``.
+        A key of ``FORMATS``.
 
     Returns
     -------
     float
-        The largest difference between probabilities of the exported graph and of the package's.
+        Largest absolute difference in probability between the exported graph and the package's.
 
     Raises
     ------
     PackageError
-        If the folder exists or can't be written, what the format needs is not installed, or the
-        exported graph does not give what the package's gives.
+        If the folder exists or can't be written, a module that the format needs is not installed, or the
+        difference exceeds ``TOLERANCE``.
     IncompatiblePackage
-        If the package's graph is not one that is served.
+        If the package's graph holds layers that are not served.
     """
-    form = FORMATS[name]
-    _check_installed(name, form)
+    _check_installed(name, FORMATS[name])
     if target.exists():
         raise PackageError("The folder to export to exists already: give another one, or remove it.")
     check_graph_file(package.model_path)
@@ -134,8 +133,8 @@ def export_package(package: ModelPackage, target: Path, name: str) -> float:
     return difference
 
 
-def _check_installed(name: str, form: Format) -> None:
-    if missing := [each for each in form.needs if find_spec(each) is None]:
+def _check_installed(name: str, export_format: Format) -> None:
+    if missing := [module for module in export_format.required_modules if find_spec(module) is None]:
         raise PackageError(
             f"Export to {name} needs {', '.join(missing)}, which is not installed: "
             'pip install "cxr-listener[export]", or export to saved_model.'
@@ -143,46 +142,48 @@ def _check_installed(name: str, form: Format) -> None:
 
 
 def _write(package: ModelPackage, folder: Path, name: str) -> float:
-    form = FORMATS[name]
-    if "openvino" in form.needs:
-        load_openvino()  # before Keras does, so that its converter tells nobody of it
+    export_format = FORMATS[name]
+    if "openvino" in export_format.required_modules:
+        load_openvino()  # before Keras imports it, so that its telemetry stays off
     folder.mkdir()
     with tf.device("/CPU:0"):
         graph = load_graph(package.model_path)
         check_graph(graph, package.manifest)
-        batch = _probe(package.manifest.input_size)
+        batch = _test_images(package.manifest.input_size)
         expected = [np.asarray(output) for output in tf.nest.flatten(graph(batch, training=False))]
         with warnings.catch_warnings():
-            # The converters' own, about NumPy and themselves; what they made is tested right below.
+            # The converters warn about NumPy and their own deprecations; the exported graph is compared below.
             warnings.simplefilter("ignore")
-            graph.export(str(folder / form.file), format=form.keras_name, verbose=False)
-            # One image, too: a format that fixed the batch's size would show.
-            given = [form.run(folder / form.file, part) for part in (batch, batch[:1])]
-    place = graph.output_names.index(package.manifest.outputs.probabilities)
-    difference = max(_difference(found[place], expected[place][: len(found[place])]) for found in given)
+            graph.export(str(folder / export_format.file), format=export_format.keras_name, verbose=False)
+            # A batch of one as well, to detect a format that fixed the batch size.
+            results = [export_format.run(folder / export_format.file, part) for part in (batch, batch[:1])]
+    index = graph.output_names.index(package.manifest.outputs.probabilities)
+    difference = max(_difference(outputs[index], expected[index][: len(outputs[index])]) for outputs in results)
     if not difference <= TOLERANCE:
         raise PackageError(
             f"The exported graph is off by {difference:.2g} in probability; accepted is {TOLERANCE:g}. Nothing was "
             f"written: use another format than {name}."
         )
-    _write_papers(package, folder, name, list(graph.output_names), difference)
+    _write_documents(package, folder, name, list(graph.output_names), difference)
     return difference
 
 
-def _probe(size: int) -> Batch:
-    """Make images that reach every part of a graph: noise, black, white, and a ramp."""
+def _test_images(size: int) -> Batch:
+    """Return four images that exercise the graph: noise, black, white, and a ramp; shape (4, size, size, 1)."""
     noise = np.random.default_rng(0).random((size, size), dtype=np.float32)
     ramp = np.linspace(0, 1, size, dtype=np.float32)[:, None].repeat(size, axis=1)
     return np.stack([noise, np.zeros_like(noise), np.ones_like(noise), ramp])[..., None]
 
 
-def _difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    return float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
+def _difference(probabilities: NDArray[Any], expected: NDArray[Any]) -> float:
+    if probabilities.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(probabilities - expected).max())
 
 
-def _write_papers(package: ModelPackage, folder: Path, name: str, outputs: list[str], difference: float) -> None:
-    for paper in (MANIFEST_FILE, MODEL_CARD_FILE):
-        shutil.copyfile(package.folder / paper, folder / paper)
+def _write_documents(package: ModelPackage, folder: Path, name: str, outputs: list[str], difference: float) -> None:
+    for document in (MANIFEST_FILE, MODEL_CARD_FILE):
+        shutil.copyfile(package.folder / document, folder / document)
     facts = {
         "notice": NOTICE_SENTENCE,
         "status": package.manifest.status.value,

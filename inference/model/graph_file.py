@@ -1,12 +1,12 @@
-"""Look into a ``.keras`` file before Keras does: only a plain graph of plain layers is loaded.
+"""Check a ``.keras`` file before Keras loads it: only a plain graph of listed layers is accepted.
 
-A digest tells that the file is the one that was exported, not that it is harmless. Keras's safe
-mode refuses pickled functions; layers that read files, call other frameworks or come with code of
-their own are refused here, and so are links out of the weights' file.
+A digest proves that the file is the exported one, not that it is harmless. Keras's safe mode refuses
+pickled functions; layers that read files, call other frameworks or hold custom code are refused here, and
+so are links from the weights' HDF5 file to other files.
 
 References
 ----------
-What `.keras` and HDF5 files made Keras do: CVE-2025-1550, CVE-2025-8747, CVE-2025-9905,
+Vulnerabilities of Keras when it loads `.keras` and HDF5 files: CVE-2025-1550, CVE-2025-8747, CVE-2025-9905,
 CVE-2025-9906, CVE-2025-12058.
 """
 
@@ -26,8 +26,8 @@ from cxr.errors import DamagedPackage, IncompatiblePackage
 WEIGHTS = "model.weights.h5"
 MEMBERS = frozenset({"metadata.json", "config.json", WEIGHTS})
 MAX_CONFIG_BYTES = 16 << 20
-# In memory for the moment, as Keras itself will hold them: HDF5 jumps about, and each jump back in an archive's
-# member reads it again from its start, which takes seconds. What is larger is read so.
+# Weights up to this size are checked in memory, as Keras holds them anyway: HDF5 seeks, and each seek backwards in an
+# archive member decompresses it again from its start, which takes seconds. Larger ones are read that way.
 MAX_WEIGHTS_BYTES = 1 << 30
 
 LAYERS = frozenset(
@@ -41,9 +41,9 @@ LAYERS = frozenset(
         *("Flatten", "Reshape", "Permute", "ZeroPadding2D", "Cropping2D", "UpSampling2D", "Resizing"),
     }
 )
-"""Layers that a package may hold: what reference architectures of radiograph classifiers are made of."""
+"""Accepted layers: those of the reference architectures of radiograph classifiers."""
 
-# What a layer's configuration may refer to, beside layers; none of them runs when a graph is loaded.
+# Objects that a layer's configuration may hold beside layers; none of them runs code when a graph is loaded.
 _PARTS = frozenset(
     {
         *("DTypePolicy", "L1", "L2", "L1L2", "MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm"),
@@ -58,7 +58,7 @@ _LAYER_MODULES = frozenset({"keras", "keras.layers", "keras.models"}) | {
 
 
 def check_graph_file(path: Path) -> None:
-    """Refuse a model file that is more than a plain graph.
+    """Refuse a model file that holds anything but a plain graph.
 
     Parameters
     ----------
@@ -68,9 +68,9 @@ def check_graph_file(path: Path) -> None:
     Raises
     ------
     DamagedPackage
-        If it is not a Keras 3 archive.
+        If the file is not a Keras 3 archive.
     IncompatiblePackage
-        If it holds a layer or a link that is not served; the message names the layer.
+        If it holds a layer that is not accepted (the message names it) or a link to another file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -84,7 +84,7 @@ def check_graph_file(path: Path) -> None:
         ) from error
     if not isinstance(config, dict):
         raise DamagedPackage(f"{path.name} describes no graph: export the model with Keras 3 in the .keras format.")
-    # How it was trained is not read: the model is loaded without it.
+    # The training configuration is not checked, because the model is loaded without it.
     config.pop("compile_config", None)
     for name, entry in _objects(config, "model"):
         _check_object(name, entry)
@@ -118,7 +118,7 @@ def _check_links(group: h5py.Group) -> None:
 
 
 def _objects(node: Any, name: str) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401 (any JSON)
-    """Walk over everything that Keras would make an object of, with the name of the layer it belongs to."""
+    """Iterate over every object description in the configuration, with the name of its layer."""
     if isinstance(node, dict):
         if "class_name" in node:
             config = node.get("config")

@@ -1,4 +1,4 @@
-"""The lung mask of a package, ready to use."""
+"""Load the lung segmentation of a package."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from cxr.package.lung_mask import LungFinder, component_of
 from inference.model.graph_file import check_graph_file
 
 NO_MASK_MODEL = (
-    "The model was trained on lung masks that people drew and carries no mask model: what is received has no masks, "
-    'and whole films are not what it knows. Train it with lung_masks = "model" and a mask model of `cxr train masks`.'
+    "The model was trained on hand-drawn lung masks and its package holds no mask model, so received images can't be "
+    'masked as in training. Train it with lung_masks = "model" and a mask model of `cxr train masks`.'
 )
 
 
-def load_finder(package: ModelPackage) -> LungFinder | None:
-    """Load what finds a package's lungs.
+def load_lung_finder(package: ModelPackage) -> LungFinder | None:
+    """Load the mask model of a package.
 
     Parameters
     ----------
     package
-        Verified.
+        Verified package.
 
     Returns
     -------
     LungFinder | None
-        None: the package sees whole films.
+        None: the package takes whole films.
 
     Raises
     ------
     IncompatiblePackage
-        If the package masks lungs and carries nothing to find them with, or what it carries is not served.
+        If the package was trained on masked lungs and holds no mask model, or one with layers that are not served.
     DamagedPackage
-        If its file is not a Keras archive.
+        If the mask model's file is not a Keras archive.
     """
     component = component_of(package.manifest)
     if component is None:

@@ -1,4 +1,4 @@
-"""The model of a package, ready to score."""
+"""Model of a package, loaded onto a device."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from config.logs import get_logger
 from config.native_logs import quiet_tensorflow
 from cxr.errors import DeviceExhausted, IncompatiblePackage
 from cxr.package import ModelPackage, PackageManifest
-from cxr.package.lung_mask import LungFinder, Seen
+from cxr.package.lung_mask import GraphInput, LungFinder
 from inference.model.batches import Explainer, HalvingScorer, ModelOutput, Scorer
-from inference.model.devices import CPU, Choice, Engine, choose_device
+from inference.model.devices import CPU, DeviceChoice, Runtime, choose_device
 from inference.model.graph_file import check_graph_file
-from inference.model.lung_finder import load_finder
+from inference.model.lung_finder import load_lung_finder
 
 __all__ = ["Model", "ModelOutput"]
 
@@ -28,19 +28,19 @@ class Model:
     Parameters
     ----------
     manifest
-        What the graph fits.
+        Manifest of the package.
     load_on
-        Puts the graph onto ``cpu`` or ``gpu:N``.
+        Loads the graph onto ``cpu`` or ``gpu:N``.
     choice
-        The device, and whether the CPU may take over.
+        Device, and whether scoring may fall back to the CPU.
     is_exhausted
-        Whether an error says that the device's memory did not suffice.
+        Returns whether an exception means that the device ran out of memory.
     explain_on
-        Puts a graph that gives Grad-CAM maps onto a device; None: there are none.
+        Loads the Grad-CAM graph onto a device; None: no Grad-CAM.
     finder
-        Finds the lungs, of which alone the graph knows; None: it knows whole films.
-    engine
-        What runs the graph there; for the record.
+        Lung segmentation, for a graph that was trained on masked lungs; None: the graph takes whole films.
+    runtime
+        Runtime that executes the graph, for the ``device`` property.
 
     Raises
     ------
@@ -53,13 +53,13 @@ class Model:
         manifest: PackageManifest,
         *,
         load_on: Callable[[str], Scorer],
-        choice: Choice,
+        choice: DeviceChoice,
         is_exhausted: Callable[[Exception], bool],
         explain_on: Callable[[str], Explainer | None] | None = None,
         finder: LungFinder | None = None,
-        engine: Engine = "tensorflow",
+        runtime: Runtime = "tensorflow",
     ) -> None:
-        self._engine = engine
+        self._runtime = runtime
         self._manifest = manifest
         self._finder = finder
         self._load_on = load_on
@@ -68,52 +68,52 @@ class Model:
         self._explain_on = explain_on
         self._explainer: Explainer | None = None
         self._device = choice.device
-        self._scorer = self._place()
+        self._scorer = self._load_scorer()
 
     @classmethod
-    def load(cls, package: ModelPackage, *, device: str = "auto", engine: Engine = "tensorflow") -> Model:
-        """Load a verified package onto a device and score a grey image with it once.
+    def load(cls, package: ModelPackage, *, device: str = "auto", runtime: Runtime = "tensorflow") -> Model:
+        """Load a verified package onto a device and score one grey image as a warm-up.
 
         Parameters
         ----------
         package
             From ``cxr.package.folder.load_package``, which verified it.
         device
-            The setting ``worker.device``: ``auto``, ``cpu`` or ``gpu:N``. Only ``auto`` goes to the
-            CPU where there is no GPU, or none whose memory holds the model and one image.
-        engine
-            The setting ``worker.runtime``. OpenVINO runs on the CPU alone.
+            The setting ``worker.device``: ``auto``, ``cpu`` or ``gpu:N``. Only ``auto`` falls back to the CPU:
+            when there is no GPU, or when its memory does not hold the model and one image.
+        runtime
+            The setting ``worker.runtime``. OpenVINO runs on the CPU only.
 
         Raises
         ------
         SettingsError
-            If the device is not there, or not one of the engine's, or the engine is not installed.
+            If the device is absent or not supported by the runtime, or the runtime is not installed.
         IncompatiblePackage
-            If the graph is not one that is served, or not what its manifest says.
+            If the graph holds layers that are not served, or contradicts its manifest.
         DeviceExhausted
             If the device's memory does not hold the model.
         """
         check_graph_file(package.model_path)
         quiet_tensorflow(device)
-        finder = load_finder(package)
+        finder = load_lung_finder(package)
         # TensorFlow takes seconds to import, and its native log level has to be set before.
         from inference.model import tensorflow_runtime  # noqa: PLC0415
 
-        choice = choose_device(device, tensorflow_runtime.prepare_devices(), engine=engine)
+        choice = choose_device(device, tensorflow_runtime.prepare_devices(), runtime=runtime)
         if choice.warning is not None:
             log.warning(choice.warning)
 
-        def load_on(place: str) -> Scorer:
-            if engine == "openvino":
+        def load_on(target: str) -> Scorer:
+            if runtime == "openvino":
                 from inference.model import openvino_runtime  # noqa: PLC0415 (an extra that need not be installed)
 
                 return openvino_runtime.load_scorer(package.model_path, package.manifest)
-            return tensorflow_runtime.load_scorer(package.model_path, package.manifest, place)
+            return tensorflow_runtime.load_scorer(package.model_path, package.manifest, target)
 
-        def explain_on(place: str) -> Explainer | None:
+        def explain_on(target: str) -> Explainer | None:
             from inference.model.grad_cam import load_explainer  # noqa: PLC0415 (as above)
 
-            return load_explainer(package.model_path, package.manifest, place)
+            return load_explainer(package.model_path, package.manifest, target)
 
         model = cls(
             package.manifest,
@@ -122,20 +122,20 @@ class Model:
             is_exhausted=tensorflow_runtime.is_exhausted,
             explain_on=explain_on,
             finder=finder,
-            engine=engine,
+            runtime=runtime,
         )
         size = package.manifest.input_size
-        # The first batch would otherwise pay for the compilation, and find out that the graph gives NaN.
+        # Compile now, and fail now if the graph returns NaN, instead of at the first received image.
         model.score(np.full((1, size, size, 1), 0.5, dtype=np.float32))
         return model
 
     @property
     def device(self) -> str:
-        """Where it scores now: ``cpu``, ``gpu:N``, or ``cpu (openvino)``."""
-        return self._device if self._engine == "tensorflow" else f"{self._device} ({self._engine})"
+        """Current device: ``cpu``, ``gpu:N``, or ``cpu (openvino)``."""
+        return self._device if self._runtime == "tensorflow" else f"{self._device} ({self._runtime})"
 
-    def see(self, plain: NDArray[np.float32]) -> Seen:
-        """Make of a prepared picture what the graph knows: the lungs alone, where its package masks.
+    def mask_lungs(self, plain: NDArray[np.float32]) -> GraphInput:
+        """Mask everything but the lungs, where the package was trained so; else return the picture unchanged.
 
         Parameters
         ----------
@@ -145,26 +145,26 @@ class Model:
         Raises
         ------
         LungsNotFound
-            If there are none.
+            If the segmentation finds no lungs.
         """
-        return Seen(plain, plain) if self._finder is None else self._finder.see(plain)
+        return GraphInput(plain, plain) if self._finder is None else self._finder.mask_lungs(plain)
 
     def score(self, batch: NDArray[np.float32]) -> ModelOutput:
-        """Score images; a batch that does not fit the device is halved until it does.
+        """Score images; halve a batch that does not fit the device's memory until it fits.
 
         Parameters
         ----------
         batch
-            Shape (N, size, size, 1), in [0, 1]: the ``pixels`` that ``see`` gives of each image.
+            Shape (N, size, size, 1), in [0, 1]: ``mask_lungs(...).pixels`` of each image.
 
         Raises
         ------
         ValueError
             If the batch has another shape.
         DeviceExhausted
-            If not even one image fits; retryable.
+            If a single image does not fit; retryable.
         IncompatiblePackage
-            If the graph gives something that is no probability.
+            If the graph returns NaN or a value outside [0, 1].
         """
         size = self._manifest.input_size
         if batch.ndim != 4 or not len(batch) or batch.shape[1:] != (size, size, 1):
@@ -176,9 +176,9 @@ class Model:
         return output
 
     def grad_cam(self, image: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """Approximate where the evidence lies, for a graph that has no evidence map.
+        """Compute Grad-CAM maps, for a graph without an evidence map of its own.
 
-        The graph that this needs is loaded when it is first asked for.
+        The gradient graph is loaded at the first call.
 
         Parameters
         ----------
@@ -188,13 +188,13 @@ class Model:
         Returns
         -------
         NDArray[np.float32] | None
-            Shape (height, width, classes), at least 0, comparable within one class's map only; None:
-            this model can't.
+            Shape (height, width, classes), at least 0, comparable within one class's map only; None: the graph
+            has no feature map.
 
         Raises
         ------
         DeviceExhausted
-            If the device's memory does not suffice; retryable.
+            If the device runs out of memory; retryable.
         """
         try:
             if self._explain_on is not None:
@@ -210,7 +210,7 @@ class Model:
             raise DeviceExhausted("The device's memory does not hold Grad-CAM: switch report.saliency off.") from error
         return maps
 
-    def _place(self) -> HalvingScorer:
+    def _load_scorer(self) -> HalvingScorer:
         try:
             scorer = self._load_on(self._device)
         except Exception as error:

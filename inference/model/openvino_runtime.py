@@ -1,16 +1,15 @@
-"""The graph in OpenVINO, which runs it faster on a CPU than TensorFlow does.
+"""The graph in OpenVINO, which is faster on a CPU than TensorFlow.
 
 OpenVINO's C++ front end reads the frozen TensorFlow graph; its Python converter is not needed.
 
 ``import openvino`` sends usage data, with an identifier that it writes into the home folder, where its
 dependency ``openvino_telemetry`` is installed. Without that package OpenVINO uses a silent stub. A service
-behind a PACS opens no connections of its own, so that the import of ``openvino_telemetry`` is made to fail.
+behind a PACS opens no connections of its own, so that the import of ``openvino_telemetry`` is refused.
 """
 
 from __future__ import annotations
 
 import importlib
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -22,37 +21,38 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from cxr.errors import IncompatiblePackage
 from cxr.package import PackageManifest
 from inference.model.batches import ModelOutput, Scorer
+from inference.model.refused_imports import refuse_from_now_on
 from inference.model.tensorflow_runtime import ServedGraph, load_served
 
 TOLERANCE = 1e-4
-"""How far a probability may be from TensorFlow's, absolute."""
+"""Largest accepted absolute difference in probability from TensorFlow."""
 
 TELEMETRY: Final = "openvino_telemetry"
 
 
 def load_scorer(path: Path, manifest: PackageManifest) -> Scorer:
-    """Load a graph into OpenVINO, and see that it gives there what it gives in TensorFlow.
+    """Load a graph into OpenVINO and compare its scores with TensorFlow's.
 
     Parameters
     ----------
     path
-        The ``.keras`` file, looked into before (``inference.model.graph_file``).
+        The ``.keras`` file, checked before by ``inference.model.graph_file``.
     manifest
-        What the graph has to fit.
+        Manifest of the package.
 
     Raises
     ------
     IncompatiblePackage
-        If Keras or OpenVINO does not load the graph, or OpenVINO's scores are others.
+        If Keras or OpenVINO does not load the graph, or the scores differ by more than ``TOLERANCE``.
     """
     served = load_served(path, manifest, "cpu")
     compiled = _compile(served, manifest.input_size)
-    places = range(len(compiled.outputs))
+    indices = range(len(compiled.outputs))
 
     def score(batch: NDArray[np.float32]) -> ModelOutput:
         results = compiled(batch)
-        # Copies: the next call writes into the same memory.
-        return served.output([np.array(results[place], dtype=np.float32) for place in places])
+        # Copies: the next call overwrites this memory.
+        return served.output([np.array(results[index], dtype=np.float32) for index in indices])
 
     _compare(score, served, manifest.input_size)
     return score
@@ -62,7 +62,7 @@ def _compile(served: ServedGraph, size: int) -> Any:  # noqa: ANN401 (openvino.C
     openvino = load_openvino()
     frozen = convert_variables_to_constants_v2(served.run.get_concrete_function())
     core = openvino.Core()
-    # The file is gone before the model is.
+    # Not mapped: the file is deleted while the model is still in use.
     core.set_property({"ENABLE_MMAP": False})
     try:
         with tempfile.TemporaryDirectory(prefix="cxr-openvino-") as folder:
@@ -70,7 +70,7 @@ def _compile(served: ServedGraph, size: int) -> Any:  # noqa: ANN401 (openvino.C
             graph.write_bytes(frozen.graph.as_graph_def().SerializeToString())
             model = core.read_model(graph)
         model.reshape([-1, size, size, 1])
-        # Without the hint, bfloat16 is used where the processor has it, and scores move by 1e-2.
+        # Without the hint, OpenVINO uses bfloat16 where the processor has it, and scores change by 1e-2.
         return core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
     except RuntimeError as error:
         raise IncompatiblePackage(
@@ -90,12 +90,12 @@ def _compare(score: Scorer, served: ServedGraph, size: int) -> None:
 
 
 def load_openvino() -> Any:  # noqa: ANN401 (a module)
-    """Import OpenVINO, for which ``openvino_telemetry`` is not installed in this process, now or later.
+    """Import OpenVINO, with ``openvino_telemetry`` refused for the rest of the process.
 
     Raises
     ------
     ImportError
         If OpenVINO is not installed.
     """
-    sys.modules.update({TELEMETRY: None})  # type: ignore[dict-item]  # an import of it fails then
+    refuse_from_now_on(TELEMETRY)
     return importlib.import_module("openvino")

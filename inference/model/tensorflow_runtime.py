@@ -1,6 +1,7 @@
-"""The graph on its device: with ``inference.model.grad_cam`` the only module here that imports TensorFlow.
+"""The graph in TensorFlow: load, check and score.
 
-Loading it takes seconds, so only ``inference.model.model`` imports it, when a model is loaded.
+Importing TensorFlow takes seconds: the modules that import it (this one, ``grad_cam``, ``openvino_runtime`` and
+``export``) are imported when a model is loaded or exported, not at start.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.model.lean_import import without_optional
+from inference.model.refused_imports import without_optional
 
 with without_optional():
     import keras
@@ -25,13 +26,14 @@ from cxr.package import PackageManifest
 from cxr.package.input_gate import component_of
 from cxr.package.lung_mask import Segment
 from inference.model.batches import ModelOutput, Scorer
+from inference.model.keras_types import KerasModel, Tensor
 
 
 def prepare_devices() -> int:
-    """Ready the GPUs and return how many TensorFlow sees.
+    """Configure the GPUs and return their number.
 
-    Memory is taken as needed, so that a second worker or another program finds some. TensorFloat-32
-    is off: its 10-bit mantissa would move scores between devices by more than any other cause.
+    GPU memory is allocated on demand, so that other processes can use the rest. TensorFloat-32 is
+    off: its 10-bit mantissa changes scores between devices more than any other cause.
     """
     tf.config.experimental.enable_tensor_float_32_execution(False)
     gpus = tf.config.list_physical_devices("GPU")
@@ -42,34 +44,34 @@ def prepare_devices() -> int:
 
 
 def is_exhausted(error: Exception) -> bool:
-    """Whether an error of TensorFlow says that the device's memory did not suffice."""
+    """Return whether an exception of TensorFlow means that the device ran out of memory."""
     if isinstance(error, tf.errors.ResourceExhaustedError):
         return True
-    # cuDNN and cuBLAS report what they could not allocate in errors of their own.
+    # cuDNN and cuBLAS report failed allocations as internal or unknown errors.
     return isinstance(error, tf.errors.InternalError | tf.errors.UnknownError) and "memory" in str(error).lower()
 
 
 @dataclass(frozen=True, slots=True)
 class ServedGraph:
-    """A package's graph, compiled once, for any batch size: a new size is no new trace.
+    """A package's graph, traced once for every batch size.
 
     Parameters
     ----------
     run
-        A ``tf.function``: from a batch to the outputs that are served.
+        A ``tf.function`` from a batch (N, size, size, 1) to the list of outputs: probabilities, evidence, features.
     has_evidence, has_features
-        Whether, after the probabilities, evidence and features are among them.
-    place
+        Whether the list holds evidence and features.
+    device
         TensorFlow's name of the device.
     """
 
     run: Any
     has_evidence: bool
     has_features: bool
-    place: str
+    device: str
 
     def output(self, outputs: Sequence[NDArray[np.float32]]) -> ModelOutput:
-        """Name what ``run`` gave, by whatever runtime."""
+        """Assign the outputs of ``run``, as TensorFlow or OpenVINO returned them, to their names."""
         return ModelOutput(
             probabilities=outputs[0],
             evidence=outputs[1] if self.has_evidence else None,
@@ -78,12 +80,12 @@ class ServedGraph:
 
     def score(self, batch: NDArray[np.float32]) -> ModelOutput:
         """Score a batch with TensorFlow."""
-        with tf.device(self.place):
+        with tf.device(self.device):
             return self.output([np.asarray(output, dtype=np.float32) for output in self.run(tf.constant(batch))])
 
 
 def load_scorer(path: Path, manifest: PackageManifest, device: str) -> Scorer:
-    """Load a graph onto a device; as ``load_served``, ready to score."""
+    """Load a graph onto a device and return its scoring function; arguments and errors as of ``load_served``."""
     return load_served(path, manifest, device).score
 
 
@@ -93,24 +95,24 @@ def load_served(path: Path, manifest: PackageManifest, device: str) -> ServedGra
     Parameters
     ----------
     path
-        The ``.keras`` file, looked into before (``inference.model.graph_file``).
+        The ``.keras`` file, checked before by ``inference.model.graph_file``.
     manifest
-        What the graph has to fit.
+        Manifest of the package.
     device
         ``cpu`` or ``gpu:N``.
 
     Raises
     ------
     IncompatiblePackage
-        If Keras does not load the file, or the graph's input and outputs are not the manifest's.
+        If Keras does not load the file, or the graph's input or outputs contradict the manifest.
     """
-    place = place_of(device)
-    with tf.device(place):
+    tf_device = tensorflow_device(device)
+    with tf.device(tf_device):
         graph = load_graph(path)
     check_graph(graph, manifest)
     has_evidence = manifest.outputs.evidence is not None
-    wanted = [manifest.outputs.probabilities, *([manifest.outputs.evidence] if has_evidence else [])]
-    positions = [graph.output_names.index(name) for name in wanted]
+    names = [manifest.outputs.probabilities, *([manifest.outputs.evidence] if has_evidence else [])]
+    positions = [graph.output_names.index(name) for name in names]
     gate = component_of(manifest)
     if gate is not None:
         positions.append(len(graph.outputs))
@@ -118,15 +120,15 @@ def load_served(path: Path, manifest: PackageManifest, device: str) -> ServedGra
     size = manifest.input_size
 
     @tf.function(input_signature=[tf.TensorSpec((None, size, size, 1), tf.float32)], autograph=False)  # type: ignore[untyped-decorator]
-    def run(batch: Any) -> list[Any]:  # noqa: ANN401 (a tensor)
+    def run(batch: Tensor) -> list[Tensor]:
         outputs = tf.nest.flatten(graph(batch, training=False))
         return [outputs[position] for position in positions]
 
-    return ServedGraph(run, has_evidence, gate is not None, place)
+    return ServedGraph(run, has_evidence, gate is not None, tf_device)
 
 
-def _with_features(graph: Any, layer: str) -> Any:  # noqa: ANN401
-    """Add one more output: the mean of each map of a layer."""
+def _with_features(graph: KerasModel, layer: str) -> KerasModel:
+    """Add an output: the spatial mean of each map of a layer, for the input gate."""
     maps = next((each.output for each in graph.layers if each.name == layer), None)
     if maps is None or len(maps.shape) != 4:
         raise IncompatiblePackage(
@@ -136,22 +138,22 @@ def _with_features(graph: Any, layer: str) -> Any:  # noqa: ANN401
 
 
 def load_segment(path: Path, size: int) -> Segment:
-    """Load a U-Net that finds lungs; it runs on the CPU, one picture at a time, as in training.
+    """Load the U-Net that segments lungs, on the CPU, for one picture at a time, as in training.
 
     Parameters
     ----------
     path
-        The ``.keras`` file, looked into before (``inference.model.graph_file``).
+        The ``.keras`` file, checked before by ``inference.model.graph_file``.
     size
-        Rows and columns that it takes.
+        Rows and columns of its input, in pixels.
 
     Raises
     ------
     IncompatiblePackage
-        If Keras does not load the file, or the graph takes or gives something else.
+        If Keras does not load the file, or the graph's input or output has another shape.
     """
-    place = place_of("cpu")
-    with tf.device(place):
+    tf_device = tensorflow_device("cpu")
+    with tf.device(tf_device):
         graph = load_graph(path)
     shapes = [tuple(each.shape) for each in (*graph.inputs, *graph.outputs)]
     if shapes != [(None, size, size, 1)] * 2:
@@ -161,29 +163,29 @@ def load_segment(path: Path, size: int) -> Segment:
         )
 
     def segment(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-        with tf.device(place):
-            chances = graph(tf.constant(picture[None, :, :, None]), training=False)
-        return np.asarray(chances, np.float32)[0, :, :, 0]
+        with tf.device(tf_device):
+            probabilities = graph(tf.constant(picture[None, :, :, None]), training=False)
+        return np.asarray(probabilities, np.float32)[0, :, :, 0]
 
     return segment
 
 
-def place_of(device: str) -> str:
+def tensorflow_device(device: str) -> str:
     """Return TensorFlow's name of ``cpu`` or ``gpu:N``."""
     return f"/{device.upper()}" if ":" in device else "/CPU:0"
 
 
-def load_graph(path: Path) -> Any:  # noqa: ANN401 (a Keras model)
-    """Load a ``.keras`` file that was looked into before, without how it was trained.
+def load_graph(path: Path) -> KerasModel:
+    """Load a ``.keras`` file, checked before, without its training configuration.
 
     Raises
     ------
     IncompatiblePackage
-        If Keras does not load it.
+        If Keras does not load the file.
     """
     try:
         with warnings.catch_warnings():
-            # Of layers nested in others that find no weights in the file, Keras only warns, and leaves them random.
+            # Keras only warns when a nested layer has no weights in the file, and leaves them random.
             warnings.simplefilter("error", UserWarning)
             return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError, UserWarning) as error:
@@ -193,13 +195,13 @@ def load_graph(path: Path) -> Any:  # noqa: ANN401 (a Keras model)
         ) from error
 
 
-def check_graph(graph: Any, manifest: PackageManifest) -> None:  # noqa: ANN401 (a Keras model)
-    """Compare a graph's input and outputs with what its manifest says.
+def check_graph(graph: KerasModel, manifest: PackageManifest) -> None:
+    """Compare a graph's input and outputs with its manifest.
 
     Raises
     ------
     IncompatiblePackage
-        If they differ; the message says how.
+        If they differ; the message names both.
     """
     size, classes = manifest.input_size, len(manifest.classes)
     inputs = [tuple(each.shape) for each in graph.inputs]

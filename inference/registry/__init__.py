@@ -1,4 +1,4 @@
-"""The registry of model packages: what is in service, promotion and its gates."""
+"""The registry of model packages: the package in service, promotion and its gates."""
 
 from __future__ import annotations
 

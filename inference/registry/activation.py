@@ -1,7 +1,7 @@
-"""Put model packages into service or beside it, with a row in the audit database for each time.
+"""Activate model packages and shadows, and record each change in the audit database.
 
-The registry comes first: what is in service is what its link says. Killed between the two,
-``note_active`` finds at the next start that the database does not know it, and writes it down.
+The registry is changed first: its link names the package in service. If the process is killed before the
+database is written, ``record_active_package`` adds the missing record at the next start.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from db.jobs import shadow_scores
 from db.models import list_activations, record_activation
 from db.schema.records import Activation
 from inference.model.graph_file import check_graph_file
-from inference.registry.gates import judge_by_status
+from inference.registry.gates import check_status_gates
 from inference.registry.promotion_log import Promotion
 from inference.registry.registry import Registry, Trial, no_trial
 
-FOUND = "found in service at start"
+FOUND_AT_START = "found in service at start"
 
 
 def account_name() -> str:
-    """Return the account that this process runs under: who promotes."""
+    """Return the account that this process runs under, as the actor of a promotion."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        # A container may run under a number that has no name.
+        # A container may run under a UID without a name.
         return f"uid {os.getuid()}"
 
 
@@ -45,7 +45,7 @@ def promote(
     accept: Mapping[str, str] | None = None,
     trial: Trial = no_trial,
 ) -> ModelPackage:
-    """Promote a package and record it; parameters and errors are ``Registry.promote``'s."""
+    """Promote a package and record it; parameters and errors as of ``Registry.promote``."""
     promotion = registry.promote(fingerprint, now=now, actor=actor, reason=reason, accept=accept, trial=trial)
     return _record(registry, database, promotion)
 
@@ -53,7 +53,7 @@ def promote(
 def rollback(
     registry: Registry, database: Database, *, now: datetime, actor: str, reason: str, trial: Trial = no_trial
 ) -> ModelPackage:
-    """Go back to the package before and record it; parameters and errors are ``Registry.rollback``'s."""
+    """Return to the previous package and record it; parameters and errors as of ``Registry.rollback``."""
     return _record(registry, database, registry.rollback(now=now, actor=actor, reason=reason, trial=trial))
 
 
@@ -67,40 +67,40 @@ def set_shadow(
     reason: str,
     trial: Trial = no_trial,
 ) -> ModelPackage:
-    """Have a package scored beside the one in service; a running worker takes it up between two batches.
+    """Set the shadow: a package that scores beside the one in service. A running worker loads it between two batches.
 
-    Its files are verified and its graph looked into, as for a promotion. Its figures are not judged:
-    only a gate that nobody may accept, since serving would show the model other images than it knows,
-    stops it. Where it is written stands in ``db.jobs.shadow_scores``.
+    Files and graph are checked as for a promotion. Its evaluation is not checked; only a gate that can't be
+    accepted (the service could not prepare images as in training) refuses it. The change is stored by
+    ``db.jobs.shadow_scores``.
 
     Parameters
     ----------
     registry, database
-        Where the package is, and where the change is recorded.
+        Registry that holds the package; audit database that records the change.
     fingerprint
-        In full.
+        Full fingerprint of the package.
     now, actor, reason
-        When, who and why.
+        Time, account and reason of the change.
     trial
         As for ``Registry.promote``.
 
     Raises
     ------
     PackageError
-        If it is the package in service.
+        If the package is the one in service.
     DamagedPackage, IncompatiblePackage
-        If it can't be served.
+        If the package can't be served.
     PromotionRefused
-        If it needs what serving can't give it.
+        If a gate fails that can't be accepted.
     """
     package = registry.load(fingerprint)
     check_graph_file(package.model_path)
     if fingerprint == registry.active_fingerprint():
-        raise PackageError("This package is in service: a shadow is another one, beside it.")
-    final = [gate for gate in judge_by_status(package, None) if not (gate.is_passed or gate.is_acceptable)]
+        raise PackageError("This package is in service already: choose another package as the shadow.")
+    final = [gate for gate in check_status_gates(package, None) if not (gate.is_passed or gate.is_acceptable)]
     if final:
-        faults = "; ".join(f"gate {gate.name}: {gate.figure} (wanted: {gate.bar})" for gate in final)
-        raise PromotionRefused(f"The package can't be served, as a shadow neither. {faults}.")
+        faults = "; ".join(f"gate {gate.name}: {gate.figure} (wanted: {gate.requirement})" for gate in final)
+        raise PromotionRefused(f"The package can't be served, not even as a shadow. {faults}.")
     trial(package)
     manifest = package.manifest
     shadow = shadow_scores.ShadowPackage(
@@ -112,13 +112,13 @@ def set_shadow(
 
 
 def end_shadow(database: Database, *, now: datetime, actor: str, reason: str) -> None:
-    """Have nothing scored beside the package in service."""
+    """Remove the shadow."""
     with database.begin() as session:
         shadow_scores.change(session, None, actor=actor, reason=reason, now=now)
 
 
-def note_active(package: ModelPackage, database: Database, *, now: datetime) -> bool:
-    """Record the package in service, if the database's latest record is of another one.
+def record_active_package(package: ModelPackage, database: Database, *, now: datetime) -> bool:
+    """Record the package in service, unless it is the database's latest record.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def note_active(package: ModelPackage, database: Database, *, now: datetime) -> 
         latest = list_activations(session, limit=1)
         if latest and latest[0].fingerprint == package.fingerprint:
             return False
-        record_activation(session, _activation(package, (), actor=account_name(), reason=FOUND, at=now))
+        record_activation(session, _activation(package, (), actor=account_name(), reason=FOUND_AT_START, at=now))
         return True
 
 

@@ -1,12 +1,13 @@
-"""Make a demonstration package: what a package becomes when it is promoted past a gate.
+"""Demonstration packages: marked copies of packages that were promoted although a gate failed.
 
-A package is never changed: its fingerprint stands in results. The copy has the same weights, a
-status that is said beside every result, the accepted gates in its manifest, and a card whose first
-paragraph begins with them; so it has a fingerprint of its own.
+A package is never changed, because results hold its fingerprint. The copy has the same weights, the status
+``demonstration`` (shown beside every result), the accepted gates in its manifest and at the start of its model
+card; it therefore has a fingerprint of its own.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from cxr.product import DEMONSTRATION
 from inference.registry.gates import GateResult
 
 
-def demonstrate(
+def write_demonstration(
     package: ModelPackage, folder: Path, failed: Sequence[GateResult], reasons: Mapping[str, str], *, now: datetime
 ) -> ModelPackage:
     """Copy a package as a demonstration.
@@ -25,15 +26,15 @@ def demonstrate(
     Parameters
     ----------
     package
-        Trained, verified.
+        Trained and verified package.
     folder
-        The folder to make; it must not exist.
+        Folder to create; it must not exist.
     failed
-        The gates that it fails and that somebody accepted; at least one.
+        Failed gates that were accepted; at least one.
     reasons
-        Of each gate's name: why it was accepted.
+        Reason of acceptance, by gate name.
     now
-        When.
+        Time of acceptance.
 
     Raises
     ------
@@ -44,7 +45,7 @@ def demonstrate(
     accepted = tuple(
         AcceptedGate(
             name=gate.name,
-            figure=f"{gate.figure} (wanted: {gate.bar})",
+            figure=f"{gate.figure} (wanted: {gate.requirement})",
             reason=" ".join(reasons[gate.name].split()),
             accepted_at=now,
         )
@@ -64,12 +65,15 @@ def demonstrate(
 
 
 def _mark(card: str, accepted: Sequence[AcceptedGate]) -> str:
-    """Put the mark and the gates in front of the card's first paragraph, behind its title."""
-    said = " ".join(
+    """Insert the demonstration mark and the accepted gates after the card's title."""
+    sentences = " ".join(
         f"Promoted on {gate.accepted_at:%Y-%m-%d} although it fails the gate `{gate.name}`: {gate.figure}. "
         f"Accepted because: {gate.reason}."
         for gate in accepted
     )
     title, line_end, rest = card.partition("\n") if card.startswith("#") else ("", "", card)
     heading = f"{title}{line_end}\n" if title else ""
-    return f"{heading}**{DEMONSTRATION}.** {said} {rest.lstrip()}"
+    rest = re.sub(
+        r"^\| status \| \S+ \|$", f"| status | {PackageStatus.DEMONSTRATION.value} |", rest, flags=re.MULTILINE
+    )
+    return f"{heading}**{DEMONSTRATION}.** {sentences} {rest.lstrip()}"

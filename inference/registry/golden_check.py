@@ -1,4 +1,4 @@
-"""Score a package's golden images as the service would."""
+"""Score a package's golden images with the service's own preprocessing."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from inference.model.model import Model
 
 
 def golden_difference(package: ModelPackage) -> float:
-    """Return how far this service is from the probabilities that a package holds for its golden images.
+    """Return the difference between this service's probabilities and those in the package, on its golden images.
 
     Parameters
     ----------
     package
-        Verified; loaded onto the CPU, whose rounding is the same everywhere, near enough.
+        Verified package; scored on the CPU, where rounding differs least between machines.
 
     Returns
     -------
     float
-        The largest absolute difference over images and classes, in probability.
+        Largest absolute difference in probability over images and classes.
 
     Raises
     ------
     DamagedPackage
         If the list of golden images or one of the images can't be read.
     IncompatiblePackage
-        If the graph is not one that is served.
+        If the graph holds layers that are not served.
     """
     images = read_golden(package)
     model = Model.load(package, device=CPU)
     try:
-        batch = np.stack([model.see(to_model_input(image.path, package.manifest.recipe)).pixels for image in images])
+        batch = np.stack(
+            [model.mask_lungs(to_model_input(image.path, package.manifest.recipe)).pixels for image in images]
+        )
     except (ImageError, OSError) as error:
         raise DamagedPackage("A golden image can't be read: export the model again.") from error
-    given = model.score(batch).probabilities
+    probabilities = model.score(batch).probabilities
     expected = np.array([image.probabilities for image in images])
-    return float(np.abs(given - expected).max())
+    return float(np.abs(probabilities - expected).max())

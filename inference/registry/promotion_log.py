@@ -1,4 +1,4 @@
-"""The log of what was in service when: one JSON object per line, only ever appended to."""
+"""The log of promotions and rollbacks: append-only, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cxr.errors import DamagedPackage
 
 
 class Action(StrEnum):
-    """What was done."""
+    """Kind of a log entry."""
 
     PROMOTE = "promote"
     ROLLBACK = "rollback"
@@ -26,15 +26,15 @@ class Promotion(BaseModel):
 
     at: AwareDatetime
     action: Action
-    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")  # in service from then on
-    previous: str | None  # in service until then
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")  # in service from this time
+    previous: str | None  # in service before
     actor: str
     reason: str
-    accepted: dict[str, str] = Field(default_factory=dict)  # failed gate -> why it was accepted
+    accepted: dict[str, str] = Field(default_factory=dict)  # failed gate -> reason of acceptance
 
 
 class PromotionLog:
-    """The log of one registry; its caller holds the registry's lock."""
+    """The log of one registry; the caller holds the registry's lock."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,7 +45,7 @@ class PromotionLog:
         Raises
         ------
         DamagedPackage
-            If a line is not one of ours; a last line that a kill cut short is left out.
+            If a complete line can't be parsed. An unfinished last line, left by a killed process, is skipped.
         """
         lines = self._lines()
         promotions = []
@@ -61,13 +61,13 @@ class PromotionLog:
         return promotions
 
     def append(self, promotion: Promotion) -> None:
-        """Add a line, durably."""
+        """Append a line and fsync the file."""
         line = promotion.model_dump_json().encode() + b"\n"
         unfinished = len(self._lines()[-1])
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             if unfinished:
-                # Killed while writing, an earlier promotion left half a line; it never came into service.
+                # An earlier process was killed while it wrote this line, before it swapped the link.
                 os.ftruncate(descriptor, os.fstat(descriptor).st_size - unfinished)
             os.write(descriptor, line)
             os.fsync(descriptor)
@@ -75,27 +75,27 @@ class PromotionLog:
             os.close(descriptor)
 
     def _lines(self) -> list[bytes]:
-        """Lines without their ends; the last element is what follows the last line's end, mostly nothing."""
+        """Return the lines without line ends; the last element is the unfinished line, empty in a complete file."""
         try:
             return self._path.read_bytes().split(b"\n")
         except FileNotFoundError:
             return [b""]
 
 
-def in_service(promotions: Sequence[Promotion], active: str | None) -> Sequence[str]:
-    """Return the fingerprints that rollbacks walk back through.
+def service_history(promotions: Sequence[Promotion], active: str | None) -> Sequence[str]:
+    """Return the stack of packages that rollbacks return to.
 
     Parameters
     ----------
     promotions
         The log, oldest first.
     active
-        What is in service; promotions after it were logged and did not take place.
+        Fingerprint in service; later promotions in the log did not take place.
 
     Returns
     -------
     Sequence[str]
-        Oldest first, the one in service last; empty where the log does not know it.
+        Fingerprints, oldest first, the one in service last; empty if the log does not hold it.
     """
     history: list[str] = []
     for promotion in promotions:

@@ -1,13 +1,13 @@
-"""The model packages of this installation, and which of them is in service.
+"""The model packages of an installation, and the package in service.
 
 ::
 
     models/<fingerprint>/     one verified package each
-    models/current            link to the folder of the one in service, swapped atomically
-    models/log.jsonl          who put what into service, when and why; only ever appended to
+    models/current            link to the folder of the package in service, swapped atomically
+    models/log.jsonl          promotions with time, actor and reason; append-only
 
-A promotion is written to the log before the link is swapped: killed in between, the log tells of a
-promotion that did not take place, never the other way round, and a rollback sees that.
+A promotion is appended to the log before the link is swapped. If the process is killed in between, the log
+holds a promotion that did not take place, never the reverse; a rollback recognises and skips it.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from cxr.domain import PackageStatus
 from cxr.errors import DamagedPackage, IncompatiblePackage, NoActivePackage, PackageError, PromotionRefused
 from cxr.package import ModelPackage, PackageManifest, load_package, read_manifest, sync_folder
 from cxr.package.view_model import is_view_model
-from inference.registry.demonstration import demonstrate
-from inference.registry.gates import GateResult, judge_by_status
-from inference.registry.promotion_log import Action, Promotion, PromotionLog, in_service
+from inference.registry.demonstration import write_demonstration
+from inference.registry.gates import GateResult, check_status_gates
+from inference.registry.promotion_log import Action, Promotion, PromotionLog, service_history
 
 CURRENT = "current"
 LOCK = ".lock"
 _DRAFT = ".add-"
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
-Judge = Callable[[ModelPackage, ModelPackage | None], Sequence[GateResult]]
-"""Judges a package against the one in service; None: there is none."""
+GateCheck = Callable[[ModelPackage, ModelPackage | None], Sequence[GateResult]]
+"""Checks a package against the gates; the second argument is the package in service, None if there is none."""
 
 Trial = Callable[[ModelPackage], None]
-"""Raises a ``PackageError`` where the worker could not load a package (``inference.worker.trial_load``)."""
+"""Raises a ``PackageError`` if the worker could not load the package (``inference.worker.trial_load``)."""
 
 
 def no_trial(_package: ModelPackage) -> None:
-    """Accept a package without loading it: one that came with the project, or was just trained and scored here."""
+    """Skip the trial load: for a package that came with the project, or was trained and scored just now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One package of the registry, as ``Registry.list`` finds it; only its manifest was read.
+    """One package of the registry, as listed: only its manifest was read.
 
-    ``manifest`` is None where ``fault`` says why it can't be read.
+    ``manifest`` is None if it can't be read; ``fault`` is the reason.
     """
 
     fingerprint: str
@@ -66,40 +66,51 @@ class Registry:
     Parameters
     ----------
     models_dir
-        The folder; made when the first package is added.
-    judge
-        The gates that a promotion has to pass.
+        The folder; created when the first package is added.
+    gates
+        Gates that a package has to pass for a promotion.
     """
 
-    def __init__(self, models_dir: Path, *, judge: Judge = judge_by_status) -> None:
+    def __init__(self, models_dir: Path, *, gates: GateCheck = check_status_gates) -> None:
         self._dir = models_dir
-        self._judge = judge
+        self._gates = gates
         self._log = PromotionLog(models_dir / "log.jsonl")
 
+    @property
+    def folder(self) -> Path:
+        """Folder of the packages."""
+        return self._dir
+
     def list(self) -> Sequence[Entry]:
-        """Return all packages, the one in service first, without verifying their files."""
+        """Return all packages, the one in service first; their files are not verified."""
         active = self.active_fingerprint()
         entries = [self._entry(fingerprint, active) for fingerprint in self._fingerprints()]
         return sorted(entries, key=lambda entry: (not entry.is_active, entry.fingerprint))
 
     def resolve(self, prefix: str) -> str:
-        """Return the fingerprint that starts so; ``current`` is the one in service.
+        """Return the one fingerprint that starts with a prefix; ``current`` means the package in service.
 
         Raises
         ------
         NoActivePackage
-            If ``current`` is asked for and no package is in service.
+            If the prefix is ``current`` and no package is in service.
         PackageError
-            If none or several start so.
+            If no fingerprint or several start with the prefix.
         """
         if prefix == CURRENT:
             return self._active_fingerprint_or_raise()
-        found = [each for each in self._fingerprints() if each.startswith(prefix.lower())] if prefix else []
-        if len(found) != 1:
+        matches = [each for each in self._fingerprints() if prefix and each.startswith(prefix.lower())]
+        if not matches:
             raise PackageError(
-                f"{len(found)} packages have a fingerprint that starts so: `cxr model list` shows all; give more of it."
+                "No fingerprint of the registry starts with these characters, and no folder has this name: "
+                "`cxr model list` shows the fingerprints."
             )
-        return found[0]
+        if len(matches) > 1:
+            raise PackageError(
+                f"{len(matches)} packages have a fingerprint that starts with these characters: give more of it; "
+                "`cxr model list` shows the fingerprints."
+            )
+        return matches[0]
 
     def load(self, fingerprint: str) -> ModelPackage:
         """Verify one package.
@@ -107,9 +118,9 @@ class Registry:
         Raises
         ------
         DamagedPackage
-            If it is absent or a file is not what its manifest or the folder's name says.
+            If the package is absent, or a file contradicts the manifest, or the manifest the folder's name.
         IncompatiblePackage
-            If this version does not read it.
+            If this version can't read the package.
         """
         package = load_package(self._folder(fingerprint))
         if package.fingerprint != fingerprint:
@@ -124,14 +135,14 @@ class Registry:
         Raises
         ------
         NoActivePackage
-            If none is.
+            If no package is in service.
         DamagedPackage, IncompatiblePackage
-            If it can't be served.
+            If the package can't be served.
         """
         return self.load(self._active_fingerprint_or_raise())
 
     def active_fingerprint(self) -> str | None:
-        """Return the fingerprint of the package in service: one ``readlink``, cheap between two batches."""
+        """Return the fingerprint of the package in service, None if there is none; costs one ``readlink``."""
         try:
             target = str((self._dir / CURRENT).readlink())
         except OSError:
@@ -139,23 +150,23 @@ class Registry:
         return target if _FINGERPRINT.fullmatch(target) else None
 
     def changed_since(self, fingerprint: str | None) -> bool:
-        """Whether another package than this one is in service now."""
+        """Return whether another package than this one is in service now."""
         return self.active_fingerprint() != fingerprint
 
     def add(self, folder: Path) -> ModelPackage:
-        """Verify a package and copy it into the registry; one that is there already stays.
+        """Verify a package and copy it into the registry, unless it is there already.
 
         Raises
         ------
         DamagedPackage, IncompatiblePackage
             If the package can't be served.
         PackageError
-            If the disk refuses.
+            If the copy can't be written.
         """
         source = load_package(folder)
         if is_view_model(source.manifest):
             raise IncompatiblePackage(
-                "This package tells the view and no finding, so it can't serve: name it with the setting view.model."
+                "This package is a view model and has no findings to serve: name it with the setting view.model."
             )
         with self._locked():
             if not self._folder(source.fingerprint).exists():
@@ -165,13 +176,9 @@ class Registry:
                     raise PackageError(f"The package can't be copied ({error.strerror}).") from error
         return self.load(source.fingerprint)
 
-    def judge(self, fingerprint: str) -> Sequence[GateResult]:
-        """Return what the gates say about a package, were it promoted now."""
-        return self.judge_package(self.load(fingerprint))
-
-    def judge_package(self, package: ModelPackage) -> Sequence[GateResult]:
-        """Return what the gates say about a verified package, in the registry or not, were it promoted now."""
-        return self._judge(package, self._active_or_none())
+    def check_gates(self, package: ModelPackage) -> Sequence[GateResult]:
+        """Return the results of the gates for a verified package, in the registry or not, without promoting it."""
+        return self._gates(package, self._active_or_none())
 
     def promote(
         self,
@@ -183,46 +190,45 @@ class Registry:
         accept: Mapping[str, str] | None = None,
         trial: Trial = no_trial,
     ) -> Promotion:
-        """Put a package into service; a running worker takes it up between two batches.
+        """Put a package into service; a running worker loads it between two batches.
 
-        A trained package that is promoted past a gate goes into service as a demonstration: a copy
-        with a fingerprint of its own (``inference.registry.demonstration``). Gates that such a copy was
-        promoted past stay accepted.
+        A trained package that fails accepted gates goes into service as a demonstration: a copy with a
+        fingerprint of its own (``inference.registry.demonstration``), for which those gates stay accepted.
 
         Parameters
         ----------
         fingerprint
-            In full.
+            Full fingerprint of the package.
         now
-            The time.
+            Time of the promotion.
         actor, reason
-            Who does it and why, for the log.
+            Account and reason, for the log.
         accept
-            Failed gates that are accepted: name to reason.
+            Accepted gates: name to reason.
         trial
-            Called with what is about to be in service; what it raises keeps the old one there.
+            Loads the package before it goes into service; an exception keeps the old package in service.
 
         Returns
         -------
         Promotion
-            With the fingerprint that is in service now.
+            The log entry, with the fingerprint now in service.
 
         Raises
         ------
         PromotionRefused
-            If a gate fails that is not accepted, or that nobody may accept.
+            If a gate fails and is not accepted, or can't be accepted.
         DamagedPackage, IncompatiblePackage
             If the package can't be served.
         """
         with self._locked():
             package = self.load(fingerprint)
-            standing = {gate.name: gate.reason for gate in package.manifest.accepted_gates}
-            accepted = standing | dict(accept or {})
-            failed = [gate for gate in self._judge(package, self._active_or_none()) if not gate.is_passed]
+            earlier = {gate.name: gate.reason for gate in package.manifest.accepted_gates}
+            accepted = earlier | dict(accept or {})
+            failed = [gate for gate in self._gates(package, self._active_or_none()) if not gate.is_passed]
             refused = [gate for gate in failed if not (gate.is_acceptable and accepted.get(gate.name))]
             if refused:
                 raise PromotionRefused(_describe(refused))
-            added = [gate for gate in failed if gate.name not in standing]
+            added = [gate for gate in failed if gate.name not in earlier]
             if added and package.manifest.status is not PackageStatus.UNTRAINED:
                 package = self._as_demonstration(package, added, accepted, now)
             trial(package)
@@ -239,17 +245,15 @@ class Registry:
             )
 
     def rollback(self, *, now: datetime, actor: str, reason: str, trial: Trial = no_trial) -> Promotion:
-        """Put the package back into service that the latest promotion took out of it.
-
-        Repeated, it goes further back, as undo does.
+        """Return to the package that the latest promotion replaced; repeated calls go further back.
 
         Raises
         ------
         PackageError
-            If there is none to go back to, or it can't be served.
+            If there is no earlier package, or it can't be served.
         """
         with self._locked():
-            history = in_service(self._log.read(), self.active_fingerprint())
+            history = service_history(self._log.read(), self.active_fingerprint())
             if len(history) < 2:
                 raise PackageError("There is no earlier package to go back to: `cxr model promote` another one.")
             trial(self.load(history[-2]))
@@ -282,14 +286,14 @@ class Registry:
     ) -> ModelPackage:
         temporary = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self._dir))
         try:
-            made = demonstrate(package, temporary / "package", failed, reasons, now=now)
-            if not self._folder(made.fingerprint).exists():
-                _make_private(made.folder)
-                made.folder.rename(self._folder(made.fingerprint))
+            demonstration = write_demonstration(package, temporary / "package", failed, reasons, now=now)
+            if not self._folder(demonstration.fingerprint).exists():
+                _make_private(demonstration.folder)
+                demonstration.folder.rename(self._folder(demonstration.fingerprint))
                 sync_folder(self._dir)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        return self.load(made.fingerprint)
+        return self.load(demonstration.fingerprint)
 
     def _copy(self, source: ModelPackage) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self._dir))
@@ -305,10 +309,10 @@ class Registry:
     def _entry(self, fingerprint: str, active: str | None) -> Entry:
         is_active = fingerprint == active
         try:
-            manifest, found = read_manifest(self._folder(fingerprint))
+            manifest, actual = read_manifest(self._folder(fingerprint))
         except (DamagedPackage, IncompatiblePackage) as error:
             return Entry(fingerprint, None, is_active, str(error))
-        fault = None if found == fingerprint else "package.json was changed after the package was added."
+        fault = None if actual == fingerprint else "package.json was changed after the package was added."
         return Entry(fingerprint, manifest, is_active, fault)
 
     def _fingerprints(self) -> Sequence[str]:
@@ -333,12 +337,12 @@ class Registry:
         try:
             return self.active()
         except PackageError:
-            # What is in service can't be served any more: nothing to compare with, and every reason to promote.
+            # The package in service can't be read any more: there is nothing to compare with, and a promotion mends it.
             return None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep other processes from changing the registry meanwhile."""
+        """Hold the registry's lock against other processes."""
         self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with os.fdopen(os.open(self._dir / LOCK, os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -348,7 +352,7 @@ class Registry:
 
 
 def _make_private(folder: Path) -> None:
-    """Leave the files of a package to their owner, whatever they were copied from, and put them on the platter."""
+    """Restrict a package's files to their owner (modes 0600 and 0700) and fsync them."""
     for file in folder.iterdir():
         with file.open("rb") as opened:
             os.fchmod(opened.fileno(), 0o600)
@@ -358,7 +362,7 @@ def _make_private(folder: Path) -> None:
 
 
 def _describe(refused: Sequence[GateResult]) -> str:
-    faults = "; ".join(f"gate {gate.name}: {gate.figure} (wanted: {gate.bar})" for gate in refused)
+    faults = "; ".join(f"gate {gate.name}: {gate.figure} (wanted: {gate.requirement})" for gate in refused)
     if all(gate.is_acceptable for gate in refused):
         return f"The package is not promoted. {faults}. Mend it, or accept the gate by name and with a reason."
     final = ", ".join(gate.name for gate in refused if not gate.is_acceptable)

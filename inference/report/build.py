@@ -1,4 +1,4 @@
-"""From a scored image to its report: a Comprehensive 3D SR in the image's study.
+"""Build the report of a scored image: a Comprehensive 3D SR in the image's study.
 
 References
 ----------
@@ -21,18 +21,18 @@ from cxr import product
 from cxr.domain import Code, PackageStatus, ScoredImage
 from cxr.errors import ReportError
 from inference.report import codes
-from inference.report.check import TreeCheck, evidence_of
+from inference.report.check import TreeCheck, evidence_sequence
 from inference.report.header import Identity, add_document, shared_modules
 from inference.report.part10 import encode
-from inference.report.source import SourceImage, read_source
+from inference.report.source import EvidenceMapReference, SourceImage, read_source
 from inference.report.tree import build_tree
 from inference.report.uids import derive_uid, series_uid
 
 if TYPE_CHECKING:
     from cxr.package import PackageManifest
 
-SCHEMA_VERSION = "1"
-"""Version of the report's content; another one gives every report another UID."""
+SCHEMA_VERSION = "2"
+"""Version of the report's content, part of every UID: a change gives every report a new SOP Instance UID."""
 
 CONTENT_KEYWORDS = (
     "ValueType",
@@ -45,14 +45,14 @@ CONTENT_KEYWORDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions:
-    """How reports are made.
+    """Options of all reports.
 
     Parameters
     ----------
     title
         ``research``: our private title; ``imaging_measurement_report``: (126000, DCM), for IHE AIR consumers.
     application_version
-        Of this program.
+        Version of this program.
     """
 
     title: Literal["research", "imaging_measurement_report"] = "research"
@@ -61,7 +61,7 @@ class ReportOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceDigests:
-    """What tells a resent image with other content from the one before; BLAKE3, in hex."""
+    """BLAKE3 digests, in hex, that distinguish a resent image with changed content."""
 
     pixel_digest: str  # of the Pixel Data value
     identity_digest: str  # of every attribute that is copied, see cxr.dicom.header.COPIED_KEYWORDS
@@ -69,9 +69,9 @@ class SourceDigests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltReport:
-    """An object of ours, ready to be written."""
+    """A DICOM object of this application, encoded."""
 
-    dataset: Dataset = field(repr=False)  # holds a patient's identity: never into a log
+    dataset: Dataset = field(repr=False)  # holds a patient's identity: never log it
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
@@ -88,33 +88,36 @@ def build_report(
     created: datetime,
     options: ReportOptions | None = None,
     check: TreeCheck | None = None,
+    evidence_map: EvidenceMapReference | None = None,
 ) -> BuiltReport:
     """Build the report of one image.
 
     Parameters
     ----------
     source
-        The received image, freshly read, pixels not needed: elements that were not converted yet
-        are copied byte for byte.
+        Received image, freshly read, pixels not needed. Raw elements, not yet converted by pydicom, are copied
+        byte for byte.
     scored
-        What the model says.
+        Scores of the image.
     package
-        The model package that says it.
+        Manifest of the model package.
     digests
-        Of the image.
+        Digests of the image.
     created
-        The moment that all stamps tell; aware. Take it once and keep the encoded bytes.
+        Time of creation for all date and time attributes, aware. A retry must resend the encoded bytes.
     options
-        How the report is made; None: the defaults.
+        Options of the report; None: the defaults.
     check
-        Keep one for many reports; None: highdicom checks this one whatever was checked before.
+        highdicom's check with its memory of accepted tree shapes; None: check this tree in any case.
+    evidence_map
+        Evidence map of this image, which the report references; None: there is none.
 
     Returns
     -------
     BuiltReport
-        The same for the same arguments. The UIDs do not depend on ``created``, nor on the scores
-        themselves: the same model gives the same image the same scores, up to the device's
-        rounding, and one result must stay one object at the PACS.
+        Identical for identical arguments. The UIDs depend neither on ``created`` nor on the scores: the same
+        model and image give the same scores up to the device's rounding, and one result must remain one object
+        at the PACS.
 
     Raises
     ------
@@ -122,18 +125,30 @@ def build_report(
         If the image's UIDs, the scores or the package do not allow a valid report.
     """
     if created.tzinfo is None:
-        raise ReportError("The moment of creation has no time zone: give an aware datetime.")
+        raise ReportError("The time of creation has no time zone: pass an aware datetime.")
     options = options or ReportOptions()
     with warnings.catch_warnings():
-        # On purpose: highdicom and pydicom name values in their warnings, and these would be a patient's.
+        # Suppressed on purpose: the warnings of highdicom and pydicom quote values, which may be a patient's.
         warnings.simplefilter("ignore")
         image = read_source(source)
-        identity = identify(
-            image, scored, digests, options, created, kind=f"report/{options.title}", sop_class=Comprehensive3DSRStorage
+        identity = derive_identity(
+            image,
+            scored,
+            digests,
+            options,
+            created,
+            kind=f"report/{options.title}{'' if evidence_map is None else f'/{evidence_map.sop_instance_uid}'}",
+            sop_class=Comprehensive3DSRStorage,
         )
-        title = _title(options, scored.status)
-        content = build_tree(image, scored, package, title=title, device_uid=identity.device_uid)
-        (check or TreeCheck())(image, content)
+        content = build_tree(
+            image,
+            scored,
+            package,
+            title=_title(options, scored.status),
+            device_uid=identity.device_uid,
+            evidence_map=evidence_map,
+        )
+        (check or TreeCheck())(image, content, evidence_map)
         report = shared_modules(
             source,
             identity,
@@ -142,13 +157,13 @@ def build_report(
             description=product.REPORT_SERIES_DESCRIPTION,
         )
         add_document(report, identity)
-        report.CurrentRequestedProcedureEvidenceSequence = evidence_of(image)
+        report.CurrentRequestedProcedureEvidenceSequence = evidence_sequence(image, evidence_map)
         for keyword in CONTENT_KEYWORDS:
             report[keyword] = content[keyword]
-    return finish(report)
+    return finalise(report)
 
 
-def identify(
+def derive_identity(
     image: SourceImage,
     scored: ScoredImage,
     digests: SourceDigests,
@@ -158,24 +173,24 @@ def identify(
     kind: str,
     sop_class: str,
 ) -> Identity:
-    """Derive the UIDs of an object from everything that can change its content.
+    """Derive the UIDs of an object from everything that determines its content.
 
     Parameters
     ----------
     image
-        The image it is about.
+        Source image.
     scored
-        Names the model, and the image's quality warnings.
+        Model and quality warnings.
     digests
-        Of the image.
+        Digests of the image.
     options
-        Of the report.
+        Options of the report.
     created
-        For the stamps; no part of any UID.
+        Time of creation, for date and time attributes; not part of any UID.
     kind
-        What sort of object; with its options.
+        Kind of object with its options, such as ``report/research``.
     sop_class
-        Its SOP class.
+        SOP Class UID of the object.
     """
     device_uid = derive_uid("device", scored.model_name, scored.model_version, scored.fingerprint, scored.status)
     thresholds = [f"{score.finding}:{score.threshold!r}" for score in scored.scores]
@@ -205,14 +220,8 @@ def identify(
     )
 
 
-def finish(dataset: Dataset) -> BuiltReport:
-    """Wrap a complete object with the digest of its file.
-
-    Parameters
-    ----------
-    dataset
-        The object.
-    """
+def finalise(dataset: Dataset) -> BuiltReport:
+    """Encode a complete dataset as a DICOM file and compute the file's digest."""
     content = encode(dataset)
     return BuiltReport(
         dataset=dataset,

@@ -1,7 +1,7 @@
-"""highdicom's check of a content tree against its SOP class, made once for each shape of tree.
+"""highdicom's check of a content tree against its SOP class, once per tree shape.
 
-What it checks does not depend on values, but on which items there are, of what value type, and in
-what relationship; a model's reports have few shapes, and the check takes half of the time of a report.
+The check depends on items, value types and relationships, not on values. A model's reports have few shapes, and
+the check takes half of the time of a report.
 
 References
 ----------
@@ -18,43 +18,48 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ComputedRadiographyImageStorage
 
 from cxr import product
-from inference.report.source import SourceImage, shim
+from inference.report.source import EvidenceMapReference, SourceImage, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
 
 class TreeCheck:
-    """Has highdicom check trees, each shape once."""
+    """Check content trees with highdicom, each shape once."""
 
     def __init__(self) -> None:
         self._accepted: set[Hashable] = set()
 
-    def __call__(self, image: SourceImage, content: Dataset) -> None:
-        """Check a tree, unless one of the same shape was accepted.
+    def __call__(self, image: SourceImage, content: Dataset, evidence_map: EvidenceMapReference | None = None) -> None:
+        """Check a tree, unless a tree of the same shape was accepted before.
 
         Parameters
         ----------
         image
-            What the tree refers to.
+            Image that the tree references.
         content
-            Its root.
+            Root content item.
+        evidence_map
+            Evidence map that the tree references; None: none.
 
         Raises
         ------
         ValueError
-            If the tree does not fit the SOP class, or refers to what is no evidence.
+            If the tree violates the SOP class, or references an instance outside the evidence sequence.
         """
-        shape = shape_of(content)
+        shape = tree_shape(content)
         if shape not in self._accepted:
-            check(image, content)
+            check(image, content, evidence_map)
             self._accepted.add(shape)
 
 
-def check(image: SourceImage, content: Dataset) -> Dataset:
-    """Let highdicom check a tree and make a document of it, which is returned."""
+def check(image: SourceImage, content: Dataset, evidence_map: EvidenceMapReference | None = None) -> Dataset:
+    """Check a tree by building highdicom's document from it; return the document."""
+    instances: list[SourceImage | EvidenceMapReference] = [image]
+    if evidence_map is not None:
+        instances.append(evidence_map)
     document: Dataset = Comprehensive3DSR(
-        evidence=[shim(image)],
+        evidence=[stand_in(instance, image.study_instance_uid) for instance in instances],
         content=content,
         series_instance_uid="2.25.1",
         series_number=product.REPORT_SERIES_NUMBER,
@@ -65,31 +70,38 @@ def check(image: SourceImage, content: Dataset) -> Dataset:
     return document
 
 
-def shape_of(item: Dataset) -> tuple[Any, ...]:
-    """Return what of a tree is checked: attributes, value types, relationships and referenced classes, not values."""
+def tree_shape(item: Dataset) -> tuple[Any, ...]:
+    """Return the shape of a tree: attributes, value types, relationships and referenced SOP classes, without values."""
     return (
         *item.keys(),
         item.ValueType,
         item.get("RelationshipType"),
         *(reference.ReferencedSOPClassUID for reference in item.get("ReferencedSOPSequence", ())),
-        *map(shape_of, item.get("ContentSequence", ())),
+        *map(tree_shape, item.get("ContentSequence", ())),
     )
 
 
-def evidence_of(image: SourceImage) -> Sequence:
-    """Make Current Requested Procedure Evidence Sequence (0040,A375): the one image that a report is about."""
-    instance, series, study = Dataset(), Dataset(), Dataset()
-    instance.ReferencedSOPClassUID = image.sop_class_uid
-    instance.ReferencedSOPInstanceUID = image.sop_instance_uid
-    series.ReferencedSOPSequence = [instance]
-    series.SeriesInstanceUID = image.series_instance_uid
-    study.ReferencedSeriesSequence = [series]
+def evidence_sequence(image: SourceImage, evidence_map: EvidenceMapReference | None = None) -> Sequence:
+    """Build Current Requested Procedure Evidence Sequence (0040,A375): the source image and the evidence map."""
+    study = Dataset()
+    study.ReferencedSeriesSequence = [_series_item(image)]
+    if evidence_map is not None:
+        study.ReferencedSeriesSequence.append(_series_item(evidence_map))
     study.StudyInstanceUID = image.study_instance_uid
     return Sequence([study])
 
 
+def _series_item(referenced: SourceImage | EvidenceMapReference) -> Dataset:
+    instance, series = Dataset(), Dataset()
+    instance.ReferencedSOPClassUID = referenced.sop_class_uid
+    instance.ReferencedSOPInstanceUID = referenced.sop_instance_uid
+    series.ReferencedSOPSequence = [instance]
+    series.SeriesInstanceUID = referenced.series_instance_uid
+    return series
+
+
 def warm_up() -> None:
-    """Make highdicom load its tables (0.4 s, 100 MiB), so that the first report does not wait."""
+    """Load highdicom's tables (0.4 s, 100 MiB) ahead of the first report."""
     image = SourceImage(
         sop_class_uid=ComputedRadiographyImageStorage,
         sop_instance_uid="2.25.1",

@@ -1,4 +1,4 @@
-"""The coded words of a report: which concept says what, and under which code.
+"""Codes of the report's concepts and values.
 
 References
 ----------
@@ -30,7 +30,7 @@ RESEARCH_TITLES = {
         "RUO-AI-DEMO", "AI research result - DEMONSTRATION MODEL - NOT FOR CLINICAL USE"
     ),
 }
-"""The title is the heading in every SR viewer, so it says what the model is worth."""
+"""Root titles by status. SR viewers show the title as heading, so the status is part of it."""
 
 # Document
 DOCUMENT_TITLE_MODIFIER = _dcm("113011", "Document Title Modifier")
@@ -38,6 +38,7 @@ FOR_RESEARCH = _dcm("113009", "For Research")
 ENGLISH = Code(value="en", scheme_designator="RFC5646", meaning="English")
 DEVICE = _dcm("121007", "Device")
 NOTICE = _private("RUO-NOTICE", product.NOTICE)
+MODEL = _private("RUO-MODEL", "Model and version")
 XR_CHEST_VIEWS = Code(value="30745-4", scheme_designator="LN", meaning="XR Chest Views")
 QUALITATIVE_EVALUATIONS = Code(value="C0034375", scheme_designator="UMLS", meaning="Qualitative Evaluations")
 COMMENT = _dcm("121106", "Comment")
@@ -64,13 +65,15 @@ ARTIFICIAL_INTELLIGENCE = _dcm("123110", "Artificial Intelligence")
 CERTAINTY_OF_FINDING = _dcm("111012", "Certainty of Finding")
 PERCENT = Code(value="%", scheme_designator="UCUM", meaning="Percent")
 SOURCE_OF_MEASUREMENT = _dcm("121112", "Source of Measurement")
+OPERATING_POINT = _private("THRESHOLD", "Research operating point of the score")
 THRESHOLD_COMPARISON = _private("THRESHOLD-CMP", "Score relative to research operating point")
 AT_OR_ABOVE = _private("AT-OR-ABOVE", "At or above research operating point")
 BELOW = _private("BELOW", "Below research operating point")
 
-# Equipment and pictures
+# Equipment and evidence maps
 ACQUISITION_EQUIPMENT = _dcm("109101", "Acquisition Equipment")
 PROCESSING_EQUIPMENT = _dcm("109102", "Processing Equipment")
 SOURCE_FOR_PROCESSING = _dcm("121322", "Source image for image processing operation")
+EVIDENCE_MAP = _private("EVIDENCE-MAP", "Evidence map of the score")
 CLASS_ACTIVATION = _dcm("130402", "Class activation")
 GRAD_CAM = _dcm("130403", "Gradient-weighted class activation")

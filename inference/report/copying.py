@@ -1,8 +1,8 @@
-"""Attributes that go from an image into our objects, byte for byte.
+"""Copy attributes from a source image into our objects, byte for byte.
 
-Identity is never shortened or repaired: with other bytes, a PACS or a validator sees another
-patient. Dated and coded attributes whose value is none are left empty, and what is optional and
-not valid is left out, so that a defect of the image does not become one of ours.
+Identity is never shortened or repaired: a PACS or a validator treats other bytes as another patient. Type 2
+dates, times and coded values that are invalid become empty, and invalid optional values are omitted, so that a
+defect of the image is not repeated in our objects.
 
 References
 ----------
@@ -47,7 +47,7 @@ def _is_sex(value: bytes) -> bool:
 
 
 VERBATIM = ("PatientName", "PatientID", "AccessionNumber", "StudyID", "ReferringPhysicianName")
-"""Identity of type 2: as it is, or empty."""
+"""Identity, type 2: copied unchanged, or empty if absent."""
 
 CHECKED: dict[str, Callable[[bytes], bool]] = {
     "PatientBirthDate": _is_date,
@@ -55,24 +55,24 @@ CHECKED: dict[str, Callable[[bytes], bool]] = {
     "StudyDate": _is_date,
     "StudyTime": _is_time,
 }
-"""Type 2 with a form of their own: as they are, or empty where they have another form."""
+"""Type 2 with a defined format: copied unchanged, or empty if invalid; the value is the format's check."""
 
 OPTIONAL = ("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription")
-"""Type 3, of patient and study: as they are where they are valid, else absent."""
+"""Type 3, patient and study: copied if valid, else absent."""
 
 DEIDENTIFICATION = ("PatientIdentityRemoved", "DeidentificationMethod")
-"""That identity was removed, and how: together, or not at all."""
+"""De-identification status and method: copied together, or not at all."""
 
 TRIAL_SUBJECT_REQUIRED = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID")
 TRIAL_SUBJECT_EMPTIABLE = ("ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName")
 TRIAL_SUBJECT_EITHER = ("ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID")
-"""Clinical Trial Subject: only where the image has the whole module."""
+"""Clinical Trial Subject: copied only if the image has the complete module."""
 
 TRIAL_STUDY = ("ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription")
-"""Clinical Trial Study: only where the image has it."""
+"""Clinical Trial Study: copied only if the image has the module."""
 
 EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "StationName", "DeviceSerialNumber", "SoftwareVersions")
-"""The device that made the image, for Contributing Equipment: where they are valid."""
+"""Acquisition device, for Contributing Equipment: copied if valid."""
 
 COPIED = (
     "SpecificCharacterSet",
@@ -88,19 +88,18 @@ COPIED = (
     *TRIAL_STUDY,
     *EQUIPMENT,
 )
-"""Everything that is taken over."""
+"""All copied attributes."""
 
 
 def copy_identity(source: Dataset, target: Dataset) -> None:
-    """Copy who and which study this is, with the character set it is written in.
+    """Copy the identity of patient and study, with its Specific Character Set.
 
     Parameters
     ----------
     source
-        The received image. Elements that were not converted yet are copied byte for byte, and stay
-        unconverted.
+        Received image. Raw elements are copied byte for byte and stay raw.
     target
-        The object in the making.
+        Object under construction.
     """
     for keyword in ("SpecificCharacterSet", "StudyInstanceUID"):
         copy_element(source, target, keyword)
@@ -116,16 +115,16 @@ def copy_identity(source: Dataset, target: Dataset) -> None:
 
 
 def copy_valid(source: Dataset, target: Dataset, keywords: tuple[str, ...]) -> None:
-    """Copy the attributes that the image has with a valid value, or empty.
+    """Copy the attributes that are valid or empty in the image.
 
     Parameters
     ----------
     source
-        The received image.
+        Received image.
     target
-        The object, or an item of one of its sequences, in the making.
+        Object under construction, or an item of one of its sequences.
     keywords
-        What to copy.
+        Keywords of the attributes.
     """
     for keyword in keywords:
         if _is_valid(source, keyword):
@@ -133,12 +132,12 @@ def copy_valid(source: Dataset, target: Dataset, keywords: tuple[str, ...]) -> N
 
 
 def copy_element(source: Dataset, target: Dataset, keyword: str) -> bool:
-    """Copy one element as it is.
+    """Copy one element unchanged.
 
     Returns
     -------
     bool
-        Whether the source has it.
+        Whether the source has the element.
     """
     element = elements.find(source, keyword)
     if element is None:
@@ -146,10 +145,10 @@ def copy_element(source: Dataset, target: Dataset, keyword: str) -> bool:
     if isinstance(element, RawDataElement):
         value = element.value or b""
         vr = dictionary_VR(element.tag)
-        # Padding is no part of a value, and often of the wrong character.
+        # Padding is not part of the value, and often the wrong character.
         value = value.rstrip(b" \0" if vr == "UI" else b"\0")
         value += (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
-        # The VR is the dictionary's: implicit sources have none, and some explicit ones a wrong one.
+        # VR from the dictionary: implicit VR sources have none, and some explicit ones a wrong one.
         element = element._replace(VR=vr, length=len(value), value=value, is_implicit_VR=False, is_little_endian=True)
     target[element.tag] = copy.deepcopy(element)
     return True
@@ -169,20 +168,20 @@ def _copy_or_empty(source: Dataset, target: Dataset, keyword: str) -> None:
 def _copy_deidentification(source: Dataset, target: Dataset) -> None:
     removed, method = DEIDENTIFICATION
     answer = elements.code_string(source, removed)
-    # With YES it must be said how (type 1C).
-    if answer == "NO" or (answer == "YES" and _has_value(source, method)):
+    # YES requires the method (type 1C).
+    if answer == "NO" or (answer == "YES" and has_value(source, method)):
         copy_element(source, target, removed)
         copy_valid(source, target, (method,))
 
 
 def _copy_trial(source: Dataset, target: Dataset) -> None:
-    has_subject = any(_has_value(source, keyword) for keyword in TRIAL_SUBJECT_EITHER)
-    if has_subject and all(_has_value(source, keyword) for keyword in TRIAL_SUBJECT_REQUIRED):
+    has_subject = any(has_value(source, keyword) for keyword in TRIAL_SUBJECT_EITHER)
+    if has_subject and all(has_value(source, keyword) for keyword in TRIAL_SUBJECT_REQUIRED):
         copy_valid(source, target, TRIAL_SUBJECT_REQUIRED)
         for keyword in TRIAL_SUBJECT_EMPTIABLE:
             _copy_or_empty(source if _is_valid(source, keyword) else Dataset(), target, keyword)
         for keyword in TRIAL_SUBJECT_EITHER:
-            if _has_value(source, keyword):
+            if has_value(source, keyword):
                 copy_element(source, target, keyword)
     if _is_valid(source, TRIAL_STUDY[0]):
         copy_valid(source, target, TRIAL_STUDY)
@@ -192,19 +191,20 @@ def _bytes(source: Dataset, keyword: str) -> bytes:
     return (elements.raw_bytes(source, keyword) or b"").strip(b" \0")
 
 
-def _has_value(source: Dataset, keyword: str) -> bool:
+def has_value(source: Dataset, keyword: str) -> bool:
+    """Return whether the source has the element with a valid value that is not empty."""
     return bool(_bytes(source, keyword)) and _is_valid(source, keyword)
 
 
 def _is_valid(source: Dataset, keyword: str) -> bool:
-    """Whether the source has the element, and each of its values is one of its VR."""
+    """Return whether the source has the element and each of its values is valid for its VR."""
     element = elements.find(source, keyword)
     if element is None:
         return False
     vr = dictionary_VR(element.tag)
     encodings = list(elements.codecs(source)) if vr in CUSTOMIZABLE_CHARSET_VR else ["ascii"]
     with warnings.catch_warnings():
-        # On purpose: pydicom names values in its warnings, and these would be a patient's.
+        # Suppressed on purpose: pydicom's warnings quote values, which may be a patient's.
         warnings.simplefilter("ignore")
         try:
             text = decode_bytes(elements.element_bytes(element, encodings), encodings, TEXT_VR_DELIMS)

@@ -1,8 +1,8 @@
-"""Where the evidence for a finding lies in the picture: as a Secondary Capture, and as a PNG.
+"""Evidence map of a finding over the radiograph, as a Secondary Capture and as a PNG.
 
-The map is the model's own where it has one (its logit is the mean of the map), else Grad-CAM, an
-approximation by gradients that is named as such wherever it appears. It is drawn over what the
-model saw, with the notice burned in, because viewers show pictures without their headers.
+The map is the model's own if it has one (its mean is the logit before calibration), else Grad-CAM, a gradient
+approximation that is labelled as such wherever it appears. It is drawn over the model's input, with the notice
+burned in, because viewers show pictures without their headers.
 
 References
 ----------
@@ -28,10 +28,10 @@ from cxr.errors import ReportError
 from cxr.pixels.geometry import read_geometry
 from cxr.pixels.quality_checks import TURNED
 from inference.report import codes
-from inference.report.build import BuiltReport, ReportOptions, SourceDigests, finish, identify
+from inference.report.build import BuiltReport, ReportOptions, SourceDigests, derive_identity, finalise
 from inference.report.header import code_item, shared_modules
-from inference.report.source import SourceImage, read_source
-from inference.report.words import words_for
+from inference.report.source import EvidenceMapReference, SourceImage, read_source
+from inference.report.words import wording_for
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _SIDE = 896  # pixels of the drawn radiograph; four times the usual model input
 _LINE = 36  # pixels per line of text
-_BAR = 150  # pixels of width for the colour bar and its numbers
+_BAR = 150  # pixels; width of the colour bar with its numbers
 _MOST_OPAQUE = 0.6
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _TOWARDS = np.array((255, 90, 0), np.float32)  # RGB; evidence for the finding
@@ -53,18 +53,18 @@ Rgb = NDArray[np.uint8]
 
 
 class Method(Enum):
-    """How a map came about, and what it is called for it.
+    """Method of the map, with its names.
 
     Parameters
     ----------
     title
-        In the picture and in texts; ASCII.
+        Name in the picture and in texts; ASCII.
     unit
-        Of the map's values.
+        Unit of the map's values.
     code
-        What the Secondary Capture was derived by.
+        Derivation code of the Secondary Capture.
     series
-        Its Series Description, without what the package's status adds.
+        Series Description, without the prefix of the package's status.
     """
 
     EVIDENCE = ("Evidence map", "logits", codes.CLASS_ACTIVATION, product.SALIENCY_SERIES_DESCRIPTION)
@@ -78,19 +78,19 @@ class Method(Enum):
 
     @classmethod
     def of(cls, package: PackageManifest) -> Method:
-        """How maps of this package come about."""
+        """Return the method for a package."""
         return cls.GRAD_CAM if package.outputs.evidence is None else cls.EVIDENCE
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
-    """The class whose map is drawn: the one with the highest score."""
+class _ClassMap:
+    """Map of the class with the highest score."""
 
     score: Score
     evidence: NDArray[np.float32]  # (rows, columns), logits
 
 
-def saliency(
+def build_evidence_map(
     source: Dataset,
     scored: ScoredImage,
     pixels: NDArray[np.float32],
@@ -101,26 +101,26 @@ def saliency(
     options: ReportOptions | None = None,
     method: Method = Method.EVIDENCE,
 ) -> BuiltReport:
-    """Make the evidence map of one image as a Secondary Capture in the image's study.
+    """Build the evidence map of one image as a Secondary Capture in the image's study.
 
     Parameters
     ----------
     source
-        The received image, freshly read, pixels not needed.
+        Received image, freshly read, pixels not needed.
     scored
-        What the model says; the class with the highest score is drawn.
+        Scores of the image; the map of the class with the highest score is drawn.
     pixels
-        What the model saw; shape (size, size, 1), in [0, 1].
+        Input of the model; shape (size, size, 1), in [0, 1].
     evidence
-        Evidence per class, shape (rows, columns, classes), in logits, in the order of the scores.
+        Evidence per class, shape (rows, columns, classes), in logits (Grad-CAM: relative), in the order of the scores.
     digests
-        Of the image.
+        Digests of the image.
     created
-        The moment that all stamps tell; aware.
+        Time of creation for all date and time attributes, aware.
     options
-        As for the report.
+        Options of the report.
     method
-        How the map came about.
+        Method of the map.
 
     Raises
     ------
@@ -128,13 +128,13 @@ def saliency(
         If the image's UIDs or the shapes do not allow a valid object.
     """
     if created.tzinfo is None:
-        raise ReportError("The moment of creation has no time zone: give an aware datetime.")
+        raise ReportError("The time of creation has no time zone: pass an aware datetime.")
     picture = render(pixels, evidence, scored, method)
     with warnings.catch_warnings():
-        # On purpose: pydicom names values in its warnings, and these would be a patient's.
+        # Suppressed on purpose: pydicom's warnings quote values, which may be a patient's.
         warnings.simplefilter("ignore")
         image = read_source(source)
-        identity = identify(
+        identity = derive_identity(
             image,
             scored,
             digests,
@@ -150,38 +150,31 @@ def saliency(
             number=product.SALIENCY_SERIES_NUMBER,
             description=method.series,
         )
-        _add_capture(capture, image, _drawn(evidence, scored).score.finding, method)
-        if not read_geometry(source).is_upright:  # the map lies over the picture as the model saw it
+        _add_capture(capture, image, _class_map(evidence, scored).score.finding, method)
+        if not read_geometry(source).is_upright:  # the map lies over the model's input, which is upright
             capture.PatientOrientation = ["L", "F"]
             capture.DerivationDescription += " Turned upright, by Patient Orientation of the source."
         _add_pixels(capture, picture)
-    return finish(capture)
+    return finalise(capture)
 
 
-def overlay(
+def reference_to(built: BuiltReport, scored: ScoredImage) -> EvidenceMapReference:
+    """Return the reference by which the report of the same image refers to an evidence map."""
+    return EvidenceMapReference(
+        sop_class_uid=built.sop_class_uid,
+        sop_instance_uid=built.sop_instance_uid,
+        series_instance_uid=built.series_instance_uid,
+        finding=_highest(scored).finding,
+    )
+
+
+def overlay_png(
     pixels: NDArray[np.float32],
     evidence: NDArray[np.float32],
     scored: ScoredImage,
     method: Method = Method.EVIDENCE,
 ) -> bytes:
-    """Make the same picture as a PNG file.
-
-    Parameters
-    ----------
-    pixels
-        What the model saw; shape (size, size, 1), in [0, 1].
-    evidence
-        Evidence per class, shape (rows, columns, classes), in logits, in the order of the scores.
-    scored
-        What the model says.
-    method
-        How the map came about.
-
-    Raises
-    ------
-    ReportError
-        If the shapes do not fit each other.
-    """
+    """Return the picture of ``render`` as a PNG file; arguments and errors as there."""
     picture = render(pixels, evidence, scored, method)
     _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     return bytes(encoded.tobytes())
@@ -198,13 +191,13 @@ def render(
     Parameters
     ----------
     pixels
-        What the model saw; shape (size, size, 1), in [0, 1].
+        Input of the model; shape (size, size, 1), in [0, 1].
     evidence
-        Evidence per class, shape (rows, columns, classes), in logits, in the order of the scores.
+        Evidence per class, shape (rows, columns, classes), in logits (Grad-CAM: relative), in the order of the scores.
     scored
-        What the model says.
+        Scores of the image.
     method
-        How the map came about.
+        Method of the map.
 
     Returns
     -------
@@ -214,30 +207,34 @@ def render(
     Raises
     ------
     ReportError
-        If the shapes do not fit each other, or there is a value that is not finite.
+        If the shapes do not match, or a value is not finite.
     """
-    drawn = _drawn(evidence, scored)
+    class_map = _class_map(evidence, scored)
     grey = np.asarray(pixels, np.float32)
     if grey.ndim != 3 or grey.shape[2] != 1 or not np.isfinite(grey).all():
         raise ReportError("The picture has another shape than (size, size, 1), or values that are not finite.")
-    limit = float(np.abs(drawn.evidence).max()) or 1.0
+    limit = float(np.abs(class_map.evidence).max()) or 1.0
     radiograph = cv2.resize(grey[..., 0].clip(0, 1), (_SIDE, _SIDE), interpolation=cv2.INTER_LINEAR)
-    strength = cv2.resize(drawn.evidence / limit, (_SIDE, _SIDE), interpolation=cv2.INTER_LINEAR)
+    strength = cv2.resize(class_map.evidence / limit, (_SIDE, _SIDE), interpolation=cv2.INTER_LINEAR)
     body = np.hstack([_blend(radiograph, strength), _colour_bar(limit, method)])
-    captions = _captions(scored, drawn, method)
+    captions = _captions(scored, class_map, method)
     return np.vstack([_banner(_notices(scored), body.shape[1]), body, _banner(captions, body.shape[1])])
 
 
-def _drawn(evidence: NDArray[np.float32], scored: ScoredImage) -> _Drawn:
+def _class_map(evidence: NDArray[np.float32], scored: ScoredImage) -> _ClassMap:
     maps = np.asarray(evidence, np.float32)
     if maps.ndim != 3 or maps.shape[2] != len(scored.scores) or not maps.size or not np.isfinite(maps).all():
         raise ReportError("The evidence has another shape than (rows, columns, scores), or values that are not finite.")
-    index = max(range(len(scored.scores)), key=lambda each: scored.scores[each].score)
-    return _Drawn(scored.scores[index], np.ascontiguousarray(maps[..., index]))
+    highest = _highest(scored)
+    return _ClassMap(highest, np.ascontiguousarray(maps[..., scored.scores.index(highest)]))
+
+
+def _highest(scored: ScoredImage) -> Score:
+    return max(scored.scores, key=lambda score: score.score)
 
 
 def _blend(grey: NDArray[np.float32], strength: NDArray[np.float32]) -> Rgb:
-    """Lay colour over grey: orange for, blue against, the stronger the more opaque."""
+    """Blend colour over grey: orange for the finding, blue against it; opacity grows with the evidence."""
     colour = np.where(strength[..., None] >= 0, _TOWARDS, _AGAINST)
     opacity = (np.abs(strength) * _MOST_OPAQUE)[..., None]
     mixed: Rgb = np.rint(grey[..., None] * 255 * (1 - opacity) + colour * opacity).clip(0, 255).astype(np.uint8)
@@ -245,7 +242,7 @@ def _blend(grey: NDArray[np.float32], strength: NDArray[np.float32]) -> Rgb:
 
 
 def _colour_bar(limit: float, method: Method) -> Rgb:
-    """Draw what a colour stands for; Grad-CAM has nothing below 0."""
+    """Draw the colour bar; Grad-CAM has no values below 0."""
     panel = np.zeros((_SIDE, _BAR, 3), np.uint8)
     top, bottom = 2 * _LINE, _SIDE - 2 * _LINE
     lowest = -1.0 if method is Method.EVIDENCE else 0.0
@@ -262,20 +259,20 @@ def _colour_bar(limit: float, method: Method) -> Rgb:
 
 def _notices(scored: ScoredImage) -> list[tuple[str, tuple[int, int, int]]]:
     lines = [(product.NOTICE, _WARNING)]
-    status = words_for(scored.status)
+    status = wording_for(scored.status)
     if status.prefix:
         lines.append((status.status, _WARNING))
     return lines
 
 
-def _captions(scored: ScoredImage, drawn: _Drawn, method: Method) -> list[tuple[str, tuple[int, int, int]]]:
-    prefix = words_for(scored.status).prefix
-    lay = [("Picture turned upright, by Patient Orientation", _WHITE)] if TURNED in scored.warnings else []
+def _captions(scored: ScoredImage, class_map: _ClassMap, method: Method) -> list[tuple[str, tuple[int, int, int]]]:
+    prefix = wording_for(scored.status).prefix
+    orientation = [("Picture turned upright, by Patient Orientation", _WHITE)] if TURNED in scored.warnings else []
     return [
-        (f"{method.title} for {drawn.score.finding}: score {drawn.score.score * 100:.2f} %", _WHITE),
+        (f"{method.title} for {class_map.score.finding}: score {class_map.score.score * 100:.2f} %", _WHITE),
         (f"{prefix}{scored.model_name} {scored.model_version}", _WHITE),
         (f"Package {scored.fingerprint[:16]}; not a segmentation, not a finding", _WHITE),
-        *lay,
+        *orientation,
     ]
 
 

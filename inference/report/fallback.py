@@ -1,7 +1,7 @@
-"""The same report for a peer that does not take Comprehensive 3D SR.
+"""Convert a report for a peer that does not accept Comprehensive 3D SR.
 
-The content is legal in the older SR classes as it is. The object is another instance, so it has
-UIDs of its own, derived from those of the report. Needs no highdicom, so that delivery stays light.
+The content is legal in the older SR classes unchanged. The converted object is another instance, with UIDs
+derived from those of the report. This module does not load highdicom, which delivery does not need.
 
 References
 ----------
@@ -17,18 +17,18 @@ from cxr.errors import ReportError
 from inference.report.uids import derive_uid, series_uid
 
 FALLBACK_SOP_CLASSES: tuple[str, ...] = (str(ComprehensiveSRStorage), str(EnhancedSRStorage))
-"""What a peer is offered beside Comprehensive 3D SR, in this order."""
+"""SOP classes proposed beside Comprehensive 3D SR, in order of preference."""
 
 
 def fallback_uid(sop_instance_uid: str, sop_class_uid: str) -> str:
-    """Derive the SOP Instance UID that a report has in another SOP class.
+    """Derive the SOP Instance UID of a report converted to another SOP class.
 
-    Its Series Instance UID is ``series_uid`` of this one.
+    The Series Instance UID is ``series_uid`` of the result.
 
     Parameters
     ----------
     sop_instance_uid
-        Of the Comprehensive 3D SR.
+        SOP Instance UID of the Comprehensive 3D SR.
     sop_class_uid
         One of ``FALLBACK_SOP_CLASSES``.
     """
@@ -36,24 +36,24 @@ def fallback_uid(sop_instance_uid: str, sop_class_uid: str) -> str:
 
 
 def fallback(sr: Dataset, sop_class_uid: str) -> Dataset:
-    """Make the same report in another SR class.
+    """Convert a report to another SR class.
 
     Parameters
     ----------
     sr
-        A Comprehensive 3D SR of ours; it is not changed. Freshly read, its text is kept byte for byte.
+        Comprehensive 3D SR of this application, freshly read so that its text is kept byte for byte; not changed.
     sop_class_uid
         One of ``FALLBACK_SOP_CLASSES``.
 
     Returns
     -------
     Dataset
-        The same content under UIDs of its own; ``encode`` makes its file.
+        The same content under derived UIDs; encode it with ``part10.encode``.
 
     Raises
     ------
     ReportError
-        If either object has another SOP class than these.
+        If ``sop_class_uid`` is not a fall-back class, or ``sr`` not a Comprehensive 3D SR.
     """
     if sop_class_uid not in FALLBACK_SOP_CLASSES:
         raise ReportError("A report falls back to Comprehensive SR or Enhanced SR only: ask for one of these.")

@@ -1,4 +1,4 @@
-"""The modules that all our objects share: the image's identity, and everything else our own.
+"""Header modules shared by all our objects: the image's identity, our series, equipment and research marks.
 
 References
 ----------
@@ -17,13 +17,13 @@ from pydicom.sequence import Sequence
 from cxr import product
 from cxr.domain import Code, PackageStatus
 from inference.report import codes
-from inference.report.copying import EQUIPMENT, copy_identity, copy_valid, utc_offset
-from inference.report.words import words_for
+from inference.report.copying import EQUIPMENT, copy_identity, copy_valid, has_value, utc_offset
+from inference.report.words import wording_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What makes an object of ours this one and no other, and who made it."""
+    """UIDs of an object, and the model, software and time that produced it."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -38,20 +38,20 @@ class Identity:
 
 
 def shared_modules(source: Dataset, identity: Identity, *, modality: str, number: int, description: str) -> Dataset:
-    """Make Patient, Study, Series, Equipment, Clinical Trial Series and SOP Common, with the research marks.
+    """Build Patient, Study, Series, Equipment, Clinical Trial Series and SOP Common, with the research marks.
 
     Parameters
     ----------
     source
-        The received image; its elements stay unconverted, so that identity keeps its bytes.
+        Received image; its elements stay raw, so that identity keeps its bytes.
     identity
-        UIDs, model and the moment of creation, which all stamps are taken from.
+        UIDs, model and time of creation.
     modality
         Modality (0008,0060) of the object.
     number
         Series Number (0020,0011).
     description
-        Series Description (0008,103E), without what the package's status adds to it.
+        Series Description (0008,103E), without the prefix of the package's status.
     """
     created = _source_time(source, identity.created)
     header = Dataset()
@@ -75,9 +75,9 @@ def add_document(header: Dataset, identity: Identity) -> None:
     Parameters
     ----------
     header
-        The report in the making.
+        Report under construction.
     identity
-        Who made it.
+        Model and software, as author.
 
     References
     ----------
@@ -87,7 +87,7 @@ def add_document(header: Dataset, identity: Identity) -> None:
     header.PerformedProcedureCodeSequence = Sequence()
     header.PreliminaryFlag = "PRELIMINARY"
     header.CompletionFlag = "PARTIAL"
-    header.CompletionFlagDescription = words_for(identity.status).completion
+    header.CompletionFlagDescription = wording_for(identity.status).completion
     header.VerificationFlag = "UNVERIFIED"
     author = Dataset()
     author.ObserverType = "DEV"
@@ -101,7 +101,7 @@ def add_document(header: Dataset, identity: Identity) -> None:
 
 
 def code_item(code: Code) -> Dataset:
-    """Make an item of a code sequence (PS3.3 Section 8.8)."""
+    """Build an item of a code sequence (PS3.3 Section 8.8)."""
     item = Dataset()
     item.CodeValue = code.value
     item.CodingSchemeDesignator = code.scheme_designator
@@ -116,9 +116,9 @@ def _add_series(
     header.SeriesInstanceUID = identity.series_instance_uid
     header.SeriesNumber = number
     header.SeriesDate, header.SeriesTime = _date_and_time(created)
-    header.SeriesDescription = f"{words_for(identity.status).prefix}{description}"
+    header.SeriesDescription = f"{wording_for(identity.status).prefix}{description}"
     header.SeriesDescriptionCodeSequence = Sequence([code_item(codes.FOR_RESEARCH)])
-    # Clinical Trial Series alone: Subject and Study belong to the image's own patient and study.
+    # Only Clinical Trial Series: Subject and Study are attributes of the image's own patient and study.
     header.ClinicalTrialCoordinatingCenterName = ""
     header.ClinicalTrialSeriesID = "RESEARCH"
     header.ClinicalTrialSeriesDescription = header.SeriesDescription
@@ -140,9 +140,9 @@ def _software_versions(identity: Identity) -> list[str]:
 
 
 def _contributing_equipment(source: Dataset, identity: Identity, created: datetime) -> list[Dataset]:
-    """Name the device that made the image, and the algorithm (IHE AIR Section 6.5.3.1)."""
+    """Describe the acquisition device and the algorithm (IHE AIR Section 6.5.3.1)."""
     acquisition = Dataset()
-    # pydicom writes the bytes of copied text as they are where the item is marked so.
+    # With its original encoding set, pydicom writes the bytes of copied text unchanged.
     acquisition.set_original_encoding(False, True, default_encoding)
     copy_valid(source, acquisition, EQUIPMENT)
     algorithm = Dataset()
@@ -151,9 +151,9 @@ def _contributing_equipment(source: Dataset, identity: Identity, created: dateti
     algorithm.SoftwareVersions = _software_versions(identity)
     algorithm.DeviceUID = identity.device_uid
     algorithm.ContributionDateTime = created.strftime("%Y%m%d%H%M%S%z")
-    algorithm.ContributionDescription = f"{words_for(identity.status).prefix}{product.NOTICE}"
+    algorithm.ContributionDescription = f"{wording_for(identity.status).prefix}{product.NOTICE}"
     algorithm.PurposeOfReferenceCodeSequence = Sequence([code_item(codes.PROCESSING_EQUIPMENT)])
-    if "Manufacturer" not in acquisition:  # type 1 in this sequence
+    if not has_value(source, "Manufacturer"):  # type 1 in this sequence
         return [algorithm]
     acquisition.PurposeOfReferenceCodeSequence = Sequence([code_item(codes.ACQUISITION_EQUIPMENT)])
     return [acquisition, algorithm]
@@ -168,7 +168,7 @@ def _private_scheme() -> Dataset:
 
 
 def _source_time(source: Dataset, created: datetime) -> datetime:
-    """Tell the moment as the image tells its own: one offset holds for all of a dataset's times."""
+    """Convert the time of creation to the image's UTC offset, which applies to all times of the dataset."""
     offset = utc_offset(source)
     return created.astimezone(datetime.strptime(offset, "%z").tzinfo if offset else None)
 

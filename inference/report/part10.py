@@ -1,4 +1,4 @@
-"""The bytes of an object of ours: a complete DICOM file, the same for the same dataset."""
+"""Encode our objects as DICOM files, deterministically."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cxr import product
 
 
 def encode(dataset: Dataset) -> bytes:
-    """Write a dataset as a DICOM file, Explicit VR Little Endian.
+    """Encode a dataset as a DICOM file, Explicit VR Little Endian.
 
     Parameters
     ----------
     dataset
-        An object of ours; it is not changed.
+        Object of this application; not changed.
 
     Returns
     -------
@@ -42,16 +42,16 @@ def encode(dataset: Dataset) -> bytes:
     written.file_meta = meta
     buffer = BytesIO()
     with warnings.catch_warnings():
-        # On purpose: pydicom names values in its warnings, and these would be a patient's.
+        # Suppressed on purpose: pydicom's warnings quote values, which may be a patient's.
         warnings.simplefilter("ignore")
-        # Elements that were copied byte for byte are written so, not decoded and encoded again.
+        # Write raw elements unchanged instead of decoding and encoding them again.
         written.set_original_encoding(False, True, _encodings(written))
         dcmwrite(buffer, written, implicit_vr=False, little_endian=True, enforce_file_format=True)
     return buffer.getvalue()
 
 
 def _encodings(dataset: Dataset) -> str | list[str]:
-    """Name the dataset's character set as pydicom does."""
+    """Return the dataset's character sets as Python codec names."""
     terms = dataset.get("SpecificCharacterSet")
     if not terms:
         return default_encoding

@@ -1,4 +1,4 @@
-"""What a report says of the image it is about, and what highdicom is given in its place."""
+"""Attributes of the source image that a report refers to, and the stand-in dataset for highdicom."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFERENCED = (
     "Columns",
     "PatientOrientation",
 )
-"""What is read here."""
+"""Attributes that are read here."""
 
 _DIRECTION = re.compile(r"[ALPRHF]{1,3}\Z")
 _TYPE_2 = (
@@ -51,22 +51,40 @@ class SourceImage:
     patient_orientation: tuple[str, str] | None = None  # (row, column), PS3.3 C.7.6.1.1.1
 
     def uid_parts(self) -> tuple[str, ...]:
-        """Everything of the image that shows in the report's tree, as parts of its UID."""
+        """Return all fields as strings: they determine the report's content and are parts of its UID."""
         return tuple(str(value) for value in astuple(self))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceMapReference:
+    """The evidence map that a report references: an instance in the image's study.
+
+    Parameters
+    ----------
+    sop_class_uid, sop_instance_uid, series_instance_uid
+        UIDs of the evidence map.
+    finding
+        Finding whose map it shows.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    finding: str
+
+
 def read_source(header: Dataset) -> SourceImage:
-    """Read what a report refers to.
+    """Read the attributes that a report refers to.
 
     Parameters
     ----------
     header
-        The received dataset, pixels not needed; its elements stay unconverted.
+        Received dataset, pixels not needed; its elements stay raw.
 
     Raises
     ------
     ReportError
-        If a UID that the reference needs is absent or malformed.
+        If a UID of the reference is absent or malformed.
     """
     return SourceImage(
         sop_class_uid=_uid(header, "SOPClassUID"),
@@ -80,25 +98,20 @@ def read_source(header: Dataset) -> SourceImage:
     )
 
 
-def shim(source: SourceImage) -> Dataset:
-    """Make the stand-in for the image that highdicom is given.
+def stand_in(source: SourceImage | EvidenceMapReference, study_instance_uid: str) -> Dataset:
+    """Build the dataset that highdicom gets instead of a referenced instance: UIDs, and empty type 2 attributes.
 
-    highdicom reads type 2 attributes unguarded, checks them against its own lists, and puts values
-    into log records; it gets none. The header is finished from the image itself afterwards.
-
-    Parameters
-    ----------
-    source
-        The image.
+    highdicom fails on absent type 2 attributes, checks values against its own lists, and logs values. The
+    report's header is copied from the image itself afterwards.
     """
-    stand_in = Dataset()
-    stand_in.SOPClassUID = UID(source.sop_class_uid)
-    stand_in.SOPInstanceUID = UID(source.sop_instance_uid)
-    stand_in.SeriesInstanceUID = UID(source.series_instance_uid)
-    stand_in.StudyInstanceUID = UID(source.study_instance_uid)
+    dataset = Dataset()
+    dataset.SOPClassUID = UID(source.sop_class_uid)
+    dataset.SOPInstanceUID = UID(source.sop_instance_uid)
+    dataset.SeriesInstanceUID = UID(source.series_instance_uid)
+    dataset.StudyInstanceUID = UID(study_instance_uid)
     for keyword in _TYPE_2:
-        setattr(stand_in, keyword, "")
-    return stand_in
+        setattr(dataset, keyword, "")
+    return dataset
 
 
 def _uid(header: Dataset, keyword: str) -> str:

@@ -1,8 +1,8 @@
-"""The content tree of a report: TID 1500 with the research marks and what highdicom can't make.
+"""Content tree of a report: TID 1500 with research marks.
 
-highdicom makes the report, the observer, the groups and the measurements. It has no argument for
-the title modifier, the notice, a safe image library, the algorithm on the container and the
-comment: these items are put in here.
+highdicom builds the report, the observer context, the measurement groups and the measurements. It has no argument
+for the title modifier, the notice, an image library without its failures, the algorithm identification on
+the container, and comments: these items are inserted here.
 
 References
 ----------
@@ -25,12 +25,12 @@ from cxr.errors import ReportError
 from cxr.labels import FINDINGS
 from inference.report import codes
 from inference.report.uids import derive_uid
-from inference.report.words import algorithm_parameters, words_for
+from inference.report.words import GROUP_COMMENT, algorithm_parameters, wording_for
 
 if TYPE_CHECKING:
     from cxr.domain import Code, Score, ScoredImage
     from cxr.package import PackageManifest
-    from inference.report.source import SourceImage
+    from inference.report.source import EvidenceMapReference, SourceImage
 
 _CONTAINS = sr.RelationshipTypeValues.CONTAINS
 _HAS_CONCEPT_MOD = sr.RelationshipTypeValues.HAS_CONCEPT_MOD
@@ -38,32 +38,40 @@ _HAS_ACQ_CONTEXT = sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
 
 
 def build_tree(
-    source: SourceImage, scored: ScoredImage, package: PackageManifest, *, title: Code, device_uid: str
+    source: SourceImage,
+    scored: ScoredImage,
+    package: PackageManifest,
+    *,
+    title: Code,
+    device_uid: str,
+    evidence_map: EvidenceMapReference | None = None,
 ) -> Dataset:
-    """Build the root container with everything in it.
+    """Build the content tree.
 
     Parameters
     ----------
     source
-        The image that was scored.
+        Scored image.
     scored
-        What the model says about it.
+        Scores of the image.
     package
-        The model package.
+        Manifest of the model package.
     title
         Concept name of the root.
     device_uid
-        Identifies this model in this application (TID 1004).
+        Device Observer UID (TID 1004): identifies this model in this application.
+    evidence_map
+        Evidence map to reference in the group of its finding; None: there is none.
 
     Returns
     -------
     Dataset
-        The root content item, SEPARATE throughout.
+        Root content item; Continuity of Content is SEPARATE in every container.
 
     Raises
     ------
     ReportError
-        If there is no score, or one that is not a number in [0, 1].
+        If there is no score, or a score outside [0, 1].
     """
     if not scored.scores:
         raise ReportError("A report needs at least one score; the model gave none.")
@@ -76,15 +84,18 @@ def build_tree(
     )
     root: Dataset = report[0]
     *context, measurements = root.ContentSequence
+    for group, score in zip(measurements.ContentSequence, scored.scores, strict=True):
+        _add_to_group(group, score, evidence_map)
     measurements.ContentSequence = [*_algorithm(scored, package), *measurements.ContentSequence]
-    notice = words_for(scored.status).notice
+    wording = wording_for(scored.status)
     root.ContentSequence = [
         _code_item(codes.DOCUMENT_TITLE_MODIFIER, codes.FOR_RESEARCH, _HAS_CONCEPT_MOD),
         *context,
-        _text_item(codes.NOTICE, notice),
+        _text_item(codes.NOTICE, wording.notice),
+        _text_item(codes.MODEL, f"{wording.prefix}{scored.model_name} {scored.model_version}"),
         _image_library(source),
         measurements,
-        _evaluations(notice, scored.warnings),
+        _evaluations(wording.notice, scored.warnings),
     ]
     for container in _containers(root):
         # With highdicom's CONTINUOUS, dsr2html and Weasis drop the names of the items.
@@ -93,7 +104,7 @@ def build_tree(
 
 
 def _observer(scored: ScoredImage, device_uid: str) -> sr.ObservationContext:
-    prefix = words_for(scored.status).prefix
+    prefix = wording_for(scored.status).prefix
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=device_uid,
         name=product.APPLICATION,
@@ -106,7 +117,7 @@ def _observer(scored: ScoredImage, device_uid: str) -> sr.ObservationContext:
 
 def _algorithm(scored: ScoredImage, package: PackageManifest) -> sr.AlgorithmIdentification:
     return sr.AlgorithmIdentification(
-        name=f"{words_for(scored.status).prefix}{scored.model_name}",
+        name=f"{wording_for(scored.status).prefix}{scored.model_name}",
         version=scored.model_version,
         manufacturer=product.MANUFACTURER,
         parameters=algorithm_parameters(scored, package),
@@ -120,16 +131,16 @@ def _group(
     finding = next((item.code for item in package.classes if item.finding == score.finding), None)
     if finding is None:
         raise ReportError("A score names a finding that the model package does not have: the package is inconsistent.")
-    known = FINDINGS.get(score.finding)
-    site = known.finding_site if known is not None else None
+    label = FINDINGS.get(score.finding)
+    site = label.finding_site if label is not None else None
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
             uid=derive_uid("tracking", source.sop_instance_uid, device_uid, score.finding),
-            identifier=f"{words_for(scored.status).prefix}{scored.model_name}:{score.finding}",
+            identifier=f"{wording_for(scored.status).prefix}{scored.model_name}:{score.finding}",
         ),
         finding_type=_concept(finding),
         finding_sites=[sr.FindingSite(anatomic_location=_concept(site))] if site is not None else None,
-        measurements=[_measurement(source, score)],
+        measurements=[_measurement(source, score), *_operating_point(score)],
         qualitative_evaluations=_comparison(score),
         source_images=[sr.SourceImageForMeasurementGroup(source.sop_class_uid, source.sop_instance_uid)],
     )
@@ -137,17 +148,40 @@ def _group(
 
 def _measurement(source: SourceImage, score: Score) -> sr.Measurement:
     if not (math.isfinite(score.score) and 0 <= score.score <= 1):
-        raise ReportError("A score is not a number from 0 to 1: the model package does not give what it promises.")
-    percent = float(score.score) * 100
+        raise ReportError("A score is not a number from 0 to 1: the model package is faulty; promote another one.")
+    image = sr.SourceImageForMeasurement(source.sop_class_uid, source.sop_instance_uid)
+    return _percentage(codes.CERTAINTY_OF_FINDING, score.score, [image])
+
+
+def _operating_point(score: Score) -> list[sr.Measurement]:
+    return [] if score.threshold is None else [_percentage(codes.OPERATING_POINT, score.threshold)]
+
+
+def _percentage(
+    concept: Code, fraction: float, images: list[sr.SourceImageForMeasurement] | None = None
+) -> sr.Measurement:
+    percent = float(fraction) * 100
     measurement = sr.Measurement(
-        name=_concept(codes.CERTAINTY_OF_FINDING),
-        value=percent,
-        unit=_concept(codes.PERCENT),
-        referenced_images=[sr.SourceImageForMeasurement(source.sop_class_uid, source.sop_instance_uid)],
+        name=_concept(concept), value=percent, unit=_concept(codes.PERCENT), referenced_images=images
     )
-    # What is read has two digits; the exact value stays in Floating Point Value.
+    # Numeric Value has two decimals for readers; Floating Point Value keeps the exact value.
     _write_number(measurement[0], f"{percent:.2f}")
     return measurement
+
+
+def _add_to_group(group: Dataset, score: Score, evidence_map: EvidenceMapReference | None) -> None:
+    """Insert the comment on the group before its score, and reference the evidence map at its end."""
+    first_number = next(index for index, item in enumerate(group.ContentSequence) if item.ValueType == "NUM")
+    group.ContentSequence.insert(first_number, _text_item(codes.COMMENT, GROUP_COMMENT))
+    if evidence_map is not None and evidence_map.finding == score.finding:
+        group.ContentSequence.append(
+            sr.ImageContentItem(
+                name=_concept(codes.EVIDENCE_MAP),
+                referenced_sop_class_uid=evidence_map.sop_class_uid,
+                referenced_sop_instance_uid=evidence_map.sop_instance_uid,
+                relationship_type=_CONTAINS,
+            )
+        )
 
 
 def _comparison(score: Score) -> list[sr.QualitativeEvaluation]:
@@ -158,7 +192,7 @@ def _comparison(score: Score) -> list[sr.QualitativeEvaluation]:
 
 
 def _image_library(source: SourceImage) -> sr.ContainerContentItem:
-    """TID 1600 by hand: highdicom's own needs attributes that real radiographs lack."""
+    """Build TID 1600; highdicom's own needs attributes that real radiographs lack."""
     image = sr.ImageContentItem(
         name=_concept(codes.SOURCE),
         referenced_sop_class_uid=source.sop_class_uid,
@@ -181,7 +215,7 @@ def _image_descriptors(source: SourceImage) -> Iterator[sr.ContentItem]:
 
 
 def _modality(source: SourceImage) -> str:
-    """Tell the modality by the SOP class; Secondary Captures say it themselves, if at all."""
+    """Return the modality by SOP class; for Secondary Captures the one stated in the header, else OT."""
     by_class = {str(ComputedRadiographyImageStorage): "CR", str(DigitalXRayImageStorageForPresentation): "DX"}
     stated = source.modality if source.modality in codes.MODALITIES else None
     return by_class.get(source.sop_class_uid) or stated or "OT"
@@ -218,9 +252,9 @@ def _count(concept: Code, pixels: int) -> sr.NumContentItem:
     return item
 
 
-def _write_number(item: Dataset, written: str) -> None:
-    """Write Numeric Value (0040,A30A) as people read it; highdicom writes all the digits of a float."""
-    item.MeasuredValueSequence[0].NumericValue = DSfloat(written)
+def _write_number(item: Dataset, decimal: str) -> None:
+    """Set Numeric Value (0040,A30A) to a rounded decimal; highdicom writes all digits of the float."""
+    item.MeasuredValueSequence[0].NumericValue = DSfloat(decimal)
 
 
 def _containers(item: Dataset) -> Iterator[Dataset]:

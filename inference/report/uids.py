@@ -1,4 +1,4 @@
-"""Our UIDs: derived, so that the same result has the same UID whenever and wherever it is made.
+"""Derive UIDs deterministically: the same result has the same UID on every run and host.
 
 References
 ----------
@@ -15,14 +15,12 @@ _SEPARATOR = "\x1f"
 
 
 def derive_uid(*parts: str) -> str:
-    """Derive a UID from everything that tells one object from another.
-
-    Never a part: the time, the host, the attempt.
+    """Derive a UID from the parts that identify an object. Time, host and attempt must not be parts.
 
     Parameters
     ----------
     parts
-        What the UID stands for, its kind first; order counts.
+        Kind of object first, then its distinguishing values; the order matters.
 
     Returns
     -------
@@ -33,13 +31,7 @@ def derive_uid(*parts: str) -> str:
 
 
 def series_uid(sop_instance_uid: str) -> str:
-    """Derive the Series Instance UID of an object of ours: each has a series of its own.
-
-    Parameters
-    ----------
-    sop_instance_uid
-        SOP Instance UID of the object.
-    """
+    """Derive the Series Instance UID of one of our objects from its SOP Instance UID; each has its own series."""
     return derive_uid("series", sop_instance_uid)
 
 

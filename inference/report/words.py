@@ -1,6 +1,6 @@
-"""What a report says about itself in plain words, by what the model package is worth.
+"""Texts of reports that depend on the status of the model package.
 
-ASCII throughout, so that the character set of any source can carry it.
+ASCII throughout, so that every Specific Character Set of a source can encode them.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from cxr.package import MODEL_FILE, PackageManifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
-    """The sentences and descriptions of one status."""
+class StatusWording:
+    """Texts for one status."""
 
-    notice: str  # the notice in full, in front of everything else
-    prefix: str  # of series descriptions and names; empty for an evaluated package
+    notice: str  # full notice, first in the report
+    prefix: str  # prefix of series descriptions and names; empty for an evaluated package
     completion: str  # Completion Flag Description (0040,A492); LO, at most 64 characters
-    status: str  # what the algorithm parameter `status` says
+    status: str  # value of the algorithm parameter `status`
 
 
-_WORDS = {
-    PackageStatus.EVALUATED: Words(
+_WORDINGS = {
+    PackageStatus.EVALUATED: StatusWording(
         notice=product.NOTICE_SENTENCE,
         prefix="",
         completion="Research algorithm output only, not a clinical report",
         status="evaluated for research",
     ),
-    PackageStatus.UNTRAINED: Words(
+    PackageStatus.UNTRAINED: StatusWording(
         notice=f"{product.UNTRAINED}. {product.NOTICE_SENTENCE}",
         prefix="UNTRAINED MODEL - ",
         completion="UNTRAINED MODEL, research output only, not a clinical report",
         status=product.UNTRAINED,
     ),
-    PackageStatus.DEMONSTRATION: Words(
+    PackageStatus.DEMONSTRATION: StatusWording(
         notice=f"{product.DEMONSTRATION}. {product.NOTICE_SENTENCE}",
         prefix="DEMONSTRATION MODEL - ",
         completion="DEMONSTRATION MODEL, research output, not a clinical report",
@@ -44,26 +44,27 @@ _WORDS = {
 }
 
 
-def words_for(status: PackageStatus) -> Words:
-    """Say what results of such a package say.
+GROUP_COMMENT = (
+    "This group is present because every output of the model has one, whatever its score. It does not mean that the "
+    "finding is present."
+)
+"""Comment of every measurement group."""
 
-    Parameters
-    ----------
-    status
-        What the package's scores are worth.
-    """
-    return _WORDS[status]
+
+def wording_for(status: PackageStatus) -> StatusWording:
+    """Return the texts for a package status."""
+    return _WORDINGS[status]
 
 
 def algorithm_parameters(scored: ScoredImage, package: PackageManifest) -> tuple[str, ...]:
-    """Say how the scores came about, one ``key=value`` each (TID 4019 row 3).
+    """Return the algorithm parameters, one ``key=value`` string each (TID 4019 row 3).
 
     Parameters
     ----------
     scored
-        The scores, and what the quality checks of the image found.
+        Scores and quality warnings of the image.
     package
-        The model package they come from.
+        Manifest of the model package.
     """
     calibration = "calibrated" if package.calibrated else "uncalibrated"
     points = [f"{score.finding}:{score.threshold:.6g}" for score in scored.scores if score.threshold is not None]
@@ -74,9 +75,9 @@ def algorithm_parameters(scored: ScoredImage, package: PackageManifest) -> tuple
         f"preprocessing={package.recipe.digest}",
         f"activation={package.activation} ({calibration})",
         f"operating_point={','.join(points) or 'none'}",
-        # Of the picture that may come with the report; an exact map needs no word.
+        # Method of the optional evidence map, if it is an approximation.
         *(() if package.outputs.evidence else ("explanation=Grad-CAM (approximation; no exact evidence map)",)),
-        f"status={words_for(scored.status).status}",
+        f"status={wording_for(scored.status).status}",
     ]
     if scored.warnings:
         parameters.append(f"quality_warnings={','.join(scored.warnings)}")

@@ -1,4 +1,4 @@
-"""The worker: claims jobs, decodes in child processes, scores batches, writes reports.
+"""The worker: claim jobs, decode in child processes, score batches, write reports.
 
-Nothing is imported here: the child processes load ``decode_process`` or ``shadow_process`` alone.
+Nothing is imported here, so that the child processes load ``decode_process`` or ``shadow_process`` alone.
 """

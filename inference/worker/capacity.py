@@ -1,43 +1,43 @@
-"""How many images are scored at once and how many processes decode: from cores and device, unless settings say."""
+"""Batch size and number of decoding processes: from the settings, else from cores and device."""
 
 from __future__ import annotations
 
 from typing import Final
 
 MOST_PROCESSES: Final = 8
-"""That are started without being asked for: each takes about 150 MiB."""
+"""Largest number of decoding processes by default; each takes about 150 MiB."""
 
 CPU_BATCH: Final = range(8, 33)
-"""Images at once on a CPU: fewer leave cores unused, more only wait for each other."""
+"""Batch sizes on a CPU: smaller ones leave cores idle, larger ones only add latency."""
 
 GPU_BATCH: Final = 32
 
 
-def batch_size(wanted: int, *, device: str, cores: int) -> int:
-    """Say how many images are scored at once, at most; where fewer wait, it is those.
+def batch_size(setting: int, *, device: str, cores: int) -> int:
+    """Return the largest number of images in one batch.
 
     Parameters
     ----------
-    wanted
-        The setting ``worker.batch_size``; 0: choose.
+    setting
+        The setting ``worker.batch_size``; 0: choose by device and cores.
     device
-        As ``inference.model.model.Model.device`` gives it.
+        ``inference.model.model.Model.device``.
     cores
-        That this process may use.
+        Number of cores that this process may use.
     """
-    if wanted:
-        return wanted
+    if setting:
+        return setting
     return GPU_BATCH if device.startswith("gpu") else min(max(cores, CPU_BATCH[0]), CPU_BATCH[-1])
 
 
-def decode_processes(wanted: int, *, cores: int) -> int:
-    """Say how many processes decode.
+def decode_processes(setting: int, *, cores: int) -> int:
+    """Return the number of decoding processes.
 
     Parameters
     ----------
-    wanted
-        The setting ``worker.decode_processes``; 0: choose.
+    setting
+        The setting ``worker.decode_processes``; 0: choose by cores.
     cores
-        That this process may use.
+        Number of cores that this process may use.
     """
-    return wanted or min(MOST_PROCESSES, cores)
+    return setting or min(MOST_PROCESSES, cores)

@@ -1,13 +1,12 @@
-"""Decode and prepare images in processes of their own.
+"""Decode and prepare images in child processes.
 
-The decoders are C code over bytes that anybody may have sent. One that crashes, hangs or asks for
-more memory than any image needs fails its image, with ``DecoderError`` where its process goes with it;
-the worker goes on.
+The decoders are C code that reads untrusted bytes. A decoder that crashes, hangs or exceeds the memory limit
+fails its image with ``DecoderError``; the worker continues.
 
-pebble keeps the processes, starts new ones and enforces the timeout. It gives its pool up, though,
-when a process is killed that had nothing to do, and can be left waiting when one is killed while it
-hands over a result; a thread here sees both and starts a new pool. Images that no process had begun
-with are handed to the new pool: only the image in hand fails with its process.
+pebble runs the processes, replaces dead ones and enforces the timeout. But it abandons its pool when an idle process
+is killed, and can block for ever when a process is killed while it returns a result. A thread here detects
+both and starts a new pool. Images that no process had started are resubmitted to the new pool, so that only the
+images in work fail with their processes.
 """
 
 from __future__ import annotations
@@ -32,31 +31,31 @@ from config.logs import get_logger
 from cxr.errors import DecoderError
 from cxr.pixels.pixel_header import DEFAULT_MAX_MEGAPIXELS
 from cxr.pixels.recipe import PixelRecipe
-from inference.worker.decode_process import Refusal, prepare, start
+from inference.worker.decode_process import ChildError, prepare, start
 
-Prepared = tuple[NDArray[np.float32], ...]
-"""One picture for each recipe."""
+Pictures = tuple[NDArray[np.float32], ...]
+"""One picture per recipe, each float32 of shape (size, size, 1) in [0, 1]."""
 
 log = get_logger(__name__)
 
 _WATCH_S: Final = 0.5
-# Beyond two timeouts, what the slowest machine needs to start a process.
+# Time to start a process on a slow machine, in addition to two timeouts.
 _START_S: Final = 60.0
-# What stopping may take: pebble gives each process 3 s before it kills it.
+# Limit for stopping; pebble kills a process after 3 s.
 _END_S: Final = 30.0
-# How often an image that no process had begun with is handed to a new pool.
+# Largest number of pools to which an unstarted image is submitted.
 _MOST_POOLS: Final = 5
 
 
 @dataclass(slots=True, eq=False)
 class _Pool:
-    """A pool of pebble's, and the flag that tells its processes to end."""
+    """A pebble pool with the shared flag that marks an orderly stop."""
 
     processes: ProcessPool
     is_stopping: c_bool
 
     def dispose(self) -> threading.Thread:
-        """End the processes, in a thread: what is broken may not come back from being stopped."""
+        """Stop the processes, in a thread because stopping a broken pool may block."""
         self.is_stopping.value = True
         disposing = threading.Thread(target=self._dispose, name="preparer-dispose", daemon=True)
         disposing.start()
@@ -69,33 +68,33 @@ class _Pool:
 
 @dataclass(slots=True, eq=False)
 class _Task:
-    """One image, in the pool that has it now."""
+    """One image and the pool it was submitted to."""
 
     path: Path
-    outer: Future[Prepared]
+    outer: Future[Pictures]
     pool: _Pool
-    inner: Future[Prepared | Refusal] | None = None  # pebble's; None: not handed over yet
-    pools: int = 1  # that had it, this one included
+    inner: Future[Pictures | ChildError] | None = None  # pebble's future; None: not submitted yet
+    pools: int = 1  # number of pools it was submitted to
 
     @property
-    def is_begun(self) -> bool:
-        """Whether a process said that it works on the image."""
+    def is_started(self) -> bool:
+        """Whether a process has started to work on the image."""
         return self.inner is not None and self.inner.running()
 
 
-class Preparer:
+class DecodePool:
     """Prepares images in child processes; a context manager.
 
     Parameters
     ----------
     recipes
-        How pixels become each model's input; the first says which images are accepted.
+        Pixel recipe of each model; the first determines which images are accepted.
     processes
-        How many images are prepared at once.
+        Number of processes.
     timeout_s
-        How long one image may take, in seconds, from when a process begins with it.
+        Time limit for one image, in seconds, from the start of its preparation.
     max_megapixels
-        Rows x Columns, in millions, beyond which an image is refused.
+        Largest accepted Rows x Columns, in millions.
     """
 
     def __init__(
@@ -113,7 +112,7 @@ class Preparer:
         self._watcher = threading.Thread(target=self._watch, name="preparer-watch", daemon=True)
 
     def __enter__(self) -> Self:
-        self._watcher.start()  # and starts the processes, while the model still loads
+        self._watcher.start()  # also starts the processes, while the model is loading
         return self
 
     def __exit__(
@@ -122,30 +121,35 @@ class Preparer:
         self.close()
 
     def close(self) -> None:
-        """End the processes; images that are not done fail with ``DecoderError``."""
+        """Stop the processes; unfinished images fail with ``DecoderError``."""
         self._closing.set()
         if self._watcher.is_alive():
             self._watcher.join()
         self._pool.dispose().join(_END_S)
         self._fail(self._pool, "The worker was stopped before the image was prepared; it is retried.")
 
-    def submit(self, path: Path) -> Future[Prepared]:
-        """Hand over one image file.
+    def submit(self, path: Path) -> Future[Pictures]:
+        """Submit one image file.
 
         Parameters
         ----------
         path
-            A DICOM, PNG or JPEG file.
+            DICOM, PNG or JPEG file.
 
         Returns
         -------
         Future
-            Of one float32 (size, size, 1) in [0, 1] for each recipe. Its exception is one of
-            ``ImageError`` (as ``cxr.pixels.model_input.to_model_input`` raises it), or ``DecoderError`` if the
-            process crashed, ran out of time or could not do its work.
+            One picture per recipe: float32 (size, size, 1) in [0, 1]. Its exception is an ``ImageError`` of
+            ``cxr.pixels.model_input.to_model_input``, or ``DecoderError`` if the process crashed, exceeded
+            the time limit or failed unexpectedly.
+
+        Raises
+        ------
+        DecoderError
+            If the pool is closed.
         """
         if self._closing.is_set():
-            raise DecoderError("The preparer is closed; open a new one.")
+            raise DecoderError("The decoding pool is closed; open a new one.")
         with self._lock:
             if not self._outstanding:
                 self._last_progress = time.monotonic()
@@ -160,16 +164,16 @@ class Preparer:
             task.inner = pool.processes.schedule(
                 prepare, args=(str(task.path), self._recipes, self._max_megapixels), timeout=self._timeout_s
             )
-        except RuntimeError:  # the pool has given up; this image is the first to notice
-            self._replace(pool)
+        except RuntimeError:  # pebble has abandoned the pool
+            self._replace_pool(pool)
         else:
-            task.inner.add_done_callback(partial(self._settle, task, pool))
+            task.inner.add_done_callback(partial(self._on_done, task, pool))
 
     def _new_pool(self) -> _Pool:
         # pebble's own threads look for dead processes and timeouts this often; its default costs an idle worker
         # a fifth of a percent of a core. Results don't wait for it.
         CONSTS.sleep_unit = _WATCH_S
-        context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads' locks
+        context = multiprocessing.get_context("spawn")  # a fork would copy locks held by TensorFlow's threads
         is_stopping = context.RawValue(c_bool, False)
         return _Pool(
             ProcessPool(
@@ -181,36 +185,36 @@ class Preparer:
             is_stopping,
         )
 
-    def _settle(self, task: _Task, pool: _Pool, inner: Future[Prepared | Refusal]) -> None:
-        """Pass the outcome of pebble's future on, in the project's own errors."""
+    def _on_done(self, task: _Task, pool: _Pool, inner: Future[Pictures | ChildError]) -> None:
+        """Convert the outcome of pebble's future to a picture or an error of this project."""
         if task.pool is not pool:
-            return  # another pool has it now
+            return  # resubmitted to another pool
         try:
             outcome = inner.result()
         except TimeoutError:
             outcome = self._failure(f"Preparing the image took longer than {self._timeout_s:g} s")
         except ProcessExpired as error:
             outcome = self._failure(f"The process that prepared the image ended with code {error.exitcode}")
-        except BrokenProcessPool:  # pebble raises it where no process had begun with any image
-            self._replace(pool)
+        except BrokenProcessPool:  # raised by pebble if no process had started an image
+            self._replace_pool(pool)
             return
-        except (CancelledError, RuntimeError, OSError) as error:  # the pool was stopped
+        except (CancelledError, RuntimeError, OSError) as error:  # the pool was stopped meanwhile
             outcome = self._failure(f"The processes that prepare images were lost ({type(error).__name__})")
         self._finish(task, outcome)
 
     @staticmethod
-    def _failure(what: str) -> Refusal:
-        return Refusal(DecoderError, f"{what}; it is retried.")
+    def _failure(message: str) -> ChildError:
+        return ChildError(DecoderError, f"{message}; it is retried.")
 
-    def _finish(self, task: _Task, outcome: Prepared | Refusal) -> None:
+    def _finish(self, task: _Task, outcome: Pictures | ChildError) -> None:
         with self._lock:
             self._last_progress = time.monotonic()
             if task not in self._outstanding:
-                return  # given up before
+                return  # failed before
             self._outstanding.remove(task)
         if not task.outer.set_running_or_notify_cancel():
             return
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, ChildError):
             task.outer.set_exception(outcome.error(outcome.message))
         else:
             task.outer.set_result(outcome)
@@ -220,35 +224,35 @@ class Preparer:
             try:
                 pool = self._pool
                 if not pool.processes.active or self._is_stuck():
-                    self._replace(pool)
-            except Exception:  # a process loop: a system that is short of files or memory now may not be so later
+                    self._replace_pool(pool)
+            except Exception:  # a loop: a lack of file descriptors or memory may be temporary
                 log.exception("unexpected")
             if self._closing.wait(_WATCH_S):
                 return
 
     def _is_stuck(self) -> bool:
-        """Whether nothing came back for longer than any image may take."""
+        """Return whether images are outstanding and none has ended for longer than the time limit allows."""
         with self._lock:
             silent_s = time.monotonic() - self._last_progress
             return bool(self._outstanding) and silent_s > 2 * self._timeout_s + _START_S
 
-    def _replace(self, pool: _Pool) -> None:
-        """Start a new pool in the place of one that is broken, and hand it the images that nobody had begun with."""
+    def _replace_pool(self, pool: _Pool) -> None:
+        """Replace a broken pool; resubmit unstarted images to the new one and fail the others."""
         with self._lock:
             if self._pool is pool:
                 self._pool = self._new_pool()
                 pool.dispose()
-            its = [task for task in self._outstanding if task.pool is pool]
-            innocent = [task for task in its if not task.is_begun and task.pools < _MOST_POOLS]
-            for task in innocent:
+            affected = [task for task in self._outstanding if task.pool is pool]
+            unstarted = [task for task in affected if not task.is_started and task.pools < _MOST_POOLS]
+            for task in unstarted:
                 task.pool, task.inner, task.pools = self._pool, None, task.pools + 1
             self._last_progress = time.monotonic()
         self._fail(pool, "The processes that prepare images were lost; it is retried.")
-        for task in innocent:
+        for task in unstarted:
             self._schedule(task)
 
     def _fail(self, pool: _Pool, message: str) -> None:
         with self._lock:
             lost = [task for task in self._outstanding if task.pool is pool]
         for task in lost:
-            self._finish(task, Refusal(DecoderError, message))
+            self._finish(task, ChildError(DecoderError, message))

@@ -1,6 +1,6 @@
-"""What runs in a process that decodes: one image in, its pixels or the reason why not out.
+"""Code of a decoding process: prepare one image, return its pictures or an error.
 
-Light on purpose: a process that is started imports this module, and never TensorFlow.
+Kept light: a new process imports this module, and never TensorFlow.
 """
 
 from __future__ import annotations
@@ -29,32 +29,31 @@ from cxr.pixels.recipe import PixelRecipe
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """An error on its way to the parent: class and message, without the cause.
+class ChildError:
+    """An error that is returned to the parent process: class and message, without the cause.
 
-    What lies underneath, an exception of pydicom's say, quotes the value that it stumbled over.
+    The cause is dropped because exceptions of pydicom and other libraries quote values of the dataset.
     """
 
     error: type[CxrError]
     message: str
 
 
-_SPARE_BYTES = 512 * 1024 * 1024  # the header, a deflated dataset, the other code
-_BYTES_PER_PIXEL = 16  # some 9 were seen, over all transfer syntaxes
+_SPARE_BYTES = 512 * 1024 * 1024  # header, a deflated dataset, other code
+_BYTES_PER_PIXEL = 16  # about 9 were measured over all transfer syntaxes
 
 
 def start(is_stopping: c_bool, max_megapixels: int) -> None:
-    """Set up a new process.
+    """Initialise a new process: signals, resource limits, logging and decoders.
 
     Parameters
     ----------
     is_stopping
-        Shared with the parent, which sets it before it ends its processes in order. Until then a
-        SIGTERM or SIGINT was meant for the whole group (a service manager, Ctrl-C): it is the
-        parent's to stop, after the image in hand.
+        Shared flag, set by the parent before it terminates its processes. Without it, SIGTERM and SIGINT are
+        ignored: they were sent to the whole process group (service manager, Ctrl-C), and the parent stops this
+        process after the image in work.
     max_megapixels
-        The largest image that is decoded: what it may need is all the memory that the process gets.
-        A decoder that asks for more fails its image.
+        Largest accepted image, in millions of pixels; the memory limit of the process is derived from it.
     """
 
     def on_terminate(_signal: int, _frame: FrameType | None) -> None:
@@ -67,39 +66,39 @@ def start(is_stopping: c_bool, max_megapixels: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold a patient's image
     logging.disable(logging.CRITICAL)  # pydicom logs and warns with values of the dataset
     warnings.simplefilter("ignore")
-    cv2.setNumThreads(1)  # there is a process for every core that may be used
+    cv2.setNumThreads(1)  # one process per core already
     register_decoders()
     _bound_memory(_SPARE_BYTES + max_megapixels * 1_000_000 * _BYTES_PER_PIXEL)
 
 
 def _bound_memory(more_bytes: int) -> None:
-    """Allow so much more than what there is now: code and stacks of threads are more where there are more cores."""
+    """Limit the data segment to its present size plus ``more_bytes``; the present size depends on the cores."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     used = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = used + more_bytes
-    bound = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    limit = used + more_bytes
+    bound = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
 
 
 def prepare(
     path: str, recipes: Sequence[PixelRecipe], max_megapixels: int
-) -> tuple[NDArray[np.float32], ...] | Refusal:
-    """Prepare one image, once for each recipe; no exception leaves the process."""
+) -> tuple[NDArray[np.float32], ...] | ChildError:
+    """Prepare one image for each recipe; return errors instead of raising them."""
     try:
         return to_model_inputs(Path(path), recipes, max_megapixels=max_megapixels)
     except CxrError as error:
-        return Refusal(type(error), str(error))
+        return ChildError(type(error), str(error))
     except FileNotFoundError:
-        return Refusal(MissingObject, "The image's file is not in the spool: have the image sent again.")
-    except Exception as error:  # noqa: BLE001 (this is the process's loop)
-        return Refusal(
+        return ChildError(MissingObject, "The image's file is not in the spool: have the image sent again.")
+    except Exception as error:  # noqa: BLE001 (the process must survive every exception)
+        return ChildError(
             DecoderError, f"Preparing the image failed unexpectedly ({type(error).__name__}); it is retried."
         )
 
 
 def _end_with_parent() -> None:
-    """Die with a parent that was killed, even in the middle of a decoder that hangs."""
+    """Exit when the parent has died, even while a decoder hangs."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

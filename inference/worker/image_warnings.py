@@ -1,4 +1,4 @@
-"""Warn of images and scores that should not be relied on: quality checks, and the package's own input gate."""
+"""Warnings about images and scores that are unreliable: quality checks and the package's input gate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cxr.package import ModelPackage
 from cxr.package.input_gate import FeatureSpace, GateComponent, component_of, is_unsure, read_space
-from cxr.package.lung_mask import Seen
+from cxr.package.lung_mask import GraphInput
 from cxr.pixels.geometry import UPRIGHT, Geometry
 from cxr.pixels.quality_checks import ONE_LUNG, OUTLIER, TURNED, UNSURE, quality_warnings
 from inference.model.batches import ModelOutput
@@ -19,11 +19,11 @@ class InputGate:
     Parameters
     ----------
     package
-        Whose scores are looked at.
+        Package in use.
     component
-        Its input gate; None: it has none, and images are only checked for quality.
+        Its input gate; None: it has none, and images are checked for quality only.
     space
-        Where its training images' features lie.
+        Distribution of the training images' features; None: no input gate.
     """
 
     package: ModelPackage
@@ -37,14 +37,14 @@ class InputGate:
         Raises
         ------
         IncompatiblePackage, DamagedPackage
-            If it can't be read.
+            If the input gate can't be read.
         """
         component = component_of(package.manifest)
         return cls(package, component, None if component is None else read_space(package.folder / component.file))
 
     def warnings(
         self,
-        seen: Seen,
+        seen: GraphInput,
         output: ModelOutput,
         row: int,
         *,
@@ -56,31 +56,31 @@ class InputGate:
         Parameters
         ----------
         seen
-            What the model saw, and what it was made of: quality is that of the whole film.
+            Input of the model, with the unmasked picture, whose quality is checked.
         output
-            What the model gave for the batch.
+            Outputs of the model for the batch.
         row
-            Which image of it.
+            Index of the image in the batch.
         shape
-            Rows and columns of the received image; None: not known.
+            Rows and columns of the received image; None: unknown.
         geometry
-            How it lay, by its header.
+            Orientation of the received image, by its header.
 
         Returns
         -------
         tuple[str, ...]
             Codes of ``cxr.pixels.quality_checks.WARNINGS``.
         """
-        found = quality_warnings(seen.plain, shape and geometry.shape(*shape))
+        codes = quality_warnings(seen.plain, shape and geometry.shape(*shape))
         if not geometry.is_upright:
-            found += (TURNED,)
+            codes += (TURNED,)
         if seen.is_one_sided:
-            found += (ONE_LUNG,)
+            codes += (ONE_LUNG,)
         if self._is_outlier(output, row):
-            found += (OUTLIER,)
+            codes += (OUTLIER,)
         if self._is_unsure(output, row):
-            found += (UNSURE,)
-        return found
+            codes += (UNSURE,)
+        return codes
 
     def _is_outlier(self, output: ModelOutput, row: int) -> bool:
         if self.component is None or self.space is None or output.features is None:

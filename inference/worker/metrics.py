@@ -15,77 +15,77 @@ Stage = Literal["claim", "decode", "view", "score", "report", "commit", "shadow"
 STAGES: Final[dict[Stage, str]] = {
     "claim": "jobs taken from the database",
     "decode": "waiting for the processes that decode, and masking lungs",
-    "view": "asking the view model",
-    "score": "the model itself",
+    "view": "running the view model",
+    "score": "running the model",
     "report": "building and writing reports",
-    "commit": "results into the database",
-    "shadow": "scoring the shadow",
-    "idle": "nothing to do",
+    "commit": "writing results to the database",
+    "shadow": "waiting for the shadow's scores",
+    "idle": "no job in the queue",
 }
-"""What the worker's own thread does, in the order in which an image goes through; decoding itself is beside it."""
+"""Stages of the worker's thread, in the order of an image's way; decoding itself runs in other processes."""
 
 Outcome = Literal["scored", "missed", "failed"]
 
 
 @dataclass
-class _Spent:
+class _StageTotal:
     seconds: float = 0.0
     images: int = field(default=0)
 
 
-class Stages:
-    """What one worker's thread spent its time on; used by that thread alone.
+class StageTimes:
+    """Time and images by stage of one worker's thread; not thread-safe.
 
     Parameters
     ----------
     registry
-        What serves it; None: nothing does.
+        Prometheus registry that exposes the counters; None: not exposed.
     monotonic
-        Seconds of a clock that never steps.
+        Monotonic clock, in seconds.
     """
 
     def __init__(
         self, registry: CollectorRegistry | None = None, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._monotonic = monotonic
-        self._spent = {stage: _Spent() for stage in STAGES}
+        self._totals = {stage: _StageTotal() for stage in STAGES}
         self._seconds = Counter("cxr_worker_stage_seconds", "Seconds by stage", ["stage"], registry=registry)
         self._images = Counter("cxr_worker_stage_images", "Images by stage", ["stage"], registry=registry)
 
     @contextmanager
     def timing(self, stage: Stage, images: int = 0) -> Iterator[None]:
-        """Count what happens inside towards a stage, whether it ends well or not.
+        """Count the duration of the block towards a stage, also if it raises.
 
         Parameters
         ----------
         stage
             One of ``STAGES``.
         images
-            How many went through it.
+            Number of images in the block.
         """
-        begun = self._monotonic()
+        start = self._monotonic()
         try:
             yield
         finally:
-            seconds = self._monotonic() - begun
-            self._spent[stage].seconds += seconds
-            self._spent[stage].images += images
+            seconds = self._monotonic() - start
+            self._totals[stage].seconds += seconds
+            self._totals[stage].images += images
             self._seconds.labels(stage).inc(seconds)
             self._images.labels(stage).inc(images)
 
     def table(self) -> str:
-        """Return a table for people: seconds, their share, and milliseconds per image."""
-        whole = sum(spent.seconds for spent in self._spent.values()) or 1.0
-        lines = [f"{'stage':8} {'seconds':>9} {'share':>6} {'images':>7} {'ms/image':>9}  what"]
-        for stage, spent in self._spent.items():
-            per_image = f"{1000 * spent.seconds / spent.images:9.1f}" if spent.images else " " * 9
-            counts = f"{spent.seconds:9.1f} {spent.seconds / whole:6.1%} {spent.images:7}"
+        """Return a text table: seconds, share of the total, images, and milliseconds per image."""
+        sum_s = sum(total.seconds for total in self._totals.values()) or 1.0
+        lines = [f"{'stage':8} {'seconds':>9} {'share':>6} {'images':>7} {'ms/image':>9}  activity"]
+        for stage, total in self._totals.items():
+            per_image = f"{1000 * total.seconds / total.images:9.1f}" if total.images else " " * 9
+            counts = f"{total.seconds:9.1f} {total.seconds / sum_s:6.1%} {total.images:7}"
             lines.append(f"{stage:8} {counts} {per_image}  {STAGES[stage]}")
         return "\n".join(lines)
 
 
 class ShadowMetrics:
-    """The counter of one worker's shadow; ``registry`` is what serves it."""
+    """Counter of the images of one worker's shadow, exposed by a Prometheus registry."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self._images = Counter(
@@ -101,8 +101,8 @@ class ShadowMetrics:
         Parameters
         ----------
         outcome
-            ``scored``; ``missed``: it was not ready; ``failed``: it failed or could not prepare them.
+            ``scored``; ``missed``: the shadow was not loaded; ``failed``: it could not prepare or score them.
         images
-            How many.
+            Number of images.
         """
         self._images.labels(outcome).inc(images)

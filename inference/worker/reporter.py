@@ -1,6 +1,6 @@
-"""From one scored image to its files in the spool: the SR and, if wished, the evidence map.
+"""Build the SR of a scored image and, if enabled, its evidence map, and write both to the spool.
 
-The stamps of a report's content are taken here, once; retries of its delivery send these bytes.
+The time of creation is taken here, once; retries of the delivery send the same bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reporter:
-    """Builds the objects that say what came of an image, and keeps them in the spool."""
+    """Builds the objects of a scored image and writes them to the spool."""
 
     spool: Spool
     options: ReportOptions
@@ -50,44 +50,35 @@ class Reporter:
         pixels: NDArray[np.float32],
         evidence: NDArray[np.float32] | None,
     ) -> list[ReportRecord]:
-        """Write the report, and the evidence map where there is one and it is wished.
+        """Write the report, and the evidence map if it is enabled and available.
 
         Parameters
         ----------
         job
-            Names the received object in the spool.
+            Job of the image; names the received object in the spool.
         scored
-            What the model says.
+            Scores of the image.
         manifest
-            The model package.
+            Manifest of the model package.
         pixels
-            What the model saw; shape (size, size, 1), in [0, 1].
+            Input of the model; shape (size, size, 1), in [0, 1].
         evidence
-            Evidence per class, shape (rows, columns, classes): the model's own map in logits, or
-            Grad-CAM where its package has none; None: no map is drawn.
+            Evidence per class, shape (rows, columns, classes): the model's own map in logits, or Grad-CAM if the
+            package has none; None: no map is drawn.
 
         Raises
         ------
         ReportError
             If the source's header does not allow a valid report.
         SpoolFull
-            If there is no room.
+            If the spool's disk is full.
         """
         path = self.spool.path(job.spool_name)
         digests = SourceDigests(pixel_digest=job.pixel_digest or "", identity_digest=job.identity_digest)
         created = self.clock()
-        built = build_report(
-            self._source(path),
-            scored,
-            manifest,
-            digests=digests,
-            created=created,
-            options=self.options,
-            check=self.check,
-        )
-        records = [self._keep("sr", built, created)]
+        capture: BuiltReport | None = None
         if self.saliency and evidence is not None:
-            drawn = evidence_map.saliency(
+            capture = evidence_map.build_evidence_map(
                 self._source(path),
                 scored,
                 pixels,
@@ -97,22 +88,34 @@ class Reporter:
                 options=self.options,
                 method=evidence_map.Method.of(manifest),
             )
-            records.append(self._keep("saliency", drawn, created))
+        built = build_report(
+            self._source(path),
+            scored,
+            manifest,
+            digests=digests,
+            created=created,
+            options=self.options,
+            check=self.check,
+            evidence_map=None if capture is None else evidence_map.reference_to(capture, scored),
+        )
+        records = [self._store("sr", built, created)]
+        if capture is not None:
+            records.append(self._store("saliency", capture, created))
         return records
 
     def shape_of(self, job: ClaimedJob) -> tuple[int, int] | None:
-        """Rows and columns of the received image; None: its header does not say."""
+        """Return rows and columns of the received image; None: absent in its header."""
         header = read_header(self._source(self.spool.path(job.spool_name)))
         return (header.rows, header.columns) if header.rows and header.columns else None
 
     def geometry_of(self, job: ClaimedJob) -> Geometry:
-        """How the received image lies, by its header."""
+        """Return the orientation of the received image, by its header."""
         return read_geometry(self._source(self.spool.path(job.spool_name)))
 
     def _source(self, path: Path) -> Dataset:
         return open_dataset(path, max_inflated_bytes=self.max_inflated_bytes)
 
-    def _keep(self, kind: ReportKind, built: BuiltReport, created: datetime) -> ReportRecord:
+    def _store(self, kind: ReportKind, built: BuiltReport, created: datetime) -> ReportRecord:
         return ReportRecord(
             kind=kind,
             sop_class_uid=built.sop_class_uid,

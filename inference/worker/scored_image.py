@@ -1,4 +1,4 @@
-"""A model's outputs, named: what goes into the database and the report."""
+"""Convert the model's probabilities to the record of a scored image, for database and report."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def scored_image(
     scored_at: datetime,
     warnings: tuple[str, ...] = (),
 ) -> ScoredImage:
-    """Name a model's outputs.
+    """Assign the probabilities of one image to the package's findings.
 
     Parameters
     ----------
     probabilities
         Shape (classes,), in [0, 1], in the order of the package's classes.
     package
-        The package that was scored with.
+        Package that scored the image.
     device
-        ``cpu`` or ``gpu:N``.
+        ``inference.model.model.Model.device``.
     scored_at
-        When.
+        Time of scoring, aware.
     warnings
         Codes of ``cxr.pixels.quality_checks.WARNINGS``.
     """

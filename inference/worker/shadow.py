@@ -1,8 +1,8 @@
-"""The shadow beside the model in service, as the worker sees it: three calls that never raise.
+"""The worker's side of the shadow: three methods that never raise.
 
-What a batch of the shadow costs is its own scoring time and no more: the reports of that batch are
-written and on their way before it starts, the next batch waits for it, for ``shadow_timeout_s`` at
-most. While it loads, in a process of its own, nothing waits and images go without its score.
+The shadow delays the worker by its own scoring time only: the reports of a batch are written before the shadow
+scores it, and the next batch waits for at most ``shadow_timeout_s``. While the shadow's process loads the
+model, the worker does not wait, and images are not scored by the shadow.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cxr.errors import CxrError, StorageError
 from db.jobs import shadow_scores
 from db.sqlite.changes import ChangeWatch
 from inference.worker.metrics import ShadowMetrics
-from inference.worker.shadow_process import Batch, Loaded, Refused, ShadowImage, serve
+from inference.worker.shadow_process import ShadowBatch, ShadowError, ShadowImage, ShadowLoaded, serve
 
 if TYPE_CHECKING:
     from config.settings import WorkerSettings
@@ -39,23 +39,23 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 GIVE_UP_AFTER: Final = 3
-"""Failures without a success between them, before it is left alone."""
+"""Number of consecutive failures after which the shadow is switched off."""
 
 LOAD_TIMEOUT_S: Final = 600.0
-CRASHED: Final = Refused(code="shadow_crashed", retryable=True)
-TIMED_OUT: Final = Refused(code="shadow_timed_out", retryable=True)
+CRASHED: Final = ShadowError(code="shadow_crashed", retryable=True)
+TIMED_OUT: Final = ShadowError(code="shadow_timed_out", retryable=True)
 
 Pixels = NDArray[np.float32]
 
 
 @dataclass(slots=True, eq=False)
 class _Child:
-    """The shadow's process; ``loaded`` is None while it loads."""
+    """The shadow's process; ``loaded`` is None while it loads the model."""
 
     process: SpawnProcess
     connection: Connection
     deadline: float
-    loaded: Loaded | None = None
+    loaded: ShadowLoaded | None = None
     talking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "shadow"))
 
     def end(self) -> None:
@@ -64,30 +64,30 @@ class _Child:
         self.connection.close()
         self.talking.shutdown(wait=False)
 
-    def ask(self, batch: Batch) -> Any:  # noqa: ANN401 (what the pipe gives)
+    def score(self, batch: ShadowBatch) -> Any:  # noqa: ANN401 (an unpickled object)
         self.connection.send(batch)
         return self.connection.recv()
 
 
 class Shadow:
-    """Scores what was reported once more, with the package that the audit database names as the shadow.
+    """Scores reported images again, with the package that the audit database names as the shadow.
 
     Parameters
     ----------
     database
-        Where the shadow is named and its scores go.
+        Audit database: names the shadow and stores its scores.
     models_dir
-        Of the registry.
+        Folder of the registry.
     settings
         The ``worker`` table of the settings.
     path_of
-        From a spool name to its file.
+        Returns the path of a spool name.
     shape_of
-        From a job to the image's rows and columns.
+        Returns rows and columns of a job's image; None: unknown.
     clock
-        The time, as an aware datetime.
+        Returns the current time, aware.
     metrics
-        Counts what it did.
+        Counter of the shadow's images.
     """
 
     def __init__(
@@ -115,21 +115,21 @@ class Shadow:
         self._child: _Child | None = None
 
     def follow(self, active: str) -> None:
-        """Take up what the audit database says, between two batches.
+        """Start, replace or stop the shadow as the audit database names it; call it between two batches.
 
         Parameters
         ----------
         active
-            Fingerprint of the package in service; it is not its own shadow.
+            Fingerprint of the package in service, which can't be its own shadow.
         """
         try:
             self._take_up(active)
             if self._child is None and self._fingerprint is not None:
                 self._start(self._fingerprint)
-            self._look_whether_loaded()
-        except StorageError as error:  # no fault of the shadow's
+            self._poll_loading()
+        except StorageError as error:  # not a failure of the shadow
             log.warning("shadow_failed", fingerprint=self._fingerprint, code=error.code)
-        except Exception as error:  # noqa: BLE001 (a process loop: the model in service goes on, whatever this is)
+        except Exception as error:  # noqa: BLE001 (no failure of the shadow may stop the model in service)
             self._failed(_code_of(error))
 
     def score(self, reported: Sequence[tuple[ClaimedJob, Pixels]], recipe: str, stop: threading.Event) -> None:
@@ -138,11 +138,11 @@ class Shadow:
         Parameters
         ----------
         reported
-            Their jobs, and the pixels that the model in service was given.
+            Their jobs, and the prepared pixels of the model in service.
         recipe
-            Digest of the recipe that made these.
+            Digest of the pixel recipe of these pixels.
         stop
-            Set, the rest is left undone.
+            Event that aborts the wait.
         """
         if self._fingerprint is None or not reported:
             return
@@ -152,20 +152,20 @@ class Shadow:
             return
         try:
             is_same = child.loaded.recipe == recipe
-            batch = Batch(images=[self._image(job, pixels if is_same else None) for job, pixels in reported],
+            batch = ShadowBatch(images=[self._image(job, pixels if is_same else None) for job, pixels in reported],
                           at=self._clock())  # fmt: skip
-            answer = self._ask(child, batch, stop)
-            if isinstance(answer, Refused):
+            answer = self._score_in_child(child, batch, stop)
+            if isinstance(answer, ShadowError):
                 self._metrics.count("failed", len(reported))
                 self._failed(answer.code)
             elif answer is not None:
-                self._keep([job for job, _ in reported], answer)
-        except Exception as error:  # noqa: BLE001 (the same)
+                self._store([job for job, _ in reported], answer)
+        except Exception as error:  # noqa: BLE001 (as in follow)
             self._metrics.count("failed", len(reported))
             self._failed(_code_of(error))
 
     def close(self) -> None:
-        """End its process."""
+        """Stop the shadow's process."""
         if self._child is not None:
             self._child.end()
             self._child = None
@@ -183,7 +183,7 @@ class Shadow:
         self._fingerprint = None if package is None or package.fingerprint == active else package.fingerprint
 
     def _start(self, fingerprint: str) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads' locks
+        context = multiprocessing.get_context("spawn")  # a fork would copy locks held by TensorFlow's threads
         ours, theirs = context.Pipe()
         arguments = (theirs, self._models_dir, fingerprint, self._settings)
         process = context.Process(target=serve, args=arguments, name="shadow", daemon=True)
@@ -191,7 +191,7 @@ class Shadow:
         theirs.close()
         self._child = _Child(process, ours, time.monotonic() + LOAD_TIMEOUT_S)
 
-    def _look_whether_loaded(self) -> None:
+    def _poll_loading(self) -> None:
         child = self._child
         if child is None or child.loaded is not None:
             return
@@ -204,7 +204,7 @@ class Shadow:
             answer = child.connection.recv()
         except (EOFError, OSError):
             answer = CRASHED
-        if isinstance(answer, Refused):
+        if isinstance(answer, ShadowError):
             self.close()
             self._failed(answer.code, is_final=not answer.retryable)
         else:
@@ -213,16 +213,18 @@ class Shadow:
 
     def _image(self, job: ClaimedJob, pixels: Pixels | None) -> ShadowImage:
         shape = None
-        with suppress(CxrError):  # retention may have been faster
+        with suppress(CxrError):  # retention may have removed the file
             shape = self._shape_of(job)
         return ShadowImage(path=str(self._path_of(job.spool_name)), shape=shape, pixels=pixels)
 
-    def _ask(self, child: _Child, batch: Batch, stop: threading.Event) -> list[ScoredImage | None] | Refused | None:
-        """Wait for the answer; None: it was asked to stop. Who does not answer is ended, and started again."""
+    def _score_in_child(
+        self, child: _Child, batch: ShadowBatch, stop: threading.Event
+    ) -> list[ScoredImage | None] | ShadowError | None:
+        """Score a batch in the child; None: ``stop`` was set. A child that exceeds the time limit is killed."""
         deadline = time.monotonic() + self._settings.shadow_timeout_s
-        # In a thread: a process that hangs may not even take the batch.
-        asked: Future[Any] = child.talking.submit(child.ask, batch)
-        while not wait([asked], timeout=0.1).done:
+        # In a thread, because sending blocks if the child does not read.
+        future: Future[Any] = child.talking.submit(child.score, batch)
+        while not wait([future], timeout=0.1).done:
             if stop.is_set():
                 self.close()
                 return None
@@ -230,13 +232,13 @@ class Shadow:
                 self.close()
                 return TIMED_OUT
         try:
-            answer: list[ScoredImage | None] | Refused = asked.result()
+            answer: list[ScoredImage | None] | ShadowError = future.result()
         except (EOFError, OSError):
             self.close()
             return CRASHED
         return answer
 
-    def _keep(self, jobs: Sequence[ClaimedJob], answer: Sequence[ScoredImage | None]) -> None:
+    def _store(self, jobs: Sequence[ClaimedJob], answer: Sequence[ScoredImage | None]) -> None:
         scored = [(job, each) for job, each in zip(jobs, answer, strict=True) if each is not None]
         with self._database.begin() as session:
             for job, each in scored:
@@ -246,7 +248,7 @@ class Shadow:
         self._metrics.count("failed", len(jobs) - len(scored))
 
     def _failed(self, code: str, *, is_final: bool = False) -> None:
-        """Say so; at the third time without a success, or where trying again can't help, leave it alone."""
+        """Log a failure; switch the shadow off if it is final or the last of ``GIVE_UP_AFTER`` in a row."""
         self._failures += 1
         log.warning("shadow_failed", fingerprint=self._fingerprint, code=code, attempt=self._failures)
         if self._failures < GIVE_UP_AFTER and not is_final:

@@ -1,8 +1,8 @@
-"""What runs in the shadow's process: its model, and one batch after another.
+"""Code of the shadow's process: load the model, score batches.
 
-A process of its own, so that nothing that a shadow does can harm the model in service: memory that it
-lacks, a crash in native code and a graph that never returns end this process and no other. It
-verifies and loads its package exactly as the worker does.
+The shadow runs in a process of its own so that it can't harm the model in service: lack of memory, a crash in
+native code or a graph that never returns ends only this process. It verifies and loads its package as the
+worker does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from config.settings import WorkerSettings
 from cxr.domain import ScoredImage
 from cxr.errors import CxrError, ImageError
 from cxr.package import ModelPackage
-from cxr.package.lung_mask import Seen
+from cxr.package.lung_mask import GraphInput
 from cxr.pixels.decoders import register_decoders
 from cxr.pixels.model_input import to_model_input
 from inference.model.model import Model
@@ -39,17 +39,17 @@ from inference.worker.scored_image import scored_image
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowImage:
-    """One image that was reported, for the shadow to score.
+    """One reported image, to be scored by the shadow.
 
     Parameters
     ----------
     path
-        Its file in the spool.
+        File in the spool.
     shape
-        Rows and columns; None: not known.
+        Rows and columns; None: unknown.
     pixels
-        As the model in service was given them, where the shadow's recipe is the same; else None, and
-        this process prepares them from the file.
+        Prepared pixels of the model in service, if the shadow's recipe is the same; None: this process prepares
+        the file.
     """
 
     path: str
@@ -58,24 +58,24 @@ class ShadowImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Images to score, and when that is."""
+class ShadowBatch:
+    """Images to score, and the time of scoring."""
 
     images: Sequence[ShadowImage]
     at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """The model is ready; ``recipe`` is its pixel recipe's digest."""
+class ShadowLoaded:
+    """Message that the model is loaded; ``recipe`` is the digest of its pixel recipe."""
 
     device: str
     recipe: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
-    """It could not be done; the code of the error, and whether trying again can help."""
+class ShadowError:
+    """Message of a failure: error code, and whether a retry may succeed."""
 
     code: str
     retryable: bool
@@ -87,75 +87,78 @@ class _Shadow:
     model: Model
     gate: InputGate
 
-    def score(self, batch: Batch, max_megapixels: int) -> list[ScoredImage | None]:
-        """Score a batch; None: that image can't be prepared by the shadow's recipe."""
-        seen = {row: each for row, image in enumerate(batch.images) if (each := self._see(image, max_megapixels))}
-        found: list[ScoredImage | None] = [None] * len(batch.images)
-        if not seen:
-            return found
-        output = self.model.score(np.stack([each.pixels for each in seen.values()]))
-        for place, (row, each) in enumerate(seen.items()):
-            warned = self.gate.warnings(each, output, place, shape=batch.images[row].shape)
-            found[row] = scored_image(output.probabilities[place], self.package, self.model.device, batch.at, warned)
-        return found
+    def score(self, batch: ShadowBatch, max_megapixels: int) -> list[ScoredImage | None]:
+        """Score a batch; None for an image that can't be prepared with the shadow's recipe."""
+        inputs = {row: each for row, image in enumerate(batch.images) if (each := self._prepare(image, max_megapixels))}
+        results: list[ScoredImage | None] = [None] * len(batch.images)
+        if not inputs:
+            return results
+        output = self.model.score(np.stack([each.pixels for each in inputs.values()]))
+        for index, (row, each) in enumerate(inputs.items()):
+            codes = self.gate.warnings(each, output, index, shape=batch.images[row].shape)
+            results[row] = scored_image(output.probabilities[index], self.package, self.model.device, batch.at, codes)
+        return results
 
-    def _see(self, image: ShadowImage, max_megapixels: int) -> Seen | None:
+    def _prepare(self, image: ShadowImage, max_megapixels: int) -> GraphInput | None:
         recipe = self.package.manifest.recipe
         try:
             pixels = image.pixels
             if pixels is None:
                 pixels = to_model_input(Path(image.path), recipe, max_megapixels=max_megapixels)
-            return self.model.see(pixels)
-        except (ImageError, OSError):  # retention may have been faster
+            return self.model.mask_lungs(pixels)
+        except (ImageError, OSError):  # retention may have removed the file
             return None
 
 
 def serve(connection: Connection, models_dir: Path, fingerprint: str, settings: WorkerSettings) -> None:
-    """Load the shadow, say so, and answer each batch until the pipe is closed.
+    """Load the shadow, report that it is loaded, and score batches until the pipe is closed.
 
     Parameters
     ----------
     connection
-        To the worker: first ``Loaded`` or ``Refused`` goes out; then a list, or ``Refused``, for each ``Batch``.
+        Pipe to the worker. First sends ``ShadowLoaded`` or ``ShadowError``; then receives each ``ShadowBatch`` and
+        sends a list of scores or ``ShadowError``.
     models_dir
-        Of the registry.
+        Folder of the registry.
     fingerprint
-        The package's.
+        Fingerprint of the package.
     settings
-        The ``worker`` table: device, runtime, and how large an image may be.
+        The ``worker`` table: device, runtime, largest image.
     """
-    _settle()
+    _set_up_process()
     try:
         shadow = _load(models_dir, fingerprint, settings)
-    except Exception as error:  # noqa: BLE001 (a process loop; whatever it is, the worker hears of it and goes on)
-        connection.send(_refused(error))
+    except Exception as error:  # noqa: BLE001 (every failure is reported to the worker)
+        connection.send(_to_error(error))
         return
-    connection.send(Loaded(device=shadow.model.device, recipe=shadow.package.manifest.recipe.digest))
+    connection.send(ShadowLoaded(device=shadow.model.device, recipe=shadow.package.manifest.recipe.digest))
     while True:
         try:
-            batch: Batch = connection.recv()
-        except (EOFError, OSError):  # the worker closed the pipe, or is gone
+            batch: ShadowBatch = connection.recv()
+        except (EOFError, OSError):  # the worker has closed the pipe or has died
             return
         try:
-            answer: list[ScoredImage | None] | Refused = shadow.score(batch, settings.max_megapixels)
-        except Exception as error:  # noqa: BLE001 (the same)
-            answer = _refused(error)
+            answer: list[ScoredImage | None] | ShadowError = shadow.score(batch, settings.max_megapixels)
+        except Exception as error:  # noqa: BLE001 (as above)
+            answer = _to_error(error)
         connection.send(answer)
 
 
 def _load(models_dir: Path, fingerprint: str, settings: WorkerSettings) -> _Shadow:
     package = Registry(models_dir).load(fingerprint)
-    return _Shadow(package, Model.load(package, device=settings.device, engine=settings.runtime), InputGate.of(package))
+    return _Shadow(
+        package, Model.load(package, device=settings.device, runtime=settings.runtime), InputGate.of(package)
+    )
 
 
-def _refused(error: Exception) -> Refused:
+def _to_error(error: Exception) -> ShadowError:
     if isinstance(error, CxrError):
-        return Refused(code=error.code, retryable=error.retryable)
-    return Refused(code=CxrError.code, retryable=True)
+        return ShadowError(code=error.code, retryable=error.retryable)
+    return ShadowError(code=CxrError.code, retryable=True)
 
 
-def _settle() -> None:
-    """Leave signals to the worker, leave no core and no text behind, and die with the worker."""
+def _set_up_process() -> None:
+    """Ignore signals, disable core files and logging, and exit when the worker dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold a patient's image

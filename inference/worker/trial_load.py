@@ -1,7 +1,7 @@
-"""Load a package as the worker will, in a child process, before it is put into service.
+"""Load a package as the worker does, in a child process, before it is promoted.
 
-Verified digests only show that a package is what was exported. A part that can't be read, or a graph that the
-runtime refuses, would otherwise be found by the worker, when nothing is left to score with.
+Verified digests only show that a package is the exported one. An unreadable component or a graph that the
+runtime refuses would otherwise first fail in the worker, which then has no model to score with.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from cxr.errors import CxrError, IncompatiblePackage
 from cxr.package import load_package
-from inference.model.devices import Engine
-from inference.worker.decode_process import Refusal
+from inference.model.devices import Runtime
+from inference.worker.decode_process import ChildError
 
 if TYPE_CHECKING:
     from cxr.package import ModelPackage
@@ -27,18 +27,18 @@ LONGEST_S: Final = 600.0
 
 
 class TrialLoad:
-    """Loads packages in child processes, on the CPU: the memory of a GPU may be the worker's.
+    """Loads packages in child processes, on the CPU because the worker may occupy the GPU's memory.
 
     Parameters
     ----------
-    engine
+    runtime
         The setting ``worker.runtime``.
     longest_s
-        How long loading may take, in seconds.
+        Time limit for loading, in seconds.
     """
 
-    def __init__(self, engine: Engine, *, longest_s: float = LONGEST_S) -> None:
-        self._engine: Engine = engine
+    def __init__(self, runtime: Runtime, *, longest_s: float = LONGEST_S) -> None:
+        self._runtime: Runtime = runtime
         self._longest_s = longest_s
 
     def __call__(self, package: ModelPackage) -> None:
@@ -47,50 +47,50 @@ class TrialLoad:
         Raises
         ------
         PackageError
-            If a part can't be loaded, or loading crashes or does not end.
+            If a component can't be loaded, or loading crashes or exceeds the time limit.
         CxrError
-            If the runtime is not there.
+            If the runtime is not installed.
         """
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(target=_load, args=(sender, package.folder, self._engine), daemon=True)
+        child = context.Process(target=_load, args=(sender, package.folder, self._runtime), daemon=True)
         child.start()
         sender.close()
         try:
-            refusal = self._outcome(receiver)
+            error = self._outcome(receiver)
         finally:
             child.kill()
             child.join()
             receiver.close()
-        if refusal is not None:
-            raise refusal.error(f"The worker could not load this package; what is in service stays. {refusal.message}")
+        if error is not None:
+            raise error.error(f"The worker can't load this package; the package in service stays. {error.message}")
 
-    def _outcome(self, receiver: Connection) -> Refusal | None:
+    def _outcome(self, receiver: Connection) -> ChildError | None:
         if not receiver.poll(self._longest_s):
-            return Refusal(IncompatiblePackage, f"Loading took longer than {self._longest_s:g} s.")
+            return ChildError(IncompatiblePackage, f"Loading took longer than {self._longest_s:g} s.")
         try:
-            outcome: Refusal | None = receiver.recv()
+            outcome: ChildError | None = receiver.recv()
         except EOFError:
-            return Refusal(IncompatiblePackage, "The process that loaded it crashed.")
+            return ChildError(IncompatiblePackage, "The process that loaded the package crashed.")
         return outcome
 
 
-def _load(sender: Connection, folder: Path, engine: Engine) -> None:
+def _load(sender: Connection, folder: Path, runtime: Runtime) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    # Here, and not in the parent: TensorFlow takes seconds to import.
+    # Imported in the child only: TensorFlow takes seconds to import.
     from inference.model.model import Model  # noqa: PLC0415
     from inference.worker.image_warnings import InputGate  # noqa: PLC0415
 
     try:
         package = load_package(folder)
         InputGate.of(package)
-        Model.load(package, device="cpu", engine=engine)
+        Model.load(package, device="cpu", runtime=runtime)
     except CxrError as error:
-        sender.send(Refusal(type(error), str(error)))
-    except Exception as error:  # noqa: BLE001 (whatever a library raises, the worker would meet it too)
-        sender.send(Refusal(IncompatiblePackage, f"Loading failed unexpectedly ({type(error).__name__})."))
+        sender.send(ChildError(type(error), str(error)))
+    except Exception as error:  # noqa: BLE001 (every exception would occur in the worker, too)
+        sender.send(ChildError(IncompatiblePackage, f"Loading failed unexpectedly ({type(error).__name__})."))
     else:
         sender.send(None)

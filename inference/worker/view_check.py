@@ -1,8 +1,8 @@
-"""What the pixels say about the view, and what follows from it; the view model itself is ``cxr.package.view_model``'s.
+"""Check the view by the pixels, with the view model (``cxr.package.view_model``), and decide whether to score.
 
-It has an image held for a person, or flags it. Only where the header does not tell the view, the setting
-``view.unknown`` says ``model`` and the view model was trained on enough laterals, it decides. What a
-person released is scored, whatever it looks like; then the flag alone says so.
+The check holds an image for a person, or flags it. It decides on its own only if the header does not state the
+view, the setting ``view.unknown`` is ``model`` and the view model was trained on enough laterals. An image that a
+person has released is always scored, and only flagged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cxr.domain import JobState, PixelView, UnknownView, View
 from cxr.package import load_package
 from cxr.package.shipped import view_folder
-from cxr.package.view_model import CLASSES, Seen, ViewComponent, component_of
+from cxr.package.view_model import CLASSES, PredictedView, ViewComponent, component_of
 from cxr.pixels.geometry import UPRIGHT, Geometry
 from cxr.pixels.quality_checks import LOOKS_LATERAL, LOOKS_NOT_A_CHEST, VIEW_FROM_PIXELS, VIEW_UNSURE, heart_side
 from cxr.pixels.recipe import PixelRecipe
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from cxr.package import ModelPackage
     from inference.model.model import Model
 
-_FLAGS: Final[Mapping[Seen, str]] = {
-    Seen.LATERAL: LOOKS_LATERAL,
-    Seen.NOT_A_CHEST: LOOKS_NOT_A_CHEST,
-    Seen.UNSURE: VIEW_UNSURE,
+_FLAGS: Final[Mapping[PredictedView, str]] = {
+    PredictedView.LATERAL: LOOKS_LATERAL,
+    PredictedView.NOT_A_CHEST: LOOKS_NOT_A_CHEST,
+    PredictedView.UNSURE: VIEW_UNSURE,
 }
-_REASONS: Final[Mapping[Seen, str]] = {
-    Seen.LATERAL: "pixels_lateral",
-    Seen.NOT_A_CHEST: "pixels_not_a_chest",
-    Seen.UNSURE: "pixels_unsure",
+_REASONS: Final[Mapping[PredictedView, str]] = {
+    PredictedView.LATERAL: "pixels_lateral",
+    PredictedView.NOT_A_CHEST: "pixels_not_a_chest",
+    PredictedView.UNSURE: "pixels_unsure",
 }
 
 _NOT_AS_ORIENTED: Final = "pixels_not_as_oriented"
@@ -47,16 +47,16 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is done with an image upon its pixels.
+    """Decision on an image by its pixels.
 
     Parameters
     ----------
     state
-        ``HELD`` or ``NOT_SCORED``; None: it is scored.
+        ``HELD`` or ``NOT_SCORED``; None: score it.
     reason
-        Why it is not scored: a code of ``cxr.view.decide.PIXEL_REASONS``.
+        Reason for not scoring: a code of ``cxr.view.decide.PIXEL_REASONS``.
     warnings
-        What stands beside its scores: codes of ``cxr.pixels.quality_checks.WARNINGS``.
+        Warnings beside the scores: codes of ``cxr.pixels.quality_checks.WARNINGS``.
     facts
         Probabilities, for the audit log.
     """
@@ -70,18 +70,18 @@ class Verdict:
 SCORED: Final = Verdict()
 
 
-def judge_turn(picture: Floats, geometry: Geometry) -> Verdict:
-    """Have an image held where its header says that it lay turned or mirrored, and its pixels don't agree.
+def check_orientation(picture: Floats, geometry: Geometry) -> Verdict:
+    """Hold an image that was turned or mirrored by its header, if its pixels contradict the header.
 
-    A view model tells whether a film is upright, not which side is left: for that the heart is looked at. It must
-    speak for a reflection, and must not speak against a rotation.
+    The view model recognises an upright film, but not its left side; the position of the heart does. A reflection
+    requires a heart clearly on the left afterwards, a rotation only that it is not clearly on the right.
 
     Parameters
     ----------
     picture
-        Turned upright as the header says; shape (size, size, 1), in [0, 1].
+        Picture turned upright by the header; shape (size, size, 1), in [0, 1].
     geometry
-        How the image lay.
+        Orientation of the received image, by its header.
     """
     if geometry.is_upright:
         return SCORED
@@ -93,18 +93,18 @@ def judge_turn(picture: Floats, geometry: Geometry) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class ViewCheck:
-    """Judges images by their pixels; ``ViewCheck.load`` makes it.
+    """The view model with its settings; ``ViewCheck.load`` builds it.
 
     Parameters
     ----------
     package
-        The view model.
+        Package of the view model.
     component
-        What it says about itself.
+        Its thresholds and training counts.
     model
-        Ready to score.
+        The loaded view model.
     settings
-        What follows from what it sees.
+        The ``view`` table of the settings.
     """
 
     package: ModelPackage
@@ -119,16 +119,16 @@ class ViewCheck:
         Returns
         -------
         ViewCheck | None
-            None: it is not wanted, or there is none.
+            None: switched off, or no view model is installed.
 
         Raises
         ------
         PackageError
-            If it can't be used.
+            If the view model can't be loaded.
         """
         folder = view_folder(settings.model)
-        is_wanted = settings.pixels is not PixelView.OFF or settings.unknown is UnknownView.MODEL
-        return None if folder is None or not is_wanted else cls.of(folder, settings, load_model)
+        is_enabled = settings.pixels is not PixelView.OFF or settings.unknown is UnknownView.MODEL
+        return None if folder is None or not is_enabled else cls.of(folder, settings, load_model)
 
     @classmethod
     def of(cls, folder: Path, settings: ViewSettings, load_model: Callable[[ModelPackage], Model]) -> ViewCheck:
@@ -138,44 +138,49 @@ class ViewCheck:
 
     @property
     def recipe(self) -> PixelRecipe:
-        """How pixels become what ``judge`` takes."""
+        """Pixel recipe of the view model, with which ``verdict``'s picture is prepared."""
         return self.package.manifest.recipe
 
-    def judge(self, picture: Floats, *, view: View, is_released: bool = False, geometry: Geometry = UPRIGHT) -> Verdict:
-        """Say what is done with an image.
+    def verdict(
+        self, picture: Floats, *, view: View, is_released: bool = False, geometry: Geometry = UPRIGHT
+    ) -> Verdict:
+        """Decide whether an image is scored.
 
         Parameters
         ----------
         picture
-            Prepared with ``recipe``; shape (size, size, 1), in [0, 1].
+            Upright picture, prepared with ``recipe``; shape (size, size, 1), in [0, 1].
         view
-            What its header tells.
+            View by the header.
         is_released
-            Whether a person has sent it to the model.
+            Whether a person has released the image for scoring.
         geometry
-            How the image lay, by its header; the picture is upright.
+            Orientation of the received image, by its header.
         """
-        chances = self.model.score(picture[None]).probabilities[0]
-        seen = self.component.judge(chances.tolist())
-        facts = {f"seen_{name}": round(float(chance), 4) for name, chance in zip(CLASSES, chances, strict=True)}
+        probabilities = self.model.score(picture[None]).probabilities[0]
+        seen = self.component.judge(probabilities.tolist())
+        facts = {
+            f"seen_{name}": round(float(probability), 4)
+            for name, probability in zip(CLASSES, probabilities, strict=True)
+        }
         flags = (_FLAGS[seen],) if seen in _FLAGS else ()
         if is_released:
             return Verdict(warnings=flags, facts=facts)
-        if not geometry.is_upright and self.component.is_held(chances.tolist()):
+        if not geometry.is_upright and self.component.is_held(probabilities.tolist()):
             return Verdict(JobState.HELD, _NOT_AS_ORIENTED, facts=facts)
-        turned = judge_turn(picture, geometry)
-        if turned.state is not None:
-            return Verdict(turned.state, turned.reason, facts={**facts, **turned.facts})
+        orientation = check_orientation(picture, geometry)
+        if orientation.state is not None:
+            return Verdict(orientation.state, orientation.reason, facts={**facts, **orientation.facts})
         if view is View.UNKNOWN and self.settings.unknown is UnknownView.MODEL:
-            return self._decide(seen, facts)
-        if self.settings.pixels is PixelView.HOLD and self.component.is_held(chances.tolist()):
+            return self._decide_unknown_view(seen, facts)
+        if self.settings.pixels is PixelView.HOLD and self.component.is_held(probabilities.tolist()):
             return Verdict(JobState.HELD, _REASONS[seen], facts=facts)
         return Verdict(warnings=flags if self.settings.pixels is not PixelView.OFF else (), facts=facts)
 
-    def _decide(self, seen: Seen, facts: Mapping[str, float]) -> Verdict:
-        """Decide about an image whose header does not tell the view."""
-        if seen is Seen.FRONTAL and self.component.may_decide:
+    def _decide_unknown_view(self, seen: PredictedView, facts: Mapping[str, float]) -> Verdict:
+        """Decide on an image whose header does not state the view."""
+        if seen is PredictedView.FRONTAL and self.component.may_decide:
             return Verdict(warnings=(VIEW_FROM_PIXELS,), facts=facts)
-        if seen is Seen.UNSURE or not self.component.may_decide:
+        if seen is PredictedView.UNSURE or not self.component.may_decide:
             return Verdict(JobState.HELD, "pixels_unsure", facts=facts)
         return Verdict(JobState.NOT_SCORED, _REASONS[seen], facts=facts)

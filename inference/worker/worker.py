@@ -1,8 +1,8 @@
-"""The worker: claims images, prepares and scores them, writes a report for each.
+"""The worker: claim images, prepare and score them, write a report for each.
 
-Reads top to bottom as one batch goes through. While a batch is scored, the next one is decoded; while its
-reports are written, which keeps one core busy, the one after that.
-Killed anywhere, the jobs' leases run out and another attempt comes to the same result: every effect
+The methods follow the order of a batch's way. While a batch is scored, the next one is decoded; while its
+reports are written, which occupies one core, the one after next.
+If the worker is killed at any point, the leases expire and another attempt comes to the same result: every effect
 is idempotent, and ``db.jobs.finish`` refuses a worker that has lost its lease.
 """
 
@@ -27,19 +27,19 @@ from db import jobs
 from db.schema.records import ClaimedJob
 from inference.delivery.routes import results_for
 from inference.worker import capacity
-from inference.worker.decode_pool import Preparer
-from inference.worker.held_jobs import HeldJobs
+from inference.worker.claimed_jobs import ClaimedJobs
+from inference.worker.decode_pool import DecodePool
 from inference.worker.image_warnings import InputGate
-from inference.worker.metrics import Stages
+from inference.worker.metrics import StageTimes
 from inference.worker.scored_image import scored_image
-from inference.worker.view_check import SCORED, judge_turn
+from inference.worker.view_check import SCORED, check_orientation
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from config.settings import DestinationSettings, WorkerSettings
     from cxr.package import ModelPackage
-    from cxr.package.lung_mask import Seen
+    from cxr.package.lung_mask import GraphInput
     from db.disk import Spool
     from db.engine import Database
     from inference.model.model import Model, ModelOutput
@@ -52,44 +52,44 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """One claimed job and its pixels, on their way through a child process."""
+class PendingImage:
+    """One claimed job whose image is prepared in a child process."""
 
     job: ClaimedJob
-    pictures: Future[tuple[NDArray[np.float32], ...]]  # as the model takes it, and as the view model does
+    pictures: Future[tuple[NDArray[np.float32], ...]]  # for the model, and for the view model if there is one
 
     def pixels(self) -> NDArray[np.float32]:
-        """What the model is given; waits for it, and raises what went wrong."""
+        """Wait for the picture for the model, shape (size, size, 1) in [0, 1]; raise the error of its preparation."""
         return self.pictures.result()[0]
 
 
 class Worker:
-    """Scores images until told to stop.
+    """Scores images until it is stopped.
 
     Parameters
     ----------
     database, spool, registry
-        Where jobs, files and model packages are.
+        Storage of jobs, files and model packages.
     settings
         The ``worker`` table of the settings.
     destinations
-        Where reports may go; which of them one report goes to depends on the image's sender.
+        All destinations; those of one report depend on the image's sender.
     reporter
-        Turns a scored image into files in the spool.
+        Builds the report of a scored image and writes it to the spool.
     load_model
-        Loads a package onto the device; called at start and whenever another package is promoted.
+        Loads a package onto the device; called at start and after each promotion.
     worker_id
         Unique among all workers of this database.
     clock
-        The time, as an aware datetime.
+        Returns the current time, aware.
     reported
-        Called after reports were written, so that delivery need not wait for its timer.
+        Called after reports were written, to start their delivery at once.
     shadow
-        Scores what was reported once more; None: nothing does.
+        Scores reported images again; None: no shadow.
     load_view
-        Loads what judges an image's view by its pixels, with the package; None: nothing does.
+        Loads the view check, called with each package; may return None: no check of the view by pixels.
     stages
-        Where the time goes; None: nobody looks.
+        Time by stage; None: not recorded elsewhere.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Worker:
         reported: Callable[[], None] = lambda: None,
         shadow: Shadow | None = None,
         load_view: Callable[[], ViewCheck | None] = lambda: None,
-        stages: Stages | None = None,
+        stages: StageTimes | None = None,
     ) -> None:
         self._database = database
         self._spool = spool
@@ -122,21 +122,23 @@ class Worker:
         self._shadow = shadow
         self._load_view = load_view
         self._view: ViewCheck | None = None
-        self._stages = stages or Stages()
-        self._held = HeldJobs(database, spool, settings, worker_id=worker_id, clock=clock)
+        self._stages = stages or StageTimes()
+        self._claims = ClaimedJobs(database, spool, settings, worker_id=worker_id, clock=clock)
 
     def run(self, stop: threading.Event) -> None:
-        """Work until ``stop`` is set; jobs that were not finished go back into the queue.
+        """Work until ``stop`` is set; return unfinished jobs to the queue.
 
         Raises
         ------
         PackageError
             If the package in service can't be served.
         DatabaseUnavailable
-            If at the end the database does not take the jobs back.
+            If the unfinished jobs can't be returned at the end.
         """
         ended = threading.Event()
-        heartbeat = threading.Thread(target=self._held.renew_until, args=(ended,), name="heartbeat", daemon=True)
+        heartbeat = threading.Thread(
+            target=self._claims.renew_leases_until, args=(ended,), name="heartbeat", daemon=True
+        )
         heartbeat.start()
         try:
             while not stop.is_set():
@@ -144,17 +146,17 @@ class Worker:
                     self._serve_one_package(stop)
                 except (DatabaseUnavailable, SpoolFull) as error:
                     log.warning("storage_refused", code=error.code)
-                    self._held.wait_for_storage(stop)
+                    self._claims.wait_for_storage(stop)
         finally:
-            # First of all: a heartbeat that outlived this would hold the jobs for ever.
+            # First: a heartbeat that outlives this method would renew the leases for ever.
             ended.set()
             heartbeat.join()
             if self._shadow is not None:
                 self._shadow.close()
-            self._held.close()
+            self._claims.close()
 
     def _serve_one_package(self, stop: threading.Event) -> None:
-        """Work with the active package until another one is promoted."""
+        """Score with the active package until another one is promoted."""
         package = self._registry.active()
         model = self._load_model(package)
         gate = InputGate.of(package)
@@ -162,14 +164,14 @@ class Worker:
         log.info("model_loaded", model=package.manifest.name, fingerprint=package.fingerprint, device=model.device)
         cores = len(os.sched_getaffinity(0))
         limit = capacity.batch_size(self._settings.batch_size, device=model.device, cores=cores)
-        with Preparer(
+        with DecodePool(
             package.manifest.recipe,
             *(() if self._view is None else (self._view.recipe,)),
             processes=capacity.decode_processes(self._settings.decode_processes, cores=cores),
             timeout_s=self._settings.decode_timeout_s,
             max_megapixels=self._settings.max_megapixels,
         ) as preparer:
-            ahead: deque[list[Prepared]] = deque()
+            ahead: deque[list[PendingImage]] = deque()
 
             def look_ahead(batches: int) -> None:
                 while len(ahead) < batches and (claimed := self._claim(preparer, limit)):
@@ -191,57 +193,57 @@ class Worker:
                     return
                 elif not ahead:
                     with self._stages.timing("idle"):
-                        self._held.wait_for_work(stop, partial(self._registry.changed_since, package.fingerprint))
+                        self._claims.wait_for_work(stop, partial(self._registry.changed_since, package.fingerprint))
 
-    def _claim(self, preparer: Preparer, limit: int) -> list[Prepared]:
-        """Claim a batch and hand its files to the processes that decode."""
+    def _claim(self, preparer: DecodePool, limit: int) -> list[PendingImage]:
+        """Claim a batch and submit its files to the decoding processes."""
         with self._stages.timing("claim"):
-            claimed = self._held.claim(limit)
-        return [Prepared(job, preparer.submit(self._spool.path(job.spool_name))) for job in claimed]
+            claimed = self._claims.claim(limit)
+        return [PendingImage(job, preparer.submit(self._spool.path(job.spool_name))) for job in claimed]
 
     def _score(
-        self, batch: Sequence[Prepared], gate: InputGate, model: Model, meanwhile: Callable[[], None] = lambda: None
+        self, batch: Sequence[PendingImage], gate: InputGate, model: Model, meanwhile: Callable[[], None] = lambda: None
     ) -> list[tuple[ClaimedJob, NDArray[np.float32]]]:
-        """Score what could be prepared, and return what was reported; an image that could not be fails alone."""
-        ready: list[tuple[ClaimedJob, Seen]] = []
+        """Score the images that could be prepared and return the reported ones; other images fail one by one."""
+        ready: list[tuple[ClaimedJob, GraphInput]] = []
         reported: set[int] = set()
         flags: dict[int, tuple[str, ...]] = {}
         for prepared in batch:
-            with self._held.failing_alone([prepared.job]):
+            with self._claims.isolate_failures([prepared.job]):
                 verdict = self._judge_view(prepared)
                 if verdict.state is not None:
-                    self._held.set_aside(prepared.job, verdict)
+                    self._claims.set_aside(prepared.job, verdict)
                     continue
                 flags[prepared.job.id] = verdict.warnings
                 with self._stages.timing("decode", 1):
-                    ready.append((prepared.job, model.see(prepared.pixels())))
+                    ready.append((prepared.job, model.mask_lungs(prepared.pixels())))
         output = self._outputs(ready, model) if ready else None
         meanwhile()
         if output is not None:
             reported = self._report_all(ready, output, gate, model, flags)
-        self._held.ended(prepared.job.id for prepared in batch)
+        self._claims.stop_renewing(prepared.job.id for prepared in batch)
         self._reported()
         return [(prepared.job, prepared.pixels()) for prepared in batch if prepared.job.id in reported]
 
-    def _outputs(self, ready: Sequence[tuple[ClaimedJob, Seen]], model: Model) -> ModelOutput | None:
-        """Ask the model; None: it failed, and these jobs with it."""
+    def _outputs(self, ready: Sequence[tuple[ClaimedJob, GraphInput]], model: Model) -> ModelOutput | None:
+        """Run the model; None: it failed, and the failure is recorded for these jobs."""
         output: ModelOutput | None = None
-        with self._held.failing_alone([job for job, _ in ready]), self._stages.timing("score", len(ready)):
+        with self._claims.isolate_failures([job for job, _ in ready]), self._stages.timing("score", len(ready)):
             output = model.score(np.stack([seen.pixels for _, seen in ready]))
-        return output  # noqa: RET504 (a failure ends inside)
+        return output  # noqa: RET504 (None after a failure, which the context manager suppresses)
 
     def _report_all(
         self,
-        ready: Sequence[tuple[ClaimedJob, Seen]],
+        ready: Sequence[tuple[ClaimedJob, GraphInput]],
         output: ModelOutput,
         gate: InputGate,
         model: Model,
         flags: Mapping[int, tuple[str, ...]],
     ) -> set[int]:
-        """Report each image, and return the jobs of those that were."""
+        """Report each image and return the ids of the reported jobs."""
         reported: set[int] = set()
         for row, (job, seen) in enumerate(ready):
-            with self._held.failing_alone([job]):
+            with self._claims.isolate_failures([job]):
                 package, shape = gate.package, self._reporter.shape_of(job)
                 geometry = self._reporter.geometry_of(job)
                 warnings = gate.warnings(seen, output, row, shape=shape, geometry=geometry) + flags[job.id]
@@ -253,16 +255,16 @@ class Worker:
                 reported.add(job.id)
         return reported
 
-    def _judge_view(self, prepared: Prepared) -> Verdict:
-        """Ask the view model about one image, where there is one, and look at one that was turned."""
+    def _judge_view(self, prepared: PendingImage) -> Verdict:
+        """Check one image with the view model, if there is one, and its orientation."""
         job = prepared.job
         with self._stages.timing("decode"):
             picture = prepared.pictures.result()[-1]
         geometry = self._reporter.geometry_of(job)
         if self._view is None:
-            return SCORED if job.is_released else judge_turn(picture, geometry)
+            return SCORED if job.is_released else check_orientation(picture, geometry)
         with self._stages.timing("view", 1):
-            return self._view.judge(picture, view=job.view, is_released=job.is_released, geometry=geometry)
+            return self._view.verdict(picture, view=job.view, is_released=job.is_released, geometry=geometry)
 
     def _report(
         self,
@@ -272,7 +274,7 @@ class Worker:
         pixels: NDArray[np.float32],
         evidence: NDArray[np.float32] | None,
     ) -> None:
-        """Write the report into the spool, then the result into the database: one transaction."""
+        """Write the report to the spool, then the result to the database in one transaction."""
         with self._stages.timing("report", 1):
             reports = self._reporter.write(job, scored, package.manifest, pixels, evidence)
         destinations = results_for(
@@ -281,7 +283,7 @@ class Worker:
             status=package.manifest.status,
             deliver_untrained=self._reporter.deliver_untrained,
         )
-        self._held.ended([job.id])
+        self._claims.stop_renewing([job.id])
         try:
             with self._stages.timing("commit", 1), self._database.begin() as session:
                 unneeded = jobs.finish(
@@ -297,6 +299,6 @@ class Worker:
             for report in reports:
                 self._spool.remove(report.spool_name)
             raise
-        for spool_name in unneeded:  # the same report was written before, and its bytes are what is sent
+        for spool_name in unneeded:  # an earlier attempt wrote the same report, whose bytes are sent
             self._spool.remove(spool_name)
         log.info("reported", job=job.id, image=job.image_id, attempt=job.attempt)

@@ -44,13 +44,13 @@ def object_is_kept() -> None:
 def receipt_is_committed() -> None:
     from listener.intake import Intake
 
-    wrap(Intake, "take", before=False)
+    wrap(Intake, "store", before=False)
 
 
 def job_is_claimed() -> None:
-    from inference.worker.held_jobs import HeldJobs
+    from inference.worker.claimed_jobs import ClaimedJobs
 
-    wrap(HeldJobs, "claim", before=False)
+    wrap(ClaimedJobs, "claim", before=False)
 
 
 def pixels_are_prepared() -> None:
@@ -90,9 +90,9 @@ def report_is_sent() -> None:
 
 
 def delivery_is_committed() -> None:
-    from inference.delivery.record import Outcomes
+    from inference.delivery.delivery_outcomes import OutcomeRecorder
 
-    wrap(Outcomes, "sent", before=False)
+    wrap(OutcomeRecorder, "record_sent", before=False)
 
 
 def main() -> None:

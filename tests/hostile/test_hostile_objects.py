@@ -26,7 +26,7 @@ from pydicom.uid import RLELossless
 
 from cxr.errors import DecoderError, ImageError
 from cxr.pixels.recipe import DEFAULT_RECIPE
-from inference.worker.decode_pool import Preparer
+from inference.worker.decode_pool import DecodePool
 from listener.reception import file_header
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
@@ -514,7 +514,7 @@ def test_whatever_an_object_is_it_gets_a_status_and_its_pixels_a_reason(
     folder.mkdir()
     answers: Counter[str] = Counter()
     odd: list[tuple[int, str, str]] = []
-    preparer = Preparer(DEFAULT_RECIPE, processes=2, timeout_s=60, max_megapixels=16)
+    preparer = DecodePool(DEFAULT_RECIPE, processes=2, timeout_s=60, max_megapixels=16)
 
     def one(number: int) -> None:
         name, case = objects.draw(number)

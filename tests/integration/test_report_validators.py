@@ -282,6 +282,8 @@ NAMES = (
     "Algorithm Name",
     "Algorithm Parameters",
     "Certainty of Finding",
+    "Model and version",
+    "Research operating point of the score",
     "Finding Site",
     "Score relative to research operating point",
     "Comment",
@@ -326,7 +328,10 @@ PIXELMED_WARNINGS = {
         '113011,DCM,"Document Title Modifier"': "the coded research mark",
         f"RUO-NOTICE,{product.CODING_SCHEME_DESIGNATOR}": "the notice",
         '122405,DCM,"Algorithm Manufacturer"': "TID 4019 has it since 2023",
+        f"RUO-MODEL,{product.CODING_SCHEME_DESIGNATOR}": "model and version in the text",
+        '121106,DCM,"Comment"': "the comment of a group",
         f"THRESHOLD-CMP,{product.CODING_SCHEME_DESIGNATOR}": "the comparison with the operating point",
+        f"EVIDENCE-MAP,{product.CODING_SCHEME_DESIGNATOR}": "the reference to the evidence map",
     }.items()
 }
 
@@ -395,7 +400,7 @@ def test_highdicom_reads_the_measurements_back(
     document = Comprehensive3DSR.from_dataset(dcmread(BytesIO(built.content)))
     groups = document.content.get_image_measurement_groups(finding_type=CodedConcept("840539006", "SCT", "COVID-19"))
     assert len(groups) == 1
-    (measurement,) = groups[0].get_measurements()
+    (measurement,) = groups[0].get_measurements(name=CodedConcept("111012", "DCM", "Certainty of Finding"))
     assert measurement.value == pytest.approx(87.31)
     assert measurement.unit.value == "%"
     everything = document.content.get_image_measurement_groups()
@@ -419,7 +424,7 @@ def test_dicom3tools_accept_the_fallback_objects(
 
 
 def saliency_of(header: Dataset, manifest: PackageManifest, scored: ScoredImage) -> BuiltReport:
-    return evidence_map.saliency(
+    return evidence_map.build_evidence_map(
         header,
         scored,
         np.full((64, 64, 1), 0.4, np.float32),

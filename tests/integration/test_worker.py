@@ -39,12 +39,12 @@ from db.upkeep.replay import differing_rows
 from inference.model.model import Model
 from inference.registry import TRAINED, Registry
 from inference.report.build import ReportOptions
-from inference.worker.decode_pool import Preparer
-from inference.worker.held_jobs import HeldJobs
+from inference.worker.claimed_jobs import ClaimedJobs
+from inference.worker.decode_pool import DecodePool
 from inference.worker.image_warnings import InputGate
 from inference.worker.reporter import Reporter
 from inference.worker.view_check import ViewCheck
-from inference.worker.worker import Prepared, Worker
+from inference.worker.worker import PendingImage, Worker
 
 PACS = DestinationSettings(name="pacs", kind="folder", address="/nowhere")
 
@@ -327,7 +327,7 @@ def test_an_image_without_lungs_fails_alone_under_a_model_that_sees_lungs_alone(
         (scored,) = (row for row in list_results(session, ResultFilter()) if row.score is not None)
     model = Model.load(package, device="cpu")
     plain = to_model_input(film, package.manifest.recipe)
-    seen = model.see(plain)
+    seen = model.mask_lungs(plain)
     assert scored.score == pytest.approx(float(model.score(seen.pixels[None]).probabilities[0, 0]), abs=1e-6)
     assert scored.score != pytest.approx(float(model.score(plain[None]).probabilities[0, 0]), abs=1e-6)
 
@@ -352,7 +352,7 @@ def test_a_spool_that_is_not_mounted_fails_nothing(
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The databases that are opened after this wait less long for a lock."""
     monkeypatch.setattr("db.sqlite.connection.BUSY_TIMEOUT_S", 0.2)
-    monkeypatch.setattr("inference.worker.held_jobs.STORAGE_RETRY_S", 0.2)
+    monkeypatch.setattr("inference.worker.claimed_jobs.STORAGE_RETRY_S", 0.2)
 
 
 class _Locking:
@@ -417,7 +417,7 @@ def test_an_end_that_the_database_refuses_leaves_no_heartbeat_behind(
     with closing(sqlite3.connect(bench.database.path, isolation_level=None)) as other:
 
         def lock_and_fail(package: Any) -> None:
-            worker._held.in_flight.add([1])
+            worker._claims.in_flight.add([1])
             other.execute("BEGIN EXCLUSIVE")
             raise DamagedPackage("A file was changed.")
 
@@ -432,7 +432,7 @@ def test_an_end_that_the_database_refuses_leaves_no_heartbeat_behind(
         other.execute("ROLLBACK")
     assert [type(error) for error in refused] == [DatabaseUnavailable]
     assert [thread for thread in threading.enumerate() if thread.name == "heartbeat"] == []
-    assert worker._held.in_flight.snapshot() == frozenset()
+    assert worker._claims.in_flight.snapshot() == frozenset()
 
 
 def test_promoted_package_is_taken_up_between_two_batches(
@@ -471,9 +471,9 @@ def test_late_worker_leaves_no_result_and_no_report(
         assert jobs.release_expired(session, retry_s=30, now=now()) == 1
     package = bench.registry.active()
     model = Model.load(package, device="cpu")
-    with Preparer(package.manifest.recipe, processes=1, timeout_s=60) as preparer:
+    with DecodePool(package.manifest.recipe, processes=1, timeout_s=60) as preparer:
         pixels = preparer.submit(bench.spool.path(claimed.spool_name))
-        assert worker._score([Prepared(claimed, pixels)], InputGate.of(package), model) == []
+        assert worker._score([PendingImage(claimed, pixels)], InputGate.of(package), model) == []
     assert written  # there was a report to remove
     assert bench.states()[job] == ("queued", "lease_expired")
     assert bench.count("score") == 0
@@ -489,9 +489,9 @@ def test_late_worker_whose_image_is_bad_goes_on(bench: Bench, tiny_package: Any,
     with bench.database.begin() as session:
         assert jobs.release_expired(session, retry_s=30, now=now()) == 1
     package = bench.registry.active()
-    with Preparer(package.manifest.recipe, processes=1, timeout_s=60) as preparer:
+    with DecodePool(package.manifest.recipe, processes=1, timeout_s=60) as preparer:
         pixels = preparer.submit(bench.spool.path(claimed.spool_name))
-        worker._score([Prepared(claimed, pixels)], InputGate.of(package), Model.load(package, device="cpu"))
+        worker._score([PendingImage(claimed, pixels)], InputGate.of(package), Model.load(package, device="cpu"))
     assert bench.states()[job] == ("queued", "lease_expired")
 
 
@@ -518,18 +518,18 @@ def test_after_a_promotion_the_old_package_scores_nothing_that_still_waits(
     first = bench.promote(tiny_package(seed=0))
     for seed in range(8):
         bench.receive(synthetic_xray(seed=seed))
-    held = HeldJobs.claim
+    held = ClaimedJobs.claim
     claimed: list[tuple[str | None, int]] = []
     promoted: list[str] = []
 
-    def claim(self: HeldJobs, limit: int) -> list[Any]:
+    def claim(self: ClaimedJobs, limit: int) -> list[Any]:
         found = held(self, limit)
         claimed.extend((bench.registry.active_fingerprint(), job.id) for job in found)
         if found and not promoted:
             promoted.append(bench.promote(tiny_package(seed=1)))
         return found
 
-    monkeypatch.setattr(HeldJobs, "claim", claim)
+    monkeypatch.setattr(ClaimedJobs, "claim", claim)
     bench.work_off(batch_size=1)
     with bench.database.read() as session:
         by_job = {row.job_id: row.fingerprint for row in list_results(session, ResultFilter())}
@@ -554,9 +554,9 @@ def test_heart_goes_on_beating_after_the_database_refused(bench: Bench, syntheti
             connection.execute(f"ALTER TABLE {old} RENAME TO {new}")
 
     before = lease()
-    worker._held.in_flight.add([job])
+    worker._claims.in_flight.add([job])
     rename("job", "away")
-    heart = threading.Thread(target=worker._held.renew_until, args=(bench.stop,))
+    heart = threading.Thread(target=worker._claims.renew_leases_until, args=(bench.stop,))
     heart.start()
     try:
         bench.stop.wait(3)  # one beat at least, which meets no table
@@ -633,13 +633,13 @@ def test_an_image_set_aside_while_the_next_still_decodes_is_no_lost_lease(
     first, second = bench.receive(synthetic_xray(seed=1)), bench.receive(synthetic_xray(seed=2))
     renewals: list[frozenset[int]] = []
     paths: list[Path] = []
-    renew, submit = jobs.renew, Preparer.submit
+    renew, submit = jobs.renew, DecodePool.submit
 
     def renew_counted(session: Any, job_ids: Any, **options: Any) -> frozenset[int]:
         renewals.append(frozenset(job_ids))
         return renew(session, job_ids, **options)
 
-    def submit_slowly(preparer: Preparer, path: Path) -> Any:
+    def submit_slowly(preparer: DecodePool, path: Path) -> Any:
         paths.append(path)
         pictures = submit(preparer, path)
         if len(paths) == 1:
@@ -656,7 +656,7 @@ def test_an_image_set_aside_while_the_next_still_decodes_is_no_lost_lease(
         return slow
 
     monkeypatch.setattr(jobs, "renew", renew_counted)
-    monkeypatch.setattr(Preparer, "submit", submit_slowly)
+    monkeypatch.setattr(DecodePool, "submit", submit_slowly)
     caplog.set_level("INFO")
     bench.work_off(view=ViewSettings(model=view_package("not_a_chest").folder), lease_s=5, batch_size=2)
 

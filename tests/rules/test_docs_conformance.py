@@ -29,7 +29,7 @@ from cxr.view import REASONS
 from db.images import commitments
 from inference.delivery import statuses as delivery_statuses
 from inference.delivery.commitment_scu import COMMITMENT_SOP_CLASS
-from inference.delivery.dicom_carrier import STORED_SOP_CLASSES, TRANSFER_SYNTAXES
+from inference.delivery.dicom_client import STORED_SOP_CLASSES, TRANSFER_SYNTAXES
 from inference.delivery.dicom_verifier import FIND_SOP_CLASS
 from inference.report import codes, evidence_map
 from inference.report.build import SourceDigests, build_report
@@ -263,8 +263,19 @@ def reports(
     digests = SourceDigests(pixel_digest="p" * 64, identity_digest="i" * 64)
     binary, four = model_manifest(threshold=0.5), model_manifest("covid19", "viral_pneumonia", "lung_opacity", "normal")
     rich = scored_by(binary, warnings=("too_dark",))
+    capture = evidence_map.build_evidence_map(
+        source(**TRIAL_AND_MORE),
+        scored_by(binary),
+        np.full((8, 8, 1), 0.5, np.float32),
+        np.ones((2, 2, 1), np.float32),
+        digests=digests,
+        created=CREATED,
+    )
+    reference = evidence_map.reference_to(capture, scored_by(binary))
     return {
-        "plain": build_report(source(), scored_by(binary), binary, digests=digests, created=CREATED).dataset,
+        "plain": build_report(
+            source(), scored_by(binary), binary, digests=digests, created=CREATED, evidence_map=reference
+        ).dataset,
         "rich": build_report(source(**TRIAL_AND_MORE), rich, binary, digests=digests, created=CREATED).dataset,
         "four": build_report(source(), scored_by(four), four, digests=digests, created=CREATED).dataset,
         "poor": build_report(
@@ -274,14 +285,7 @@ def reports(
             digests=digests,
             created=CREATED,
         ).dataset,
-        "map": evidence_map.saliency(
-            source(**TRIAL_AND_MORE),
-            scored_by(binary),
-            np.full((8, 8, 1), 0.5, np.float32),
-            np.ones((2, 2, 1), np.float32),
-            digests=digests,
-            created=CREATED,
-        ).dataset,
+        "map": capture.dataset,
     }
 
 

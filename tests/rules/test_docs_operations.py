@@ -61,7 +61,9 @@ def test_every_fault_of_the_check_is_explained(operations: Any, root: Path) -> N
 
 def test_every_refusal_is_named(operations: Any, root: Path) -> None:
     said = operations.text.partition("### Refused associations")[2].partition("## ")[0]
-    elsewhere = re.findall(r'\.refused\("([a-z_]+)"', (root / "listener" / "transport" / "opening.py").read_text())
+    elsewhere = re.findall(
+        r'\.record_refusal\("([a-z_]+)"', (root / "listener" / "transport" / "new_connection.py").read_text()
+    )
     assert elsewhere
     for code in (*(each.code for each in Rejection), *elsewhere):
         assert f"`{code}`" in said
@@ -77,7 +79,7 @@ def loud_events(root: Path) -> Iterator[str]:
                 if isinstance(event, ast.Constant):
                     yield str(event.value)
             if isinstance(node, ast.keyword) and node.arg == "warning" and isinstance(node.value, ast.Constant):
-                yield str(node.value.value)  # of inference.model.model.devices.Choice
+                yield str(node.value.value)  # of inference.model.model.devices.DeviceChoice
             if isinstance(node, ast.FunctionDef) and node.name == "_warn":
                 continue
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("._warn"):

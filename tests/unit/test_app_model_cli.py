@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ def test_past_a_gate_a_demonstration_goes_into_service_and_the_audit_database_kn
     figures = {"classes": {"covid19": {"auc_low": 0.7, "ece": 0.05, "worst_subgroup": {"auc": 0.5}}}}
     figures |= {"patients_disjoint": True, "blanked_lungs": {"covid19": {"auc": 0.5}}}  # type: ignore[dict-item]
     manifest = source.manifest.model_copy(update={"status": PackageStatus.EVALUATED, "evaluation": figures})
-    given = write_package(tmp_path / "package", manifest, {name: source.folder / name for name in manifest.files})
+    contents: dict[str, bytes | Path] = {name: source.folder / name for name in manifest.files}
+    contents["MODEL_CARD.md"] = b"# Name\n\nFirst paragraph.\n\n|  |  |\n| --- | --- |\n| status | evaluated |\n"
+    given = write_package(tmp_path / "package", manifest.model_copy(update={"files": {}}), contents)
 
     refused = cxr("promote", str(given.folder), "--reason", "try", "--accept-gate", "golden_images").exception
     assert isinstance(refused, PromotionRefused)
@@ -88,7 +91,9 @@ def test_past_a_gate_a_demonstration_goes_into_service_and_the_audit_database_kn
     shown = in_json(cxr("show", "--json"))
     assert shown["fingerprint"] != given.fingerprint
     assert [gate["name"] for gate in shown["accepted_gates"]] == ["subgroups", "golden_images"]
-    assert "for a course" in cxr("show").stdout
+    assert "for a course" in " ".join(cxr("show").stdout.split())
+    card = (tmp_path / "var" / "models" / shown["fingerprint"] / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "| status | demonstration |" in card
     assert activations(tmp_path) == [(shown["fingerprint"], ("golden_images", "subgroups"), "for a course")]
 
 
@@ -99,7 +104,32 @@ def test_verify_names_what_is_damaged(cxr: Cxr, tmp_path: Path, tiny_package: Ca
     result = cxr("verify")
     assert result.exit_code == 1
     assert "damaged_package" in result.stdout
-    assert cxr("verify", str(tiny_package().folder)).exit_code == 0
+    assert "Checked 1 package: 0 intact, 1 with faults." in result.stdout
+    sound = cxr("verify", str(tiny_package().folder))
+    assert sound.exit_code == 0
+    assert re.search(r"intact: .* \d+ files\nChecked 1 package: 1 intact, 0 with faults\.", sound.stdout)
+
+
+@pytest.mark.parametrize("verb", ["list", "verify"])
+def test_an_empty_registry_is_named(cxr: Cxr, tmp_path: Path, verb: str) -> None:
+    result = cxr(verb)
+    assert result.exit_code == 0
+    assert f"{tmp_path / 'var' / 'models'} holds no model packages" in result.stdout
+
+
+def test_the_list_has_whole_words_at_80_columns(
+    cxr: Cxr, tmp_path: Path, tiny_package: Callable[..., ModelPackage]
+) -> None:
+    source = tiny_package("covid19", "viral_pneumonia", "lung_opacity", "normal", activation="softmax")
+    changes = {"name": "default-model-covid-resnet50", "version": "1.0.0+0537289899ba", "files": {}}
+    contents: dict[str, bytes | Path] = {name: source.folder / name for name in source.manifest.files}
+    package = write_package(tmp_path / "package", source.manifest.model_copy(update=changes), contents)
+    cxr("promote", str(package.folder), "--accept-gate", "trained", "--reason", "try")
+    shown = cxr("list").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    words = {package.fingerprint[:12], "in service", changes["name"], changes["version"], "UNTRAINED"}
+    words |= {f"{package.manifest.provenance.created:%Y-%m-%d}", *package.manifest.findings}
+    assert {word for word in words if str(word) not in shown} == set()
 
 
 def test_the_table_says_research_use_only(cxr: Cxr, tiny_package: Callable[..., ModelPackage]) -> None:

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import pytest
 
+from app.clock_steps import Daily
 from app.rebuild import attempt as attempts
 from app.rebuild.data import MANIFEST_FILE, Counts, prepare
 from app.rebuild.report import REPORT_FILE
@@ -32,11 +33,13 @@ SUNDAY = datetime(2026, 1, 11, 3, tzinfo=UTC)
 WEEKLY = Schedule("0 3 * * sun", "UTC")
 
 
-def all_due(schedule: Schedule, start: datetime, days: int) -> list[datetime]:
+def all_due(
+    schedule: Schedule, start: datetime, days: int, *, every: timedelta = timedelta(minutes=10)
+) -> list[datetime]:
     """Look every ten minutes, as the timer does every minute."""
     found, now = [], start
-    for _ in range(days * 144):
-        later = now + timedelta(minutes=10)
+    for _ in range(int(timedelta(days=days) / every)):
+        later = now + every
         due = schedule.due(now, later)
         found += [] if due is None else [due]
         now = later
@@ -49,14 +52,14 @@ def all_due(schedule: Schedule, start: datetime, days: int) -> list[datetime]:
         (
             "Europe/Berlin",
             datetime(2026, 3, 28, tzinfo=UTC),
-            ["02:30 +0100", "03:00 +0200", "02:30 +0200"],
+            ["02:30 +0100", "03:30 +0200", "02:30 +0200"],
         ),  # 02:30 is left out
         (
             "Europe/Berlin",
             datetime(2026, 10, 24, tzinfo=UTC),
             ["02:30 +0200", "02:30 +0200", "02:30 +0100"],
         ),  # and comes twice
-        ("America/New_York", datetime(2026, 3, 7, tzinfo=UTC), ["02:30 -0500", "03:00 -0400", "02:30 -0400"]),
+        ("America/New_York", datetime(2026, 3, 7, tzinfo=UTC), ["02:30 -0500", "03:30 -0400", "02:30 -0400"]),
         ("UTC", datetime(2026, 3, 28, tzinfo=UTC), ["02:30 +0000"] * 3),
     ],
 )
@@ -64,6 +67,25 @@ def test_it_is_due_once_a_day_also_when_clocks_change(zone: str, day: datetime, 
     start = day.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
     found = all_due(Schedule("30 2 * * *", zone), start, 3)
     assert [f"{each.astimezone(ZoneInfo(zone)):%H:%M %z}" for each in found] == expected
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Cairo"])
+@pytest.mark.parametrize("at", ["00:30", "02:00", "02:30"])
+@pytest.mark.parametrize("day", [(3, 1), (9, 1), (10, 2)], ids=str)
+def test_a_rebuild_is_due_when_a_daily_timer_of_that_time_fires(zone: str, at: str, day: tuple[int, int]) -> None:
+    """One reading of local time for both, on the days that clocks go forward and back, too."""
+    local, (hour, minute) = ZoneInfo(zone), at.split(":")
+    start = datetime(2026, *day, tzinfo=local)
+    due = all_due(
+        Schedule(f"{int(minute)} {int(hour)} * * *", zone), start.astimezone(UTC), 62, every=timedelta(hours=3)
+    )
+    assert len(due) >= 61
+    fired, now = [], start - timedelta(seconds=1)
+    trigger, previous = Daily(at, local), None
+    for _ in due:
+        previous = now = trigger.get_next_fire_time(previous, now)
+        fired.append(now.astimezone(UTC))
+    assert due == fired
 
 
 def test_the_time_itself_is_due_and_none_is_due_twice() -> None:
@@ -263,8 +285,8 @@ def test_one_that_is_killed_each_time_is_given_up(site: Settings, audit_site: An
 
 def test_two_are_never_at_work(site: Settings, audit_site: Any) -> None:
     site.runs_dir.mkdir()
-    with attempts._only_one(site.runs_dir) as is_first:
-        assert is_first
+    with attempts._exclusive_lock(site.runs_dir) as is_locked:
+        assert is_locked
         assert attempts.attempt(site, due_at=SUNDAY, clock=clock) is None
     with audit_site.database.read() as session:
         assert rebuilds.latest(session) is None

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from cxr.errors import DecoderError, ImageError
 from cxr.pixels.model_input import DEFAULT_RECIPE, to_model_input
 from cxr.pixels.recipe import RECIPES
-from inference.worker.decode_pool import Preparer
+from inference.worker.decode_pool import DecodePool
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -208,13 +208,13 @@ def test_mutilated_files_raise_nothing_but_image_errors(
 
 @pytest.fixture(scope="module")
 def preparer() -> Any:
-    with Preparer(DEFAULT_RECIPE, processes=2, timeout_s=60, max_megapixels=4) as preparer:
+    with DecodePool(DEFAULT_RECIPE, processes=2, timeout_s=60, max_megapixels=4) as preparer:
         yield preparer
 
 
 @pytest.mark.parametrize("pattern", COMPRESSED)
 def test_mutilated_code_streams_are_refused_or_decoded_and_never_hang(
-    pattern: str, shared_data: Path, tmp_path: Path, preparer: Preparer
+    pattern: str, shared_data: Path, tmp_path: Path, preparer: DecodePool
 ) -> None:
     # In processes of their own, because that is what C decoders need.
     whole = original(shared_data, pattern)

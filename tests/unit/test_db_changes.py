@@ -16,7 +16,7 @@ from db.events import EventKind, append_event
 from db.sqlite import changes, write_notice
 from db.sqlite.changes import ChangeWatch
 from db.sqlite.driver import sqlite3
-from inference.worker.held_jobs import HeldJobs
+from inference.worker.claimed_jobs import ClaimedJobs
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ def test_an_idle_worker_reads_no_table_and_takes_what_comes_at_once(
     audit_site: Any,
 ) -> None:
     spool: Spool = audit_site.spool
-    held = HeldJobs(audit_site.database, spool, WorkerSettings(), worker_id="w", clock=lambda: audit_site.now)
+    held = ClaimedJobs(audit_site.database, spool, WorkerSettings(), worker_id="w", clock=lambda: audit_site.now)
     asked: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -101,7 +101,7 @@ def test_waiting_for_work_ends_with_a_commit_a_promotion_or_the_stop(
 ) -> None:
     monkeypatch.setattr(write_notice, "COMMIT_S", 1e9)  # the kernel's part is in test_db_write_notice
     settings = WorkerSettings(poll_s=0.01)
-    held = HeldJobs(audit_site.database, audit_site.spool, settings, worker_id="w", clock=lambda: audit_site.now)
+    held = ClaimedJobs(audit_site.database, audit_site.spool, settings, worker_id="w", clock=lambda: audit_site.now)
     stop, waits = threading.Event(), list[float]()
     ask = stop.wait
 

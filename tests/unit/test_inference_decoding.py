@@ -23,8 +23,8 @@ from pydicom.dataset import Dataset
 from cxr.errors import DamagedPixels, DecoderError, ImageError, MissingObject, MissingPixels, UnsupportedPixels
 from cxr.pixels.model_input import DEFAULT_RECIPE, to_model_input
 from inference.worker import decode_pool
-from inference.worker.decode_pool import Preparer
-from inference.worker.decode_process import Refusal, prepare
+from inference.worker.decode_pool import DecodePool
+from inference.worker.decode_process import ChildError, prepare
 
 WAIT_S = 60.0
 
@@ -45,8 +45,8 @@ def hanging(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def preparer() -> Iterator[Preparer]:
-    with Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300, max_megapixels=1) as preparer:
+def preparer() -> Iterator[DecodePool]:
+    with DecodePool(DEFAULT_RECIPE, processes=1, timeout_s=300, max_megapixels=1) as preparer:
         yield preparer
 
 
@@ -61,14 +61,14 @@ def children() -> Callable[[], set[int]]:
     return lambda: list_all() - known
 
 
-def test_children_prepare_the_same_pixels_as_the_function(preparer: Preparer, image: Path) -> None:
+def test_children_prepare_the_same_pixels_as_the_function(preparer: DecodePool, image: Path) -> None:
     (pixels,) = preparer.submit(image).result(WAIT_S)
     assert pixels.dtype == np.float32
     np.testing.assert_array_equal(pixels, to_model_input(image))
 
 
 def test_errors_of_an_image_cross_the_process_boundary_with_their_class_and_no_cause(
-    preparer: Preparer, tmp_path: Path, synthetic_xray: Callable[..., Dataset]
+    preparer: DecodePool, tmp_path: Path, synthetic_xray: Callable[..., Dataset]
 ) -> None:
     cases: list[tuple[type[ImageError], dict[str, Any]]] = [
         (MissingPixels, {"PixelData": None}),
@@ -87,7 +87,7 @@ def test_errors_of_an_image_cross_the_process_boundary_with_their_class_and_no_c
         assert "Synthetic" not in str(error)
 
 
-def test_a_file_that_is_not_there_is_final_and_not_named(preparer: Preparer, tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_final_and_not_named(preparer: DecodePool, tmp_path: Path) -> None:
     error = preparer.submit(tmp_path / "SECRET").exception(WAIT_S)
     assert isinstance(error, MissingObject)
     assert not error.retryable
@@ -98,17 +98,17 @@ def test_a_file_that_is_not_there_is_final_and_not_named(preparer: Preparer, tmp
 def test_errors_and_refusals_survive_pickling(kind: type[DecoderError]) -> None:
     error = pickle.loads(pickle.dumps(kind("what was received")))
     assert (type(error), str(error), error.code) == (kind, "what was received", kind.code)
-    assert pickle.loads(pickle.dumps(Refusal(kind, "text"))) == Refusal(kind, "text")
+    assert pickle.loads(pickle.dumps(ChildError(kind, "text"))) == ChildError(kind, "text")
 
 
 def test_prepare_never_raises(tmp_path: Path) -> None:
-    assert prepare(str(tmp_path), (DEFAULT_RECIPE,), 1) == Refusal(
+    assert prepare(str(tmp_path), (DEFAULT_RECIPE,), 1) == ChildError(
         DecoderError, "Preparing the image failed unexpectedly (IsADirectoryError); it is retried."
     )
 
 
 def test_a_hanging_decoder_fails_its_image_alone(image: Path, hanging: Path) -> None:
-    with Preparer(DEFAULT_RECIPE, processes=1, timeout_s=1.0) as preparer:
+    with DecodePool(DEFAULT_RECIPE, processes=1, timeout_s=1.0) as preparer:
         preparer.submit(image).result(WAIT_S)
         hung, next_one = preparer.submit(hanging), preparer.submit(image)
         with pytest.raises(DecoderError, match="took longer than 1 s"):
@@ -124,7 +124,7 @@ def test_a_crash_fails_the_image_in_hand_and_the_next_one_is_prepared(
     wait_for: Callable[..., Any],
     children: Callable[[], set[int]],
 ) -> None:
-    with Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300) as preparer:
+    with DecodePool(DEFAULT_RECIPE, processes=1, timeout_s=300) as preparer:
         preparer.submit(image).result(WAIT_S)
         (pid,) = children()
         crashed = preparer.submit(hanging)
@@ -138,7 +138,7 @@ def test_a_crash_fails_the_image_in_hand_and_the_next_one_is_prepared(
 def test_killing_every_idle_child_is_survived(
     image: Path, wait_for: Callable[..., Any], children: Callable[[], set[int]]
 ) -> None:
-    with Preparer(DEFAULT_RECIPE, processes=2, timeout_s=300) as preparer:
+    with DecodePool(DEFAULT_RECIPE, processes=2, timeout_s=300) as preparer:
 
         def is_preparing() -> bool:
             error = preparer.submit(image).exception(WAIT_S)  # every image has an outcome, whatever it is
@@ -158,7 +158,7 @@ def test_a_pool_whose_processes_wait_for_each_other_is_replaced(
     image: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., Any]
 ) -> None:
     monkeypatch.setattr(decode_pool, "_START_S", 15.0)  # a loaded machine starts them slowly
-    with Preparer(DEFAULT_RECIPE, processes=2, timeout_s=0.5) as preparer:
+    with DecodePool(DEFAULT_RECIPE, processes=2, timeout_s=0.5) as preparer:
         wait_for(lambda: preparer.submit(image).exception(WAIT_S) is None, "the processes are up")
         # As a process leaves it that is killed while it hands over a result: locked for ever.
         mutex = preparer._pool.processes._pool_manager.worker_manager.workers_channel.mutex
@@ -170,7 +170,7 @@ def test_a_pool_whose_processes_wait_for_each_other_is_replaced(
 def test_signals_to_the_group_leave_the_image_in_hand_alone(
     image: Path, hanging: Path, wait_for: Callable[..., Any], children: Callable[[], set[int]]
 ) -> None:
-    with Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300) as preparer:
+    with DecodePool(DEFAULT_RECIPE, processes=1, timeout_s=300) as preparer:
         preparer.submit(image).result(WAIT_S)
         (pid,) = children()
         in_hand = preparer.submit(hanging)
@@ -187,7 +187,7 @@ def test_signals_to_the_group_leave_the_image_in_hand_alone(
 def test_closing_ends_the_children_and_fails_what_is_not_done(
     image: Path, hanging: Path, children: Callable[[], set[int]]
 ) -> None:
-    preparer = Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300)
+    preparer = DecodePool(DEFAULT_RECIPE, processes=1, timeout_s=300)
     with preparer:
         preparer.submit(image).result(WAIT_S)
         in_hand, queued = preparer.submit(hanging), preparer.submit(image)
@@ -203,10 +203,10 @@ def test_children_do_not_outlive_a_killed_worker(image: Path, hanging: Path, wai
         import multiprocessing, sys, time
         from pathlib import Path
         from cxr.pixels.model_input import DEFAULT_RECIPE
-        from inference.worker.decode_pool import Preparer
+        from inference.worker.decode_pool import DecodePool
 
         if __name__ == "__main__":
-            preparer = Preparer(DEFAULT_RECIPE, processes=2, timeout_s=300).__enter__()
+            preparer = DecodePool(DEFAULT_RECIPE, processes=2, timeout_s=300).__enter__()
             preparer.submit(Path({str(image)!r})).result()
             preparer.submit(Path({str(hanging)!r}))
             print(*[child.pid for child in multiprocessing.active_children()], flush=True)
@@ -267,7 +267,7 @@ def test_a_pool_that_does_not_come_back_from_being_stopped_holds_up_no_end(
 ) -> None:
     monkeypatch.setattr(decode_pool, "_END_S", 0.5)
     come_back = threading.Event()
-    preparer = Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300).__enter__()
+    preparer = DecodePool(DEFAULT_RECIPE, processes=1, timeout_s=300).__enter__()
     preparer.submit(image).result(WAIT_S)
     join = preparer._pool.processes.join
     monkeypatch.setattr(preparer._pool.processes, "join", lambda: come_back.wait(200) and join())
@@ -283,7 +283,7 @@ def test_the_watch_goes_on_where_no_new_processes_can_be_started_for_now(
     image: Path, unexpected_faults: list[str]
 ) -> None:
     """Who is without a watch waits for ever for what a lost process was to prepare."""
-    with Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300) as preparer:
+    with DecodePool(DEFAULT_RECIPE, processes=1, timeout_s=300) as preparer:
         preparer.submit(image).result(WAIT_S)
         refused = threading.Event()
         new_pool = preparer._new_pool
@@ -309,7 +309,7 @@ def test_images_that_no_process_had_begun_with_are_not_charged(
     image: Path, wait_for: Callable[..., Any], children: Callable[[], set[int]]
 ) -> None:
     """All processes die while they are idle, as in a storm of kills: what comes next has no part in that."""
-    with Preparer(DEFAULT_RECIPE, processes=2, timeout_s=300) as preparer:
+    with DecodePool(DEFAULT_RECIPE, processes=2, timeout_s=300) as preparer:
         wait_for(lambda: len(children()) == 2, "the processes are there")
         preparer.submit(image).result(WAIT_S)
         for pid in children():
@@ -324,7 +324,7 @@ def test_of_twelve_images_the_two_in_hand_are_charged(
     image: Path, tmp_path: Path, wait_for: Callable[..., Any], children: Callable[[], set[int]]
 ) -> None:
     pipes = [tmp_path / f"pipe{number}" for number in range(2)]
-    with Preparer(DEFAULT_RECIPE, processes=2, timeout_s=300) as preparer:
+    with DecodePool(DEFAULT_RECIPE, processes=2, timeout_s=300) as preparer:
         preparer.submit(image).result(WAIT_S)
         for pipe in pipes:
             os.mkfifo(pipe)
@@ -339,7 +339,7 @@ def test_of_twelve_images_the_two_in_hand_are_charged(
 
 
 def test_an_image_that_breaks_every_pool_fails_at_last(image: Path) -> None:
-    with Preparer(DEFAULT_RECIPE, processes=1, timeout_s=300) as preparer:
+    with DecodePool(DEFAULT_RECIPE, processes=1, timeout_s=300) as preparer:
         preparer.submit(image).result(WAIT_S)
         new_pool = preparer._new_pool
 

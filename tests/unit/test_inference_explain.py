@@ -104,7 +104,7 @@ def test_a_long_model_name_stays_inside_the_picture(scored: Scored) -> None:
 def test_the_overlay_is_the_same_picture_as_a_png(scored: Scored) -> None:
     evidence = np.random.default_rng(0).normal(size=(7, 7, 1)).astype(np.float32)
     image = scored()
-    encoded = evidence_map.overlay(grey(), evidence, image)
+    encoded = evidence_map.overlay_png(grey(), evidence, image)
     decoded = cv2.cvtColor(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     assert encoded.startswith(b"\x89PNG")
     assert (decoded == evidence_map.render(grey(), evidence, image)).all()
@@ -136,7 +136,7 @@ def capture(synthetic_xray: Callable[..., Dataset], scored: Scored) -> Callable[
         method: evidence_map.Method = evidence_map.Method.EVIDENCE,
         **elements: Any,
     ) -> BuiltReport:
-        return evidence_map.saliency(
+        return evidence_map.build_evidence_map(
             synthetic_xray(**elements),
             scored_image or scored(),
             grey(),

@@ -26,7 +26,7 @@ from inference.model.model import Model
 def test_the_exported_graph_gives_the_same_scores(
     name: str, tiny_package: Callable[..., ModelPackage], tmp_path: Path
 ) -> None:
-    for module in FORMATS[name].needs:
+    for module in FORMATS[name].required_modules:
         pytest.importorskip(module)
     package = tiny_package("normal", "covid19", activation="softmax")
     assert export_package(package, tmp_path / "out", name) <= 1e-5
@@ -60,7 +60,7 @@ def test_a_difference_leaves_nothing_behind(
 def test_what_is_not_installed_is_named(
     tiny_package: Callable[..., ModelPackage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    form = replace(FORMATS["onnx"], needs=("numpy", "surely_not_installed"))
+    form = replace(FORMATS["onnx"], required_modules=("numpy", "surely_not_installed"))
     monkeypatch.setattr(export, "FORMATS", MappingProxyType({"onnx": form}))
     with pytest.raises(PackageError, match=r"needs surely_not_installed, .*cxr-listener\[export\]"):
         export_package(tiny_package(), tmp_path / "out", "onnx")

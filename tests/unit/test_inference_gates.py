@@ -69,7 +69,7 @@ def off_by() -> dict[str, float]:
 @pytest.fixture
 def registry(tmp_path: Path, off_by: dict[str, float]) -> Registry:
     gates = Gates(GateSettings(), lambda package: off_by.get(package.manifest.name, 0.0))
-    return Registry(tmp_path / "models", judge=gates)
+    return Registry(tmp_path / "models", gates=gates)
 
 
 def changed(*keys: Any, value: Any) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def test_a_package_that_passes_every_gate_goes_into_service_as_it_is(
     registry: Registry, export: Callable[..., ModelPackage]
 ) -> None:
     fingerprint = registry.add(export("good").folder).fingerprint
-    assert [gate.name for gate in registry.judge(fingerprint) if gate.is_passed] == [
+    assert [gate.name for gate in registry.check_gates(registry.load(fingerprint)) if gate.is_passed] == [
         "trained",
         "evaluated",
         "patients_disjoint",
@@ -126,6 +126,14 @@ def test_a_package_that_passes_every_gate_goes_into_service_as_it_is(
         (changed("classes", "normal", "auc_low", value="0.9"), "gate auc: normal: not in the package"),
         (changed("classes", "normal", "auc_low", value=True), "gate auc: normal: not in the package"),
         (changed("classes", "normal", "ece", value=0.101), "gate calibration: normal: 0.101"),
+        (changed("classes", "normal", "ece", value=None), "gate calibration: normal: not in the package"),
+        (changed("classes", "normal", "ece", value=float("nan")), "gate calibration: normal: not in the package"),
+        (changed("classes", "normal", "ece", value="0.01"), "gate calibration: normal: not in the package"),
+        (changed("classes", "covid19", "ece", value=None), "gate calibration: covid19: not in the package"),
+        (
+            changed("classes", "normal", "worst_subgroup", "auc", value=None),
+            "gate subgroups: normal: not in the package",
+        ),
         (changed("classes", "normal", "worst_subgroup", "auc", value=0.5), "gate subgroups: normal: 0.500"),
         (changed("classes", "normal", "worst_subgroup", value=None), "gate subgroups: normal: not in the package"),
         (
@@ -156,7 +164,7 @@ def test_blanked_lungs_pass_by_either_rule(
 
 
 def test_the_bars_are_settings(tmp_path: Path, export: Callable[..., ModelPackage]) -> None:
-    strict = Registry(tmp_path / "models", judge=Gates(GateSettings(auc_low=0.71), lambda _: 0.0))
+    strict = Registry(tmp_path / "models", gates=Gates(GateSettings(auc_low=0.71), lambda _: 0.0))
     assert "gate auc: normal: 0.700 (wanted: lower end of the area's interval at least 0.71)" in refusal(
         strict, export("good")
     )
@@ -183,6 +191,22 @@ def test_a_package_is_compared_with_the_one_in_service(registry: Registry, expor
     worse = export("worse", against(first, -0.01))
     assert "gate not_worse: normal: worse by at least 0.010; covid19" in refusal(registry, worse)
     registry.promote(registry.add(export("level", against(first, 0.02)).folder).fingerprint, **WHO)
+
+
+@pytest.mark.parametrize("high", [None, float("nan"), "0.02", True])
+def test_a_comparison_without_its_figure_is_refused(
+    registry: Registry, export: Callable[..., ModelPackage], high: Any
+) -> None:
+    """The class that lacks it is named, whatever the other's figure is."""
+    first = export("first")
+    registry.promote(registry.add(first.folder).fingerprint, **WHO)
+    evaluation = against(first, 0.02)
+    figures = evaluation["comparisons"][0]["classes"]["covid19"]
+    figures["high"] = high
+    if high is None:
+        del figures["high"]
+    package = export("incomplete", evaluation)
+    assert "gate not_worse: covid19: not in the package" in refusal(registry, package)
 
 
 def test_the_same_weights_and_random_ones_need_no_comparison(

@@ -21,19 +21,19 @@ from cxr.package import MODEL_CARD_FILE, MODEL_FILE, ModelPackage, load_package,
 from cxr.package.lung_mask import (
     COMPONENT,
     FILE,
+    GraphInput,
     LungFinder,
     LungMaskComponent,
     MaskSettings,
-    Seen,
     component_of,
     masked,
 )
 from cxr.pixels.model_input import to_model_input
 from cxr.pixels.quality_checks import ONE_LUNG
-from inference.model.lung_finder import load_finder
+from inference.model.lung_finder import load_lung_finder
 from inference.model.model import Model
 from inference.registry import Registry
-from inference.registry.gates import LUNG_MASK, judge_by_status
+from inference.registry.gates import LUNG_MASK, check_status_gates
 from inference.registry.golden_check import golden_difference
 from inference.worker.image_warnings import InputGate
 from training.networks import build_unet
@@ -75,7 +75,7 @@ def drawn_only(tiny_package: Packages, tmp_path: Path) -> ModelPackage:
 
 def test_a_model_sees_the_lungs_alone(masking: ModelPackage) -> None:
     model = Model.load(masking, device="cpu")
-    seen = model.see(film(*PAIR))
+    seen = model.mask_lungs(film(*PAIR))
     assert seen.lungs is not None
     np.testing.assert_array_equal(seen.lungs, film(*PAIR)[:, :, 0] < 0.5)
     assert set(np.unique(seen.pixels)) == {np.float32(0), np.float32(0.2)}
@@ -86,7 +86,7 @@ def test_a_model_sees_the_lungs_alone(masking: ModelPackage) -> None:
 
 def test_a_model_of_whole_films_sees_them_whole(tiny_package: Packages) -> None:
     model = Model.load(tiny_package(), device="cpu")
-    seen = model.see(film(*PAIR))
+    seen = model.mask_lungs(film(*PAIR))
     assert seen.pixels is seen.plain
     assert seen.lungs is None
     assert not seen.is_one_sided
@@ -123,14 +123,14 @@ def test_threshold_and_sizes() -> None:
 def test_no_lungs_are_an_error_with_a_code(masking: ModelPackage) -> None:
     model = Model.load(masking, device="cpu")
     with pytest.raises(LungsNotFound) as caught:
-        model.see(film())
+        model.mask_lungs(film())
     assert (caught.value.code, caught.value.retryable) == ("no_lungs", False)
 
 
 def test_one_lung_is_a_warning(masking: ModelPackage) -> None:
     gate, model = InputGate.of(masking), Model.load(masking, device="cpu")
     for lungs, is_warned in ((PAIR, False), (PAIR[:1], True), (PAIR[1:], True)):
-        seen = model.see(film(*lungs))
+        seen = model.mask_lungs(film(*lungs))
         warnings = gate.warnings(seen, model.score(seen.pixels[None]), 0, shape=None)
         assert (ONE_LUNG in warnings) is is_warned
         # Quality is the whole film's: the black around the lungs is ours.
@@ -156,7 +156,7 @@ def test_training_and_serving_ask_the_same_question(
     package = mask_lungs(
         tiny_package(), tmp_path, build_unet(32, width=4), settings=MaskSettings(size=32).model_dump(mode="json")
     )
-    served = load_finder(package)
+    served = load_lung_finder(package)
     assert served is not None
     trained = load_segment(package.folder / FILE)
     for path in sorted((shared_data / "images" / "normal").iterdir())[::200]:
@@ -170,7 +170,9 @@ def test_golden_images_are_masked_too(masking: ModelPackage, tmp_path: Path) -> 
     path = tmp_path / "film.png"
     Image.fromarray((film(*PAIR)[:, :, 0] * 255).astype(np.uint8)).save(path)
     model = Model.load(masking, device="cpu")
-    probabilities = model.score(model.see(to_model_input(path, masking.manifest.recipe)).pixels[None]).probabilities[0]
+    probabilities = model.score(
+        model.mask_lungs(to_model_input(path, masking.manifest.recipe)).pixels[None]
+    ).probabilities[0]
     golden = golden_contents(choose_golden([(path, [float(each) for each in probabilities])], masking.manifest.recipe))
     contents: dict[str, bytes | Path] = {name: masking.folder / name for name in masking.manifest.files}
     manifest = masking.manifest.model_copy(update={"files": {}})
@@ -227,7 +229,7 @@ def test_a_component_that_does_not_fit_is_refused(
 
 def test_a_component_is_whole() -> None:
     assert LungMaskComponent(source="manifest").file is None
-    with pytest.raises(ValueError, match="needed with source"):
+    with pytest.raises(ValueError, match="required with source"):
         LungMaskComponent(source="manifest", file=FILE)
 
 
@@ -236,16 +238,16 @@ def test_without_its_mask_model_a_package_is_not_promoted(drawn_only: ModelPacka
     registry.add(drawn_only.folder)
     for accept in (None, {LUNG_MASK: "because"}, dict.fromkeys(("evaluated", LUNG_MASK), "because")):
         with pytest.raises(
-            PromotionRefused, match=r"gate lung_mask: trained on drawn masks.*lung_mask can't be accepted"
+            PromotionRefused, match=r"gate lung_mask: trained on hand-drawn masks.*lung_mask can't be accepted"
         ):
             registry.promote(drawn_only.fingerprint, now=NOW, actor="somebody", reason="to see", accept=accept)
     assert registry.active_fingerprint() is None
-    with pytest.raises(IncompatiblePackage, match="masks that people drew"):
+    with pytest.raises(IncompatiblePackage, match="hand-drawn lung masks"):
         Model.load(drawn_only, device="cpu")
 
 
 def test_with_it_the_gate_is_passed(masking: ModelPackage, tmp_path: Path) -> None:
-    gates = {gate.name: gate for gate in judge_by_status(masking, None)}
+    gates = {gate.name: gate for gate in check_status_gates(masking, None)}
     assert gates[LUNG_MASK].is_passed
     assert not gates[LUNG_MASK].is_acceptable
     registry = Registry(tmp_path / "models")
@@ -253,7 +255,7 @@ def test_with_it_the_gate_is_passed(masking: ModelPackage, tmp_path: Path) -> No
     made = registry.promote(masking.fingerprint, now=NOW, actor="a", reason="b", accept={"evaluated": "to see"})
     demonstration = registry.load(made.fingerprint)
     assert component_of(demonstration.manifest) == component_of(masking.manifest)
-    assert Model.load(demonstration, device="cpu").see(film(*PAIR)).lungs is not None
+    assert Model.load(demonstration, device="cpu").mask_lungs(film(*PAIR)).lungs is not None
 
 
 def test_cxr_score_masks_or_says_why_not(masking: ModelPackage, tmp_path: Path) -> None:
@@ -270,7 +272,7 @@ def test_cxr_score_masks_or_says_why_not(masking: ModelPackage, tmp_path: Path) 
     assert result.exit_code == 1
     first, second = (json.loads(line) for line in result.stdout.splitlines())
     model = Model.load(masking, device="cpu")
-    seen = model.see(to_model_input(files[0], masking.manifest.recipe))
+    seen = model.mask_lungs(to_model_input(files[0], masking.manifest.recipe))
     assert first["score"] == pytest.approx(float(model.score(seen.pixels[None]).probabilities[0, 0]), abs=1e-6)
     assert (second["score"], second["error_code"]) == (None, "no_lungs")
 
@@ -279,6 +281,6 @@ def test_what_was_seen_is_one_sided_or_not() -> None:
     picture = film()
     lungs = np.zeros((SIDE, SIDE), bool)
     lungs[:, :10] = True
-    assert Seen(picture, picture, lungs).is_one_sided
+    assert GraphInput(picture, picture, lungs).is_one_sided
     lungs[:, -2:] = True
-    assert not Seen(picture, picture, lungs).is_one_sided
+    assert not GraphInput(picture, picture, lungs).is_one_sided

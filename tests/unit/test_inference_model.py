@@ -20,7 +20,7 @@ from cxr.errors import DamagedPackage, DeviceExhausted, IncompatiblePackage, Set
 from cxr.package import ModelPackage, Outputs, write_package
 from inference.model import graph_file
 from inference.model.batches import ModelOutput
-from inference.model.devices import Choice
+from inference.model.devices import DeviceChoice
 from inference.model.model import Model
 from inference.model.tensorflow_runtime import is_exhausted
 from training.networks import build
@@ -306,7 +306,7 @@ def test_a_gpu_without_room_hands_over_to_the_cpu_under_auto(
     model = Model(
         tiny_package().manifest,
         load_on=places.load_on,
-        choice=Choice("gpu:0", may_fall_back=True),
+        choice=DeviceChoice("gpu:0", may_fall_back=True),
         is_exhausted=is_exhausted,
     )
     batch = images(5)
@@ -319,9 +319,9 @@ def test_a_gpu_without_room_hands_over_to_the_cpu_under_auto(
 def test_a_gpu_that_was_asked_for_by_number_does_not(tiny_package: Callable[..., ModelPackage], gpu: int) -> None:
     places = Places(gpu=gpu, cpu=2)
     with pytest.raises(DeviceExhausted):
-        Model(tiny_package().manifest, load_on=places.load_on, choice=Choice("gpu:1"), is_exhausted=is_exhausted).score(
-            images(1)
-        )
+        Model(
+            tiny_package().manifest, load_on=places.load_on, choice=DeviceChoice("gpu:1"), is_exhausted=is_exhausted
+        ).score(images(1))
     assert places.loaded == ["gpu:1"]
 
 
@@ -330,7 +330,7 @@ def test_a_gpu_with_room_for_one_image_is_kept(tiny_package: Callable[..., Model
     model = Model(
         tiny_package().manifest,
         load_on=places.load_on,
-        choice=Choice("gpu:0", may_fall_back=True),
+        choice=DeviceChoice("gpu:0", may_fall_back=True),
         is_exhausted=is_exhausted,
     )
     model.score(images(8))

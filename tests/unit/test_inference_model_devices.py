@@ -7,22 +7,22 @@ import tensorflow as tf
 
 from config.native_logs import quiet_tensorflow
 from cxr.errors import SettingsError
-from inference.model.devices import Choice, choose_device
+from inference.model.devices import DeviceChoice, choose_device
 
 
 @pytest.mark.parametrize(
     ("requested", "gpus", "expected"),
     [
-        ("cpu", 0, Choice("cpu")),
-        ("cpu", 2, Choice("cpu")),
-        ("auto", 0, Choice("cpu", warning="no_gpu_scoring_on_cpu")),
-        ("auto", 1, Choice("gpu:0", may_fall_back=True)),
-        ("auto", 4, Choice("gpu:0", may_fall_back=True)),
-        ("gpu:0", 1, Choice("gpu:0")),
-        ("gpu:3", 4, Choice("gpu:3")),
+        ("cpu", 0, DeviceChoice("cpu")),
+        ("cpu", 2, DeviceChoice("cpu")),
+        ("auto", 0, DeviceChoice("cpu", warning="no_gpu_scoring_on_cpu")),
+        ("auto", 1, DeviceChoice("gpu:0", may_fall_back=True)),
+        ("auto", 4, DeviceChoice("gpu:0", may_fall_back=True)),
+        ("gpu:0", 1, DeviceChoice("gpu:0")),
+        ("gpu:3", 4, DeviceChoice("gpu:3")),
     ],
 )
-def test_the_device_follows_the_request(requested: str, gpus: int, expected: Choice) -> None:
+def test_the_device_follows_the_request(requested: str, gpus: int, expected: DeviceChoice) -> None:
     assert choose_device(requested, gpus) == expected
 
 

@@ -40,7 +40,7 @@ from cxr.package.folder import load_package
 from inference.model.export import export_package
 from inference.model.model import Model
 package = load_package(Path(sys.argv[1]))
-Model.load(package, device="cpu", engine="openvino")
+Model.load(package, device="cpu", runtime="openvino")
 export_package(package, Path(sys.argv[2]), "openvino")
 import openvino.tools.ovc.telemetry_utils as told
 print(told.tm.__name__)
@@ -66,7 +66,7 @@ def test_nobody_is_told_that_it_is_used(tiny_package: Callable[..., ModelPackage
 def test_outputs_are_those_of_tensorflow(tiny_package: Callable[..., ModelPackage], findings: tuple[str, ...]) -> None:
     package = tiny_package(*findings, activation="sigmoid" if len(findings) == 1 else "softmax")
     plain = Model.load(package, device="cpu")
-    fast = Model.load(package, device="auto", engine="openvino")
+    fast = Model.load(package, device="auto", runtime="openvino")
     assert (plain.device, fast.device) == ("cpu", "cpu (openvino)")
     for count in (1, 5, 2):
         batch = images(count, package.manifest.input_size)
@@ -85,13 +85,13 @@ def test_resnet50_too(tmp_path: Path, noon: Any) -> None:
     package = build_untrained(tmp_path / "untrained", now=noon)
     batch = images(2, package.manifest.input_size)
     expected = Model.load(package, device="cpu").score(batch)
-    given = Model.load(package, device="cpu", engine="openvino").score(batch)
+    given = Model.load(package, device="cpu", runtime="openvino").score(batch)
     np.testing.assert_allclose(given.probabilities, expected.probabilities, rtol=0, atol=1e-4)
     np.testing.assert_allclose(given.evidence, expected.evidence, rtol=0, atol=1e-3)
 
 
 def test_an_output_stays_what_it_was_after_the_next_call(tiny_package: Callable[..., ModelPackage]) -> None:
-    model = Model.load(tiny_package(), device="cpu", engine="openvino")
+    model = Model.load(tiny_package(), device="cpu", runtime="openvino")
     first = model.score(images(2, 64))
     before = first.probabilities.copy()
     model.score(1 - images(2, 64))
@@ -112,9 +112,9 @@ def test_other_scores_are_refused(tiny_package: Callable[..., ModelPackage], mon
 
     monkeypatch.setattr(openvino_runtime, "load_served", shifted)
     with pytest.raises(IncompatiblePackage, match=r"away from TensorFlow's.*worker.runtime"):
-        Model.load(tiny_package(), device="cpu", engine="openvino")
+        Model.load(tiny_package(), device="cpu", runtime="openvino")
 
 
 def test_gpu_is_refused() -> None:
     with pytest.raises(SettingsError, match="scores on the CPU"):
-        choose_device("gpu:0", 1, engine="openvino")
+        choose_device("gpu:0", 1, runtime="openvino")

@@ -229,9 +229,9 @@ def test_the_judge_sees_what_is_in_service(tmp_path: Path, three: list[str]) -> 
 
     def judge(package: ModelPackage, active: ModelPackage | None) -> Sequence[GateResult]:
         seen.append((package.fingerprint, active and active.fingerprint))
-        return [GateResult("better", is_passed=active is None, figure="0.70", bar="0.75")]
+        return [GateResult("better", is_passed=active is None, figure="0.70", requirement="0.75")]
 
-    registry = Registry(tmp_path / "models", judge=judge)
+    registry = Registry(tmp_path / "models", gates=judge)
     registry.promote(three[0], **WHO)
     with pytest.raises(PromotionRefused, match=r"gate better: 0\.70 \(wanted: 0\.75\)"):
         registry.promote(three[1], **WHO)
@@ -270,7 +270,7 @@ def test_the_list_goes_on_past_an_unreadable_package(registry: Registry, three: 
 def test_the_start_of_a_fingerprint_will_do(registry: Registry, three: list[str]) -> None:
     assert registry.resolve(three[0][:12]) == three[0]
     for wrong in ("", "../x", "zz", "f" * 64):
-        with pytest.raises(PackageError, match="0 packages"):
+        with pytest.raises(PackageError, match="No fingerprint"):
             registry.resolve(wrong)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
+from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from cxr import product
 from cxr.dicom import read_header
@@ -23,7 +23,8 @@ from cxr.package import PackageManifest
 from inference.report.build import BuiltReport, ReportOptions, SourceDigests, build_report
 from inference.report.copying import COPIED
 from inference.report.part10 import encode
-from inference.report.source import REFERENCED
+from inference.report.source import REFERENCED, EvidenceMapReference
+from inference.report.words import GROUP_COMMENT
 
 CREATED = datetime(2024, 5, 1, 10, 0, 0, tzinfo=UTC)
 FOUR = ("covid19", "viral_pneumonia", "lung_opacity", "normal")
@@ -55,6 +56,7 @@ def build(
         options: ReportOptions = OPTIONS,
         digests: SourceDigests | None = None,
         scored: dict[str, Any] | None = None,
+        evidence_map: EvidenceMapReference | None = None,
     ) -> BuiltReport:
         image = reread(synthetic_xray()) if source is None else source
         manifest = model_manifest(*findings, threshold=threshold, status=status)
@@ -65,6 +67,7 @@ def build(
             digests=digests or SourceDigests(pixel_digest="p" * 64, identity_digest=read_header(image).identity_digest),
             created=created,
             options=options,
+            evidence_map=evidence_map,
         )
 
     return make
@@ -118,6 +121,7 @@ def test_the_tree_is_the_one_of_the_specification(build: Build, synthetic_xray: 
         (0, "HAS OBS CONTEXT", "TEXT", "121015,DCM", "test-net 1.2.0"),
         (0, "HAS CONCEPT MOD", "CODE", "121058,DCM", "30745-4,LN"),
         (0, "CONTAINS", "TEXT", f"RUO-NOTICE,{CXR}", product.NOTICE_SENTENCE),
+        (0, "CONTAINS", "TEXT", f"RUO-MODEL,{CXR}", "test-net 1.2.0"),
         (0, "CONTAINS", "CONTAINER", "111028,DCM", "SEPARATE"),
         (1, "CONTAINS", "CONTAINER", "126200,DCM", "SEPARATE"),
         (2, "CONTAINS", "IMAGE", "260753009,SCT", image),
@@ -137,8 +141,10 @@ def test_the_tree_is_the_one_of_the_specification(build: Build, synthetic_xray: 
         (2, "HAS OBS CONTEXT", "UIDREF", "112040,DCM", tracking),
         (2, "CONTAINS", "CODE", "121071,DCM", "840539006,SCT"),
         (2, "HAS CONCEPT MOD", "CODE", "363698007,SCT", "39607008,SCT"),
+        (2, "CONTAINS", "TEXT", "121106,DCM", GROUP_COMMENT),
         (2, "CONTAINS", "NUM", "111012,DCM", "87.31 %,UCUM"),
         (3, "INFERRED FROM", "IMAGE", "121112,DCM", image),
+        (2, "CONTAINS", "NUM", f"THRESHOLD,{CXR}", "50.00 %,UCUM"),
         (2, "CONTAINS", "CODE", f"THRESHOLD-CMP,{CXR}", f"AT-OR-ABOVE,{CXR}"),
         (2, "CONTAINS", "IMAGE", "121112,DCM", image),
         (0, "CONTAINS", "CONTAINER", "C0034375,UMLS", "SEPARATE"),
@@ -162,7 +168,7 @@ def test_the_tree_is_the_one_of_the_specification(build: Build, synthetic_xray: 
 
 def test_the_exact_score_is_kept_beside_the_readable_one(build: Build) -> None:
     report = build(scored={"scores": (Score(finding="covid19", score=0.000312345678901),)})
-    group = report.dataset.ContentSequence[10].ContentSequence[-1]
+    group = report.dataset.ContentSequence[11].ContentSequence[-1]
     number = next(item for item in group.ContentSequence if item.ValueType == "NUM").MeasuredValueSequence[0]
     assert str(number.NumericValue) == "0.03"
     assert number.FloatingPointValue == pytest.approx(0.0312345678901, rel=1e-12)
@@ -173,7 +179,8 @@ def test_four_classes_have_a_group_each_and_no_comparison(build: Build) -> None:
     assert find(report, "121071,DCM") == ["840539006,SCT", "75570004,SCT", "112001,DCM", "17621005,SCT"]
     assert len(find(report, "363698007,SCT")) == 3  # nothing to localise in a normal one
     assert len(set(find(report, "112040,DCM"))) == 4
-    assert find(report, f"THRESHOLD-CMP,{CXR}") == []
+    assert find(report, f"THRESHOLD-CMP,{CXR}") == find(report, f"THRESHOLD,{CXR}") == []
+    assert find(report, "121106,DCM")[:-1] == [GROUP_COMMENT] * 4
     assert "operating_point=none" in find(report, "111002,DCM")
 
 
@@ -225,6 +232,16 @@ def test_both_machines_are_named(build: Build) -> None:
     assert header.SoftwareVersions == ["cxr-listener 9.9.9", "0123456789abcdef" * 4, "model 1.2.0"]
 
 
+@pytest.mark.parametrize("manufacturer", [None, "", " "])
+def test_equipment_without_manufacturer_is_left_out(
+    build: Build, synthetic_xray: Callable[..., Dataset], manufacturer: str | None
+) -> None:
+    """Manufacturer is type 1 in Contributing Equipment Sequence, and often empty in an image."""
+    header = build(reread(synthetic_xray(Manufacturer=manufacturer))).dataset
+    (algorithm,) = header.ContributingEquipmentSequence
+    assert algorithm.PurposeOfReferenceCodeSequence[0].CodeValue == "109102"
+
+
 @pytest.mark.parametrize(
     ("status", "word"),
     [(PackageStatus.UNTRAINED, "UNTRAINED MODEL"), (PackageStatus.DEMONSTRATION, "DEMONSTRATION MODEL")],
@@ -241,7 +258,8 @@ def test_results_of_a_model_that_was_not_evaluated_say_so(
         header.CompletionFlagDescription,
         header.ContributingEquipmentSequence[-1].ContributionDescription,
         *find(report, f"RUO-NOTICE,{CXR}"),
-        *find(report, "121106,DCM"),
+        *(comment for comment in find(report, "121106,DCM") if comment != GROUP_COMMENT),
+        *find(report, f"RUO-MODEL,{CXR}"),
         *find(report, "121015,DCM"),
         *find(report, "111001,DCM"),
         *find(report, "112039,DCM"),
@@ -249,7 +267,7 @@ def test_results_of_a_model_that_was_not_evaluated_say_so(
     ]
     if title == "research":
         said.append(header.ConceptNameCodeSequence[0].CodeMeaning)
-    assert len(said) == 10 + (title == "research")
+    assert len(said) == 11 + (title == "research")
     assert [text for text in said if word not in text] == []
 
 
@@ -274,8 +292,32 @@ def test_every_text_of_ours_fits_its_element_and_any_character_set(build: Build)
 def test_quality_warnings_stand_in_parameters_and_comment(build: Build) -> None:
     report = build(scored={"warnings": ("too_dark", "rotated")})
     assert find(report, "111002,DCM")[-1] == "quality_warnings=too_dark,rotated"
-    assert "too_dark, rotated" in find(report, "121106,DCM")[1]
-    assert len(find(build(), "121106,DCM")) == 1
+    assert "too_dark, rotated" in find(report, "121106,DCM")[-1]
+    assert find(build(), "121106,DCM") == [GROUP_COMMENT, product.NOTICE_SENTENCE]
+
+
+def test_the_evidence_map_is_referenced_in_the_group_of_its_finding(build: Build) -> None:
+    reference = EvidenceMapReference(
+        sop_class_uid=str(SecondaryCaptureImageStorage),
+        sop_instance_uid="2.25.11",
+        series_instance_uid="2.25.12",
+        finding="normal",
+    )
+    with_map, without = build(findings=FOUR, evidence_map=reference), build(findings=FOUR)
+    groups = [item for item in with_map.dataset.ContentSequence[11].ContentSequence if item.ValueType == "CONTAINER"]
+    maps = [[value for *_, name, value in rows(group) if name == f"EVIDENCE-MAP,{CXR}"] for group in groups]
+    assert maps == [[], [], [], ["2.25.11"]]
+    assert find(without, f"EVIDENCE-MAP,{CXR}") == []
+    series = with_map.dataset.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    assert len(series) == 2
+    assert series[1].SeriesInstanceUID == "2.25.12"
+    assert series[1].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "2.25.11"
+    assert with_map.sop_instance_uid != without.sop_instance_uid
+
+
+def test_the_model_stands_in_the_text_of_the_report(build: Build) -> None:
+    report = build(status=PackageStatus.DEMONSTRATION)
+    assert find(report, f"RUO-MODEL,{CXR}") == ["DEMONSTRATION MODEL - test-net 1.2.0"]
 
 
 def test_stamps_tell_the_one_moment_that_was_given(build: Build, synthetic_xray: Callable[..., Dataset]) -> None:

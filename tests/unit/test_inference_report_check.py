@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from cxr.package import PackageManifest
 from inference.report.build import CONTENT_KEYWORDS, BuiltReport, ReportOptions, SourceDigests, build_report
-from inference.report.check import TreeCheck, check, shape_of
+from inference.report.check import TreeCheck, check, tree_shape
 from inference.report.part10 import encode
 from inference.report.source import read_source
 
@@ -76,7 +76,7 @@ def test_tree_of_another_shape_is_checked_and_refused(build: Any) -> None:
     source, report = build({}, ("covid19",), (0.5,), known)
     broken = copy.deepcopy(tree_of(report))
     broken.ContentSequence[0].RelationshipType = "INFERRED FROM"
-    assert shape_of(broken) != shape_of(tree_of(report))
+    assert tree_shape(broken) != tree_shape(tree_of(report))
     broken.ContentSequence[-1].ContentSequence[0].ValueType = "TABLE"
     with pytest.raises(ValueError, match="TABLE"):
         known(read_source(source), broken)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from inference.worker.metrics import STAGES, Stages
+from inference.worker.metrics import STAGES, StageTimes
 
 
 def test_seconds_and_images_are_counted_by_stage() -> None:
     ticks: Iterator[float] = iter([0, 2, 10, 13, 20, 21])
     registry = CollectorRegistry()
-    stages = Stages(registry, monotonic=lambda: next(ticks))
+    stages = StageTimes(registry, monotonic=lambda: next(ticks))
     for images in (4, 6):
         with stages.timing("score", images):
             pass
@@ -29,4 +29,4 @@ def test_seconds_and_images_are_counted_by_stage() -> None:
 
 
 def test_worker_that_did_nothing_has_a_table_too() -> None:
-    assert "0.0%" in Stages().table()
+    assert "0.0%" in StageTimes().table()

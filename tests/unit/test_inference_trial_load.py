@@ -1,4 +1,4 @@
-"""Loading a package before it is put into service: what the worker could not load never replaces what it serves."""
+"""Loading a package before it is put into service: what the worker can't load never replaces what it serves."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def test_what_the_worker_can_not_load_is_not_put_into_service(
         trial=TRIAL,
     )
     bad = registry.add(broken.folder).fingerprint
-    with pytest.raises(DamagedPackage, match=r"could not load .* what is in service stays\. .*input-gate.npz"):
+    with pytest.raises(DamagedPackage, match=r"can't load .* the package in service stays\. .*input-gate.npz"):
         promote(registry, audit_database, bad, now=NOW, actor="a", reason="r", accept={"trained": "tests"}, trial=TRIAL)
-    with pytest.raises(PackageError, match="could not load"):
+    with pytest.raises(PackageError, match="can't load"):
         set_shadow(registry, audit_database, bad, now=NOW, actor="a", reason="r", trial=TRIAL)
     assert registry.active_fingerprint() == good
     assert [promotion.fingerprint for promotion in registry.promotions()] == [good]
@@ -63,13 +63,13 @@ def test_what_the_worker_can_not_load_is_not_put_into_service(
     # An older version of the program, which tried nothing, put it into service; then something else took its place.
     for fingerprint in (bad, good):
         promote(registry, audit_database, fingerprint, now=NOW, actor="a", reason="r", accept={"trained": "tests"})
-    with pytest.raises(PackageError, match="could not load"):
+    with pytest.raises(PackageError, match="can't load"):
         rollback(registry, audit_database, now=NOW, actor="a", reason="r", trial=TRIAL)
     assert registry.active_fingerprint() == good
 
 
 @pytest.mark.parametrize(
-    ("after_s", "message"), [(0.0, "took longer than 0 s"), (600.0, "The process that loaded it crashed")]
+    ("after_s", "message"), [(0.0, "took longer than 0 s"), (600.0, "The process that loaded the package crashed")]
 )
 def test_loading_that_hangs_or_crashes_is_refused(
     tiny_package: Callable[..., ModelPackage], monkeypatch: pytest.MonkeyPatch, after_s: float, message: str

@@ -42,7 +42,7 @@ def check() -> ViewCheck:
 
 def is_held(check: ViewCheck, picture: NDArray[np.float32]) -> bool:
     """Whether the service, as it is by default, would hold a picture whose header says frontal chest."""
-    verdict = check.judge(picture, view=View.FRONTAL)
+    verdict = check.verdict(picture, view=View.FRONTAL)
     assert (verdict.state is JobState.HELD) == bool(verdict.reason)
     assert verdict.state in (None, JobState.HELD)
     return verdict.state is JobState.HELD
@@ -64,13 +64,13 @@ def test_it_is_small_and_says_that_it_may_not_decide() -> None:
 
 @pytest.mark.parametrize("film", sorted(path.name for path in FILMS.glob("*.jpg")))
 def test_reference_films_pass(check: ViewCheck, film: str) -> None:
-    verdict = check.judge(to_model_input(FILMS / film, check.recipe), view=View.FRONTAL)
+    verdict = check.verdict(to_model_input(FILMS / film, check.recipe), view=View.FRONTAL)
     assert (verdict.state, verdict.warnings) == (None, ())
 
 
 def test_the_example_of_the_documentation_passes(check: ViewCheck, root: Path) -> None:
     picture = to_model_input(root / "docs" / "example" / "frontal.dcm", check.recipe)
-    assert check.judge(picture, view=View.FRONTAL).warnings == ()
+    assert check.verdict(picture, view=View.FRONTAL).warnings == ()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -119,7 +119,7 @@ def test_each_of_the_other_things_that_it_never_saw_is_held(check: ViewCheck, sh
 
 def test_the_lateral_that_it_never_saw_is_held(check: ViewCheck, shared_data: Path) -> None:
     picture = to_model_input(shared_data / "dicom" / "chest_lateral" / "lidc_0005_lateral.dcm", check.recipe)
-    assert check.judge(picture, view=View.FRONTAL).reason == "pixels_lateral"
+    assert check.verdict(picture, view=View.FRONTAL).reason == "pixels_lateral"
 
 
 def test_the_frontal_dicom_files_pass(check: ViewCheck, shared_data: Path) -> None:

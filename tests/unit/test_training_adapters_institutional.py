@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from cxr.errors import ManifestError
 from training.adapters import audit_export, institutional
-from training.adapters.reading.result import Indexed
+from training.adapters.reading.result import IndexResult
 
 Xray = Callable[..., Dataset]
 
@@ -28,11 +28,11 @@ def site(tmp_path: Path, synthetic_xray: Xray) -> Callable[..., None]:
     return make
 
 
-def reasons(found: Indexed) -> list[tuple[str, int, str]]:
+def reasons(found: IndexResult) -> list[tuple[str, int, str]]:
     return sorted((Path(one.source_file).name, one.line, one.reason) for one in found.rejected)
 
 
-def labels(found: Indexed) -> dict[str, str]:
+def labels(found: IndexResult) -> dict[str, str]:
     return {Path(row["path"]).stem: row["label"] for row in found.cases.to_dict("records")}
 
 

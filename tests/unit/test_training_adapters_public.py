@@ -14,12 +14,12 @@ from pydicom.dataset import Dataset
 
 from cxr.errors import ManifestError
 from training.adapters import covid_chestxray, csv_table, midrc, radiography, rsna
-from training.adapters.reading.result import Indexed
+from training.adapters.reading.result import IndexResult
 
 Xray = Callable[..., Dataset]
 
 
-def reasons(found: Indexed) -> list[tuple[str, int, str]]:
+def reasons(found: IndexResult) -> list[tuple[str, int, str]]:
     return sorted((Path(one.source_file).name, one.line, one.reason) for one in found.rejected)
 
 

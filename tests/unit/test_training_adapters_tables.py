@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cxr.errors import ManifestError
-from training.adapters.reading.result import REASONS, Rejection, pairs
+from training.adapters.reading.result import REASONS, Rejection, parse_pairs
 from training.adapters.reading.tables import LINE, read_table
 from training.adapters.reading.values import age_of, date_of, finding_column, sex_of, view_of
 
@@ -89,9 +89,9 @@ def test_the_form_of_an_ambiguous_date_can_be_told() -> None:
 
 
 def test_options_in_pairs() -> None:
-    assert pairs(["a=b", "c = d=e"], "--x") == {"a": "b", "c": "d=e"}
+    assert parse_pairs(["a=b", "c = d=e"], "--x") == {"a": "b", "c": "d=e"}
     with pytest.raises(ManifestError, match="--x got 'ab'"):
-        pairs(["ab"], "--x")
+        parse_pairs(["ab"], "--x")
     assert finding_column("Pleural Effusion") == "label_pleural_effusion"
 
 

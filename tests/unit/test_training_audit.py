@@ -169,7 +169,7 @@ class TestCopies:
             paths.append(tmp_path / f"{number}.png")
             cv2.imwrite(str(paths[-1]), film(number, side=40))
         seen = []
-        found = hash_files(paths, processes=2, watch=lambda step, done, total: seen.append((done, total)))
+        found = hash_files(paths, processes=2, progress=lambda step, done, total: seen.append((done, total)))
         assert seen[-1] == (70, 70)
         assert found.digests == tuple(hash_file(path)[0] for path in paths)
 

@@ -78,6 +78,8 @@ def test_pictures_are_left_out_and_named(tmp_path: Path, draw_cases: Callable[..
     assert scores[scores["left_out"] == "yes"]["image_id"].tolist() == beyond
     predicted = pd.concat([pd.read_csv(run.folder / f"predictions_{side}.csv") for side in ("val", "test")])
     assert set(predicted["image_id"]).isdisjoint(beyond)
-    assert describe_exclusions(run).startswith(f"{len(beyond)} of 32 pictures are left out for a BRISQUE of 90 or more")
+    assert describe_exclusions(run).startswith(
+        f"{len(beyond)} of 32 images are excluded for a BRISQUE score of 90 or more"
+    )
     package = package_run(run.folder, tmp_path / "package", replicates=100, options=options)
     assert "in service none is" in (package.folder / "MODEL_CARD.md").read_text()

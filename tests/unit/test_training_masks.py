@@ -194,10 +194,10 @@ def test_what_training_masked_serving_masks_byte_for_byte(
     for path in paths:
         if path in refused:
             with pytest.raises(ImageError) as caught:
-                model.see(to_model_input(Path(path), pixels))
+                model.mask_lungs(to_model_input(Path(path), pixels))
             assert caught.value.code == refused[path]
             continue
-        seen = model.see(to_model_input(Path(path), pixels))
+        seen = model.mask_lungs(to_model_input(Path(path), pixels))
         assert seen.pixels.tobytes() == cache.image(cache.rows_by_id[path]).tobytes()
         assert 0 < (seen.pixels > 0).mean() < 1
         compared += 1
@@ -239,14 +239,14 @@ def test_a_package_carries_its_mask_model_and_comes_into_service(
     assert golden_difference(masked_package) < 1e-4
     from config.settings import GateSettings
 
-    registry = Registry(tmp_path / "models", judge=Gates(GateSettings(), golden_difference))
+    registry = Registry(tmp_path / "models", gates=Gates(GateSettings(), golden_difference))
     registry.add(masked_package.folder)
-    gates = {gate.name: gate.is_passed for gate in registry.judge(masked_package.fingerprint)}
+    gates = {gate.name: gate.is_passed for gate in registry.check_gates(masked_package)}
     assert gates["lung_mask"]
     assert gates["golden_images"]
     accept = dict.fromkeys([name for name, is_passed in gates.items() if not is_passed], "a test")
     registry.promote(masked_package.fingerprint, now=NOW, actor="a", reason="b", accept=accept)
-    assert Model.load(registry.active(), device="cpu").see(np.full((64, 64, 1), 0.2, np.float32)) is not None
+    assert Model.load(registry.active(), device="cpu").mask_lungs(np.full((64, 64, 1), 0.2, np.float32)) is not None
 
 
 def test_a_run_keeps_its_mask_model(masked_run: Path, mask_model: MaskModel) -> None:

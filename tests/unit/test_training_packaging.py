@@ -62,12 +62,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory, draw_cases: Callable[..., 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "models", judge=Gates(GateSettings(), golden_difference))
+    return Registry(tmp_path / "models", gates=Gates(GateSettings(), golden_difference))
 
 
 def promote(registry: Registry, package: ModelPackage) -> str:
     fingerprint = registry.add(package.folder).fingerprint
-    gates = registry.judge(fingerprint)
+    gates = registry.check_gates(registry.load(fingerprint))
     assert [(gate.name, gate.figure) for gate in gates if not gate.is_passed] == []
     return registry.promote(fingerprint, now=NOW, actor="tester", reason="a test").fingerprint
 
@@ -94,9 +94,7 @@ def test_its_successor_is_compared_with_it_and_promoted_too(
         return package_run(second.folder, tmp_path / name, replicates=100, options=trained.options, compare_with=rivals)
 
     alone = pack("alone")
-    assert "not_worse" in [
-        gate.name for gate in registry.judge(registry.add(alone.folder).fingerprint) if not gate.is_passed
-    ]
+    assert "not_worse" in [gate.name for gate in registry.check_gates(registry.add(alone.folder)) if not gate.is_passed]
     compared = pack("compared", tmp_path / "models" / "current", trained.run.folder)
     promote(registry, compared)
     as_package, as_run = compared.manifest.evaluation["comparisons"]
@@ -179,12 +177,13 @@ def test_lungs_are_where_the_masks_say(trained: Trained, tmp_path: Path) -> None
     figures = package.manifest.evaluation["blanked_lungs"]["covid19"]
     assert figures["masks"] == 60
     assert figures["auc"] > 0.9
-    assert "tells the classes apart without lungs" in (package.folder / "MODEL_CARD.md").read_text()
+    assert "separates the classes without lungs" in (package.folder / "MODEL_CARD.md").read_text()
 
 
 def test_the_card_shows_what_the_model_gives_for_its_golden_images(trained: Trained) -> None:
     folder = trained.package.folder
     (line,) = [each for each in (folder / "MODEL_CARD.md").read_text().splitlines() if each.startswith("![")]
+    assert line.startswith("![Evidence map for covid19](")
     name = line.rpartition("(")[2].rstrip(")")
     assert name in trained.package.manifest.files
     assert cv2.imread(str(folder / name)).shape[1] > 600  # pixels

@@ -25,7 +25,7 @@ from cxr.package.shipped import Shipped
 from training.cli.main import app
 from training.networks import save_network
 from training.shipped import pack
-from training.shipped.pack import ship, shrink
+from training.shipped.pack import ship, split_keras_file
 from training.shipped.quantise import quantise
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -64,7 +64,7 @@ def test_small_tensors_and_those_that_would_change_stay_as_they_are() -> None:
 
 def test_a_file_taken_apart_is_put_together_byte_for_byte(tiny_package: Callable[..., ModelPackage]) -> None:
     content = tiny_package().model_path.read_bytes()
-    layout, skeleton, tensors = shrink(content)
+    layout, skeleton, tensors = split_keras_file(content)
     assert expand(layout, skeleton, tensors) == content
     assert len(skeleton) + 4 * sum(each.values for each in layout.tensors) == len(content)
     assert expand(Layout.model_validate_json(layout.model_dump_json()), skeleton, tensors) == content
@@ -72,7 +72,7 @@ def test_a_file_taken_apart_is_put_together_byte_for_byte(tiny_package: Callable
 
 @pytest.mark.parametrize("fault", ["skeleton", "tensor", "missing"])
 def test_parts_that_do_not_fit_are_refused(tiny_package: Callable[..., ModelPackage], fault: str) -> None:
-    layout, skeleton, tensors = shrink(tiny_package().model_path.read_bytes())
+    layout, skeleton, tensors = split_keras_file(tiny_package().model_path.read_bytes())
     if fault == "skeleton":
         skeleton = skeleton[:-1]
     elif fault == "tensor":

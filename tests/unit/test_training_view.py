@@ -20,7 +20,7 @@ from inference.model.model import Model
 from training.cases import complete, read_manifest, resolve_paths, write_manifest
 from training.cli.main import app
 from training.inputs.augment import generator
-from training.view_model.cases import FOLDS, ONE_BY_ONE, SYNTHETIC, choose, folds, shares
+from training.view_model.cases import FOLDS, ONE_BY_ONE, SYNTHETIC, assign_folds, sampling_probabilities, view_cases
 from training.view_model.drawn_pictures import KINDS, draw
 from training.view_model.figures import frontal_at_least
 from training.view_model.network import RECIPE, SIZE
@@ -54,13 +54,13 @@ MIXED = rows(
 
 
 def drawn(name: str, frame: pd.DataFrame, truths: np.ndarray, truth: int) -> float:
-    cases = choose(frame, synthetic=6)
+    cases = view_cases(frame, synthetic=6)
     mine = (cases.frame["source"] == name).to_numpy() & (cases.truths == truth)
-    return float(shares(cases)[mine].sum())
+    return float(sampling_probabilities(cases)[mine].sum())
 
 
 def test_a_source_does_not_tell_the_view() -> None:
-    cases = choose(MIXED, synthetic=6)
+    cases = view_cases(MIXED, synthetic=6)
     of = {
         (name, truth): drawn(name, MIXED, cases.truths, truth)
         for name in ("both", "large", "small")
@@ -72,18 +72,18 @@ def test_a_source_does_not_tell_the_view() -> None:
     assert 3 * drawn("things", MIXED, cases.truths, OTHER) == pytest.approx(
         drawn(SYNTHETIC, MIXED, cases.truths, OTHER)
     )
-    totals = [shares(cases)[cases.truths == truth].sum() for truth in (LATERAL, FRONTAL, OTHER)]
+    totals = [sampling_probabilities(cases)[cases.truths == truth].sum() for truth in (LATERAL, FRONTAL, OTHER)]
     np.testing.assert_allclose(totals, [0.2, 0.4, 0.4])
-    assert not shares(cases)[cases.is_test].any()
+    assert not sampling_probabilities(cases)[cases.is_test].any()
     assert (cases.count("lateral"), cases.count("frontal"), cases.count("not_a_chest")) == (4, 35, 3)
-    assert cases.count("not_a_chest", drawn=True) == 6
+    assert cases.count("not_a_chest", synthetic=True) == 6
 
 
 @pytest.mark.parametrize("without", ["L", "others"])
 def test_a_class_that_is_missing_is_said(without: str) -> None:
     kept = MIXED[MIXED["view"] != "L"] if without == "L" else MIXED[MIXED["view"] == "L"]
     with pytest.raises(ManifestError, match="lateral" if without == "L" else "frontal"):
-        choose(kept, synthetic=0)
+        view_cases(kept, synthetic=0)
 
 
 @pytest.mark.parametrize("laterals", [3, ONE_BY_ONE, ONE_BY_ONE + 1])
@@ -93,11 +93,11 @@ def test_few_patients_with_laterals_are_left_out_one_by_one(laterals: int) -> No
         ("c", "unknown", "not_a_chest", 4, ""), ("b", "PA", "", 3, "test"),
     )  # fmt: skip
     frame["image_id"] = [f"i{number}" for number in frame.index]
-    cases = choose(
+    cases = view_cases(
         frame[~((frame["split"] == "test") & frame["patient_id"].isin(frame[frame["split"] == ""]["patient_id"]))],
         synthetic=8,
     )
-    fold, count = folds(cases, seed=0)
+    fold, count = assign_folds(cases, seed=0)
     assert count == (laterals if laterals <= ONE_BY_ONE else FOLDS)
     assert set(fold[~cases.is_test]) == set(range(count))
     keys = cases.frame["patient_id"].where(cases.frame["source"] != "c", "c")  # origins of other things stay together
@@ -228,7 +228,7 @@ def test_the_verb_ends_in_a_view_model_that_says_what_it_was_trained_on(
     card = (run / "package" / "MODEL_CARD.md").read_text()
     assert f"Trained on 2 real laterals, fewer than {ENOUGH_LATERALS}" in card
     assert "Of my own making." in card
-    assert f"less than {component.frontal_at_least:g} for frontal is held for a person" in card
+    assert f"is below {component.frontal_at_least:g} is held for a person" in card
     assert "Frontals held" in card
     model = Model.load(package, device="cpu")
     assert model.score(np.zeros((1, 64, 64, 1), np.float32)).probabilities.shape == (1, 3)
@@ -240,5 +240,5 @@ def test_a_patient_on_both_sides_is_refused(films: Path, tmp_path: Path) -> None
     frame = pd.read_csv(films, dtype=str, keep_default_na=False)
     frame.loc[frame["patient_id"] == "tested", "patient_id"] = "one-AP-0"
     frame.to_csv(films, index=False)
-    with pytest.raises(RunError, match="in the test as well"):
+    with pytest.raises(RunError, match="in training and test"):
         train_view(films, tmp_path / "run", now=NOW, options=ViewOptions(synthetic=0))

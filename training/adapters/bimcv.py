@@ -1,8 +1,9 @@
 """BIMCV-COVID19+ and BIMCV-COVID19-: 16-bit PNG of the stored values, DICOM attributes beside them.
 
-The PNG holds what the detector's file held, without window and inversion; ``--converted`` joins
-both into DICOM files again, so that the one way from pixels to model input applies. The same
-person can be in both collections under different numbers: ``listjoin_ok.tsv`` says who.
+The PNG holds the stored values of the original DICOM file, without window and inversion;
+``--converted`` makes DICOM files of PNG and attributes, so that the service's preparation of pixels
+applies. The same person can be in both collections under different numbers: ``listjoin_ok.tsv``
+maps them.
 
 References
 ----------
@@ -21,13 +22,13 @@ from typing import Annotated, Any
 
 from cxr.errors import ManifestError
 from training.adapters.reading.bimcv_dicom import convert
-from training.adapters.reading.dataset_folder import all_files, folder
-from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, silent
+from training.adapters.reading.dataset_folder import all_files, dataset_folder
+from training.adapters.reading.result import IndexResult, Rejection, ReportProgress, ignore_progress, index_result
 from training.adapters.reading.tables import LINE, read_table
 from training.adapters.reading.values import age_of, date_of, iso, sex_of
 
 PARTS = {"covid19_posi": "covid19", "covid19_neg": "negative"}
-"""Folders of the two collections, and the class that belonging to one stands for."""
+"""Folders of the two collections, and the class of their images."""
 
 _NAME = re.compile(r"(sub-S\d+)_(ses-E\d+).*?_(cr|dx)\.png", re.I)
 _VIEW = re.compile(r"_vp-([a-z-]+?)_", re.I)
@@ -40,12 +41,12 @@ def index(
     root: Path,
     *,
     converted: Annotated[str, "Folder for DICOM files made of PNG and attributes; default: none are made."] = "",
-    days: Annotated[int, "Between a positive test and the image at most, where the table of tests is there."] = 14,
+    days: Annotated[int, "Largest distance of a positive test and the image, where there is a table of tests."] = 14,
     ignore_tests: Annotated[bool, "Label every image of the positive collection covid19."] = False,
-    unknown_views: Annotated[bool, "Take images whose name does not tell the projection."] = False,
+    unknown_views: Annotated[bool, "Take images without a projection in their name."] = False,
     laterals: Annotated[bool, "Take lateral views too."] = False,
-    watch: ReportProgress = silent,
-) -> Indexed:
+    watch: ReportProgress = ignore_progress,
+) -> IndexResult:
     """Index one or both collections.
 
     Parameters
@@ -55,19 +56,19 @@ def index(
     converted, days, ignore_tests, unknown_views, laterals
         See their help.
     watch
-        Told how far it is.
+        Called with a step's name, how many are done, and of how many.
 
     Returns
     -------
-    Indexed
+    IndexResult
         ``label`` is covid19 or negative.
 
     Raises
     ------
     ManifestError
-        If neither collection is there.
+        If the folder has neither collection.
     """
-    outer = folder(root)
+    outer = dataset_folder(root)
     parts = [(outer / name, label) for name, label in PARTS.items() if (outer / name).is_dir()]
     parts = parts or [(outer, label) for name, label in PARTS.items() if outer.name == name]
     if not parts:
@@ -82,34 +83,37 @@ def index(
         for number, path in enumerate(pictures, start=1):
             row = _row(path, base, label, people, same, tests, days)
             reason = (
-                row if isinstance(row, str) else _reason_against(row, laterals=laterals, unknown_views=unknown_views)
+                row if isinstance(row, str) else _rejection_reason(row, laterals=laterals, unknown_views=unknown_views)
             )
             if not isinstance(row, str) and not reason:
-                reason = _settle_pixels(row, path, outer / converted if converted else None)
+                reason = _resolve_pixels(row, path, outer / converted if converted else None)
             if isinstance(row, str) or reason:
                 rejected.append(Rejection(path.relative_to(outer).as_posix(), 0, reason))
             else:
                 rows.append(row)
             if number % _EVERY == 0 or number == len(pictures):
                 watch(base.name, number, len(pictures))
-    return indexed(rows, rejected, _notes(rows, same, converted))
+    return index_result(rows, rejected, _notes(rows, same, converted))
 
 
 def _notes(rows: list[dict[str, Any]], same: Mapping[str, str], converted: str) -> Iterator[str]:
-    sides: dict[str, set[str]] = {}
+    sources_of: dict[str, set[str]] = {}
     for row in rows:
-        sides.setdefault(str(row["patient_id"]), set()).add(str(row["source"]))
-    both = sum(1 for sources in sides.values() if len(sources) > 1)
-    yield f"{both} people are in both collections." if same else "Without listjoin_ok.tsv nobody knows who is in both."
+        sources_of.setdefault(str(row["patient_id"]), set()).add(str(row["source"]))
+    both = sum(1 for sources in sources_of.values() if len(sources) > 1)
+    yield (
+        f"{both} people are in both collections."
+        if same
+        else "Without listjoin_ok.tsv, people who are in both collections are unknown."
+    )
     if not converted:
         yield "The PNG files hold stored values without window: dark pictures. --converted makes DICOM files of them."
 
 
 def _same_person(parts: list[tuple[Path, str]], rejected: list[Rejection]) -> dict[str, str]:
-    """Numbers of the negative collection to those of the positive one."""
-    places = [place for base, _ in parts for place in (base, base.parent)]
-    for place in places:
-        path = place / "listjoin_ok.tsv"
+    """Return the map of the negative collection's numbers to the positive one's; empty without the table."""
+    for folder in (folder for base, _ in parts for folder in (base, base.parent)):
+        path = folder / "listjoin_ok.tsv"
         if path.is_file():
             table = read_table(path, rejected, required=("covid19_neg", "covid19_posi"))
             return dict(zip(table["covid19_neg"].astype(str), table["covid19_posi"].astype(str), strict=True))
@@ -117,17 +121,19 @@ def _same_person(parts: list[tuple[Path, str]], rejected: list[Rejection]) -> di
 
 
 def _people(base: Path, rejected: list[Rejection]) -> dict[str, tuple[str, str]]:
-    """Sex and age of each participant; without the table, of none."""
+    """Return sex and age of each participant; empty without the table."""
     path = base / "participants.tsv"
     if not path.is_file():
         return {}
     table = read_table(path, rejected, required=("participant",), name=f"{base.name}/{path.name}")
-    said = (table[name].astype(str) if name in table else table[LINE].map(lambda _: "") for name in ("gender", "age"))
-    return dict(zip(table["participant"].astype(str), zip(*said, strict=True), strict=True))
+    columns = (
+        table[name].astype(str) if name in table else table[LINE].map(lambda _: "") for name in ("gender", "age")
+    )
+    return dict(zip(table["participant"].astype(str), zip(*columns, strict=True), strict=True))
 
 
 def _positive_tests(base: Path, rejected: list[Rejection]) -> dict[str, list[date]]:
-    """Days of each participant's positive tests; dates are written 31.12.2020."""
+    """Return the days of each participant's positive tests; dates have the form 31.12.2020."""
     path = base / _TESTS
     if not path.is_file():
         return {}
@@ -149,7 +155,7 @@ def _row(
     path: Path, base: Path, label: str, people: Mapping[str, tuple[str, str]], same: Mapping[str, str],
     tests: Mapping[str, list[date]], days: int,
 ) -> dict[str, Any] | str:  # fmt: skip
-    """One picture's line, or the reason why it has none."""
+    """Return one picture's row, or the reason of its rejection."""
     matched = _NAME.fullmatch(path.name)
     if matched is None:
         return "not_radiograph"
@@ -181,26 +187,26 @@ def _row(
     }
 
 
-def _reason_against(row: Mapping[str, Any], *, laterals: bool, unknown_views: bool) -> str:
+def _rejection_reason(row: Mapping[str, Any], *, laterals: bool, unknown_views: bool) -> str:
     if row["view"] == "L" and not laterals:
         return "lateral"
     return "view_unknown" if row["view"] == "unknown" and not unknown_views else ""
 
 
-def _settle_pixels(row: dict[str, Any], path: Path, target: Path | None) -> str:
-    """Point the line at a DICOM file, or leave out what a bare PNG would show inverted."""
+def _resolve_pixels(row: dict[str, Any], path: Path, target: Path | None) -> str:
+    """Set the row's path to a converted file; return the reason of a rejection (an inverted PNG, or a damaged file)."""
     attributes = _attributes(path) or {}
     if target is None:
         return "monochrome1" if _first(attributes, "00280004") == "MONOCHROME1" else ""
-    made = convert(path, attributes, target)
-    if made is None:
+    dicom_file = convert(path, attributes, target)
+    if dicom_file is None:
         return "damaged"
-    row["path"] = str(made)
+    row["path"] = str(dicom_file)
     return ""
 
 
 def _attributes(path: Path) -> dict[str, Any] | None:
-    """The picture's DICOM attributes (PS3.18 Annex F); None if they are not there or can't be read."""
+    """Return the picture's DICOM attributes (PS3.18 Annex F); None if the file is missing or can't be read."""
     try:
         document = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -209,7 +215,7 @@ def _attributes(path: Path) -> dict[str, Any] | None:
 
 
 def _first(attributes: Mapping[str, Any], tag: str) -> str:
-    """First value of an attribute as text; empty if there is none."""
+    """Return the first value of an attribute as text; empty without a value."""
     try:
         value = attributes[tag]["Value"][0]
     except (KeyError, IndexError, TypeError):

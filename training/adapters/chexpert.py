@@ -14,8 +14,15 @@ from typing import Annotated, Literal
 import pandas as pd
 
 from cxr.errors import ManifestError
-from training.adapters.reading.dataset_folder import exist, find_one, folder, under
-from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, pairs, silent
+from training.adapters.reading.dataset_folder import dataset_folder, files_exist, find_one, join_paths
+from training.adapters.reading.result import (
+    IndexResult,
+    Rejection,
+    ReportProgress,
+    ignore_progress,
+    index_result,
+    parse_pairs,
+)
 from training.adapters.reading.tables import LINE, read_table
 from training.adapters.reading.values import age_of, finding_column, sex_of
 
@@ -35,7 +42,7 @@ FINDINGS = (
     "Fracture",
     "Support Devices",
 )
-"""In the file's order; all but the first and the last make an image abnormal."""
+"""In the file's order; a positive one, except the first and the last, is abnormal."""
 
 _PATHOLOGIES = FINDINGS[1:-1]
 _COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA")
@@ -50,16 +57,16 @@ def index(
     *,
     part: Annotated[Literal["train", "valid"], "Which of the two tables."] = "train",
     uncertain: Annotated[
-        Policy, "What becomes of uncertain findings (-1): positive, negative, not said, or a class of their own."
+        Policy, "Uncertain findings (-1) become: positive, negative, unlabelled, or a class of their own."
     ] = "multiclass",
     uncertain_for: Annotated[tuple[str, ...], "Another policy for one finding, e.g. Edema=ones."] = (),
     ambiguous: Annotated[
         Literal["drop", "abnormal", "unlabelled"], "Images with neither No Finding nor a positive finding."
     ] = "drop",
     laterals: Annotated[bool, "Take lateral views too."] = False,
-    check_files: Annotated[bool, "Look whether every image is there."] = True,
-    watch: ReportProgress = silent,
-) -> Indexed:
+    check_files: Annotated[bool, "Check that every image exists."] = True,
+    watch: ReportProgress = ignore_progress,
+) -> IndexResult:
     """Index CheXpert.
 
     Parameters
@@ -70,56 +77,56 @@ def index(
     part, uncertain, uncertain_for, ambiguous, laterals, check_files
         See their help.
     watch
-        Told how far it is.
+        Called with a step's name, how many are done, and of how many.
 
     Returns
     -------
-    Indexed
+    IndexResult
         ``label`` is normal (No Finding) or abnormal (a positive finding that is not a support
         device).
     """
-    base = folder(root)
+    base = dataset_folder(root)
     rejected: list[Rejection] = []
     name = f"{part}.csv"
     table = read_table(find_one(base, [name], "table of images"), rejected, required=(*_COLUMNS, *FINDINGS))
     watch("read", len(table), len(table))
-    place = table["Path"].str.extract(_TAIL)
-    tail = place[0].fillna("")
+    parts = table["Path"].str.extract(_TAIL)  # columns: path from the side on, patient, study
+    tail = parts[0].fillna("")
     findings = _findings(table, _policies(uncertain, uncertain_for))
     label, contradicts = _label(findings)
     is_lateral = (table["Frontal/Lateral"].str.casefold() == "lateral") & (not laterals)
     is_ambiguous = (label == "") & (ambiguous == "drop")
-    paths = under(base, tail)
+    paths = join_paths(base, tail)
     reason = pd.Series("", index=table.index).mask(is_ambiguous, "label_ambiguous")
     reason = reason.mask(contradicts, "label_contradictory").mask(is_lateral, "lateral")
     reason = reason.mask(_has_bad_finding(table), "bad_finding")
     reason = reason.mask(~table["Frontal/Lateral"].str.casefold().isin(("frontal", "lateral")), "bad_view")
     reason = reason.mask(tail.duplicated(), "duplicate").mask(tail == "", "no_path")
     if check_files:
-        still = reason == ""
-        missing = still & ~exist(paths.where(still, ""))
+        is_open = reason == ""
+        missing = is_open & ~files_exist(paths.where(is_open, ""))
         reason = reason.mask(missing, "no_file")
     rejected += [Rejection(name, int(n), why) for n, why in zip(table[LINE], reason, strict=True) if why]
-    taken = reason == ""
+    accepted = reason == ""
     label = label.mask((label == "") & (ambiguous == "abnormal"), "abnormal")
-    cases = _cases(table[taken], place[taken], paths[taken]).assign(label=label[taken], site="stanford")
-    cases = pd.concat([cases, findings[taken].rename(columns=finding_column)], axis=1)
+    cases = _cases(table[accepted], parts[accepted], paths[accepted]).assign(label=label[accepted], site="stanford")
+    cases = pd.concat([cases, findings[accepted].rename(columns=finding_column)], axis=1)
     watch("checked", len(table), len(table))
     notes = [
         f"Findings: uncertain = {uncertain}{''.join(f', {text}' for text in uncertain_for)}; ambiguous = {ambiguous}."
     ]
-    return indexed(cases, rejected, notes)
+    return index_result(cases, rejected, notes)
 
 
 def _policies(uncertain: str, uncertain_for: tuple[str, ...]) -> dict[str, float]:
-    chosen = dict.fromkeys(FINDINGS, uncertain) | pairs(uncertain_for, "--uncertain-for")
-    for finding, policy in chosen.items():
+    policies = dict.fromkeys(FINDINGS, uncertain) | parse_pairs(uncertain_for, "--uncertain-for")
+    for finding, policy in policies.items():
         if finding not in FINDINGS or policy not in _POLICIES:
             raise ManifestError(
                 f"--uncertain-for got {finding}={policy}; accepted are {', '.join(_POLICIES)} for the data set's "
                 f"findings: {', '.join(FINDINGS)}."
             )
-    return {finding: _POLICIES[policy] for finding, policy in chosen.items()}
+    return {finding: _POLICIES[policy] for finding, policy in policies.items()}
 
 
 def _has_bad_finding(table: pd.DataFrame) -> pd.Series:
@@ -133,26 +140,26 @@ def _findings(table: pd.DataFrame, policies: dict[str, float]) -> pd.DataFrame:
 
 
 def _label(findings: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Normal, abnormal or nothing; and whether the image is said to be both."""
+    """Return the label: normal, abnormal or empty; and whether an image has both."""
     is_normal = findings["No Finding"] == 1
     is_abnormal = (findings[list(_PATHOLOGIES)] == 1).any(axis=1)
     label = pd.Series("", index=findings.index).mask(is_normal, "normal").mask(is_abnormal, "abnormal")
     return label, is_normal & is_abnormal
 
 
-def _cases(table: pd.DataFrame, place: pd.DataFrame, paths: pd.Series) -> pd.DataFrame:
+def _cases(table: pd.DataFrame, parts: pd.DataFrame, paths: pd.Series) -> pd.DataFrame:
     is_lateral = table["Frontal/Lateral"].str.casefold() == "lateral"
-    # 17 frontal images have a lateral's projection: of them only that they are frontal is sure.
+    # 17 frontal images have a projection of laterals: their projection is unknown.
     view = table["AP/PA"].where(table["AP/PA"].isin(("AP", "PA")), "unknown").mask(is_lateral, "L")
     ages = {text: age_of(text) for text in table["Age"].unique()}
     age = table["Age"].map(ages).astype(float)
     return pd.DataFrame(
         {
-            "image_id": "chexpert:" + place[0],
+            "image_id": "chexpert:" + parts[0],
             "path": paths,
             "source": "chexpert",
-            "patient_id": "chexpert:" + place[1],
-            "study_id": "chexpert:" + place[1] + "/" + place[2],
+            "patient_id": "chexpert:" + parts[1],
+            "study_id": "chexpert:" + parts[1] + "/" + parts[2],
             "view": view,
             "sex": table["Sex"].map({text: sex_of(text) for text in table["Sex"].unique()}),
             "age": age.mask(age == 0),  # the data set's adults only: 0 is not an age

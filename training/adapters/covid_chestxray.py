@@ -1,7 +1,7 @@
 """ieee8023/covid-chestxray-dataset: pictures from papers and websites, with metadata.csv.
 
 Forks up to mid-2020 have flat findings ("COVID-19, ARDS"), later ones a path
-("Pneumonia/Viral/COVID-19"): words are compared, not the whole.
+("Pneumonia/Viral/COVID-19"): single words are compared.
 
 References
 ----------
@@ -17,25 +17,25 @@ from typing import Annotated, Any
 
 import pandas as pd
 
-from training.adapters.reading.dataset_folder import find_one, folder
-from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, silent
+from training.adapters.reading.dataset_folder import dataset_folder, find_one
+from training.adapters.reading.result import IndexResult, Rejection, ReportProgress, ignore_progress, index_result
 from training.adapters.reading.tables import LINE, read_table
 from training.adapters.reading.values import age_of, date_of, iso, sex_of, view_of
 
 _COLUMNS = ("patientid", "finding", "view", "filename", "sex", "age", "date", "location", "license")
-_NOT_SAID = frozenset({"", "todo", "unknown"})
+_MISSING = frozenset({"", "todo", "unknown"})
 _VIRAL = frozenset({"viral", "sars", "mers", "mers-cov", "influenza", "h1n1", "varicella", "herpes"})
 _BACTERIAL = frozenset(
     {"bacterial", "streptococcus", "klebsiella", "legionella", "e.coli", "mycoplasma", "chlamydophila", "nocardia",
      "staphylococcus", "mrsa"}
 )  # fmt: skip
 _OTHER = frozenset({"pneumonia", "fungal", "pneumocystis", "aspergillosis", "lipoid", "aspiration"})
-_IS_RADIOGRAPH = frozenset({"", "x-ray", "xray", "x ray"})
+_RADIOGRAPHS = frozenset({"", "x-ray", "xray", "x ray"})
 
 
 def index(
-    root: Path, *, laterals: Annotated[bool, "Take lateral views too."] = False, watch: ReportProgress = silent
-) -> Indexed:
+    root: Path, *, laterals: Annotated[bool, "Take lateral views too."] = False, watch: ReportProgress = ignore_progress
+) -> IndexResult:
     """Index the data set.
 
     Parameters
@@ -43,22 +43,22 @@ def index(
     root
         The checkout: ``metadata.csv`` and ``images``.
     laterals
-        See its help.
+        Accept lateral views.
     watch
-        Told how far it is.
+        Called with a step's name, how many are done, and of how many.
 
     Returns
     -------
-    Indexed
+    IndexResult
         ``label`` is covid19, viral_pneumonia, bacterial_pneumonia, other_pneumonia, normal or
         abnormal.
 
     Raises
     ------
     ManifestError
-        If ``metadata.csv`` is missing or not the data set's.
+        If ``metadata.csv`` is missing or lacks a column.
     """
-    base = folder(root)
+    base = dataset_folder(root)
     file = find_one(base, ["metadata.csv"], "metadata.csv")
     rejected: list[Rejection] = []
     table = read_table(file, rejected, required=_COLUMNS)
@@ -75,26 +75,26 @@ def index(
             rows[row["path"]] = row
     watch("read", len(table), len(table))
     rejected += _unlisted(base, table)
-    return indexed(rows.values(), rejected)
+    return index_result(rows.values(), rejected)
 
 
 def label_of(finding: str) -> str:
-    """The class of a finding in either form; empty where nothing is said.
+    """Return the class of a finding in either form; empty without a finding.
 
     Examples
     --------
     >>> label_of("Pneumonia/Viral/COVID-19"), label_of("COVID-19, ARDS"), label_of("Streptococcus")
     ('covid19', 'covid19', 'bacterial_pneumonia')
     """
-    words = {word.strip().casefold() for word in re.split(r"[/,]", finding)} - _NOT_SAID
-    for name, known in (
+    words = {word.strip().casefold() for word in re.split(r"[/,]", finding)} - _MISSING
+    for name, class_words in (
         ("covid19", {"covid-19"}),
         ("normal", {"no finding"}),
         ("viral_pneumonia", _VIRAL),
         ("bacterial_pneumonia", _BACTERIAL),
         ("other_pneumonia", _OTHER),
     ):
-        if words & known:
+        if words & class_words:
             return name
     return "abnormal" if words else ""
 
@@ -103,7 +103,7 @@ def _row(base: Path, values: Mapping[str, str], *, laterals: bool) -> dict[str, 
     view = view_of(values["view"])
     path = base / (values.get("folder") or "images") / values["filename"]
     label = label_of(values["finding"])
-    if values.get("modality", "").casefold() not in _IS_RADIOGRAPH or view is None:
+    if values.get("modality", "").casefold() not in _RADIOGRAPHS or view is None:
         return "not_radiograph"
     if view == "L" and not laterals:
         return "lateral"
@@ -130,7 +130,7 @@ def _row(base: Path, values: Mapping[str, str], *, laterals: bool) -> dict[str, 
 
 
 def _unlisted(base: Path, table: pd.DataFrame) -> list[Rejection]:
-    """Pictures that the table does not name."""
+    """Return a rejection for each picture that is not in the table."""
     named = set(table["filename"])
     pictures = sorted((base / "images").glob("*")) if (base / "images").is_dir() else []
     return [Rejection(f"images/{path.name}", 0, "not_listed") for path in pictures if path.name not in named]

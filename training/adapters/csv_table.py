@@ -1,4 +1,4 @@
-"""Any CSV with one line per image: columns are mapped to the manifest's by name."""
+"""A CSV with one line per image, whose columns are mapped to the manifest's by name."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from typing import Annotated
 import pandas as pd
 
 from cxr.errors import ManifestError
-from training.adapters.reading.dataset_folder import exist, folder
-from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, pairs, silent
-from training.adapters.reading.tables import LINE, read_table, the_table
+from training.adapters.reading.dataset_folder import dataset_folder, files_exist
+from training.adapters.reading.result import (
+    IndexResult,
+    Rejection,
+    ReportProgress,
+    ignore_progress,
+    index_result,
+    parse_pairs,
+)
+from training.adapters.reading.tables import LINE, find_table, read_table
 from training.adapters.reading.values import age_of, date_of, iso, sex_of, view_of
 from training.cases import COLUMNS, LABEL_PREFIX
 
@@ -23,83 +30,84 @@ def index(
     *,
     table: Annotated[str, "The CSV file; default: the only one in the folder."] = "",
     column: Annotated[tuple[str, ...], "A manifest's column and the CSV's, e.g. label=finding."] = (),
-    label: Annotated[tuple[str, ...], "A class and the word for it in the CSV, e.g. covid19=COVID-19."] = (),
+    label: Annotated[tuple[str, ...], "A class and the CSV's word for it, e.g. covid19=COVID-19."] = (),
     where: Annotated[tuple[str, ...], "Take only lines with this value, e.g. is_frontal=yes."] = (),
-    source: Annotated[str, "Where the images are from, if no column says so."] = "",
+    source: Annotated[str, "Source of the images, where no column names it."] = "",
     image_wise_source: Annotated[tuple[str, ...], "A source whose patient IDs are not certain."] = (),
     date_format: Annotated[str, "Form of dates, e.g. %d/%m/%Y; default: ISO 8601 or YYYYMMDD."] = "",
     laterals: Annotated[bool, "Take lateral views too."] = False,
-    watch: ReportProgress = silent,
-) -> Indexed:
+    watch: ReportProgress = ignore_progress,
+) -> IndexResult:
     """Index any CSV.
 
     Parameters
     ----------
     root
-        The folder that paths in the CSV count from.
+        The folder that paths in the CSV are relative to.
     table, column, label, where, source, image_wise_source, date_format, laterals
         See their help.
     watch
-        Told how far it is.
+        Called with a step's name, how many are done, and of how many.
 
     Returns
     -------
-    Indexed
-        Columns of the CSV that have a manifest's name are taken as that; others need ``column``.
+    IndexResult
+        Columns of the CSV with a name of the manifest's are used as such; others need ``column``.
 
     Raises
     ------
     ManifestError
-        If the file is not found, or lacks a column that was named.
+        If there is no such file, or it lacks a column of the options.
     """
-    base = folder(root)
-    file = the_table(base, table)
-    mapping = pairs(column, "--column")
-    conditions = pairs(where, "--where")
+    base = dataset_folder(root)
+    file = find_table(base, table)
+    mapping = parse_pairs(column, "--column")
+    conditions = parse_pairs(where, "--where")
     rejected: list[Rejection] = []
-    read = read_table(file, rejected, required=[*mapping.values(), *conditions])
-    watch("read", len(read), len(read))
-    cases = _renamed(read, mapping)
+    lines = read_table(file, rejected, required=[*mapping.values(), *conditions])
+    watch("read", len(lines), len(lines))
+    cases = _rename(lines, mapping)
     if "path" not in cases:
-        raise ManifestError(f"No column of {file.name} is named path; say which is: --column path=NAME.")
+        raise ManifestError(f"No column of {file.name} is named path: name it with --column path=NAME.")
     cases["path"] = [os.path.join(base, value) if value else "" for value in cases["path"]]  # noqa: PTH118
-    reason = _judge(read, cases, conditions, laterals=laterals)
-    converted, malformed = _converted(cases, pairs(label, "--label"), date_format)
+    reason = _reject(lines, cases, conditions, laterals=laterals)
+    converted, malformed = _convert(cases, parse_pairs(label, "--label"), date_format)
     reason = reason.where(reason != "", malformed)
-    missing = (reason == "") & ~exist(cases["path"])
+    missing = (reason == "") & ~files_exist(cases["path"])
     reason = reason.mask(missing, "no_file").mask((reason == "") & (cases["path"].duplicated()), "duplicate")
-    rejected += [Rejection(file.name, int(n), why) for n, why in zip(read[LINE], reason, strict=True) if why]
-    taken = converted[reason == ""].copy()
-    _complete(taken, base, source=source or file.stem, image_wise=set(image_wise_source))
-    watch("checked", len(read), len(read))
-    return indexed(taken, rejected)
+    rejected += [Rejection(file.name, int(n), why) for n, why in zip(lines[LINE], reason, strict=True) if why]
+    accepted = converted[reason == ""].copy()
+    _complete(accepted, base, source=source or file.stem, image_wise=set(image_wise_source))
+    watch("checked", len(lines), len(lines))
+    return index_result(accepted, rejected)
 
 
-def _renamed(read: pd.DataFrame, mapping: dict[str, str]) -> pd.DataFrame:
+def _rename(lines: pd.DataFrame, mapping: dict[str, str]) -> pd.DataFrame:
     accepted = set(COLUMNS)
     if unknown := [ours for ours in mapping if ours not in accepted and not ours.startswith(LABEL_PREFIX)]:
         raise ManifestError(f"--column got {unknown[0]!r}; accepted are {', '.join(COLUMNS)} and label_<finding>.")
-    same = {name: name for name in read.columns if name in accepted or _holds_a_finding(read, name)}
-    return pd.DataFrame({ours: read[theirs] for ours, theirs in (same | mapping).items()})
+    same = {name: name for name in lines.columns if name in accepted or _is_finding(lines, name)}
+    return pd.DataFrame({ours: lines[theirs] for ours, theirs in (same | mapping).items()})
 
 
-def _holds_a_finding(read: pd.DataFrame, name: str) -> bool:
-    """Whether a column that nobody mapped is a manifest's ``label_<finding>``, and not another word with label."""
-    return name.startswith(LABEL_PREFIX) and bool(read[name].isin(("", "1", "0", "-1", "1.0", "0.0", "-1.0")).all())
+def _is_finding(lines: pd.DataFrame, name: str) -> bool:
+    """Return whether an unmapped column is a manifest's ``label_<finding>``, by its name and its values."""
+    return name.startswith(LABEL_PREFIX) and bool(lines[name].isin(("", "1", "0", "-1", "1.0", "0.0", "-1.0")).all())
 
 
-def _judge(read: pd.DataFrame, cases: pd.DataFrame, conditions: dict[str, str], *, laterals: bool) -> pd.Series:
-    reason = pd.Series("", index=read.index)
+def _reject(lines: pd.DataFrame, cases: pd.DataFrame, conditions: dict[str, str], *, laterals: bool) -> pd.Series:
+    """Return for each line the reason of its rejection, or an empty text."""
+    reason = pd.Series("", index=lines.index)
     for name, value in conditions.items():
-        reason = reason.mask((reason == "") & (read[name] != value), "filtered")
+        reason = reason.mask((reason == "") & (lines[name] != value), "filtered")
     views = cases["view"].map(view_of) if "view" in cases else pd.Series("unknown", index=cases.index)
     reason = reason.mask((reason == "") & (views == "L") & (not laterals), "lateral")
     reason = reason.mask((reason == "") & views.isna(), "not_radiograph")
     return reason.mask(cases["path"] == "", "no_path")
 
 
-def _converted(cases: pd.DataFrame, label: dict[str, str], date_format: str) -> tuple[pd.DataFrame, pd.Series]:
-    """Values as a manifest has them, and for each line why one of its values is none."""
+def _convert(cases: pd.DataFrame, label: dict[str, str], date_format: str) -> tuple[pd.DataFrame, pd.Series]:
+    """Return the cases with a manifest's values, and for each line the reason of its rejection, or an empty text."""
     result = cases.copy()
     reason = pd.Series("", index=cases.index)
     if "label" in result:
@@ -123,7 +131,7 @@ def _converted(cases: pd.DataFrame, label: dict[str, str], date_format: str) -> 
 
 
 def _complete(cases: pd.DataFrame, base: Path, *, source: str, image_wise: set[str]) -> None:
-    """Fill in what the CSV did not say."""
+    """Fill in columns that the CSV lacks."""
     for name in _FREE:
         if name not in cases:
             cases[name] = ""

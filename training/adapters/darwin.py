@@ -1,7 +1,7 @@
 """V7 Darwin exports: one JSON for each picture, with tags for labels and polygons of the lungs.
 
-The masks are drawn from the polygons and written beside the data set. Any number of polygons may
-be a lung; all are joined.
+Masks are drawn from the polygons and written into a folder of the data set. The mask of a picture is
+the union of its lung polygons.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy.typing as npt
 from cxr.errors import ManifestError
 from cxr.labels import finding_of
 from training.adapters.covid_chestxray import label_of
-from training.adapters.reading.dataset_folder import IMAGE_SUFFIXES, all_files, folder
+from training.adapters.reading.dataset_folder import IMAGE_SUFFIXES, all_files, dataset_folder
 from training.adapters.reading.polygons import Annotation, fill, read_annotation
-from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, silent
+from training.adapters.reading.result import IndexResult, Rejection, ReportProgress, ignore_progress, index_result
 from training.adapters.reading.values import age_of, sex_of, view_of
 from training.files import write_whole
 
 _ORDER = ("covid19", "bacterial_pneumonia", "viral_pneumonia", "other_pneumonia", "normal")
-"""Which tag counts where a picture has several: COVID-19 is tagged as viral pneumonia too."""
+"""Precedence of tags of one picture: COVID-19 is tagged as viral pneumonia too."""
 
 _KEYS = ("age", "sex", "view", "patient id", "location", "modality")
 
@@ -38,8 +38,8 @@ def index(
     masks: Annotated[str, "Folder for the masks; a relative one lies in the data set's folder."] = "lung_masks",
     need_lungs: Annotated[bool, "Leave out pictures without a polygon of a lung."] = False,
     laterals: Annotated[bool, "Take lateral views too."] = False,
-    watch: ReportProgress = silent,
-) -> Indexed:
+    watch: ReportProgress = ignore_progress,
+) -> IndexResult:
     """Index an export.
 
     Parameters
@@ -49,11 +49,11 @@ def index(
     lung, masks, need_lungs, laterals
         See their help.
     watch
-        Told how far it is.
+        Called with a step's name, how many are done, and of how many.
 
     Returns
     -------
-    Indexed
+    IndexResult
         With ``mask_path``, a PNG of 0 and 255 of the picture's size.
 
     Raises
@@ -61,31 +61,31 @@ def index(
     ManifestError
         If a mask can't be written, or nothing can be used.
     """
-    base = folder(root)
-    target = base / masks
-    files = [path for path in all_files(base) if target not in path.parents]
+    base = dataset_folder(root)
+    mask_folder = base / masks
+    files = [path for path in all_files(base) if mask_folder not in path.parents]
     documents = [path for path in files if path.suffix.casefold() == ".json"]
     pictures = _Pictures(base, [path for path in files if path.suffix.casefold() in IMAGE_SUFFIXES])
     rejected: list[Rejection] = []
     rows: dict[str, dict[str, Any]] = {}
     for number, document in enumerate(documents, start=1):
-        found = _read(document, pictures, lung=lung, need_lungs=need_lungs, laterals=laterals)
-        reason = found if isinstance(found, str) else "duplicate" if found[0]["path"] in rows else ""
-        if isinstance(found, str) or reason:
+        outcome = _read(document, pictures, lung=lung, need_lungs=need_lungs, laterals=laterals)
+        reason = outcome if isinstance(outcome, str) else "duplicate" if outcome[0]["path"] in rows else ""
+        if isinstance(outcome, str) or reason:
             rejected.append(Rejection(document.relative_to(base).as_posix(), 0, reason))
         else:
-            row, mask = found
+            row, mask = outcome
             if mask is not None:
-                row["mask_path"] = str(_write(mask, target / f"{document.relative_to(base).with_suffix('')}.png"))
+                row["mask_path"] = str(_write(mask, mask_folder / f"{document.relative_to(base).with_suffix('')}.png"))
             rows[row["path"]] = row
         watch("annotations", number, len(documents))
     rejected += [Rejection(path.relative_to(base).as_posix(), 0, "not_listed") for path in pictures.unused(rows)]
     with_mask = sum(1 for row in rows.values() if row.get("mask_path"))
-    return indexed(rows.values(), rejected, [f"{with_mask} of {len(rows)} pictures have a lung mask."])
+    return index_result(rows.values(), rejected, [f"{with_mask} of {len(rows)} pictures have a lung mask."])
 
 
 class _Pictures:
-    """The export's pictures by name; V7 keeps folders, an export may be flat."""
+    """The export's pictures by name; an export may have V7's folders, or be flat."""
 
     def __init__(self, base: Path, paths: Sequence[Path]) -> None:
         self._base = base
@@ -95,21 +95,22 @@ class _Pictures:
             self._by_name[path.name].append(path)
 
     def find(self, annotation: Annotation) -> Path | None:
-        """The annotated picture; None if it is not there, or can't be told from others of its name."""
-        found = self._by_name.get(annotation.file_name, [])
-        if len(found) > 1:
+        """Return the annotated picture; None if it is missing, or its name is ambiguous."""
+        candidates = self._by_name.get(annotation.file_name, [])
+        if len(candidates) > 1:
             tail = Path(annotation.folder, annotation.file_name).parts
-            found = [path for path in found if path.parts[-len(tail) :] == tail]
-        return found[0] if len(found) == 1 else None
+            candidates = [path for path in candidates if path.parts[-len(tail) :] == tail]
+        return candidates[0] if len(candidates) == 1 else None
 
     def unused(self, rows: Mapping[str, Any]) -> list[Path]:
+        """Return the pictures that are in no row."""
         return [path for path in self._all if str(path) not in rows]
 
 
 def _read(
     document: Path, pictures: _Pictures, *, lung: str, need_lungs: bool, laterals: bool
 ) -> tuple[dict[str, Any], npt.NDArray[np.uint8] | None] | str:
-    """One picture's row and mask, or the reason why it has none."""
+    """Return one picture's row and mask, or the reason of its rejection."""
     try:
         annotation = read_annotation(json.loads(document.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
@@ -136,16 +137,16 @@ def _read(
 
 
 def _row(annotation: Annotation, path: Path) -> dict[str, Any]:
-    """A picture's line; V7's tags are labels, or keys and values as in Age/54."""
-    said: dict[str, str] = {}
+    """Return a picture's row; V7's tags are labels, or keys and values as in Age/54."""
+    values: dict[str, str] = {}
     labels = set()
     for tag in annotation.tags:
         key, slash, value = tag.partition("/")
         if slash and key.strip().casefold() in _KEYS:
-            said[key.strip().casefold()] = value.strip()
+            values[key.strip().casefold()] = value.strip()
         else:
             labels.add(_label(tag))
-    patient = said.get("patient id", "")
+    patient = values.get("patient id", "")
     name = f"{annotation.folder}/{annotation.file_name}".lstrip("/")
     return {
         "image_id": f"darwin:{name}",
@@ -154,16 +155,16 @@ def _row(annotation: Annotation, path: Path) -> dict[str, Any]:
         "patient_id": f"v7-darwin:{patient}" if patient else "",
         "image_wise": "" if patient else "yes",
         "label": next((label for label in _ORDER if label in labels), ""),
-        "view": view_of(said.get("view", "")),
-        "sex": sex_of(said.get("sex", "")),
-        "age": age_of(said.get("age", "")),
-        "site": said.get("location", ""),
-        "modality": said.get("modality", "").casefold(),
+        "view": view_of(values.get("view", "")),
+        "sex": sex_of(values.get("sex", "")),
+        "age": age_of(values.get("age", "")),
+        "site": values.get("location", ""),
+        "modality": values.get("modality", "").casefold(),
     }
 
 
 def _label(tag: str) -> str:
-    """A diagnosis among the tags; empty where the tag is none that we know."""
+    """Return the class of a tag; empty if it is no known diagnosis."""
     finding = finding_of("darwin", tag)
     if finding is not None:
         return finding.name
@@ -175,7 +176,7 @@ def _label(tag: str) -> str:
 
 
 def _write(mask: npt.NDArray[np.uint8], path: Path) -> Path:
-    """Write a mask; it is there whole, or not at all."""
+    """Write a mask; see ``training.files.whole_file``."""
     encoded = cv2.imencode(".png", mask)[1].tobytes()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

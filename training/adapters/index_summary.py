@@ -1,4 +1,4 @@
-"""What ``cxr train index`` says: how many images by label, view and source, and what was left out and why."""
+"""Summary of ``cxr train index``: images by label, view and source, and rejections by reason."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from rich.console import Console
 from rich.table import Table
 
 from cxr.errors import ManifestError
-from training.adapters.reading.result import REASONS, Indexed, Rejection
+from training.adapters.reading.result import REASONS, IndexResult, Rejection
 from training.files import write_whole
 
 _COUNTED = ("label", "view", "source")
-_SHOWN = 12  # values of a column that a terminal shows
+_SHOWN = 12  # values of a column in a terminal's table
 
 
 def rejections_path(manifest: Path) -> Path:
-    """The file beside a manifest that lists what is not in it."""
+    """Return the path of a manifest's list of rejections, in its folder."""
     return manifest.with_name(f"{manifest.stem}.rejected.csv")
 
 
 def write_rejections(rejected: Iterable[Rejection], path: Path) -> None:
-    """Write one line for each rejection: file, line (0: the whole file), reason and what it means.
+    """Write one line for each rejection: file, line (0: the whole file), reason and meaning.
 
     Raises
     ------
@@ -35,16 +35,16 @@ def write_rejections(rejected: Iterable[Rejection], path: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("source_file", "line", "reason", "meaning"))
-    for one in rejected:
-        writer.writerow((one.source_file, one.line, one.reason, REASONS[one.reason]))
+    for each in rejected:
+        writer.writerow((each.source_file, each.line, each.reason, REASONS[each.reason]))
     try:
         write_whole(path, text.getvalue(), private=True)
     except OSError as error:
         raise ManifestError(f"The list of rejections can't be written ({type(error).__name__}).") from error
 
 
-def summarise(indexed: Indexed, manifest: Path) -> dict[str, Any]:
-    """Counts of what was taken and left out, as plain values."""
+def summarise(indexed: IndexResult, manifest: Path) -> dict[str, Any]:
+    """Return the counts of cases and rejections, as JSON values."""
     cases = indexed.cases
     return {
         "manifest": str(manifest),
@@ -59,12 +59,12 @@ def summarise(indexed: Indexed, manifest: Path) -> dict[str, Any]:
     }
 
 
-def _counts(counted: Mapping[Any, int]) -> dict[str, int]:
-    return {str(name): int(count) for name, count in counted.items()}
+def _counts(counts: Mapping[Any, int]) -> dict[str, int]:
+    return {str(name): int(count) for name, count in counts.items()}
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """Show the counts as tables."""
+    """Print the counts as tables."""
     console = Console()
     console.print(f"{summary['images']} images of {summary['patients']} known patients", highlight=False)
     for name, counts in summary["by"].items():

@@ -1,9 +1,9 @@
-"""MIDRC (Gen3) and RICORD downloads: DICOM files in any folders, and the tables that came with them.
+"""MIDRC (Gen3) and RICORD downloads: DICOM files in any folders, and their tables.
 
-Found by their columns, not their names: studies (``case_ids`` and ``study_uid``), cases
+Tables are recognised by their columns: studies (``case_ids`` and ``study_uid``), cases
 (``submitter_id`` and ``covid19_positive``), or the Cancer Imaging Archive's ``metadata.csv``
-(``Collection`` and ``Study UID``). A study has several images; screenshots and processed copies
-are left out.
+(``Collection`` and ``Study UID``). A study has several images; secondary captures and processed
+copies are rejected.
 
 References
 ----------
@@ -21,9 +21,9 @@ from typing import Annotated, Any
 import pandas as pd
 
 from cxr.errors import ManifestError
-from training.adapters.reading.dataset_folder import folder
+from training.adapters.reading.dataset_folder import dataset_folder
 from training.adapters.reading.dicom_files import DicomImage, reject_image, scan
-from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, silent
+from training.adapters.reading.result import IndexResult, Rejection, ReportProgress, ignore_progress, index_result
 from training.adapters.reading.tables import LINE, read_table
 from training.adapters.reading.values import age_of, sex_of
 
@@ -35,9 +35,9 @@ _BY_CASE = {"yes": "covid19", "no": "negative"}
 
 @dataclass(slots=True)
 class _Tables:
-    """What the tables say, by study and by case."""
+    """Content of the tables, by study and by case."""
 
-    label: dict[str, str] = field(default_factory=dict)  # study -> class, or a reason with an exclamation mark
+    label: dict[str, str] = field(default_factory=dict)  # study -> class, or "!" and a reason of rejection
     case: dict[str, str] = field(default_factory=dict)  # study -> case
     about: dict[str, dict[str, str]] = field(default_factory=dict)  # case -> sex, age, site, status
     lines: dict[str, tuple[str, int]] = field(default_factory=dict)  # study -> table and line
@@ -46,11 +46,13 @@ class _Tables:
 def index(
     root: Path,
     *,
-    days: Annotated[int, "Between study and test at most."] = 2,
-    by_case: Annotated[bool, "Label by the case's status where no test is near; it may be of another time."] = False,
-    unknown_views: Annotated[bool, "Take images whose header does not tell the projection."] = False,
-    watch: ReportProgress = silent,
-) -> Indexed:
+    days: Annotated[int, "Largest distance of study and test."] = 2,
+    by_case: Annotated[
+        bool, "Without a test within the days, label by the case's status, which may be of another time."
+    ] = False,
+    unknown_views: Annotated[bool, "Take images without a projection in their header."] = False,
+    watch: ReportProgress = ignore_progress,
+) -> IndexResult:
     """Index a download.
 
     Parameters
@@ -60,19 +62,19 @@ def index(
     days, by_case, unknown_views
         See their help.
     watch
-        Told how far it is.
+        Called with a step's name, how many are done, and of how many.
 
     Returns
     -------
-    Indexed
+    IndexResult
         ``label`` is covid19 or negative.
 
     Raises
     ------
     ManifestError
-        If no table is one of those above.
+        If no table has the columns of one of those above.
     """
-    base = folder(root)
+    base = dataset_folder(root)
     rejected: list[Rejection] = []
     files = sorted(path for path in base.iterdir() if path.suffix.casefold() in (".csv", ".tsv"))
     tables, used = _read(files, rejected, days)
@@ -84,11 +86,11 @@ def index(
             rejected.append(reject_image(image, base, row))
         else:
             rows.append(row)
-    there = {image.header.study_instance_uid for image in images}
+    studies = {image.header.study_instance_uid for image in images}
     rejected += [
-        Rejection(name, line, "no_image") for study, (name, line) in tables.lines.items() if study not in there
+        Rejection(name, line, "no_image") for study, (name, line) in tables.lines.items() if study not in studies
     ]
-    return indexed(rows, rejected)
+    return index_result(rows, rejected)
 
 
 def _read(files: list[Path], rejected: list[Rejection], days: int) -> tuple[_Tables, list[Path]]:
@@ -101,8 +103,8 @@ def _read(files: list[Path], rejected: list[Rejection], days: int) -> tuple[_Tab
     for path in files:
         table = read_table(path, rejected)
         table.columns = [str(name).casefold() for name in table.columns]
-        for needed, reader in readers:
-            if needed <= set(table.columns):
+        for columns, reader in readers:
+            if columns <= set(table.columns):
                 reader(table, path.name, tables, days)
                 used.append(path)
                 break
@@ -142,9 +144,9 @@ def _records(table: pd.DataFrame) -> Iterator[dict[str, str]]:
 
 
 def _nearest_test(positive: str, negative: str, days: int) -> str:
-    """The class of the nearest test; a reason after an exclamation mark if two contradict; nothing if none is near."""
+    """Return the class of the nearest test; "!" and a reason if it is too far or contradicted; empty without a test."""
     distances = [[abs(int(number)) for number in re.findall(r"-?\d+", text)] for text in (positive, negative)]
-    nearest = [min(found, default=days + 1) for found in distances]
+    nearest = [min(each, default=days + 1) for each in distances]
     if min(nearest) > days:
         return "!outside_window" if any(distances) else ""
     if nearest[0] == nearest[1]:
@@ -178,5 +180,5 @@ def _is_ricord(case: str) -> bool:
 
 
 def _site(case: str, about: Mapping[str, str]) -> str:
-    """The submitting site: MIDRC's and RICORD's case numbers begin with it."""
+    """Return the submitting site, with which case numbers of MIDRC and RICORD begin."""
     return about.get("site_id", "") or case.upper().removeprefix("MIDRC-RICORD-1C-").partition("-")[0]

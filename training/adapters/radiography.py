@@ -1,8 +1,8 @@
 """COVID-19 Radiography Database: folders by class, no patients.
 
 The release of 2020 has the images in the classes' folders, that of 2021 in ``images`` beside
-``masks`` of the lungs. A workbook for each class says which website a picture is from: class and
-website are nearly the same thing, so that is the source.
+``masks`` of the lungs. A workbook for each class names the website of each picture. Class and website
+nearly coincide, so the website is the source.
 
 References
 ----------
@@ -18,68 +18,67 @@ from typing import Any
 
 from cxr.errors import ManifestError
 from cxr.labels import finding_of
-from training.adapters.reading.dataset_folder import IMAGE_SUFFIXES, folder
-from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, silent
+from training.adapters.reading.dataset_folder import IMAGE_SUFFIXES, dataset_folder
+from training.adapters.reading.result import IndexResult, Rejection, ReportProgress, ignore_progress, index_result
 from training.adapters.reading.tables import LINE, read_sheet, read_table
 
 _INNER = ("COVID-19_Radiography_Dataset", "COVID-19 Radiography Database")
 _CLASSES = {"COVID": "COVID", "COVID-19": "COVID", "Lung_Opacity": "Lung_Opacity", "Normal": "Normal",
             "NORMAL": "Normal", "Viral Pneumonia": "Viral Pneumonia"}  # fmt: skip
-"""Folders, as the releases call them, and the class's name."""
+"""Folder names of the releases, and the class of each."""
 
 SOURCE = "radiography"
 
 
-def index(root: Path, *, watch: ReportProgress = silent) -> Indexed:
+def index(root: Path, *, watch: ReportProgress = ignore_progress) -> IndexResult:
     """Index the database.
 
     Parameters
     ----------
     root
-        The folder with the classes' folders, or the one that it was unpacked into.
+        The folder with the classes' folders, or its parent.
     watch
-        Told how far it is.
+        Called with a step's name, how many are done, and of how many.
 
     Returns
     -------
-    Indexed
-        Every line is stamped image-wise: nobody knows the patients. ``source`` is the website
-        where the workbook names it.
+    IndexResult
+        Every row is image-wise: patients are unknown. ``source`` is the website in the workbook.
 
     Raises
     ------
     ManifestError
         If there is no folder of a class.
     """
-    outer = folder(root)
+    outer = dataset_folder(root)
     base = next((outer / name for name in _INNER if (outer / name).is_dir()), outer)
-    there = [(base / name, term) for name, term in _CLASSES.items() if _is_there(base, name)]
-    if not there:
+    folders = [(base / name, term) for name, term in _CLASSES.items() if _has_folder(base, name)]
+    if not folders:
         raise ManifestError(f"The folder {outer.name!r} has none of the folders {', '.join(_CLASSES)}.")
     rejected: list[Rejection] = []
     rows: list[dict[str, Any]] = []
     without_url = 0
-    for number, (place, term) in enumerate(there, start=1):
-        urls, lines, table = _urls(base, place.name, rejected)
-        found = list(_rows(place, term, base, urls, rejected))
-        named = {Path(row["path"]).stem.casefold() for row in found}
-        rejected += [Rejection(table, line, "no_file") for name, line in lines.items() if name not in named]
-        without_url += sum(1 for row in found if row["source"] == SOURCE)
-        rows += found
-        watch("classes", number, len(there))
-    notes = ["Class and origin are nearly the same thing here: a model can score by recognising the source."]
+    for number, (class_folder, term) in enumerate(folders, start=1):
+        urls, lines, table = _urls(base, class_folder.name, rejected)
+        class_rows = list(_rows(class_folder, term, base, urls, rejected))
+        names = {Path(row["path"]).stem.casefold() for row in class_rows}
+        rejected += [Rejection(table, line, "no_file") for name, line in lines.items() if name not in names]
+        without_url += sum(1 for row in class_rows if row["source"] == SOURCE)
+        rows += class_rows
+        watch("classes", number, len(folders))
+    notes = ["Class and source nearly coincide: a model can score well by recognising the source."]
     if without_url:
         notes.append(f"{without_url} images have no website (no workbook, or no line in it): their source is {SOURCE}.")
-    return indexed(rows, rejected, notes)
+    return index_result(rows, rejected, notes)
 
 
-def _is_there(base: Path, name: str) -> bool:
-    """Whether the folder is there under exactly this name: on some systems NORMAL is Normal."""
+def _has_folder(base: Path, name: str) -> bool:
+    """Return whether a folder has exactly this name: some file systems ignore case, and NORMAL is Normal there."""
     return any(entry.name == name and entry.is_dir() for entry in base.iterdir())
 
 
 def _urls(base: Path, name: str, rejected: list[Rejection]) -> tuple[dict[str, str], dict[str, int], str]:
-    """Website and line of each file name (small letters, without suffix), and the table's name."""
+    """Return website and line of each file name (casefolded, without suffix), and the table's name."""
     for suffix in (".metadata.xlsx", ".metadata.csv"):
         path = base / f"{name}{suffix}"
         if path.is_file():
@@ -95,13 +94,13 @@ def _urls(base: Path, name: str, rejected: list[Rejection]) -> tuple[dict[str, s
 
 
 def _rows(
-    place: Path, term: str, base: Path, urls: Mapping[str, str], rejected: list[Rejection]
+    class_folder: Path, term: str, base: Path, urls: Mapping[str, str], rejected: list[Rejection]
 ) -> Iterator[dict[str, Any]]:
     finding = finding_of("radiography", term)
     label = finding.name if finding is not None else ""
-    inner = place / "images"
-    masks = place / "masks"
-    images = inner if inner.is_dir() else place
+    inner = class_folder / "images"
+    masks = class_folder / "masks"
+    images = inner if inner.is_dir() else class_folder
     for path in sorted(images.iterdir()):
         if path.is_dir() or path.name.startswith("."):
             continue

@@ -1,8 +1,8 @@
 """RSNA Pneumonia Detection Challenge 2018 (Kaggle, stage 2): films of NIH ChestX-ray14 with new labels.
 
-The table of boxes has one line per box, so several per image. Target 0 is not normal: the three
-classes stand in a table of their own. ``patientId`` names an image, not a person: the same NIH
-patient has many, and only the mapping that RSNA published tells.
+The table of boxes has one line per box, so several per image. Target 0 is not "normal": the three
+classes are in a second table. ``patientId`` identifies an image, not a person: an NIH patient has
+several, which RSNA's published mapping joins.
 
 References
 ----------
@@ -21,9 +21,9 @@ import pandas as pd
 
 from cxr.errors import ManifestError
 from cxr.labels import finding_of
-from training.adapters.reading.dataset_folder import find_one, folder
+from training.adapters.reading.dataset_folder import dataset_folder, find_one
 from training.adapters.reading.dicom_files import read_image
-from training.adapters.reading.result import Indexed, Rejection, ReportProgress, indexed, silent
+from training.adapters.reading.result import IndexResult, Rejection, ReportProgress, ignore_progress, index_result
 from training.adapters.reading.tables import LINE, read_table
 
 _BOXES = ("stage_2_train_labels.csv", "train_labels.csv", "stage_1_train_labels.csv")
@@ -31,8 +31,8 @@ _CLASSES = ("stage_2_detailed_class_info.csv", "detailed_class_info.csv", "stage
 _IMAGES = ("stage_2_train_images", "train_images", "stage_1_train_images")
 _EVERY = 200
 _BY_IMAGE = (
-    "RSNA's patientId names an image, not a person: NIH patients recur. Give --nih-map to split by patient; without "
-    "it figures are image-wise. RSNA and NIH films are the same: never combine them without the map."
+    "RSNA's patientId identifies an image, not a person, and NIH patients recur: give --nih-map to split by patient; "
+    "without it figures are image-wise. RSNA and NIH films are the same: never combine them without the map."
 )
 
 
@@ -40,10 +40,10 @@ def index(
     root: Path,
     *,
     nih_map: Annotated[
-        str, "RSNA's pneumonia-challenge-dataset-mappings_2018.json, in the folder: gives NIH patients."
+        str, "RSNA's pneumonia-challenge-dataset-mappings_2018.json, in the folder: maps images to NIH patients."
     ] = "",
-    watch: ReportProgress = silent,
-) -> Indexed:
+    watch: ReportProgress = ignore_progress,
+) -> IndexResult:
     """Index the challenge's training images.
 
     Parameters
@@ -51,13 +51,13 @@ def index(
     root
         The folder with the two tables and ``stage_2_train_images``.
     nih_map
-        See its help.
+        RSNA's mapping of images to NIH patients.
     watch
-        Told how far it is.
+        Called with a step's name, how many are done, and of how many.
 
     Returns
     -------
-    Indexed
+    IndexResult
         ``label`` is normal, lung_opacity, or abnormal (No Lung Opacity / Not Normal).
 
     Raises
@@ -65,7 +65,7 @@ def index(
     ManifestError
         If a table or the folder of images is missing.
     """
-    base = folder(root)
+    base = dataset_folder(root)
     rejected: list[Rejection] = []
     boxes_file, classes_file = find_one(base, _BOXES, "table of boxes"), find_one(base, _CLASSES, "table of classes")
     boxes = read_table(boxes_file, rejected, required=("patientId", "Target"))
@@ -84,17 +84,17 @@ def index(
             rows.append(row)
         if number % _EVERY == 0 or number == len(labels):
             watch("headers", number, len(labels))
-    named = set(classes["patientId"]) | set(boxes["patientId"])
+    listed = set(classes["patientId"]) | set(boxes["patientId"])
     rejected += [
         Rejection(path.relative_to(base).as_posix(), 0, "not_listed")
         for path in sorted(images.iterdir())
-        if path.stem not in named and not path.name.startswith(".")
+        if path.stem not in listed and not path.name.startswith(".")
     ]
-    return indexed(rows, rejected, [] if nih_map else [_BY_IMAGE])
+    return index_result(rows, rejected, [] if nih_map else [_BY_IMAGE])
 
 
 def _patients(base: Path, nih_map: str) -> Mapping[str, str]:
-    """NIH patient of each image: the part of the NIH file name in front of the underscore."""
+    """Return the NIH patient of each image: the part of the NIH file name before the underscore."""
     if not nih_map:
         return {}
     try:
@@ -110,8 +110,8 @@ def _patients(base: Path, nih_map: str) -> Mapping[str, str]:
 def _labels(
     classes: pd.DataFrame, boxes: pd.DataFrame, rejected: list[Rejection], classes_name: str, boxes_name: str
 ) -> dict[str, tuple[str, int]]:
-    """Class and first line of every image; an image whose lines disagree is left out."""
-    target = {image: set(part) for image, part in boxes.groupby("patientId")["Target"]}
+    """Return class and first line of every image; reject an image whose lines disagree."""
+    targets = {image: set(part) for image, part in boxes.groupby("patientId")["Target"]}
     labels: dict[str, tuple[str, int]] = {}
     for image, part in classes.groupby("patientId", sort=False):
         line = int(part[LINE].iloc[0])
@@ -120,14 +120,14 @@ def _labels(
         expected = {"1"} if names == {"lung_opacity"} else {"0"}
         if len(names) != 1 or None in findings:
             rejected.append(Rejection(classes_name, line, "label_contradictory" if len(names) > 1 else "label_unknown"))
-        elif image not in target:
+        elif image not in targets:
             rejected.append(Rejection(classes_name, line, "label_missing"))
-        elif target[image] != expected:
+        elif targets[image] != expected:
             rejected.append(Rejection(classes_name, line, "label_contradictory"))
         else:
             labels[str(image)] = names.pop(), line
-    known = set(classes["patientId"])
-    unknown = boxes[~boxes["patientId"].isin(known)].drop_duplicates("patientId")
+    classified = set(classes["patientId"])
+    unknown = boxes[~boxes["patientId"].isin(classified)].drop_duplicates("patientId")
     rejected += [Rejection(boxes_name, int(line), "label_missing") for line in unknown[LINE]]
     return labels
 
@@ -135,11 +135,11 @@ def _labels(
 def _row(path: Path, image: str, label: str, patients: Mapping[str, str]) -> dict[str, Any] | str:
     if not path.is_file():
         return "no_file"
-    found = read_image(path)
-    if isinstance(found, str):
-        return found
+    dicom_image = read_image(path)
+    if isinstance(dicom_image, str):
+        return dicom_image
     patient = f"nih:{patients[image]}" if image in patients else ""
-    return found.row(image_id=f"rsna:{image}", source="rsna", label=label) | {
+    return dicom_image.row(image_id=f"rsna:{image}", source="rsna", label=label) | {
         "patient_id": patient,
         "image_wise": "" if patient else "yes",
         "site": "nih",

@@ -1,4 +1,4 @@
-"""The audit of a data set: duplicates, leakage between sides, what a model reads off outside the lungs.
+"""Audit of a data set: duplicates, leakage between sides, shortcuts outside the lungs.
 
-Nothing is imported here: processes that hash files load ``near_duplicates`` alone.
+Nothing is imported here: child processes that hash files load ``near_duplicates`` alone.
 """

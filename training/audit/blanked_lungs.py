@@ -1,7 +1,7 @@
-"""Whether a model still sees the disease when the lungs are gone.
+"""Audit with blanked lungs: a model that still separates the classes uses a shortcut.
 
-The lungs are painted over and the model scores what is left: borders, markers, collimation, shoulders. A
-model that still tells the classes apart reads those.
+The lungs are painted over, and the model scores the remaining image: borders, markers, collimation,
+shoulders.
 
 References
 ----------
@@ -26,13 +26,13 @@ Score = Callable[[Images], ArrayLike]
 """From images to (N,) scores of one class: logits or probabilities."""
 
 BOX = (0.12, 0.88)
-"""Shares of height and width between which the lungs lie on a frontal film."""
+"""Extent of the lungs on a frontal film, as shares of height and width."""
 
 BORDER = 0.08
-"""Share of each side that the border-only images keep."""
+"""Width of the frame in border-only images, as a share of the side."""
 
-BAR = 0.60
-"""An area above this without lungs is a shortcut, if chance is excluded."""
+SHORTCUT_AUC = 0.60
+"""ROC AUC without lungs above which a shortcut is reported, if the interval excludes 0.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,38 +44,38 @@ class BlankedAudit:
     whole: Estimate | None
     blanked: Estimate | None
     border_only: Estimate | None
-    masks: int  # images whose lungs a mask tells; of the others a box is painted over
+    masks: int  # images with a lung mask; in the others a box is painted over
 
     @property
     def is_shortcut(self) -> bool:
-        """Whether the model tells the classes apart without seeing a lung."""
+        """Whether the model separates the classes without lungs."""
         return any(
-            each is not None and each.value > BAR and (each.interval is None or each.interval.low > 0.5)
+            each is not None and each.value > SHORTCUT_AUC and (each.interval is None or each.interval.low > 0.5)
             for each in (self.blanked, self.border_only)
         )
 
 
 def blank_lungs(images: Images, masks: NDArray[np.bool_] | None = None) -> Images:
-    """Paint the lungs over with middle grey; a grey of the image's own would carry its source along.
+    """Paint the lungs with grey 0.5; a grey level of the image itself would reveal its source.
 
     Parameters
     ----------
     images
         (N, S, S, 1).
     masks
-        (N, S, S) of the lungs; None: a box in the middle.
+        Lung masks (N, S, S); None: a box in the centre.
     """
     inside = box(images) if masks is None else np.asarray(masks, dtype=bool)
-    return _replaced(images, inside)
+    return _paint(images, inside)
 
 
 def keep_border(images: Images) -> Images:
-    """Paint everything over but a frame along the edges."""
+    """Paint everything with grey 0.5 except a frame along the edges."""
     size = images.shape[1]
     width = max(1, round(size * BORDER))
     inside = np.zeros(images.shape[:3], dtype=bool)
     inside[:, width : size - width, width : size - width] = True
-    return _replaced(images, inside)
+    return _paint(images, inside)
 
 
 def blanked_audit(
@@ -94,19 +94,19 @@ def blanked_audit(
     name
         Of the class.
     images
-        (N, S, S, 1), as the model takes them.
+        (N, S, S, 1): input of the model.
     truth
         (N,): 0 and 1.
     score
-        The model, for this class.
+        Function from images to scores of this class.
     patients
         (N,): the patient of each image; None if each image is of another patient.
     masks
-        (N, S, S) of the lungs; None: a box in the middle.
+        Lung masks (N, S, S); None: a box in the centre.
     """
 
-    def area(shown: Images) -> Estimate | None:
-        return roc_auc_with_interval(truth, np.ravel(np.asarray(score(shown), dtype=np.float64)), patients)
+    def area(variant: Images) -> Estimate | None:
+        return roc_auc_with_interval(truth, np.ravel(np.asarray(score(variant), dtype=np.float64)), patients)
 
     return BlankedAudit(
         name=name,
@@ -119,7 +119,7 @@ def blanked_audit(
 
 
 def box(images: Images) -> NDArray[np.bool_]:
-    """Give (N, S, S), True where the lungs lie on a frontal film, near enough."""
+    """Return bool (N, S, S), True in a box around the lungs of a frontal film."""
     size = images.shape[1]
     low, high = (round(size * share) for share in BOX)
     inside = np.zeros(images.shape[:3], dtype=bool)
@@ -127,5 +127,5 @@ def box(images: Images) -> NDArray[np.bool_]:
     return inside
 
 
-def _replaced(images: Images, inside: NDArray[np.bool_]) -> Images:
+def _paint(images: Images, inside: NDArray[np.bool_]) -> Images:
     return np.where(inside[..., np.newaxis], np.float32(0.5), images).astype(np.float32)

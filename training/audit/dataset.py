@@ -1,6 +1,6 @@
-"""What is wrong with a data set before a model learns it: leaks, copies, shortcuts.
+"""Audit of a data set before training: leaks, copies, shortcuts.
 
-Everything here but copies and blanked lungs is found in the manifest alone.
+Except for copies and blanked lungs, the manifest alone is read.
 
 References
 ----------
@@ -18,7 +18,7 @@ import pandas as pd
 
 from training.audit.blanked_lungs import BlankedAudit
 from training.audit.near_duplicates import Copies, Hashed, find_copies
-from training.audit.report import AuditReport, CopiesFound, LabelAudit, cautions_of
+from training.audit.report import AuditReport, CopySummary, LabelAudit, cautions_of
 from training.cases import groups
 from training.evaluation import metadata_only, source_only
 from training.metrics.subgroups import UNKNOWN, age_band
@@ -33,18 +33,18 @@ def audit(
     blanked: Sequence[BlankedAudit] = (),
     seed: int = 0,
 ) -> AuditReport:
-    """Look for leaks, copies and shortcuts.
+    """Find leaks, copies and shortcuts.
 
     Parameters
     ----------
     frame
-        A manifest, split or not.
+        A manifest, with or without sides.
     hashed
-        Of its files, row by row (``training.audit.near_duplicates.hash_files``); None: no copies are looked for.
+        Hashes of its files, row by row (``training.audit.near_duplicates.hash_files``); None: skip copies.
     blanked
-        What a model sees without lungs, if there is a model.
+        Results of a model on images without lungs.
     seed
-        Of the baselines' folds.
+        Seed of the baselines' folds.
     """
     cases = frame.reset_index(drop=True)
     report = AuditReport(
@@ -65,7 +65,7 @@ def audit(
 
 
 def label_tables(report: AuditReport) -> dict[str, pd.DataFrame]:
-    """Return the counts as tables for drawing: one for each attribute with two values, labels as columns."""
+    """Return tables for bar charts: one for each attribute with at least two values, labels as columns."""
     tables = {"label": pd.DataFrame({"images": pd.Series(report.labels, dtype="int64")})}
     for name, values in report.attributes.items():
         if len(values) > 1:
@@ -90,10 +90,10 @@ def _shared(cases: pd.DataFrame, keys: pd.Series) -> dict[str, int]:
     return {f"{one} and {other}": len(members[one] & members[other]) for one, other in combinations(members, 2)}
 
 
-def _copies(cases: pd.DataFrame, hashed: Hashed) -> CopiesFound:
+def _copies(cases: pd.DataFrame, hashed: Hashed) -> CopySummary:
     pairs = find_copies(hashed.hashes, hashed.digests)
     patients = groups(cases).to_numpy()
-    differing = {
+    differences = {
         name: [pair for pair in pairs if values[pair.first] != values[pair.second]]
         for name, values in (
             ("split", cases["split"].to_numpy()),
@@ -101,16 +101,16 @@ def _copies(cases: pd.DataFrame, hashed: Hashed) -> CopiesFound:
             ("label", cases["label"].to_numpy()),
         )
     }
-    gravest = differing["split"] + differing["label"] + list(pairs)
-    return CopiesFound(
+    worst_first = differences["split"] + differences["label"] + list(pairs)
+    return CopySummary(
         files=len(hashed.digests),
         unreadable=sum(each is None for each in hashed.hashes),
         exact_pairs=sum(pair.is_exact for pair in pairs),
         near_pairs=sum(not pair.is_exact for pair in pairs),
-        across_splits=len(differing["split"]),
-        across_patients=len(differing["patient"]),
-        across_labels=len(differing["label"]),
-        examples=_names(cases, gravest[:20]),
+        across_splits=len(differences["split"]),
+        across_patients=len(differences["patient"]),
+        across_labels=len(differences["label"]),
+        examples=_names(cases, worst_first[:20]),
     )
 
 

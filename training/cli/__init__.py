@@ -1,1 +1,1 @@
-"""The commands ``cxr train``; each verb loads its modules when it is used."""
+"""The commands ``cxr train``; each imports its modules when it runs."""

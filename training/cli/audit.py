@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from training.audit.near_duplicates import Hashed
     from training.audit.report import AuditReport
 
-SHEET = 18
+SHEET_IMAGES = 18
 """Images on the sheet of augmented examples: three rows of six."""
 
 
@@ -23,27 +23,29 @@ def audit(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder. Default: that of the manifest.", metavar="FOLDER")
     ] = None,
-    files: Annotated[bool, typer.Option("--files/--no-files", help="Read every file and look for copies.")] = True,
-    plots: Annotated[bool, typer.Option("--plots", help="Draw counts, and a sheet of augmented examples.")] = False,
+    files: Annotated[bool, typer.Option("--files/--no-files", help="Read every file and search for copies.")] = True,
+    plots: Annotated[
+        bool, typer.Option("--plots", help="Also write charts of the counts, and a sheet of augmented examples.")
+    ] = False,
     recipe: Annotated[
-        str, typer.Option(help="Whose classes and augmentation are shown.", metavar="NAME|FILE")
+        str, typer.Option(help="Recipe of the classes and the augmentation.", metavar="NAME|FILE")
     ] = "default-finetune",
     package: Annotated[
-        Path | None, typer.Option(help="Also score test images with painted-over lungs.", metavar="PACKAGE")
+        Path | None, typer.Option(help="Also score test images with blanked lungs.", metavar="PACKAGE")
     ] = None,
     mask_model: Annotated[
         Path | None,
         typer.Option(
-            help="A folder of `cxr train masks` that finds the lungs to paint over. Default: the package's own, else "
-            "the manifest's masks, else a box.",
+            help="A folder of `cxr train masks`, to segment the lungs that are blanked. Default: the package's own, "
+            "else the manifest's masks, else a box.",
             metavar="FOLDER",
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=20, help="Images that are scored so, at most.")] = 400,
-    seed: Annotated[int, typer.Option(min=0, help="Of the folds and samples.")] = 0,
+    limit: Annotated[int, typer.Option(min=20, help="Maximum number of images with blanked lungs.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds and samples.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Look for what would make a model's figures wrong; print a warning for each, write audit.json.
+    """Find leaks, copies and shortcuts that would invalidate a model's figures; print warnings, write audit.json.
 
     Example: cxr train audit manifest.csv --plots
     """
@@ -69,8 +71,8 @@ def audit(
     if as_json:
         typer.echo((folder / AUDIT_FILE).read_text(encoding="utf-8"))
         return
-    for check, found in report.summary().items():
-        typer.echo(f"{check}: {found}")
+    for check, result in report.summary().items():
+        typer.echo(f"{check}: {result}")
     for caution in report.cautions:
         typer.echo(f"warning ({caution.code}): {caution.sentence}", err=True)
     typer.echo(f"{AUDIT_FILE} is in {folder}")
@@ -78,10 +80,10 @@ def audit(
 
 def _hashed(cases: pd.DataFrame) -> Hashed:
     from training.audit.near_duplicates import hash_files
-    from training.cli.progress import watching
+    from training.cli.progress import show_progress
 
-    with watching() as watch:
-        return hash_files([Path(path) for path in cases["path"]], watch=watch)
+    with show_progress() as progress:
+        return hash_files([Path(path) for path in cases["path"]], progress=progress)
 
 
 def _blanked(
@@ -103,4 +105,4 @@ def _draw(report: AuditReport, cases: pd.DataFrame, folder: Path, recipe: str, s
     from training.recipe import load_recipe
 
     plot_bars(label_tables(report), folder / "audit_counts.png", f"{report.images} images")
-    plot_augmented(cases, load_recipe(recipe), folder / "audit_augmented.png", count=SHEET, seed=seed)
+    plot_augmented(cases, load_recipe(recipe), folder / "audit_augmented.png", count=SHEET_IMAGES, seed=seed)

@@ -1,4 +1,4 @@
-"""``cxr train evaluate`` and ``compare``: from predictions to figures and pictures."""
+"""``cxr train evaluate`` and ``compare``: figures and plots from predictions."""
 
 from __future__ import annotations
 
@@ -27,27 +27,29 @@ def evaluate(
     ] = None,
     operating_point: Annotated[
         Path | None,
-        typer.Option(help="Thresholds, chosen on validation images. Default: beside the predictions.", metavar="FILE"),
+        typer.Option(
+            help="Thresholds chosen on validation images. Default: the file beside the predictions.", metavar="FILE"
+        ),
     ] = None,
     threshold: Annotated[
-        list[str] | None, typer.Option(help="A threshold instead; repeat for more.", metavar="CLASS=VALUE")
+        list[str] | None, typer.Option(help="A threshold instead; repeatable.", metavar="CLASS=VALUE")
     ] = None,
     prevalence: Annotated[
-        list[float] | None, typer.Option(help="State predictive values there; repeat for more. Default: 0.05.")
+        list[float] | None, typer.Option(help="Prevalence for predictive values; repeatable. Default: 0.05.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What the images are called. Default: the file's name.")] = None,
-    replicates: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the images. Default: the file's name.")] = None,
+    replicates: Annotated[int, typer.Option(min=100, help="Bootstrap replicates.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     gallery: Annotated[
         bool,
         typer.Option(
             "--gallery",
-            help="Of a run: also draw evidence maps or, of other heads, Grad-CAM over images; this needs its model.",
+            help="For a run: also plot evidence maps, or Grad-CAM for other heads; this needs its model.",
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make metrics.json, pictures and suspects.csv from predictions; no model is needed.
+    """Write metrics.json, plots and suspects.csv from predictions; no model is needed.
 
     Example: cxr train evaluate runs/finetune --prevalence 0.05 --prevalence 0.2
     """
@@ -57,14 +59,14 @@ def evaluate(
 
     file = predictions / TEST_PREDICTIONS if predictions.is_dir() else predictions
     table = read_predictions(file)
-    stated = tuple(prevalence or PREVALENCES)
-    if not all(0 < each < 1 for each in stated):
+    prevalences = tuple(prevalence or PREVALENCES)
+    if not all(0 < each < 1 for each in prevalences):
         raise typer.BadParameter("a prevalence lies between 0 and 1", param_hint="--prevalence")
     figures = make_figures(
         table,
         thresholds=_thresholds(threshold or (), operating_point, file, table),
         dataset=name or file.stem,
-        prevalences=stated,
+        prevalences=prevalences,
         replicates=replicates,
         seed=seed,
     )
@@ -82,11 +84,13 @@ def evaluate(
 
 def compare(
     first: Annotated[Path, typer.Argument(help="Predictions file or run's folder.", metavar="FIRST")],
-    second: Annotated[Path, typer.Argument(help="Another, over the same images.", metavar="SECOND")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write JSON there.", metavar="FILE")] = None,
+    second: Annotated[Path, typer.Argument(help="The other, of the same images.", metavar="SECOND")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the comparison as JSON.", metavar="FILE")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether one of two models is better on the same images (paired DeLong).
+    """Test whether one of two models is better on the same images (paired DeLong).
 
     Example: cxr train compare runs/before runs/after
     """
@@ -96,27 +100,27 @@ def compare(
 
     files = [each / TEST_PREDICTIONS if each.is_dir() else each for each in (first, second)]
     tables = [read_predictions(file) for file in files]
-    found = make_comparison(tables[0], tables[1], names=(str(first), str(second)))
+    comparison = make_comparison(tables[0], tables[1], names=(str(first), str(second)))
     if output is not None:
-        write_document(found, output)
+        write_document(comparison, output)
     if as_json:
-        typer.echo(json.dumps(to_document(found)))
+        typer.echo(json.dumps(to_document(comparison)))
     else:
-        _print_comparison(found)
+        _print_comparison(comparison)
 
 
 def _thresholds(
-    given: list[str] | tuple[str, ...], file: Path | None, predictions_file: Path, table: Predictions
+    texts: list[str] | tuple[str, ...], file: Path | None, predictions_file: Path, table: Predictions
 ) -> dict[str, float]:
     from training.evaluation import OPERATING_POINT_FILE, read_operating_points
 
-    if given:
-        return dict(_threshold(text, table) for text in given)
+    if texts:
+        return dict(_threshold(text, table) for text in texts)
     beside = predictions_file.parent / OPERATING_POINT_FILE
     if file is None and not beside.exists():
         return {}
-    known = read_operating_points(file or beside).thresholds
-    return {name: value for name, value in known.items() if name in table.classes}
+    thresholds = read_operating_points(file or beside).thresholds
+    return {name: value for name, value in thresholds.items() if name in table.classes}
 
 
 def _threshold(text: str, table: Predictions) -> tuple[str, float]:
@@ -168,8 +172,8 @@ def _print(figures: Evaluation, folder: Path) -> None:
     from rich.table import Table
 
     table = Table(title=f"{figures.dataset}: {figures.images} images. {figures.notice}")
-    heads = ("class", "with it", "ROC AUC", "within a source", "source alone", "sensitivity", "specificity", "ECE")
-    for heading in heads:
+    headings = ("class", "positive", "ROC AUC", "within a source", "source alone", "sensitivity", "specificity", "ECE")
+    for heading in headings:
         table.add_column(heading)
     for each in figures.classes:
         at, source = each.at_threshold, next((base.auc for base in each.baselines if base.name == "source_only"), None)
@@ -185,21 +189,24 @@ def _print(figures: Evaluation, folder: Path) -> None:
     Console().print(table)
     for caution in figures.cautions:
         typer.echo(f"warning ({caution.code}): {caution.sentence}", err=True)
-    typer.echo(f"metrics.json, suspects.csv and pictures are in {folder}")
+    typer.echo(f"metrics.json, suspects.csv and plots are in {folder}")
 
 
-def _print_comparison(found: Comparison) -> None:
-    typer.echo(f"{found.images} images in common; {found.first} (first) against {found.second} (second)")
-    if found.only_first or found.only_second:
-        typer.echo(f"left out: {found.only_first} only in the first, {found.only_second} only in the second", err=True)
-    for each in found.classes:
+def _print_comparison(comparison: Comparison) -> None:
+    typer.echo(f"{comparison.images} images in common: {comparison.first} (first) and {comparison.second} (second)")
+    if comparison.only_first or comparison.only_second:
+        typer.echo(
+            f"excluded: {comparison.only_first} only in the first, {comparison.only_second} only in the second",
+            err=True,
+        )
+    for each in comparison.classes:
         if each.auc is None:
-            typer.echo(f"{each.name}: all images are of one kind; nothing can be compared")
+            typer.echo(f"{each.name}: not compared, all images have the same truth")
             continue
         p_value = "unknown" if each.auc.p_value is None else f"{each.auc.p_value:.3g}"
         typer.echo(
             f"{each.name}: ROC AUC {each.auc.first:.3f} and {each.auc.second:.3f}, difference {each.auc.difference}, "
-            f"p = {p_value} ({each.positives} of {each.images} images have it)"
+            f"p = {p_value} ({each.positives} of {each.images} images positive)"
         )
-    if found.is_image_wise:
+    if comparison.is_image_wise:
         typer.echo("warning: patients are unknown; the figures are image-wise, not for claims", err=True)

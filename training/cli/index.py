@@ -1,4 +1,4 @@
-"""``cxr train index``: make a manifest of a data set; the options of each adapter are its signature's."""
+"""``cxr train index``: write the manifest of a data set; an adapter's options are its keyword arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from training.adapters.reading.result import Indexed
+    from training.adapters.reading.result import IndexResult
 
 ADAPTERS = {
     "chexpert": ("chexpert", "CheXpert v1.0 or v1.0-small."),
@@ -27,18 +27,18 @@ ADAPTERS = {
     "midrc": ("midrc", "MIDRC or RICORD downloads with their tables."),
     "csv": ("csv_table", "Any CSV with one line per image."),
 }
-"""Adapters by name: module in ``training.adapters``, and what for."""
+"""Adapter name to module in ``training.adapters`` and its data set."""
 
 
 class Adapters(TyperGroup):
-    """A group whose adapters are imported when they are used."""
+    """A command group that imports an adapter when its command runs."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 (typer's own context type is private)
-        """All adapters."""
+        """Return the names of the adapters."""
         return list(ADAPTERS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
-        """Make one adapter's command of its function."""
+        """Create one adapter's command from its function."""
         if cmd_name not in ADAPTERS:
             return None
         module, summary = ADAPTERS[cmd_name]
@@ -55,27 +55,27 @@ index_app = typer.Typer(
     cls=Adapters,
     no_args_is_help=True,
     add_completion=False,
-    help="Make a manifest of a data set: one line per image, and a list of what was left out and why.",
+    help="Write the manifest of a data set, one line per image, and the list of rejected files and lines with reasons.",
 )
 
 
 @index_app.callback()
 def root() -> None:
-    """Make a manifest of a data set: one line per image, and a list of what was left out and why."""
+    """Write the manifest of a data set, one line per image, and the list of rejected files and lines with reasons."""
 
 
-def _command(adapter: Callable[..., Indexed]) -> Callable[..., None]:
-    """Wrap an adapter: its options, and those that all adapters share."""
-    options = _options(adapter)
+def _command(adapter: Callable[..., IndexResult]) -> Callable[..., None]:
+    """Wrap an adapter as a command with its own options and those of all adapters."""
+    parameters = _options(adapter)
 
-    def run(root: Path, output: Path, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401
-        from training.cli.progress import watching
+    def run(root: Path, output: Path, as_json: bool, **options: Any) -> None:  # noqa: ANN401
+        from training.cli.progress import show_progress
 
-        given = {
-            name: tuple(value or ()) if isinstance(value, list | None) else value for name, value in chosen.items()
+        arguments = {
+            name: tuple(value or ()) if isinstance(value, list | None) else value for name, value in options.items()
         }
-        with watching() as watch:
-            indexed = adapter(root, **given, watch=watch)
+        with show_progress() as watch:
+            indexed = adapter(root, **arguments, watch=watch)
         _write(indexed, output, as_json=as_json)
 
     shared = [
@@ -83,10 +83,10 @@ def _command(adapter: Callable[..., Indexed]) -> Callable[..., None]:
         _parameter(
             "output", Annotated[Path, typer.Option("--output", "-o", help="The manifest to write.", metavar="FILE")]
         ),
-        *options,
+        *parameters,
         _parameter("as_json", Annotated[bool, typer.Option("--json", help="Print JSON.")], default=False),
     ]
-    run.__signature__ = inspect.Signature(shared)  # type: ignore[attr-defined]  # typer reads it
+    run.__signature__ = inspect.Signature(shared)  # type: ignore[attr-defined]  # typer reads the signature
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in shared}
     return run
 
@@ -95,8 +95,8 @@ def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empt
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def _options(adapter: Callable[..., Indexed]) -> list[inspect.Parameter]:
-    """An adapter's keyword arguments as options; the text of their annotation is the help."""
+def _options(adapter: Callable[..., IndexResult]) -> list[inspect.Parameter]:
+    """Return an adapter's keyword arguments as options; their annotations' texts are the help texts."""
     hints = get_type_hints(adapter, include_extras=True)
     options = []
     for name, parameter in inspect.signature(adapter).parameters.items():
@@ -106,14 +106,14 @@ def _options(adapter: Callable[..., Indexed]) -> list[inspect.Parameter]:
         default = parameter.default
         if kind == tuple[str, ...]:
             kind, default = list[str] | None, None
-            help_text += " Repeat for more."
+            help_text += " Repeatable."
         flag = f"--{name.replace('_', '-')}"
         flags = [f"{flag}/--no-{flag[2:]}" if default is True else flag]
         options.append(_parameter(name, Annotated[kind, typer.Option(*flags, help=help_text)], default))
     return options
 
 
-def _write(indexed: Indexed, output: Path, *, as_json: bool) -> None:
+def _write(indexed: IndexResult, output: Path, *, as_json: bool) -> None:
     from training.adapters.index_summary import print_summary, rejections_path, summarise, write_rejections
     from training.cases import relative_paths, write_manifest
 

@@ -1,4 +1,4 @@
-"""``cxr train``: from a data set's folder to a model package; each verb lives in a module of its own."""
+"""``cxr train``: from a data set's folder to a model package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.cli.train import cache, ensemble, finetune, pretrain
 from training.cli.view import view
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Index data sets, split, train, evaluate: all from the shell."
+    no_args_is_help=True, add_completion=False, help="Index data sets; split, train, evaluate and package models."
 )
 app.add_typer(index_app, name="index")
 app.command()(split)

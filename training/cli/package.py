@@ -1,4 +1,4 @@
-"""``cxr train package`` and ``card``: from a run to a model package, and its model card."""
+"""``cxr train package`` and ``card``: model package of a run, and model card."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Annotated
 
 import typer
 
-from training.cli.train import CacheFolder, Json, Processes, _quiet
+from training.cli.train import CacheFolder, Json, Processes, quiet_libraries
 
 
 def card(
     package: Annotated[Path, typer.Argument(help="Folder of a model package.", metavar="PACKAGE")],
     predictions: Annotated[Path, typer.Argument(help="Its predictions of the test images.", metavar="PREDICTIONS")],
     external: Annotated[
-        list[Path] | None, typer.Option(help="Its predictions of other images; repeat for more.", metavar="FILE")
+        list[Path] | None, typer.Option(help="Its predictions of external images; repeatable.", metavar="FILE")
     ] = None,
     audit: Annotated[Path | None, typer.Option(help="audit.json of the training data.", metavar="FILE")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: print it.", metavar="FILE")] = None,
-    replicates: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: standard output.", metavar="FILE")
+    ] = None,
+    replicates: Annotated[int, typer.Option(min=100, help="Bootstrap replicates.")] = 2000,
 ) -> None:
-    """Write a model card: what the model is worth comes first. The package itself is not changed.
+    """Write a model card, its summary of performance first. The package itself is not changed.
 
     Example: cxr train card runs/finetune/package runs/finetune/predictions_test.csv -o card.md
     """
@@ -33,15 +35,15 @@ def card(
 
     manifest = load_package(package).manifest
     thresholds = {each.finding: each.threshold for each in manifest.classes if each.threshold is not None}
-    found = []
+    evaluations = []
     for file in (predictions, *(external or ())):
         table = read_predictions(file)
-        known = {name: value for name, value in thresholds.items() if name in table.classes}
-        found.append(evaluate(table, thresholds=known, dataset=file.stem, replicates=replicates))
+        own = {name: value for name, value in thresholds.items() if name in table.classes}
+        evaluations.append(evaluate(table, thresholds=own, dataset=file.stem, replicates=replicates))
     summary, cautions = read_summary(audit, manifest.findings) if audit is not None else ({}, ())
     text = evaluated_card(
         manifest,
-        CardFacts(internal=found[0], external=tuple(found[1:]), audit=summary, audit_cautions=cautions),
+        CardFacts(internal=evaluations[0], external=tuple(evaluations[1:]), audit=summary, audit_cautions=cautions),
     )
     if output is None:
         typer.echo(text)
@@ -54,36 +56,36 @@ def package(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Default: RUN/package.", metavar="FOLDER")
     ] = None,
-    version: Annotated[str | None, typer.Option(help="The model's. Default: from its fingerprint.")] = None,
-    replicates: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
+    version: Annotated[str | None, typer.Option(help="Version of the model. Default: from its fingerprint.")] = None,
+    replicates: Annotated[int, typer.Option(min=100, help="Bootstrap replicates.")] = 2000,
     compare_with: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Another model that scores the same test images, e.g. the one in service; repeat for more.",
+            help="Another model to score on the same test images, e.g. the active one; repeatable.",
             metavar="PACKAGE|RUN",
         ),
     ] = None,
     note: Annotated[
         Path | None,
         typer.Option(
-            help="A text file: what the card says first, e.g. figures on films from elsewhere.", metavar="FILE"
+            help="A text file for the beginning of the card, e.g. figures on external images.", metavar="FILE"
         ),
     ] = None,
     cache_folder: CacheFolder = None,
     processes: Processes = None,
     as_json: Json = False,
 ) -> None:
-    """Make a model package of a run, with all that promotion judges; `cxr model promote` takes it.
+    """Write a run's model package, with all figures of the promotion gates, for `cxr model promote`.
 
     Example: cxr train package runs/finetune --cache cache --compare-with var/models/current
     """
-    _quiet()
-    from training.cli.progress import watching
+    quiet_libraries()
+    from training.cli.progress import show_progress
     from training.packaging.build import package_run
     from training.runs.train import Options
 
-    with watching() as progress:
-        made = package_run(
+    with show_progress() as progress:
+        built = package_run(
             run,
             output or run / "package",
             version=version,
@@ -93,6 +95,6 @@ def package(
             note="" if note is None else note.read_text(encoding="utf-8").strip(),
         )
     if as_json:
-        typer.echo(json.dumps({"package": str(made.folder), "fingerprint": made.fingerprint}))
+        typer.echo(json.dumps({"package": str(built.folder), "fingerprint": built.fingerprint}))
     else:
-        typer.echo(f"{made.folder}: {made.manifest.name} {made.manifest.version}, fingerprint {made.fingerprint}")
+        typer.echo(f"{built.folder}: {built.manifest.name} {built.manifest.version}, fingerprint {built.fingerprint}")

@@ -1,4 +1,4 @@
-"""Progress of long steps on a terminal; nothing where there is none."""
+"""Progress bars of long steps, on a terminal only."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 @contextmanager
-def watching() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar for every step that is reported.
+def show_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a progress bar for every reported step.
 
     Yields
     ------
     Callable[[str, int, int], None]
-        To be called with the step's name, how many are done, and of how many.
+        Function of the step's name, the number done, and their total.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def watch(step: str, done: int, total: int) -> None:
+        def report(step: str, done: int, total: int) -> None:
             if step not in tasks:
                 tasks[step] = bars.add_task(step, total=total)
             bars.update(tasks[step], completed=done, total=total)
 
-        yield watch
+        yield report

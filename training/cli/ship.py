@@ -1,4 +1,4 @@
-"""``cxr train quantise`` and ``ship``: from a finished run to what the project carries."""
+"""``cxr train quantise`` and ``ship``: from finished runs to the shipped models."""
 
 from __future__ import annotations
 
@@ -19,51 +19,51 @@ def quantise(
         Path | None, typer.Option("--cache", help="Prepared images. Default: in the run.", metavar="FOLDER")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="That prepare images. Default: one for each core.")
+        int | None, typer.Option(min=1, help="Processes that prepare images. Default: one for each core.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Round a run's large kernels to 8 bits, then calibrate and predict anew: a run of its own, a quarter of the size.
+    """Round a run's large kernels to 8 bits, calibrate and predict again: a new run of a quarter of the size.
 
     Example: cxr train quantise runs/finetune -o runs/finetune8
     """
     from config.native_logs import quiet_tensorflow
 
     quiet_tensorflow("auto")
-    from training.cli.progress import watching
+    from training.cli.progress import show_progress
     from training.runs.train import Options
     from training.shipped.quantise import quantise_run
 
-    with watching() as progress:
+    with show_progress() as progress:
         options = Options(cache=cache_folder, processes=processes, progress=progress)
-        made = quantise_run(run, output, now=datetime.now(UTC), options=options)
+        quantised = quantise_run(run, output, now=datetime.now(UTC), options=options)
     if as_json:
-        typer.echo(json.dumps({"run": str(made.folder), "fingerprint": made.fingerprint()}))
+        typer.echo(json.dumps({"run": str(quantised.folder), "fingerprint": quantised.fingerprint()}))
     else:
-        typer.echo(f"{made.folder} is done; next: cxr train package {made.folder}")
+        typer.echo(f"{quantised.folder} is done; next: cxr train package {quantised.folder}")
 
 
 def ship(
     packages: Annotated[
         list[str],
-        typer.Argument(help="A name (covid19, four-class) and a package's folder.", metavar="NAME=PACKAGE..."),
+        typer.Argument(help="A name (covid19, four-class) and a package's folder.", metavar="NAME=PACKAGE"),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the shipped models.", metavar="FOLDER")],
     as_json: Json = False,
 ) -> None:
-    """Write packages in the compact form that the project carries, and prove that they come back byte for byte.
+    """Write packages in the compact form of the shipped models, and check that they expand byte for byte.
 
     Example: cxr train ship covid19=var/models/3f2a91c0 -o models
     """
     from training.shipped.pack import ship as write
 
-    named = {}
+    folders = {}
     for text in packages:
         name, equals, folder = text.partition("=")
         if not equals or not name or not folder:
             raise typer.BadParameter("accepted is NAME=PACKAGE, e.g. covid19=runs/finetune/package")
-        named[name] = Path(folder)
-    fingerprints = write(named, output)
+        folders[name] = Path(folder)
+    fingerprints = write(folders, output)
     if as_json:
         typer.echo(json.dumps(fingerprints))
         return

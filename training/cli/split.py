@@ -1,4 +1,4 @@
-"""``cxr train split``: divide a manifest's cases into train, validation and test."""
+"""``cxr train split``: split a manifest's cases into train, validation and test."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def split(
     fractions: Annotated[
         str, typer.Option(help="Shares of train, validation and test.", metavar="TRAIN,VAL,TEST")
     ] = "0.8,0.1,0.1",
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, another split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
     stratify: Annotated[
-        list[str] | None, typer.Option(help="Column to balance; repeat for more. Default: label.", metavar="COLUMN")
+        list[str] | None, typer.Option(help="Column to stratify by; repeatable. Default: label.", metavar="COLUMN")
     ] = None,
     site: Annotated[str | None, typer.Option(help="With --by site: the test's site.")] = None,
     every_site: Annotated[
@@ -38,11 +38,11 @@ def split(
         str | None, typer.Option(help="With --by temporal: first month of the test.", metavar="YYYY-MM")
     ] = None,
     train_only: Annotated[
-        list[str] | None, typer.Option(help="Source whose patients are only trained on; repeat for more.")
+        list[str] | None, typer.Option(help="Source whose patients are in train only; repeatable.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Divide a manifest's cases; no patient is ever on two sides.
+    """Split a manifest's cases; except with --by image, no patient is on two sides.
 
     Example: cxr train split manifest.csv --by temporal --fractions 0.7,0.1,0.2
     """
@@ -53,13 +53,13 @@ def split(
     common["stratify"] = tuple(stratify) if stratify else splits.DEFAULT_STRATIFY
     target = output or manifest
     if every_site:
-        for name, divided in splits.leave_one_site_out(cases, **common):
-            _write(divided, target.with_name(f"{target.stem}.{_slug(name)}{target.suffix}"), manifest, as_json=as_json)
+        for name, result in splits.leave_one_site_out(cases, **common):
+            _write(result, target.with_name(f"{target.stem}.{_slug(name)}{target.suffix}"), manifest, as_json=as_json)
         return
-    divided = splits.split(
+    result = splits.split(
         cases, strategy=by, test_site=site, test_from=test_from, train_only=tuple(train_only or ()), **common
     )
-    _write(divided, target, manifest, as_json=as_json)
+    _write(result, target, manifest, as_json=as_json)
 
 
 def _fractions(text: str) -> dict[str, float]:
@@ -74,13 +74,13 @@ def _slug(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name).strip("-") or "site"
 
 
-def _write(divided: pd.DataFrame, target: Path, manifest: Path, *, as_json: bool) -> None:
+def _write(cases: pd.DataFrame, target: Path, manifest: Path, *, as_json: bool) -> None:
     from training.cases import relative_paths, resolve_paths, summarise, warnings, write_manifest
 
-    write_manifest(relative_paths(resolve_paths(divided, manifest.parent), target.parent), target)
-    rows, said = summarise(divided), warnings(divided)
+    write_manifest(relative_paths(resolve_paths(cases, manifest.parent), target.parent), target)
+    rows, sentences = summarise(cases), warnings(cases)
     if as_json:
-        typer.echo(json.dumps({"manifest": str(target), "sides": rows, "warnings": list(said)}))
+        typer.echo(json.dumps({"manifest": str(target), "sides": rows, "warnings": list(sentences)}))
         return
     from rich.console import Console
     from rich.table import Table
@@ -91,5 +91,5 @@ def _write(divided: pd.DataFrame, target: Path, manifest: Path, *, as_json: bool
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console().print(table)
-    for sentence in said:
+    for sentence in sentences:
         typer.echo(f"warning: {sentence}", err=True)

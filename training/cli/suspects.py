@@ -1,4 +1,4 @@
-"""``cxr train suspects``: images whose label a model doubts that has not seen them, nor their patients."""
+"""``cxr train suspects``: images with doubtful labels, by cross-validation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from training.cli.train import CacheFolder, Json, Manifest, MaskModel, Overrides
 def suspects(
     manifest: Manifest,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the runs; what was killed goes on.", metavar="FOLDER")
+        Path,
+        typer.Option("--output", "-o", help="Folder of the runs; an interrupted command resumes.", metavar="FOLDER"),
     ],
     recipe: Recipe = "default-pretrain",
     start: Annotated[
-        Path | None, typer.Option("--from", help="The finished run whose weights each starts from.", metavar="RUN")
+        Path | None, typer.Option("--from", help="The finished run whose weights each fold starts from.", metavar="RUN")
     ] = None,
-    folds: Annotated[int, typer.Option(min=3, help="Runs, each of which predicts what it has not seen.")] = 5,
+    folds: Annotated[int, typer.Option(min=3, help="Folds; each is predicted by a run on the others.")] = 5,
     overrides: Overrides = None,
     seed: Seed = None,
     weights: Weights = None,
@@ -30,25 +31,25 @@ def suspects(
     processes: Processes = None,
     as_json: Json = False,
 ) -> None:
-    """List images of a whole manifest whose label is doubted, by cross-validation: suspects.csv, for a radiologist.
+    """List images with doubtful labels, found by cross-validation, in suspects.csv for review by a radiologist.
 
     Example: cxr train suspects manifest.csv -o runs/suspects --folds 5 --cache cache
     """
     loaded = load(recipe, overrides, seed, weights, mask_model)
-    from training.cli.progress import watching
+    from training.cli.progress import show_progress
     from training.evaluation import SUSPECTS_FILE, find_suspects, write_suspects
     from training.runs.cross_validation import predict_out_of_fold
     from training.runs.train import Options
 
     output.mkdir(parents=True, exist_ok=True)
-    with watching() as progress:
+    with show_progress() as progress:
         options = Options(cache=cache_folder, processes=processes, progress=progress)
         predictions = predict_out_of_fold(
             loaded, manifest, output, folds=folds, start=start, now=datetime.now(UTC), options=options
         )
-    found = find_suspects(predictions, basis="out of fold")
-    write_suspects(found, output / SUSPECTS_FILE)
+    doubtful = find_suspects(predictions, basis="out of fold")
+    write_suspects(doubtful, output / SUSPECTS_FILE)
     if as_json:
-        typer.echo(json.dumps({"images": len(predictions), "suspects": len(found)}))
+        typer.echo(json.dumps({"images": len(predictions), "suspects": len(doubtful)}))
     else:
-        typer.echo(f"{len(found)} of {len(predictions)} images are doubted: {output / SUSPECTS_FILE}")
+        typer.echo(f"{len(doubtful)} of {len(predictions)} images have a doubtful label: {output / SUSPECTS_FILE}")

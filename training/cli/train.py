@@ -1,4 +1,4 @@
-"""``cxr train cache``, ``pretrain``, ``finetune``, ``ensemble`` and ``package``."""
+"""``cxr train cache``, ``pretrain``, ``finetune`` and ``ensemble``."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override one key, e.g. --set stages.0.epochs=1.", metavar="KEY=VALUE"),
 ]
-Seed = Annotated[int | None, typer.Option(min=0, help="Another seed than the recipe's.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed. Default: the recipe's.")]
 Weights = Annotated[
     str | None, typer.Option(help="random, imagenet, or a file of the trunk's weights.", metavar="SOURCE|FILE")
 ]
 MaskModel = Annotated[
     Path | None,
-    typer.Option(help="A folder of `cxr train masks`, for recipes that see lungs alone.", metavar="FOLDER"),
+    typer.Option(help="A folder of `cxr train masks`, for recipes with masked lungs.", metavar="FOLDER"),
 ]
 Output = Annotated[
-    Path, typer.Option("--output", "-o", help="The run's folder; one that was killed goes on.", metavar="RUN")
+    Path, typer.Option("--output", "-o", help="The run's folder; an interrupted run resumes.", metavar="RUN")
 ]
 CacheFolder = Annotated[
     Path | None, typer.Option("--cache", help="Prepared images, shared by runs. Default: in the run.", metavar="FOLDER")
 ]
-Processes = Annotated[int | None, typer.Option(min=1, help="That prepare images. Default: one for each core.")]
+Processes = Annotated[
+    int | None, typer.Option(min=1, help="Processes that prepare images. Default: one for each core.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -46,25 +48,25 @@ def cache(
     processes: Processes = None,
     as_json: Json = False,
 ) -> None:
-    """Prepare a manifest's images once, in parallel; goes on where it was killed. Exit code 1: some can't be prepared.
+    """Prepare a manifest's images in parallel; an interrupted command resumes. Exit code 1: some can't be prepared.
 
     Example: cxr train cache manifest.csv -o cache --recipe default-finetune
     """
-    _quiet()
+    quiet_libraries()
     from training.cases import read_manifest, resolve_paths
-    from training.cli.progress import watching
+    from training.cli.progress import show_progress
     from training.inputs.cache import build_cache
     from training.runs.lung_mask_model import masking_of_recipe
 
-    wanted = load(recipe, overrides, None, None, mask_model)
+    loaded = load(recipe, overrides, None, None, mask_model)
     cases = resolve_paths(read_manifest(manifest), manifest.parent)
-    with watching() as progress:
+    with show_progress() as progress:
         built = build_cache(
-            cases, wanted.pixels, output, processes=processes, progress=progress, masking=masking_of_recipe(wanted)
+            cases, loaded.pixels, output, processes=processes, progress=progress, masking=masking_of_recipe(loaded)
         )
     refused = [{"image_id": each.image_id, "code": each.code, "reason": each.reason} for each in built.refused]
     if as_json:
-        typer.echo(json.dumps({"images": len(built.rows_by_id), "pixels": wanted.pixels.digest, "refused": refused}))
+        typer.echo(json.dumps({"images": len(built.rows_by_id), "pixels": loaded.pixels.digest, "refused": refused}))
     else:
         typer.echo(f"{len(built.rows_by_id)} images are in the cache; {len(refused)} can't be prepared.")
         for each in refused[:20]:
@@ -85,15 +87,15 @@ def pretrain(
     processes: Processes = None,
     as_json: Json = False,
 ) -> None:
-    """Train a network from random or published weights; the same command again goes on where it was killed.
+    """Train a network from random or published weights; the same command resumes an interrupted run.
 
     Example: cxr train pretrain chexpert.csv -o runs/pretrain --weights imagenet
     """
     loaded = load(recipe, overrides, seed, weights, mask_model)
-    from training.cli.progress import watching
+    from training.cli.progress import show_progress
     from training.runs import train
 
-    with watching() as progress:
+    with show_progress() as progress:
         options = train.Options(cache=cache_folder, processes=processes, progress=progress)
         run = train.pretrain(loaded, manifest, output, now=datetime.now(UTC), options=options)
     _report(run, as_json=as_json)
@@ -114,38 +116,38 @@ def finetune(
     processes: Processes = None,
     as_json: Json = False,
 ) -> None:
-    """Go on with an earlier run on other images; the same command again goes on where it was killed.
+    """Continue an earlier run on other images; the same command resumes an interrupted run.
 
     Example: cxr train finetune institution.csv -o runs/finetune --from runs/pretrain
     """
     loaded = load(recipe, overrides, seed, weights, mask_model)
-    from training.cli.progress import watching
+    from training.cli.progress import show_progress
     from training.runs import train
 
-    with watching() as progress:
+    with show_progress() as progress:
         options = train.Options(cache=cache_folder, processes=processes, progress=progress)
         run = train.finetune(loaded, manifest, output, start=start, now=datetime.now(UTC), options=options)
-    _warn_of_known(run)
+    _warn_of_seen(run)
     _report(run, as_json=as_json)
 
 
 def ensemble(
-    runs: Annotated[list[Path], typer.Argument(help="Finished runs that differ in their seed.", metavar="RUN...")],
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs that differ only in their seed.", metavar="RUN")],
     output: Output,
     cache_folder: CacheFolder = None,
     processes: Processes = None,
     as_json: Json = False,
 ) -> None:
-    """Put runs of several seeds together into one graph: the mean of their logits, calibrated anew.
+    """Join runs with different seeds into one model, the mean of their logits, calibrated again.
 
     Example: cxr train ensemble runs/seed0 runs/seed1 runs/seed2 -o runs/ensemble
     """
-    _quiet()
-    from training.cli.progress import watching
+    quiet_libraries()
+    from training.cli.progress import show_progress
     from training.runs import ensemble as ensembles
     from training.runs.train import Options
 
-    with watching() as progress:
+    with show_progress() as progress:
         options = Options(cache=cache_folder, processes=processes, progress=progress)
         run = ensembles.ensemble(runs, output, now=datetime.now(UTC), options=options)
     _report(run, as_json=as_json)
@@ -154,8 +156,8 @@ def ensemble(
 def load(
     recipe: str, overrides: list[str] | None, seed: int | None, weights: str | None, mask_model: Path | None
 ) -> TrainingRecipe:
-    """Read a recipe with what the command says beside it."""
-    _quiet()
+    """Read a recipe with the overrides of the command's options."""
+    quiet_libraries()
     from training.recipe import load_recipe
     from training.runs.initial_weights import weights_overrides
 
@@ -168,19 +170,20 @@ def load(
     return load_recipe(recipe, [*(overrides or ()), *changes])
 
 
-def _quiet() -> None:
+def quiet_libraries() -> None:
+    """Reduce the native log output of TensorFlow; call it before the first import."""
     from config.native_logs import quiet_tensorflow
 
     quiet_tensorflow("auto")
 
 
-def _warn_of_known(run: Run) -> None:
+def _warn_of_seen(run: Run) -> None:
     from training.runs.lineage import count_seen
 
-    if (known := count_seen(run)["test"]) > 0:
+    if (seen := count_seen(run)["test"]) > 0:
         typer.echo(
-            f"{known} test images are of patients that the run it starts from has learnt from: their figures are no "
-            "test. Divide the cases once (cxr train split), and give both runs the same sides.",
+            f"{seen} test images are of patients that an earlier run was trained on: their figures are no independent "
+            "test. Split the cases once (cxr train split), and use the same sides for both runs.",
             err=True,
         )
 

@@ -1,4 +1,4 @@
-"""``cxr train view``: the network that tells frontal, lateral and no chest at all from the pixels."""
+"""``cxr train view``: train the model that classifies pixels as frontal, lateral or not a chest."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import typer
 
 def view(
     manifest: Annotated[Path, typer.Argument(help="A manifest with laterals (view L).", metavar="MANIFEST")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", metavar="RUN")],
-    synthetic: Annotated[int, typer.Option(min=0, help="Made pictures of what is no chest.")] = 2100,
-    epochs: Annotated[int, typer.Option(min=1, help="Of each network.")] = 60,
-    draws: Annotated[int, typer.Option(min=1, help="Images in an epoch.")] = 576,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, draws and folds.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run's folder.", metavar="RUN")],
+    synthetic: Annotated[int, typer.Option(min=0, help="Synthetic images that show no chest.")] = 2100,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each network.")] = 60,
+    draws: Annotated[int, typer.Option(min=1, help="Images of an epoch.")] = 576,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, draws and folds.")] = 0,
     note: Annotated[
-        Path | None, typer.Option(help="A text for the card: what these images are.", metavar="FILE")
+        Path | None, typer.Option(help="A text for the card: origin of the images.", metavar="FILE")
     ] = None,
     cache_folder: Annotated[
         Path | None, typer.Option("--cache", help="Prepared images. Default: in the run.", metavar="FOLDER")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="That prepare images. Default: one for each core.")
+        int | None, typer.Option(min=1, help="Processes that prepare images. Default: one for each core.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Train a view model; RUN/package is what `view.model` names. Rows with label not_a_chest are no chest radiographs.
+    """Train a view model; set `view.model` to RUN/package. Rows with label not_a_chest are no chest radiographs.
 
     Example: cxr train view chexpert.csv -o runs/view
     """
@@ -36,11 +36,11 @@ def view(
 
     quiet_tensorflow("cpu")
     from cxr.package.view_model import component_of
-    from training.cli.progress import watching
+    from training.cli.progress import show_progress
     from training.view_model.network import Effort
     from training.view_model.train import ViewOptions, train_view
 
-    with watching() as progress:
+    with show_progress() as progress:
         options = ViewOptions(
             seed=seed,
             synthetic=synthetic,
@@ -50,11 +50,11 @@ def view(
             processes=processes,
             progress=progress,
         )
-        made = train_view(manifest, output, now=datetime.now(UTC), options=options)
-    component = component_of(made.manifest)
+        package = train_view(manifest, output, now=datetime.now(UTC), options=options)
+    component = component_of(package.manifest)
     if as_json:
-        facts = {"package": str(made.folder), "fingerprint": made.fingerprint, "laterals": component.laterals}
+        facts = {"package": str(package.folder), "fingerprint": package.fingerprint, "laterals": component.laterals}
         typer.echo(json.dumps(facts | {"may_decide": component.may_decide}))
         return
-    typer.echo(f"{made.folder}: trained on {component.laterals} laterals, fingerprint {made.fingerprint}")
+    typer.echo(f"{package.folder}: trained on {component.laterals} laterals, fingerprint {package.fingerprint}")
     typer.echo("It may decide (view.unknown = model)." if component.may_decide else "It may flag or hold, not decide.")

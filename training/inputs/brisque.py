@@ -33,12 +33,12 @@ _CONSTANT: Final = 1 / 255
 _SHAPES: Final = np.arange(0.2, 10.001, 0.001)
 
 
-def brisque(picture: NDArray[np.float32]) -> float | None:
+def brisque(image: NDArray[np.float32]) -> float | None:
     """Return the BRISQUE score of one image.
 
     Parameters
     ----------
-    picture
+    image
         Shape (size, size, 1) or (size, size), in [0, 1].
 
     Returns
@@ -46,7 +46,7 @@ def brisque(picture: NDArray[np.float32]) -> float | None:
     float | None
         Larger is less natural; None: the image has too little contrast for a score.
     """
-    grey = np.asarray(picture, np.float64).reshape(picture.shape[:2])
+    grey = np.asarray(image, np.float64).reshape(image.shape[:2])
     half = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_CUBIC)
     with np.errstate(divide="ignore", invalid="ignore"):
         features = np.array([*_features(grey), *_features(np.asarray(half, np.float64))])

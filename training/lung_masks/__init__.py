@@ -1,1 +1,1 @@
-"""Train and judge the model that finds the lungs."""
+"""Training and evaluation of the mask model: a U-Net that segments the lungs."""

@@ -115,9 +115,9 @@ def _fit_epoch(network: KerasModel, data: MaskTrainingData, state: State, progre
     name = f"Epoch {state.epoch + 1} of {data.stage.epochs}"
     rows = data.pairs.side("train")
     losses, counts = [], []
-    for pictures, lungs in _training_batches(data, rows, state.epoch):
-        losses.append(float(network.train_on_batch(pictures, lungs)))
-        counts.append(len(pictures))
+    for images, lungs in _training_batches(data, rows, state.epoch):
+        losses.append(float(network.train_on_batch(images, lungs)))
+        counts.append(len(images))
         progress(name, sum(counts), len(rows))
     figures = {"loss": float(np.average(losses, weights=counts)), "val_loss": _validation_loss(network, data)}
     if not all(math.isfinite(value) for value in figures.values()):
@@ -130,8 +130,8 @@ def _validation_loss(network: KerasModel, data: MaskTrainingData) -> float:
     rows = data.pairs.side("val")
     for start in range(0, len(rows), data.stage.batch_size):
         pairs = [_pair(data, int(row)) for row in rows[start : start + data.stage.batch_size]]
-        pictures, lungs = (np.stack(each) for each in zip(*pairs, strict=True))
-        values.append(np.asarray(keras.ops.convert_to_numpy(overlap_loss(lungs, network.predict_on_batch(pictures)))))
+        images, lungs = (np.stack(each) for each in zip(*pairs, strict=True))
+        values.append(np.asarray(keras.ops.convert_to_numpy(overlap_loss(lungs, network.predict_on_batch(images)))))
     return float(np.concatenate(values).mean())
 
 
@@ -140,15 +140,15 @@ def _training_batches(data: MaskTrainingData, rows: Rows, epoch: int) -> Iterato
     for start in range(0, len(order), data.stage.batch_size):
         part = order[start : start + data.stage.batch_size]
         pairs = [_pair(data, int(row), epoch=epoch, position=start + step) for step, row in enumerate(part)]
-        yield np.stack([picture for picture, _ in pairs]), np.stack([lungs for _, lungs in pairs])
+        yield np.stack([image for image, _ in pairs]), np.stack([lungs for _, lungs in pairs])
 
 
 def _pair(data: MaskTrainingData, row: int, *, epoch: int | None = None, position: int = 0) -> Batch:
     """Return one image and its mask, each (size, size, 1), for the U-Net; augmented when an epoch is given."""
-    picture, lungs = data.pairs.plain(row), data.pairs.drawn(row)[:, :, np.newaxis].astype(np.float32)
+    image, lungs = data.pairs.plain(row), data.pairs.drawn(row)[:, :, np.newaxis].astype(np.float32)
     if epoch is not None:
         # The same random numbers give both the same geometry.
-        picture = augment(picture, GEOMETRY_AND_GREY, seed=data.seed, epoch=epoch, row=position)
+        image = augment(image, GEOMETRY_AND_GREY, seed=data.seed, epoch=epoch, row=position)
         lungs = augment(lungs, GEOMETRY, seed=data.seed, epoch=epoch, row=position)
-    small = resized(picture[:, :, 0], data.size)[:, :, np.newaxis]
+    small = resized(image[:, :, 0], data.size)[:, :, np.newaxis]
     return small, (resized(lungs[:, :, 0], data.size) >= 0.5)[:, :, np.newaxis].astype(np.float32)

@@ -1,4 +1,4 @@
-"""From a manifest that names lung masks to a mask model: ``cxr train masks``."""
+"""Training of a mask model from a manifest with lung masks: ``cxr train masks``."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ OVERLAPS_FILE: Final = "overlaps.csv"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How a mask model is trained.
+    """Settings of a mask model's training.
 
     Parameters
     ----------
     pixels
-        How pictures are prepared: that of the runs that will mask with it, whatever their size.
+        Pixel recipe, that of the runs that will mask with it; only the size may differ.
     size, width
-        Of the U-Net; see ``training.networks.unet.build_unet``.
+        Input size and first maps of the U-Net; see ``training.networks.unet.build_unet``.
     epochs, patience, batch_size, learning_rate
-        Of the fitting: Adam, at a constant rate; the best epoch counts.
+        Training with Adam at a constant rate; the weights of the best epoch are kept.
     seed
-        Of weights, split, order and augmentation.
+        Seed of weights, split, order and augmentation.
     """
 
     pixels: PixelRecipe
@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def stage(self) -> Stage:
-        """The same, as what decides once an epoch takes it."""
+        """The settings as a stage, for early stopping."""
         return Stage(
             name="unet", train="all", learning_rate=self.learning_rate, batch_size=self.batch_size,
             epochs=self.epochs, monitor="val_loss", patience=self.patience,
@@ -72,61 +72,61 @@ def train_masks(
     Parameters
     ----------
     plan
-        How.
+        Settings.
     manifest
-        Its cases; those that name a mask are taken.
+        The cases; those with a mask are used.
     folder
-        The mask model's; one that was killed goes on, one that is done is returned.
+        The mask model's folder; interrupted training resumes, a finished model is returned.
     now
-        The time that is recorded.
+        Time recorded in the model.
     options
         Cache, processes, progress.
 
     Raises
     ------
     RunError
-        If the folder holds another, or there are too few pairs of picture and mask.
+        If the folder holds another mask model, or there are too few pairs of image and mask.
     ManifestError, SplitError
-        If the cases can't be read or divided.
+        If the cases can't be read or split.
     """
-    wanted = options or Options()
+    options = options or Options()
     created = _begin(plan, manifest, folder, now)
     if (folder / DESCRIPTION_FILE).exists():
         return open_mask_model(folder)
     pairs = prepare_pairs(
         resolve_paths(read_manifest(manifest), manifest.absolute().parent), plan.pixels,
-        wanted.cache or folder / "cache", seed=plan.seed, processes=wanted.processes, progress=wanted.progress,
+        options.cache or folder / "cache", seed=plan.seed, processes=options.processes, progress=options.progress,
     )  # fmt: skip
     write_manifest(pairs.frame, folder / MANIFEST_FILE)
     with device_scope(Compute(), plan.seed) as strategy, strategy.scope():
         network = build_unet(plan.size, plan.width)
-        fit_masks(network, MaskTrainingData(pairs, plan.size, plan.stage, plan.seed), folder, wanted.progress)
+        fit_masks(network, MaskTrainingData(pairs, plan.size, plan.stage, plan.seed), folder, options.progress)
     save_network(network, folder / MODEL_FILE, now=created)
     return _describe(plan, pairs, folder, parameters=network.count_params())
 
 
 def _begin(plan: Plan, manifest: Path, folder: Path, now: datetime) -> datetime:
-    """Write down what was asked for, or make sure that it is the same; returns when it began."""
-    asked = {**asdict(plan), "pixels": plan.pixels.to_dict(), "manifest": sha256_of(manifest)}
+    """Record the plan, or compare it with the recorded one; return the recorded time."""
+    requested = {**asdict(plan), "pixels": plan.pixels.to_dict(), "manifest": sha256_of(manifest)}
     path = folder / PLAN_FILE
     if path.exists():
         recorded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         created = datetime.fromisoformat(recorded.pop("created"))
-        if differing := [name for name, value in asked.items() if recorded.get(name) != value]:
+        if differing := [name for name, value in requested.items() if recorded.get(name) != value]:
             raise RunError(
                 f"The folder holds a mask model of another {' and '.join(differing)}: name another folder, or give the "
-                "command that it was begun with."
+                "command that began it."
             )
         return created
     if folder.exists() and any(folder.iterdir()):
-        raise RunError("The mask model's folder exists and holds something else: name a new folder.")
+        raise RunError("The mask model's folder exists and holds other files: name a new folder.")
     (folder / CHECKPOINTS).mkdir(parents=True)
-    write_whole(path, json.dumps(asked | {"created": now.isoformat()}, indent=2, sort_keys=True) + "\n")
+    write_whole(path, json.dumps(requested | {"created": now.isoformat()}, indent=2, sort_keys=True) + "\n")
     return now
 
 
 def _describe(plan: Plan, pairs: Pairs, folder: Path, *, parameters: int) -> MaskModel:
-    """Compare what serving would find with what was drawn, and write the description: with it, the model is done."""
+    """Evaluate the masks of serving against the drawn ones; write the description, which marks the model as done."""
     settings = MaskSettings(size=plan.size)
     finder = LungFinder(settings, load_segment(folder / MODEL_FILE))
     overlaps = pd.concat([_overlaps(pairs, finder, side) for side in ("val", "test")], ignore_index=True)
@@ -152,29 +152,29 @@ def _describe(plan: Plan, pairs: Pairs, folder: Path, *, parameters: int) -> Mas
 
 
 def _overlaps(pairs: Pairs, finder: LungFinder, side: str) -> pd.DataFrame:
-    """One line per picture: how far the lungs that are found are those that were drawn."""
+    """Return one row per image with Dice and IoU of the predicted and the drawn mask."""
     rows = []
     for row in pairs.side(side):
         drawn = pairs.drawn(int(row))
         try:
-            found, is_found = finder.find(pairs.plain(int(row))), True
+            predicted, is_found = finder.find(pairs.plain(int(row))), True
         except LungsNotFound:
-            found, is_found = drawn & False, False
+            predicted, is_found = drawn & False, False
         case = {"image_id": pairs.frame["image_id"].iloc[row], "split": side, "found": "yes" if is_found else "no"}
-        rows.append(case | {"dice": dice(found, drawn), "iou": iou(found, drawn)})
+        rows.append(case | {"dice": dice(predicted, drawn), "iou": iou(predicted, drawn)})
     return pd.DataFrame(rows)
 
 
 def _figures(overlaps: pd.DataFrame, pairs: Pairs) -> dict[str, Any]:
     patients = groups(pairs.frame).set_axis(pairs.frame["image_id"]).loc[overlaps["image_id"]].to_numpy()
-    figures = {name: mean_with_interval(overlaps[name], patients) for name in ("dice", "iou")}
-    said: dict[str, Any] = {"images": len(overlaps), "no_lungs": int((overlaps["found"] == "no").sum())}
-    for name, estimate in figures.items():
-        said |= _ends(name, estimate) | {f"{name}_worst": round(float(overlaps[name].min()), 6)}
-    return said
+    means = {name: mean_with_interval(overlaps[name], patients) for name in ("dice", "iou")}
+    figures: dict[str, Any] = {"images": len(overlaps), "no_lungs": int((overlaps["found"] == "no").sum())}
+    for name, estimate in means.items():
+        figures |= _with_bounds(name, estimate) | {f"{name}_worst": round(float(overlaps[name].min()), 6)}
+    return figures
 
 
-def _ends(name: str, estimate: Estimate) -> dict[str, float | None]:
+def _with_bounds(name: str, estimate: Estimate) -> dict[str, float | None]:
     interval = estimate.interval
     return {
         name: round(estimate.value, 6),

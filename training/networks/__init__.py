@@ -1,6 +1,6 @@
 """Networks in Keras: backbones, heads, U-Net, features, files.
 
-``grad_cam`` is imported from its module: it loads TensorFlow.
+Import ``grad_cam`` from its module: it loads TensorFlow.
 """
 
 from __future__ import annotations

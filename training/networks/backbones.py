@@ -1,6 +1,6 @@
-"""The networks' trunks: what turns a grey image into features, and where their stages begin.
+"""Backbones: from a grey image to feature maps.
 
-Each takes one grey channel in [0, 1]; the scaling that its weights expect is in the graph.
+The input is one grey channel in [0, 1]; the graph contains the scaling that the weights expect.
 
 References
 ----------
@@ -22,28 +22,28 @@ from training.networks.keras_types import Tensor
 
 Scaling = Literal["imagenet", "unit"]
 CAFFE_MEANS: Final = (103.939, 116.779, 123.68)
-"""Mean blue, green and red of ImageNet: what the published weights of ResNet50 and VGG16 subtract."""
+"""Mean blue, green and red of ImageNet, subtracted for the published weights of ResNet50 and VGG16."""
 
 TORCH_MEANS: Final = (0.485, 0.456, 0.406)
 TORCH_DEVIATIONS: Final = (0.229, 0.224, 0.225)
-"""Means and deviations of red, green and blue in [0, 1]: DenseNet's, and torchvision's."""
+"""Means and standard deviations of red, green and blue in [0, 1], as in DenseNet and torchvision."""
 
 _BATCH_NORM: Final = {"epsilon": 1.001e-5, "momentum": 0.99}
 
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """One trunk.
+    """A backbone without its classification head.
 
     Parameters
     ----------
     features
-        Makes the features of (image in [0, 1], weights' file or None, scaling).
+        Function from (image in [0, 1], weights file or None, scaling) to feature maps.
     stages
-        How the names of each stage's layers begin, from the input on; ``training.runs.freezing`` counts
-        from the end.
+        Prefix of the layer names of each group, from the input on; ``training.runs.freezing`` counts from
+        the end.
     has_batch_norm
-        Whether its weights know moving statistics.
+        Whether it has BatchNorm layers.
     """
 
     features: Callable[[Tensor, Path | None, Scaling], Tensor]
@@ -76,16 +76,16 @@ def _name(weights: Path | None) -> str | None:
 
 
 def resnet50_features(image: Tensor, weights: Path | None, scaling: Scaling = "imagenet") -> Tensor:
-    """ResNet50 without its top: 1/32 of the size, 2048 channels.
+    """Build ResNet50 without its head: maps of 1/32 of the size, 2048 channels.
 
     Parameters
     ----------
     image
         Shape (N, size, size, 1), in [0, 1].
     weights
-        A ``.weights.h5`` or legacy ``.h5`` file without top; None: random.
+        A ``.weights.h5`` or legacy ``.h5`` file without the head; None: random.
     scaling
-        ``imagenet``: what the published weights expect; ``unit``: [0, 1] as it comes, as some did.
+        ``imagenet``: as the published weights expect; ``unit``: [0, 1] unchanged, as some published models.
     """
     return keras.applications.ResNet50(
         include_top=False, weights=_name(weights), input_tensor=_caffe(image, scaling)
@@ -93,21 +93,21 @@ def resnet50_features(image: Tensor, weights: Path | None, scaling: Scaling = "i
 
 
 def vgg16_features(image: Tensor, weights: Path | None, scaling: Scaling = "imagenet") -> Tensor:
-    """VGG16 without its top: 1/32 of the size, 512 channels. Parameters as of ``resnet50_features``."""
+    """Build VGG16 without its head: 1/32 of the size, 512 channels. Parameters as in ``resnet50_features``."""
     return keras.applications.VGG16(
         include_top=False, weights=_name(weights), input_tensor=_caffe(image, scaling)
     ).output
 
 
 def densenet169_features(image: Tensor, weights: Path | None, scaling: Scaling = "imagenet") -> Tensor:
-    """DenseNet-169 without its top: 1/32 of the size, 1664 channels. Parameters as of ``resnet50_features``."""
+    """Build DenseNet-169 without its head: 1/32 of the size, 1664 channels. Parameters as in ``resnet50_features``."""
     return keras.applications.DenseNet169(
         include_top=False, weights=_name(weights), input_tensor=_torch(image, scaling)
     ).output
 
 
 def resnet18_features(image: Tensor, weights: Path | None, scaling: Scaling = "imagenet") -> Tensor:
-    """ResNet18 (Keras has none): 1/32 of the size, 512 channels. Parameters as of ``resnet50_features``."""
+    """Build ResNet18, which Keras lacks: 1/32 of the size, 512 channels. Parameters as in ``resnet50_features``."""
     scaled = _torch(image, scaling)
     features = keras.layers.ZeroPadding2D(3, name="conv1_pad")(scaled)
     features = keras.layers.Conv2D(64, 7, strides=2, use_bias=False, name="conv1_conv")(features)
@@ -151,12 +151,12 @@ def _normalised(features: Tensor, name: str) -> Tensor:
 
 
 def tiny_features(image: Tensor, weights: Path | None, scaling: Scaling = "imagenet") -> Tensor:
-    """A CNN of about 6000 weights, for tests and tutorials: 1/16 of the size, 32 channels.
+    """Build a CNN of about 6000 weights, for tests and tutorials: 1/16 of the size, 32 channels.
 
     Raises
     ------
     ValueError
-        If weights are given: nobody publishes any.
+        If weights are given: none are published.
     """
     if weights is not None:
         raise ValueError("the tiny network has no published weights: leave them out")
@@ -181,4 +181,4 @@ BACKBONES: Final[Mapping[str, Backbone]] = MappingProxyType(
         "tiny": Backbone(tiny_features, ("conv1", "conv2", "conv3"), has_batch_norm=False),
     }
 )
-"""Architectures by name."""
+"""Architecture name to backbone."""

@@ -1,4 +1,4 @@
-"""The features of an image: the output of the network's global pooling layer."""
+"""Features of an image: the means of the last feature maps that the head reads."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ FEATURES: Final = "features"
 
 
 def feature_layer(network: KerasModel) -> str:
-    """Return the name of the layer whose maps are the features: the one that the head reads.
+    """Return the name of the layer whose maps the head reads.
 
     Parameters
     ----------
     network
-        From ``training.networks.network.build``, or an ensemble: its layer ``features`` holds the members' maps,
-        one member after the other.
+        From ``training.networks.network.build``, or an ensemble, whose layer ``features``
+        concatenates the maps of the members.
 
     Raises
     ------
     RunError
-        If the network is neither.
+        If the network has none of the known heads.
     """
     names = {layer.name for layer in network.layers}
     if FEATURES in names:
         return FEATURES
     head = next((name for name in ("evidence", "pool", "flat") if name in names), None)
     if head is None:
-        raise RunError("The network has no layer of features: it is of an earlier version; make the run again.")
-    feeding: str = network.get_layer(head).input._keras_history.operation.name
-    return feeding
+        raise RunError("The network has no layer of features: an earlier version wrote it; train the run again.")
+    input_layer: str = network.get_layer(head).input._keras_history.operation.name
+    return input_layer
 
 
 def features_of(network: KerasModel, batches: Any) -> NDArray[np.float32]:  # noqa: ANN401
@@ -47,7 +47,7 @@ def features_of(network: KerasModel, batches: Any) -> NDArray[np.float32]:  # no
     network
         From ``training.networks.network.build``.
     batches
-        What ``keras.Model.predict`` takes: images (N, size, size, 1) in [0, 1].
+        Input of ``keras.Model.predict``: images (N, size, size, 1) in [0, 1].
 
     Returns
     -------
@@ -56,5 +56,5 @@ def features_of(network: KerasModel, batches: Any) -> NDArray[np.float32]:  # no
     """
     maps = network.get_layer(feature_layer(network)).output
     pooled = keras.layers.GlobalAveragePooling2D(dtype="float32")(maps)
-    found: NDArray[np.float32] = np.asarray(keras.Model(network.input, pooled).predict(batches, verbose=0), np.float32)
-    return found
+    features = keras.Model(network.input, pooled).predict(batches, verbose=0)
+    return np.asarray(features, np.float32)

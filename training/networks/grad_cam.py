@@ -1,4 +1,7 @@
-"""Grad-CAM maps of a run's network, for heads without an evidence map; knows TensorFlow: Keras has no gradients."""
+"""Grad-CAM maps for networks without an evidence head.
+
+It uses TensorFlow: backend-neutral Keras has no gradients.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,23 @@ from training.networks.features import feature_layer
 from training.networks.keras_types import KerasModel
 
 
-def grad_cam_maps(network: KerasModel, images: NDArray[np.float32], place: int) -> NDArray[np.float32]:
-    """Approximate where a network sees a class.
+def grad_cam_maps(network: KerasModel, images: NDArray[np.float32], output: int) -> NDArray[np.float32]:
+    """Compute the Grad-CAM map of one class for each image.
 
     Parameters
     ----------
     network
-        From ``training.networks.network.build``, or an ensemble of such.
+        From ``training.networks.network.build``, or an ensemble.
     images
         Shape (N, size, size, 1), in [0, 1].
-    place
-        Number of the class.
+    output
+        Index of the class.
 
     Returns
     -------
     NDArray[np.float32]
-        Shape (N, height, width), at least 0: of the last maps that the head reads, and comparable
-        within one map only.
+        Shape (N, height, width), at least 0, in the resolution of the last feature maps; values of
+        different maps are not comparable.
 
     Raises
     ------
@@ -36,10 +39,10 @@ def grad_cam_maps(network: KerasModel, images: NDArray[np.float32], place: int) 
         If the network has no layer of features.
     """
     features = network.get_layer(feature_layer(network)).output
-    seen = keras.Model(network.input, features)(images, training=False)
+    maps = keras.Model(network.input, features)(images, training=False)
     to_logits = keras.Model(features, network.get_layer("logit").output)
     with tf.GradientTape() as tape:
-        tape.watch(seen)
-        logit = to_logits(seen, training=False)[:, place]
-    gradients = tape.gradient(logit, seen)
-    return grad_cam(np.asarray(seen, np.float32), np.asarray(gradients, np.float32))
+        tape.watch(maps)
+        logit = to_logits(maps, training=False)[:, output]
+    gradients = tape.gradient(logit, maps)
+    return grad_cam(np.asarray(maps, np.float32), np.asarray(gradients, np.float32))

@@ -1,4 +1,4 @@
-"""Write a network as a ``.keras`` file whose bytes depend on the network alone."""
+"""Reproducible ``.keras`` files: their bytes depend on the network and a given time alone."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from typing import Any
 from training.files import whole_file
 from training.networks.keras_types import KerasModel
 
-# The earliest date that a zip archive can hold: dates inside say nothing.
+# The earliest date of a zip archive, for all members.
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def save_network(network: KerasModel, path: Path, *, now: datetime) -> None:
-    """Write a network: the same network and the same ``now`` give the same bytes.
+    """Write a network as an atomic file; the same network and ``now`` give the same bytes.
 
-    Keras writes the time of day and Python's object numbers into its archive; the package's
-    fingerprint would differ between two exports of one model.
+    Keras writes the current time and Python object ids into its archive, so that the fingerprint would
+    differ between two exports of one model.
 
     Parameters
     ----------
     network
-        The Keras model; it is written without how it was trained.
+        The Keras model; it is written without optimiser and loss.
     path
         The file to write.
     now
-        The time that is recorded.
+        Time recorded in the file.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        written = Path(folder) / "model.keras"
-        network.save(written, include_optimizer=False)
+        original = Path(folder) / "model.keras"
+        network.save(original, include_optimizer=False)
         with (
-            zipfile.ZipFile(written) as source,
+            zipfile.ZipFile(original) as source,
             whole_file(path) as file,
             zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as target,
         ):
@@ -53,7 +53,7 @@ def _dump(document: object) -> bytes:
 
 
 def _renumber(node: Any, numbers: dict[int, int]) -> Any:  # noqa: ANN401 (any JSON)
-    """Number shared objects in the order of their appearance, not by their place in memory."""
+    """Number shared objects by order of appearance instead of by memory address."""
     if isinstance(node, list):
         return [_renumber(value, numbers) for value in node]
     if not isinstance(node, dict):

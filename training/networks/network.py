@@ -1,8 +1,8 @@
-"""The networks, in backend-neutral Keras: no TensorFlow here.
+"""Classification networks of a backbone and a head, in backend-neutral Keras.
 
-Input is one grey channel in [0, 1], whatever the backbone wants: its scaling is in the graph. Heads
-are a 1 x 1 convolution whose mean over the map is the logit (equal to pooling and then a dense
-layer, with the weights moved), so that the map that is shown is exactly what the score is made of.
+Input is one grey channel in [0, 1]; the graph contains the scaling that the backbone expects. The
+evidence head is a 1 x 1 convolution whose mean over the map is the logit (equivalent to global average
+pooling and a dense layer), so that the displayed evidence map sums up to the score exactly.
 
 References
 ----------
@@ -26,26 +26,26 @@ __all__ = ["BACKBONES", "CAFFE_MEANS", "EVIDENCE_HEAD", "Activation", "Head", "P
 Activation = Literal["sigmoid", "softmax"]
 Pooling = Literal["average", "maximum", "average4", "flatten"]
 
-# A fresh head starts near a logit of 0, whatever the backbone's features sum up to.
+# Small initial weights: a new head starts near a logit of 0 for any backbone.
 _HEAD_SPREAD: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What turns features into logits.
+    """The head: from features to logits.
 
     Parameters
     ----------
     kind
         ``evidence``: a 1 x 1 convolution whose mean is the logit, with the map as second output.
-        ``dense``: pooling and dense layers, as this project's predecessors had; no map.
+        ``dense``: pooling and dense layers, as in this project's predecessors; no map.
     pooling
         Of a dense head: ``average`` or ``maximum`` over the whole map, ``average4`` over squares
         of 4 x 4 and then flat, or ``flatten``.
     hidden
         Units of its hidden layers (ReLU).
     dropout
-        Share of the last hidden units that training leaves out, in [0, 1).
+        Dropout rate after the hidden layers, in [0, 1).
     """
 
     kind: Literal["evidence", "dense"] = "evidence"
@@ -76,27 +76,27 @@ def build(
     classes
         Outputs; 1 with ``sigmoid`` is a binary model.
     activation
-        ``sigmoid``: each class by itself; ``softmax``: exactly one class is true.
+        ``sigmoid``: independent classes; ``softmax``: exactly one class is true.
     size
         Rows and columns of the input; at least 32.
     weights
         File of the backbone's weights; None: random. The head is always random.
     head
-        From features to logits.
+        Kind of head.
     scaling
-        What the backbone gets: ``imagenet``, the scale of its published weights, or ``unit``, [0, 1].
+        Input of the backbone: ``imagenet``, the scale of its published weights, or ``unit``, [0, 1].
 
     Returns
     -------
     keras.Model
         Input ``image`` (N, size, size, 1) in [0, 1]; output ``prob`` (N, classes) and, with the
-        evidence head, ``evidence`` (N, h, w, classes). Layer ``logit`` gives (N, classes); layer
-        ``calibrate`` takes 1/temperature and bias after training.
+        evidence head, ``evidence`` (N, h, w, classes). Layer ``logit`` has shape (N, classes); layer
+        ``calibrate`` holds 1/temperature and bias after training.
 
     Raises
     ------
     ValueError
-        If the architecture is unknown or the numbers do not fit together.
+        If the architecture is unknown, or classes, activation and size do not fit together.
     """
     if architecture not in BACKBONES:
         raise ValueError(f"architectures are {', '.join(BACKBONES)}; got {architecture!r}")
@@ -110,7 +110,7 @@ def build(
     else:
         evidence = None
         logit = _dense(features, head, classes)
-    # Logits and what comes after stay float32 under any policy of mixed precision.
+    # Logits and later layers stay float32 under any mixed-precision policy.
     calibrated = keras.layers.Rescaling(1.0, offset=[0.0] * classes, name="calibrate", dtype="float32")(logit)
     probability = keras.layers.Activation(activation, name="prob", dtype="float32")(calibrated)
     return keras.Model(image, [probability] if evidence is None else [probability, evidence], name=architecture)
@@ -131,8 +131,8 @@ def _dense(features: Tensor, head: Head, classes: int) -> Tensor:
         if head.pooling == "average4":
             features = keras.layers.AveragePooling2D(4, name="pool")(features)
         values = keras.layers.Flatten(name="flat")(features)
-    for place, units in enumerate(head.hidden, start=1):
-        values = keras.layers.Dense(units, activation="relu", name=f"hidden{place}")(values)
+    for number, units in enumerate(head.hidden, start=1):
+        values = keras.layers.Dense(units, activation="relu", name=f"hidden{number}")(values)
     if head.dropout:
         values = keras.layers.Dropout(head.dropout, name="dropout")(values)
     return keras.layers.Dense(classes, name="logit", dtype="float32")(values)

@@ -24,7 +24,7 @@ from cxr.package import (
     write_package,
 )
 from training.audit.blanked_lungs import BlankedAudit
-from training.audit.report import AUDIT_FILE, lung_cautions, lung_words, read_summary
+from training.audit.report import AUDIT_FILE, blanked_lung_cautions, describe_blanked_lungs, read_summary
 from training.cases import SPLITS, read_manifest
 from training.evaluation import (
     OPERATING_POINT_FILE,
@@ -120,8 +120,8 @@ def _facts(run: Run, evaluation: Evaluation, blanked: Sequence[BlankedAudit], no
     audit, cautions = read_summary(run.folder / AUDIT_FILE, single_label_classes)
     return CardFacts(
         internal=evaluation,
-        audit=audit | lung_words(blanked),
-        audit_cautions=(*cautions, *(each.sentence for each in lung_cautions(blanked))),
+        audit=audit | describe_blanked_lungs(blanked),
+        audit_cautions=(*cautions, *(each.sentence for each in blanked_lung_cautions(blanked))),
         data=_describe_data(run),
         split=_describe_split(run),
         training=_describe_training(run),
@@ -201,8 +201,10 @@ def _describe_split(run: Run) -> str:
     counts = ", ".join(f"{side} {int((cases['split'] == side).sum())}" for side in SPLITS)
     if (cases["image_wise"] == "yes").all():
         return f"{counts} images, divided image by image: not for claims."
-    known = count_seen(run)["test"]
-    earlier = f" {known} test images are of patients that an earlier run learnt from: not for claims." if known else ""
+    count = count_seen(run)["test"]
+    earlier = (
+        f" {count} test images are of patients that an earlier run was trained on: not for claims." if count else ""
+    )
     return f"{counts} images; no patient is on two sides.{earlier}"
 
 
@@ -221,7 +223,7 @@ def _describe_training(run: Run) -> str:
     test: Any = model.description.figures["test"]
     return (
         f"{description} It sees the lungs alone, as the mask model {model.description.fingerprint[:12]} segments them "
-        f"(Dice {test['dice']:.3f} on {test['images']} drawn test masks); an error of it may hide disease."
+        f"(Dice {test['dice']:.3f} on {test['images']} drawn test masks); a wrong mask may hide disease from it."
     )
 
 

@@ -33,6 +33,7 @@ from cxr.package import (
 from cxr.pixels.recipe import MIDRC_EMORY_RECIPE, PixelRecipe
 from cxr.product import DEMONSTRATION, NOTICE_SENTENCE
 from training.networks import Activation, Head, Scaling, build, save_network
+from training.networks.keras_types import KerasModel
 from training.packaging.keras2_weights import LegacyFile, Weights, quoted
 from training.runs.devices import software_versions
 
@@ -154,7 +155,7 @@ def import_legacy(file: Path, folder: Path, *, now: datetime, profile: Profile =
         return write_package(folder, manifest, {MODEL_FILE: model_file, MODEL_CARD_FILE: card.encode()})
 
 
-def _match(network: Any, profile: Profile, layers: list[str]) -> Mapping[str, str]:  # noqa: ANN401 (a Keras model)
+def _match(network: KerasModel, profile: Profile, layers: list[str]) -> Mapping[str, str]:
     """Return the file's layer of each layer of the graph; every layer of the file must have one."""
     trunk = [layer.name for layer in network.layers if layer.name not in _FRAME | set(profile.renamed)]
     missing = [name for name in trunk if name not in layers]
@@ -185,7 +186,7 @@ def _shapes(layer: Any) -> Mapping[str, tuple[int, ...]]:  # noqa: ANN401 (a Ker
     return {variable.name: tuple(variable.shape) for variable in layer.weights}
 
 
-def _set_weights(network: Any, file_layers: Mapping[str, str], weights: Weights) -> None:  # noqa: ANN401
+def _set_weights(network: KerasModel, file_layers: Mapping[str, str], weights: Weights) -> None:
     for ours, theirs in file_layers.items():
         layer = network.get_layer(ours)
         layer.set_weights([weights[theirs][variable.name] for variable in layer.weights])

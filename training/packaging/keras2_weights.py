@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import h5py
 import numpy as np
@@ -27,6 +27,9 @@ Weights = Mapping[str, Mapping[str, NDArray[np.float32]]]
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 """Layer, then short name, to expected shape; a layer without weights has no names."""
+
+HDF5Object: TypeAlias = Any
+"""An ``h5py.Group`` or ``h5py.Dataset``: h5py has no type hints."""
 
 _MODEL_WEIGHTS: Final = "model_weights"
 _LFS_POINTER: Final = b"version https://git-lfs"
@@ -101,7 +104,7 @@ def quoted(name: str) -> str:
     return repr(_PRINTABLE.sub("?", name)[:64])
 
 
-def _read_array(dataset: Any, layer: str, shape: tuple[int, ...]) -> NDArray[np.float32]:  # noqa: ANN401
+def _read_array(dataset: HDF5Object, layer: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if not isinstance(dataset, h5py.Dataset):
         raise IncompatiblePackage(
             f"Layer {quoted(layer)} of the file holds something else where its weights should be."
@@ -123,13 +126,13 @@ def _read_array(dataset: Any, layer: str, shape: tuple[int, ...]) -> NDArray[np.
     return array
 
 
-def _walk(group: Any, path: str) -> Any:  # noqa: ANN401 (a group or a dataset)
+def _walk(group: HDF5Object, path: str) -> HDF5Object:
     for name in path.split("/"):
         group = _step(group, name)
     return group
 
 
-def _step(group: Any, name: str) -> Any:  # noqa: ANN401
+def _step(group: HDF5Object, name: str) -> HDF5Object:
     """Return a child that is a hard link; refuse soft and external links."""
     if not isinstance(group, h5py.Group) or not name or not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise IncompatiblePackage(
@@ -138,7 +141,7 @@ def _step(group: Any, name: str) -> Any:  # noqa: ANN401
     return group[name]
 
 
-def _names(group: Any, attribute: str) -> Sequence[str]:  # noqa: ANN401
+def _names(group: HDF5Object, attribute: str) -> Sequence[str]:
     attribute_value = group.attrs.get(attribute) if isinstance(group, h5py.Group) else None
     values = np.atleast_1d(attribute_value) if attribute_value is not None else None
     if values is None or values.ndim != 1 or len(values) > _MOST_NAMES or values.dtype.kind not in "SOUf":

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from cxr.errors import PredictionsError
 from training.evaluation import Evaluation, Predictions
 from training.metrics.curves import precision_recall_curve, roc_curve
+from training.metrics.interval import Estimate
 from training.plots.style import COLOURS, new_figure, save_figure, short_name
 
 MOST_CLASSES = len(COLOURS)
@@ -44,14 +45,14 @@ def plot_subgroups(evaluation: Evaluation, path: Path) -> None:
     rows = max((sum(group.auc is not None for group in each.subgroups) for each in classes), default=0)
     figure = new_figure(5.5 * max(1, len(classes)), 1.8 + 0.3 * max(3, rows))
     for panel, figures in zip(figure.subplots(1, max(1, len(classes)), squeeze=False)[0], classes, strict=False):
-        groups = [group for group in figures.subgroups if group.auc is not None]
-        for row, group in enumerate(groups):
+        areas = [(group, group.auc) for group in figures.subgroups if group.auc is not None]
+        for row, (group, auc) in enumerate(areas):
             is_flagged = any(flag.startswith("auc") for flag in group.flags)
             colour = COLOURS[1] if is_flagged else "#999999" if group.is_small else COLOURS[0]
-            _bar(panel, group.auc, row, colour)
-        labels = [f"{group.attribute} {short_name(group.value)} ({group.positives}/{group.images})" for group in groups]
-        panel.set_yticks(range(len(groups)), labels, fontsize=8)
-        panel.set(xlim=(0, 1.02), ylim=(max(1, len(groups)) - 0.4, -0.6), xlabel="ROC AUC, 95 % interval")
+            _bar(panel, auc, row, colour)
+        labels = [f"{each.attribute} {short_name(each.value)} ({each.positives}/{each.images})" for each, _ in areas]
+        panel.set_yticks(range(len(areas)), labels, fontsize=8)
+        panel.set(xlim=(0, 1.02), ylim=(max(1, len(areas)) - 0.4, -0.6), xlabel="ROC AUC, 95 % interval")
         if figures.auc is not None:
             panel.axvline(figures.auc.value, color="black", linewidth=1)
         panel.set_title(figures.name, fontsize=9)
@@ -121,7 +122,7 @@ def plot_history(history: Path, path: Path) -> None:
     save_figure(figure, path, "training")
 
 
-def _roc(panel: Any, evaluation: Evaluation, predictions: Predictions) -> None:  # noqa: ANN401 (untyped library)
+def _roc(panel: Axes, evaluation: Evaluation, predictions: Predictions) -> None:
     for name, colour, truth, score in _classes(predictions):
         figures = evaluation.of(name)
         if (curve := roc_curve(truth, score)) is None:
@@ -135,7 +136,7 @@ def _roc(panel: Any, evaluation: Evaluation, predictions: Predictions) -> None: 
     panel.set(xlabel="1 - specificity", ylabel="sensitivity")
 
 
-def _precision_recall(panel: Any, evaluation: Evaluation, predictions: Predictions) -> None:  # noqa: ANN401
+def _precision_recall(panel: Axes, evaluation: Evaluation, predictions: Predictions) -> None:
     for name, colour, truth, score in _classes(predictions):
         figures = evaluation.of(name)
         if (curve := precision_recall_curve(truth, score)) is None:
@@ -152,7 +153,7 @@ def _precision_recall(panel: Any, evaluation: Evaluation, predictions: Predictio
     panel.set(xlabel="sensitivity", ylabel="positive predictive value")
 
 
-def _reliability(panel: Any, evaluation: Evaluation, predictions: Predictions) -> None:  # noqa: ANN401
+def _reliability(panel: Axes, evaluation: Evaluation, predictions: Predictions) -> None:
     for name, colour, _, _ in _classes(predictions):
         if (calibration := evaluation.of(name).calibration) is None:
             continue
@@ -168,7 +169,7 @@ def _reliability(panel: Any, evaluation: Evaluation, predictions: Predictions) -
     panel.set(xlabel="mean probability of the bin", ylabel="observed fraction")
 
 
-def _decision(panel: Any, evaluation: Evaluation, predictions: Predictions) -> None:  # noqa: ANN401
+def _decision(panel: Axes, evaluation: Evaluation, predictions: Predictions) -> None:
     top = 0.05
     for name, colour, _, _ in _classes(predictions):
         if (curve := evaluation.of(name).decision_curve) is None:
@@ -183,13 +184,13 @@ def _decision(panel: Any, evaluation: Evaluation, predictions: Predictions) -> N
 
 def _classes(predictions: Predictions) -> list[tuple[str, str, np.ndarray, np.ndarray]]:
     return [
-        (name, colour, predictions.truth(name)[known], predictions.score(name)[known])
+        (name, colour, predictions.truth(name)[has_truth], predictions.score(name)[has_truth])
         for name, colour in zip(predictions.classes, COLOURS, strict=False)
-        for known in (predictions.known(name),)
+        for has_truth in (predictions.has_truth(name),)
     ]
 
 
-def _bar(panel: Any, estimate: Any, row: int, colour: str) -> None:  # noqa: ANN401
+def _bar(panel: Axes, estimate: Estimate, row: int, colour: str) -> None:
     panel.plot(estimate.value, row, "o", color=colour, markersize=5)
     if estimate.interval is not None:
         panel.plot([estimate.interval.low, estimate.interval.high], [row] * 2, color=colour)

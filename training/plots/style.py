@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cxr.product import NOTICE
+from training.files import whole_file
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, distinct for colour-blind readers."""
@@ -24,14 +25,13 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path, title: str) -> None:
-    """Write a PNG with its title and the notice, to a temporary file that then replaces `path`."""
+    """Write a PNG with its title and the notice; see ``training.files.whole_file``."""
     figure.suptitle(title, fontsize=11)
     figure.supxlabel(NOTICE, fontsize=7, color="#666666")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.part.png")
     # Without the version of Matplotlib, so that the same figure has the same bytes.
-    figure.savefig(temporary, metadata={"Software": None})
-    temporary.replace(path)
+    with whole_file(path) as stream:
+        figure.savefig(stream, format="png", metadata={"Software": None})
 
 
 def short_name(text: str, length: int = 28) -> str:

@@ -46,7 +46,7 @@ def find_unnatural(run: Run, cache: Cache, image_ids: list[str], progress: Repor
     missing = [name for name in image_ids if name not in scores]
     for done, name in enumerate(missing, start=1):
         scores[name] = brisque(cache.image(cache.rows_by_id[name]))
-        progress("Looking for unnatural pictures", done, len(missing))
+        progress("Scoring images with BRISQUE", done, len(missing))
     excluded = {name: scores[name] for name in image_ids if _is_beyond(scores[name], bound)}
     if missing:
         _write_scores(run, scores, bound)
@@ -68,8 +68,8 @@ def describe_exclusions(run: Run) -> str:
     scores = _read_scores(run)
     count = sum(_is_beyond(score, bound) for score in scores.values())
     return (
-        f"{count} of {len(scores)} pictures are left out for a BRISQUE of {bound:g} or more ({BRISQUE_FILE} names "
-        "them); in service none is."
+        f"{count} of {len(scores)} images are excluded for a BRISQUE score of {bound:g} or more ({BRISQUE_FILE} lists "
+        "them); in service none is excluded."
     )
 
 

@@ -123,9 +123,9 @@ def load_segment(path: Path) -> Segment:
 def segment_with(graph: KerasModel) -> Segment:
     """Wrap a U-Net as a function from an image (size, size) to probabilities of lung (size, size)."""
 
-    def segment(picture: Grey) -> Grey:
+    def segment(image: Grey) -> Grey:
         with keras.device("cpu:0"):
-            probabilities = graph(picture[None, :, :, None], training=False)
+            probabilities = graph(image[None, :, :, None], training=False)
         return np.asarray(keras.ops.convert_to_numpy(probabilities), np.float32)[0, :, :, 0]
 
     return segment

@@ -42,7 +42,7 @@ class Options:
     cache
         Folder of prepared images, shared by runs; None: in the run's folder.
     processes
-        Number of processes that prepare_run images; None: one for each core.
+        Number of processes that prepare images; None: one for each core.
     progress
         Called with the step's name, the amount done, and the total.
     """
@@ -193,7 +193,7 @@ def _copy_parent_weights(network: KerasModel, parent: Run, *, with_head: bool) -
 
 
 def prepare_run(run: Run, options: Options) -> tuple[Cache, dict[str, Side]]:
-    """Select the cases, prepare_run their images, split both by side; record excluded images in ``left_out.json``.
+    """Select the cases, prepare their images, split both by side; record excluded images in ``left_out.json``.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""The models that come with the project: their manifests, quantised weights, archive."""
+"""The shipped models: manifests, quantised weights, archive."""

@@ -1,12 +1,10 @@
-"""How the default model's first phase alone does on sources that it has not seen.
+"""Comparison of heads on the default model's frozen trunks, on held-out sources.
 
-``python -m training.shipped.compare_heads RUNS`` takes the trunks of the folds as they are and judges, on each
-fold's pair of held-out sources,
+``python -m training.shipped.compare_heads RUNS`` computes, for each fold's pair of held-out sources, the
+ROC AUC for COVID-19 of
 
-* ``abnormal``: the trunk's own score, which has never been told what COVID-19 is;
-* ``head-C``: a logistic regression on its features, trained on the other pair, of strength 1 / C.
-
-A head on frozen features is a regression, so that it is fitted in seconds and exactly.
+* ``abnormal``: the trunk's own score, trained on normal against abnormal without COVID-19;
+* ``head-C``: a logistic regression on its features, trained on the other pair, with penalty 1 / C.
 """
 
 from __future__ import annotations
@@ -43,23 +41,23 @@ _TASK: Final = Task(classes=("covid19",))
 _BALANCE: Final = Balance(method="weights", by_source=True)
 
 
-def judge(runs: Path) -> list[dict[str, Any]]:
-    """Judge every way on every fold: setting, pair, area under the ROC curve with its interval."""
-    found = []
-    for known, held in (("nih", "kermany"), ("kermany", "nih")):
+def compare_heads(runs: Path) -> list[dict[str, Any]]:
+    """Evaluate every head on every fold: pair, setting, ROC AUC with its 95% interval."""
+    rows = []
+    for trained, held in (("nih", "kermany"), ("kermany", "nih")):
         pairs = [pair for pair in FOLDS if pair[1] == held]
         cases = {
             pair: select(read_manifest(runs / "manifests" / f"fold-{'-'.join(pair)}.csv"), _TASK) for pair in pairs
         }
         films = pd.concat([each.frame for each in cases.values()]).drop_duplicates("image_id")
-        looked = _look(runs / f"trunk-{known}", films, runs / "cache-b")
-        for pair, chosen in cases.items():
-            found += [{"pair": "-".join(pair), **each} for each in _judge_pair(chosen, looked)]
-    return found
+        features = _features(runs / f"trunk-{trained}", films, runs / "cache-b")
+        for pair, selected in cases.items():
+            rows += [{"pair": "-".join(pair), **row} for row in _evaluate_pair(selected, features)]
+    return rows
 
 
-def _look(folder: Path, films: pd.DataFrame, cache_folder: Path) -> pd.DataFrame:
-    """Give each film its features, and as the last column the trunk's own logit."""
+def _features(folder: Path, films: pd.DataFrame, cache_folder: Path) -> pd.DataFrame:
+    """Return the features of each film, and the trunk's own logit as the last column."""
     run = open_run(folder)
     network = keras.saving.load_model(folder / MODEL_FILE, compile=False, safe_mode=True)
     cache = build_cache(films, run.recipe.pixels, cache_folder, processes=1)
@@ -68,19 +66,19 @@ def _look(folder: Path, films: pd.DataFrame, cache_folder: Path) -> pd.DataFrame
     )  # fmt: skip
     features = features_of(network, batches)
     kernel, bias = network.get_layer("evidence").get_weights()
-    own = features @ kernel[0, 0] + bias  # the mean of the map is the map's kernel on the mean of the features
+    own = features @ kernel[0, 0] + bias  # the mean of the evidence map is linear in the features
     return pd.DataFrame(np.hstack([features, own]), index=films["image_id"])
 
 
-def _judge_pair(cases: Cases, looked: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _evaluate_pair(cases: Cases, features: pd.DataFrame) -> Iterator[dict[str, Any]]:
     train, test = cases.side("train"), cases.side("test")
-    seen, asked = (looked.loc[each.frame["image_id"]].to_numpy() for each in (train, test))
-    yield _row("abnormal", test, asked[:, -1])
+    train_features, test_features = (features.loc[each.frame["image_id"]].to_numpy() for each in (train, test))
+    yield _row("abnormal", test, test_features[:, -1])
     weights = sample_weights(train, _BALANCE)
     for strength in STRENGTHS:
         head = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
-        head.fit(seen[:, :-1], train.truths[:, 0] > 0.5, logisticregression__sample_weight=weights)
-        yield _row(f"head-{strength:g}", test, head.decision_function(asked[:, :-1]))
+        head.fit(train_features[:, :-1], train.truths[:, 0] > 0.5, logisticregression__sample_weight=weights)
+        yield _row(f"head-{strength:g}", test, head.decision_function(test_features[:, :-1]))
 
 
 def _row(setting: str, test: Cases, score: NDArray[Any]) -> dict[str, Any]:
@@ -92,11 +90,11 @@ def _row(setting: str, test: Cases, score: NDArray[Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Judge, and write the figures beside the runs."""
-    parser = argparse.ArgumentParser(description="Judge the default model's first phase on the held-out sources.")
+    """Write the figures beside the runs."""
+    parser = argparse.ArgumentParser(description="Evaluate heads on the default model's trunks on held-out sources.")
     parser.add_argument("runs", type=Path, help="the folder of the runs")
-    given = parser.parse_args()
-    write_whole(given.runs / FIGURES_FILE, json.dumps(judge(given.runs), indent=1))
+    arguments = parser.parse_args()
+    write_whole(arguments.runs / FIGURES_FILE, json.dumps(compare_heads(arguments.runs), indent=1))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""The manifests of the default model: who trains, who chooses, who is asked only once.
+"""The manifests of the default model: training, validation and test films of each run.
 
 ``python -m training.shipped.manifests SHARED FOLDER`` reads ``SHARED/data/images.csv`` and writes one
-manifest for each run of ``configs/default-model.sh``. All of them divide the films in one way, so that
-no later run is tested on films that its trunk was trained on.
+manifest for each run of ``configs/default-model.sh``. All share one split, so that no later run is
+tested on films that its trunk was trained on.
 
-* ``trunk``, ``trunk-nih``, ``trunk-kermany``: normal against abnormal, inside each source.
-* ``fold-*``: COVID-19 against other; a pair of sources (one with COVID-19, one without) is the test.
-* ``covid``, ``four``: the films of all sources but Cohen, for the two heads.
-* ``cohen``: the external test, of which nothing is trained or chosen.
+* ``trunk``, ``trunk-nih``, ``trunk-kermany``: normal against abnormal, within each source.
+* ``fold-*``: COVID-19 against other; the test is a pair of sources (one with COVID-19, one without).
+* ``covid``, ``four``: the films of all sources except Cohen, for the two heads.
+* ``cohen``: the external test, used for neither training nor validation.
 
-Only films whose licence lets the weights be shared are trained on.
+Only films whose licence allows sharing of the weights are trained on.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ SOURCES: Final[Mapping[str, str]] = MappingProxyType(
         "ieee8023/covid-chestxray-dataset": "cohen",
     }
 )
-"""How the table's names of sources begin, and what they are called here."""
+"""Beginning of a source's name in the table to its short name."""
 
 FOLDS: Final = (("hannover", "nih"), ("cxnet", "kermany"), ("hannover", "kermany"), ("cxnet", "nih"))
-"""The pairs that are held out in turn; the other pair is trained on."""
+"""Pairs of held-out sources; the other pair is trained on."""
 
 SHARED: Final = ("CC0", "CC BY ", "CC BY-SA", "NIH Clinical Center")
-"""How licences begin under which weights may be shared; CC BY-NC is none of them."""
+"""Beginnings of the licences that allow sharing of weights; CC BY-NC does not."""
 
 FRACTIONS: Final[Mapping[str, float]] = MappingProxyType({"train": 0.7, "val": 0.15, "test": 0.15})
 SEED: Final = 0
@@ -49,7 +49,7 @@ _FINDINGS: Final = ("covid19", "normal", "viral_pneumonia", "bacterial_pneumonia
 
 
 def read_films(table: Path) -> pd.DataFrame:
-    """Read the frontal films of ``images.csv`` whose label nobody contradicts, as a manifest without sides."""
+    """Read the frontal films of ``images.csv`` without a label conflict, as a manifest without sides."""
     read = pd.read_csv(table, dtype=str, keep_default_na=False)
     is_used = (read["is_frontal"] == "yes") & (read["label_conflict"] != "yes") & read["finding"].isin(_FINDINGS)
     read = read[is_used].reset_index(drop=True)
@@ -73,19 +73,19 @@ def read_films(table: Path) -> pd.DataFrame:
 
 
 def manifests(films: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Make every run's manifest of all films, by name."""
+    """Return the manifest of every run, by name."""
     cohen = films[films["source"] == "cohen"].assign(split="test")
     is_shared = films["licence"].str.startswith(SHARED) & (films["source"] != "cohen")
-    # A patient of the external test is nowhere else.
+    # No patient of the external test is in another manifest.
     trained = films[is_shared & ~films["patient_id"].isin(set(cohen["patient_id"]))].reset_index(drop=True)
     trained["stratum"] = trained["source"] + " " + trained["label"]
-    divided = split(trained, fractions=FRACTIONS, seed=SEED, stratify=("stratum",), train_only=("cxnet",))
-    divided = divided.drop(columns="stratum")
-    divided["weight"] = _even_negatives(divided)
-    others = divided[divided["label"] != "covid19"]
-    made = {"trunk": others, "covid": divided, "four": divided, "cohen": cohen}
-    made |= {f"trunk-{source}": others[others["source"] == source] for source in ("nih", "kermany")}
-    return made | {f"fold-{'-'.join(pair)}": _fold(divided, pair) for pair in FOLDS}
+    sided = split(trained, fractions=FRACTIONS, seed=SEED, stratify=("stratum",), train_only=("cxnet",))
+    sided = sided.drop(columns="stratum")
+    sided["weight"] = _even_negatives(sided)
+    others = sided[sided["label"] != "covid19"]
+    runs = {"trunk": others, "covid": sided, "four": sided, "cohen": cohen}
+    runs |= {f"trunk-{source}": others[others["source"] == source] for source in ("nih", "kermany")}
+    return runs | {f"fold-{'-'.join(pair)}": _fold(sided, pair) for pair in FOLDS}
 
 
 def _short(name: str) -> str:
@@ -93,7 +93,7 @@ def _short(name: str) -> str:
 
 
 def _even_negatives(films: pd.DataFrame) -> pd.Series:
-    """Weigh normal films and all other films without COVID-19 the same inside each source."""
+    """Return weights that balance normal and other films without COVID-19 within each source."""
     kind = films["label"].where(films["label"].isin(("covid19", "normal")), "abnormal")
     counts = films.groupby([films["source"], kind])["label"].transform("size")
     kinds = kind.groupby(films["source"]).transform("nunique")
@@ -103,15 +103,15 @@ def _even_negatives(films: pd.DataFrame) -> pd.Series:
 
 
 def _fold(films: pd.DataFrame, held: Sequence[str]) -> pd.DataFrame:
-    """Make the held pair the test; of the others, COVID-CXNet lends every tenth patient to validation."""
+    """Make the held-out pair the test; of the others, every tenth patient of COVID-CXNet is in validation."""
     fold = films.copy()
     is_held = fold["source"].isin(held)
     fold.loc[fold["split"] == "test", "split"] = "train"
-    lent = (fold["source"] == "cxnet") & (pd.factorize(fold["patient_id"])[0] % 10 == 0)
-    fold.loc[lent, "split"] = "val"
+    is_validation = (fold["source"] == "cxnet") & (pd.factorize(fold["patient_id"])[0] % 10 == 0)
+    fold.loc[is_validation, "split"] = "val"
     fold.loc[is_held, "split"] = "test"
-    is_known = ~is_held & fold["patient_id"].isin(set(fold.loc[is_held, "patient_id"]))
-    return fold[~is_known]
+    is_shared = ~is_held & fold["patient_id"].isin(set(fold.loc[is_held, "patient_id"]))
+    return fold[~is_shared]
 
 
 def main() -> None:
@@ -119,9 +119,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the manifests of the default model.")
     parser.add_argument("table", type=Path, help="images.csv of the shared images")
     parser.add_argument("folder", type=Path, help="where the manifests are written")
-    given = parser.parse_args()
-    for name, frame in manifests(read_films(given.table)).items():
-        write_manifest(frame.reset_index(drop=True), given.folder / f"{name}.csv")
+    arguments = parser.parse_args()
+    for name, frame in manifests(read_films(arguments.table)).items():
+        write_manifest(frame.reset_index(drop=True), arguments.folder / f"{name}.csv")
 
 
 if __name__ == "__main__":

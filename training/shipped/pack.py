@@ -1,4 +1,4 @@
-"""Put finished packages into the compact folder that the project ships (``cxr.package.shipped``)."""
+"""Archive of the shipped models: packages with their weights in compact form (``cxr.package.shipped``)."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from cxr.package.compact_weights import Layout, Tensor, encode, key_of
 from cxr.package.shipped import WEIGHTS_FILE, Index, Shipped, write_index
 
 MOST_BYTES: Final = 50 * 1000 * 1000
-"""What a clone of the project carries for its models, at most."""
+"""Largest size of the shipped models in the repository, in bytes."""
 
 _NO_DATE: Final = (1980, 1, 1, 0, 0, 0)
 _WEIGHTS_MEMBER: Final = "model.weights.h5"
 
 
 def ship(packages: Mapping[str, Path], folder: Path) -> dict[str, str]:
-    """Write the compact form of packages, and prove that they come back byte for byte.
+    """Write the compact form of packages, and check that they expand byte for byte.
 
     Parameters
     ----------
     packages
         Name (``covid19``, ``four-class``) to a package's folder.
     folder
-        Where to; what is there under other names, as the view model, stays.
+        Target folder; entries under other names, like the view model, are kept.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def ship(packages: Mapping[str, Path], folder: Path) -> dict[str, str]:
     Raises
     ------
     PackageError
-        If a package can't be read, or all together are too large.
+        If a package can't be read, or the total size exceeds ``MOST_BYTES``.
     """
     loaded = {name: load_package(path) for name, path in packages.items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def ship(packages: Mapping[str, Path], folder: Path) -> dict[str, str]:
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if size > MOST_BYTES:
         raise PackageError(
-            f"The shipped models have {size / 1e6:.1f} MB, accepted are {MOST_BYTES / 1e6:.0f}: round their weights "
+            f"The shipped models have {size / 1e6:.1f} MB; accepted are {MOST_BYTES / 1e6:.0f} MB: round their weights "
             "first (`cxr train quantise`), and let them share a trunk."
         )
     shipped = Shipped(folder)
@@ -72,7 +72,7 @@ def _write_weights(path: Path, packages: Mapping[str, ModelPackage]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         written: set[str] = set()
         for name, package in packages.items():
-            layout, skeleton, contents = shrink(package.model_path.read_bytes())
+            layout, skeleton, contents = split_keras_file(package.model_path.read_bytes())
             _add(archive, f"{name}.json", layout.model_dump_json().encode())
             _add(archive, f"{name}.skeleton", skeleton)
             for key in sorted(set(contents) - written):
@@ -86,37 +86,37 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     archive.writestr(member, content)
 
 
-def shrink(content: bytes) -> tuple[Layout, bytes, dict[str, bytes]]:
-    """Take a ``.keras`` file apart.
+def split_keras_file(content: bytes) -> tuple[Layout, bytes, dict[str, bytes]]:
+    """Split a ``.keras`` file into layout, skeleton and tensors.
 
     Parameters
     ----------
     content
-        The file, its members not compressed, as ``training.networks.keras_file`` writes it.
+        The file with uncompressed members, as ``training.networks.keras_file`` writes it.
 
     Returns
     -------
     tuple
-        Layout, skeleton and tensors, as ``cxr.package.compact_weights.expand`` takes them.
+        Layout, skeleton and key to tensor, for ``cxr.package.compact_weights.expand``.
 
     Raises
     ------
     PackageError
-        If its weights can't be found in it.
+        If its weights are compressed.
     """
     start, weights = _find_weights(content)
     tensors: list[Tensor] = []
     contents: dict[str, bytes] = {}
     skeleton: list[bytes] = []
     done = 0
-    for offset, values in sorted(_datasets(weights), key=lambda found: found[0]):
+    for offset, values in sorted(_datasets(weights), key=lambda tensor: tensor[0]):
         form, channels, encoded = encode(values)
-        place = start + offset
+        position = start + offset
         key = key_of(encoded)
         contents[key] = encoded
-        tensors.append(Tensor(offset=place, form=form, values=values.size, channels=channels, key=key))
-        skeleton.append(content[done:place])
-        done = place + values.nbytes
+        tensors.append(Tensor(offset=position, form=form, values=values.size, channels=channels, key=key))
+        skeleton.append(content[done:position])
+        done = position + values.nbytes
     skeleton.append(content[done:])
     return Layout(size=len(content), tensors=tuple(tensors)), b"".join(skeleton), contents
 
@@ -132,15 +132,15 @@ def _find_weights(content: bytes) -> tuple[int, bytes]:
 
 
 def _datasets(weights: bytes) -> Iterator[tuple[int, Any]]:
-    """Find the tensors of an HDF5 file: offset of the first byte, and the values."""
-    found: list[tuple[int, Any]] = []
+    """Yield the float32 tensors of an HDF5 file: offset of the first byte, and values."""
+    tensors: list[tuple[int, Any]] = []
 
     def visit(_: str, entry: object) -> None:
         if isinstance(entry, h5py.Dataset) and entry.dtype == np.dtype("<f4") and entry.size:
             offset = entry.id.get_offset()
             if offset is not None:
-                found.append((int(offset), entry[...]))
+                tensors.append((int(offset), entry[...]))
 
     with h5py.File(io.BytesIO(weights), "r") as file:
         file.visititems(visit)
-    yield from found
+    yield from tensors

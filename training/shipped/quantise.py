@@ -1,7 +1,7 @@
-"""A finished run again, with its large kernels in 8 bits per output channel: what a small model file can hold.
+"""Quantisation of a finished run: large kernels in 8 bits with a scale per output channel.
 
-The weights are rounded first; then calibration, operating point and predictions are made anew with
-the rounded weights, so that every figure is of what is shipped.
+The weights are rounded first; calibration, operating points and predictions are then computed with the
+rounded weights, so that every figure belongs to the shipped model.
 
 References
 ----------
@@ -41,22 +41,22 @@ from training.runs.folder import (
 from training.runs.train import Options, prepare_run
 
 SMALLEST: Final = 4096
-"""Kernels with fewer values stay as they are: they weigh nothing."""
+"""Kernels with fewer values are not rounded: they need little space."""
 
 _MANTISSA: Final = 1 << 12
 
 
 def quantise_run(source: Path, folder: Path, *, now: datetime, options: Options | None = None) -> Run:
-    """Round a run's weights and finish it again.
+    """Round a run's weights and finalise it as a new run.
 
     Parameters
     ----------
     source
         A finished run's folder.
     folder
-        The new run's; it must not exist, unless the same command was killed.
+        The new run's folder; an interrupted call with the same arguments resumes in it.
     now
-        The time that is recorded.
+        Time recorded in the run.
     options
         Cache, processes, progress.
 
@@ -65,29 +65,29 @@ def quantise_run(source: Path, folder: Path, *, now: datetime, options: Options 
     RunError
         If the source is not finished, or the folder holds another run.
     """
-    before = open_run(source)
-    run = _begin(before, folder, now=now)
+    original = open_run(source)
+    run = _begin(original, folder, now=now)
     if run.is_done:
         return run
     cache, sides = prepare_run(run, options or Options())
     network = keras.saving.load_model(source / MODEL_FILE, compile=False, safe_mode=True)
     network.set_weights(quantise(network.get_weights()))
-    _forget_calibration(network, len(run.recipe.task.classes))
+    _reset_calibration(network, len(run.recipe.task.classes))
     return finalise_float32(run, network, cache, sides)
 
 
 def quantise(weights: Sequence[Floats]) -> list[Floats]:
-    """Round the large kernels among weights; the others stay.
+    """Round the large kernels among weights.
 
     Parameters
     ----------
     weights
-        Of any shapes; the last axis of a kernel is its output channel.
+        Arrays of any shape; the last axis of a kernel is its output channel.
 
     Returns
     -------
     list
-        Of the same shapes. Rounding twice changes nothing more.
+        Arrays of the same shapes; quantising them again changes nothing.
     """
     return [_rounded(each) if each.ndim > 1 and each.size >= SMALLEST else each for each in weights]
 
@@ -99,30 +99,30 @@ def _rounded(kernel: Floats) -> Floats:
 
 
 def _short(scales: Floats) -> Floats:
-    """Round scales up to 12 bits, so that scale times a whole number up to 127 is exact."""
+    """Round scales up to 12 bits, so that their products with integers up to 127 are exact."""
     mantissa, exponent = np.frexp(scales.astype(np.float64))
     short: Floats = np.ldexp(np.ceil(mantissa * _MANTISSA) / _MANTISSA, exponent).astype(np.float32)
     return short
 
 
-def _forget_calibration(network: KerasModel, classes: int) -> None:
+def _reset_calibration(network: KerasModel, classes: int) -> None:
     layer = network.get_layer("calibrate")
     layer.scale, layer.offset = 1.0, [0.0] * classes
 
 
-def _begin(before: Run, folder: Path, *, now: datetime) -> Run:
-    fingerprint = before.fingerprint()
+def _begin(original: Run, folder: Path, *, now: datetime) -> Run:
+    fingerprint = original.fingerprint()
     if (folder / RUN_FILE).exists():
         if _read(folder / RUN_FILE).get("quantised") != fingerprint:
             raise RunError("The folder holds another run: name another folder.")
         return open_run(folder)
     (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     for name in (CONFIG_FILE, SPLITS_FILE, ENVIRONMENT_FILE, PREPROCESS_FILE):
-        write_whole(folder / name, (before.folder / name).read_bytes())
-    write_manifest(before.manifest(), folder / MANIFEST_FILE)
-    recorded = _read(before.folder / RUN_FILE) | {"parent": fingerprint, "quantised": fingerprint}
+        write_whole(folder / name, (original.folder / name).read_bytes())
+    write_manifest(original.manifest(), folder / MANIFEST_FILE)
+    recorded = _read(original.folder / RUN_FILE) | {"parent": fingerprint, "quantised": fingerprint}
     write_json(folder / RUN_FILE, recorded | {"created": now.isoformat()})
-    return Run(folder, before.recipe, before.phase, fingerprint, is_done=False)
+    return Run(folder, original.recipe, original.phase, fingerprint, is_done=False)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """The manifest of the default view model: ``python -m training.shipped.view_manifest DATA MANIFEST``.
 
-Reads ``images.csv`` and ``dicom.csv`` under DATA. What is trained on:
+It reads ``images.csv`` and ``dicom.csv`` under DATA. The training images are
 
-* every lateral at hand: eighteen, all of one collection (Cohen), all CC BY-NC-SA. No other lateral
-  that could be trained on was at hand; the film with a permissive licence is the test;
-* of that collection's frontal films those whose licence lets weights be shared, and no other;
-* of the other sources 150 frontal films each;
-* images of other parts of the body, of three origins. Those of all other origins are the test.
+* every available lateral: eighteen, all of one collection (Cohen), all CC BY-NC-SA; the lateral with a
+  permissive licence is the test;
+* the frontal films of that collection whose licence allows sharing of weights;
+* 150 frontal films of each other source;
+* images of other parts of the body, of three origins; those of all other origins are the test.
 
-All other films are the test, but for those of patients that are trained on.
+All other films are the test, without those of training patients.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from training.shipped.manifests import SHARED, SOURCES
 from training.view_model.cases import LABEL
 
 FRONTALS: Final = 150
-"""Frontal films of each source but Cohen that are trained on."""
+"""Frontal training films of each source except Cohen."""
 
 TRAINED_ORIGINS: Final = ("fo-dicom/fo-dicom", "pydicom/pydicom", "okieraised/sample-dicom")
-"""Repositories whose images of other things are trained on; those of all others are the test."""
+"""Repositories of the training images that show no chest; those of all others are the test."""
 
 LEFT_OUT: Final = ("orthanc_ct_chest_70.dcm",)
-"""A scout view of a chest, filed as another modality: neither the one nor the other."""
+"""A CT scout view of a chest: neither a chest radiograph nor another body part."""
 
 SEED: Final = 0
 
 
 def view_manifest(data: Path) -> pd.DataFrame:
-    """Make the manifest.
+    """Return the manifest of the view model.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ def _films(data: Path) -> pd.DataFrame:
     for source in sorted(set(films["source"]) - {"cohen"}):
         patients = random.permutation(sorted(set(films.loc[films["source"] == source, "patient_id"])))
         films_of = films[films["source"] == source].groupby("patient_id").size()
-        enough = patients[: int(np.searchsorted(films_of[patients].cumsum().to_numpy(), FRONTALS)) + 1]
-        is_trained |= films["patient_id"].isin(enough) & (films["source"] == source)
+        selected = patients[: int(np.searchsorted(films_of[patients].cumsum().to_numpy(), FRONTALS)) + 1]
+        is_trained |= films["patient_id"].isin(selected) & (films["source"] == source)
     films["split"] = np.where(is_trained, "train", "test")
     return _without_trained_patients(films)
 
@@ -71,8 +71,8 @@ def _films(data: Path) -> pd.DataFrame:
 def _dicom(data: Path) -> pd.DataFrame:
     read = pd.read_csv(data / "dicom.csv", dtype=str, keep_default_na=False)
     group = read["file"].str.split("/").str[1]
-    is_there = group.isin(("chest_frontal", "chest_lateral", "radiograph_other", "other_modality"))
-    read = read[is_there & ~read["file"].str.endswith(LEFT_OUT)].reset_index(drop=True)
+    is_used = group.isin(("chest_frontal", "chest_lateral", "radiograph_other", "other_modality"))
+    read = read[is_used & ~read["file"].str.endswith(LEFT_OUT)].reset_index(drop=True)
     rows = _rows(data, read["file"], list(read["source_repo"]), "dicom " + read["file"], read["licence"])
     is_chest = read["file"].str.contains("dicom/chest_")
     rows["view"] = np.where(read["file"].str.contains("chest_lateral"), "L", "unknown")
@@ -108,8 +108,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the manifest of the default view model.")
     parser.add_argument("data", type=Path, help="folder with images.csv and dicom.csv")
     parser.add_argument("manifest", type=Path, help="where the manifest is written")
-    given = parser.parse_args()
-    write_manifest(view_manifest(given.data), given.manifest)
+    arguments = parser.parse_args()
+    write_manifest(view_manifest(arguments.data), arguments.manifest)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Drawn pictures that are no chest radiographs: noise, pages of text, limbs, hands, slices, patterns.
 
-There are few public radiographs of other parts of the body; these stand in for what a network must
-not take for a chest, and the card says that they are drawn. Each is a function of (seed, number).
+They substitute for radiographs of other parts of the body, of which few are public; the card counts them as
+drawn. Each picture is a function of (seed, number).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def draw(size: int, *, seed: int, number: int) -> tuple[str, Grey]:
     size
         Rows and columns.
     seed, number
-        What it is a function of; kinds take turns.
+        Of the picture; the kind is the number modulo the number of kinds.
 
     Returns
     -------
     tuple
-        The name of its kind; float32 (size, size) in [0, 1].
+        Name of its kind; float32 (size, size) in [0, 1].
     """
     kind = tuple(KINDS)[number % len(KINDS)]
     random = generator(seed, 0, number)
@@ -49,7 +49,7 @@ def draw(size: int, *, seed: int, number: int) -> tuple[str, Grey]:
 
 
 def _noise(size: int, random: Random) -> Grey:
-    """White noise, or noise of some coarseness."""
+    """Draw noise of a random grain size."""
     grain = int(random.choice([4, 8, 16, 32, 64]))
     coarse = random.random((max(2, size // grain), max(2, size // grain)), np.float32)
     fine: Grey = cv2.resize(
@@ -59,7 +59,7 @@ def _noise(size: int, random: Random) -> Grey:
 
 
 def _page(size: int, random: Random) -> Grey:
-    """Lines of letters on an even ground, some with a heading or a box."""
+    """Draw lines of letters on a uniform background, some with a box."""
     ground, ink = (1.0, 0.0) if random.random() < 0.6 else (float(random.uniform(0, 0.3)), 1.0)
     page = np.full((size, size), ground, np.float32)
     scale = float(random.uniform(0.4, 1.6))
@@ -68,8 +68,8 @@ def _page(size: int, random: Random) -> Grey:
     for top in range(step + int(random.uniform(0, 0.2) * size), int(random.uniform(0.5, 1) * size), step):
         if random.random() < 0.12:
             continue
-        words = "".join(random.choice(_LETTERS, int(random.integers(4, 60))))
-        cv2.putText(page, words, (left, top), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, max(1, round(1.5 * scale)))
+        text = "".join(random.choice(_LETTERS, int(random.integers(4, 60))))
+        cv2.putText(page, text, (left, top), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, max(1, round(1.5 * scale)))
     if random.random() < 0.4:
         corner = random.integers(0, size // 2, 2)
         cv2.rectangle(page, corner.tolist(), (corner + random.integers(20, size // 2, 2)).tolist(), ink, 3)
@@ -77,7 +77,7 @@ def _page(size: int, random: Random) -> Grey:
 
 
 def _pattern(size: int, random: Random) -> Grey:
-    """Bars, ramps, circles: test patterns."""
+    """Draw a test pattern: a ramp, bars, a uniform grey, or circles."""
     kind = int(random.integers(4))
     across, down = np.meshgrid(np.linspace(0, 1, size, dtype=np.float32), np.linspace(0, 1, size, dtype=np.float32))
     angle = random.uniform(0, 2 * np.pi)
@@ -98,7 +98,7 @@ def _pattern(size: int, random: Random) -> Grey:
 
 
 def _limb(size: int, random: Random) -> Grey:
-    """A long part of the body with one or two bones and perhaps a joint, at any angle."""
+    """Draw a limb with one or two bones and a joint, at any angle."""
     film = np.full((size, size), random.uniform(0, 0.2), np.float32)
     length, width = random.uniform(0.9, 1.6) * size, random.uniform(0.14, 0.6) * size
     _rod(film, size, 0, length, width, random.uniform(0.3, 0.6), taper=random.uniform(0.6, 1.4))
@@ -107,10 +107,10 @@ def _limb(size: int, random: Random) -> Grey:
     for bone in range(bones):
         aside = 0 if bones == 1 else (bone - 0.5) * width * 0.7
         thick = width * random.uniform(0.16, 0.4) / (1 if bones == 1 else 1.5)
-        for way in (-1, 1):
-            middle = joint + way * (length / 4 + 0.02 * size)
+        for sign in (-1, 1):
+            middle = joint + sign * (length / 4 + 0.02 * size)
             _rod(film, size, aside, length / 2, thick, 0.85, middle=middle)
-            _ball(film, size, aside, joint + way * 0.05 * size, thick * random.uniform(0.6, 0.95), 0.8)
+            _ball(film, size, aside, joint + sign * 0.05 * size, thick * random.uniform(0.6, 0.95), 0.8)
         _rod(film, size, aside, length, thick * 0.45, 0.6)
     if random.random() < 0.3:  # a hip or a shoulder, where the limb ends in the trunk
         _ball(film, size, random.uniform(-0.3, 0.3) * size, 0.5 * size, random.uniform(0.3, 0.5) * size, 0.7)
@@ -118,7 +118,7 @@ def _limb(size: int, random: Random) -> Grey:
 
 
 def _hand(size: int, random: Random) -> Grey:
-    """A palm and five fingers of bones."""
+    """Draw a palm and five fingers with their bones."""
     film = np.full((size, size), random.uniform(0, 0.12), np.float32)
     spread, palm = random.uniform(8, 22), random.uniform(0.13, 0.2) * size
     _ball(film, size, 0, 0.12 * size, palm * 1.15, 0.4)
@@ -135,7 +135,7 @@ def _hand(size: int, random: Random) -> Grey:
 
 
 def _slice(size: int, random: Random) -> Grey:
-    """A body cut across: an ellipse with organs and a spine on black."""
+    """Draw an axial slice: an ellipse with organs and a spine on black."""
     film = np.zeros((size, size), np.float32)
     axes = (int(random.uniform(0.28, 0.47) * size), int(random.uniform(0.2, 0.4) * size))
     middle = (size // 2, int(random.uniform(0.45, 0.55) * size))
@@ -144,9 +144,9 @@ def _slice(size: int, random: Random) -> Grey:
     inner = tuple(int(axis * (0.9 if is_head else 0.93)) for axis in axes)
     cv2.ellipse(film, middle, inner, 0, 0, 360, float(random.uniform(0.4, 0.6)), -1, cv2.LINE_AA)
     for _ in range(int(random.integers(3, 14))):
-        place = tuple(int(middle[k] + random.uniform(-0.65, 0.65) * axes[k]) for k in (0, 1))
+        centre = tuple(int(middle[k] + random.uniform(-0.65, 0.65) * axes[k]) for k in (0, 1))
         organ = tuple(int(random.uniform(0.05, 0.35) * axis) for axis in axes)
-        cv2.ellipse(film, place, organ, random.uniform(0, 180), 0, 360, float(random.uniform(0, 0.9)), -1, cv2.LINE_AA)
+        cv2.ellipse(film, centre, organ, random.uniform(0, 180), 0, 360, float(random.uniform(0, 0.9)), -1, cv2.LINE_AA)
     if not is_head:
         spine = (middle[0], middle[1] + int(0.6 * axes[1]))
         cv2.circle(film, spine, int(0.14 * axes[1] + 0.05 * size), 0.95, -1, cv2.LINE_AA)
@@ -157,11 +157,11 @@ def _slice(size: int, random: Random) -> Grey:
 
 
 def _blobs(size: int, random: Random) -> Grey:
-    """Soft shapes of no meaning."""
+    """Draw soft random shapes."""
     film = np.full((size, size), random.uniform(0, 0.7), np.float32)
     for _ in range(int(random.integers(3, 15))):
-        place, axes = random.integers(0, size, 2).tolist(), random.integers(size // 20, size // 2, 2).tolist()
-        cv2.ellipse(film, place, axes, random.uniform(0, 180), 0, 360, float(random.random()), -1)
+        centre, axes = random.integers(0, size, 2).tolist(), random.integers(size // 20, size // 2, 2).tolist()
+        cv2.ellipse(film, centre, axes, random.uniform(0, 180), 0, 360, float(random.random()), -1)
     blurred: Grey = cv2.GaussianBlur(film, (0, 0), random.uniform(2, size / 12))
     return blurred
 
@@ -177,7 +177,7 @@ KINDS: Final[Mapping[str, Callable[[int, Random], Grey]]] = MappingProxyType(
         "blobs": _blobs,
     }
 )
-"""What can be drawn."""
+"""Kind of picture to its function."""
 
 
 def _rod(
@@ -191,7 +191,7 @@ def _rod(
     middle: float = 0,
     taper: float = 1,
 ) -> None:
-    """Draw an upright bar, from its upper end's width to the taper's share of it."""
+    """Draw an upright bar, `width` wide at its upper end and `width` times `taper` at its lower end."""
     x, y = size / 2 + aside, size / 2 + middle
     top, bottom = width / 2, width * taper / 2
     corners = [(x - top, y - length / 2), (x + top, y - length / 2), (x + bottom, y + length / 2)]
@@ -210,7 +210,7 @@ def _ends(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[tupl
 
 
 def _tissue(film: Grey, random: Random) -> Grey:
-    """Soften what was drawn, and give it the uneven grey of tissue."""
+    """Blur a drawing, and multiply it with the uneven grey of tissue."""
     size = len(film)
     grain = cv2.resize(random.random((12, 12), np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     fine = cv2.resize(random.random((70, 70), np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
@@ -220,14 +220,14 @@ def _tissue(film: Grey, random: Random) -> Grey:
 
 
 def shuttered(film: Grey, random: Random) -> Grey:
-    """Cover margins with an even grey, as a collimator's shutters are shown: most often black or white.
+    """Cover random margins with a uniform grey, mostly black or white, like a collimator's shutters.
 
     Parameters
     ----------
     film
         float32 (size, size).
     random
-        What it is drawn from.
+        Generator of sides, widths and greys.
     """
     size = len(film)
     for side in range(4):

@@ -1,4 +1,4 @@
-"""Figures of a view model on images that it was not trained on, and the threshold chosen from them."""
+"""Figures of a view model on images left out of its training, and the choice of its threshold."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from cxr.package.view_model import CLASSES, FRONTAL, LATERAL, NOT_A_CHEST, Seen, ViewComponent
+from cxr.package.view_model import CLASSES, FRONTAL, LATERAL, NOT_A_CHEST, PredictedView, ViewComponent
 from training.metrics.interval import Estimate, wilson
 
-ANSWERS: Final = tuple(Seen)
+ANSWERS: Final = tuple(PredictedView)
 
 FALSE_HOLDS: Final = 0.01
-"""Share of frontal films that may be held."""
+"""Fraction of frontal films that may be held."""
 
 
 def figures(predictions: pd.DataFrame, component: ViewComponent, *, folds: int) -> dict[str, Any]:
-    """Count answers by truth and source.
+    """Return counts of answers by truth and source.
 
     Parameters
     ----------
@@ -31,13 +31,13 @@ def figures(predictions: pd.DataFrame, component: ViewComponent, *, folds: int) 
     Returns
     -------
     dict
-        For ``evaluation`` in the package's manifest: ``left_out`` (cross-validation) and ``test``, each
-        with ``answers`` (truth, then answer, to images; and how many are ``held``), ``shares`` and ``by_source``.
+        ``evaluation`` of the package's manifest: ``left_out`` (cross-validation) and ``test``, each with
+        ``answers`` (truth, then answer, to number of images; and the number ``held``), ``shares`` and ``by_source``.
     """
     table = predictions.copy()
-    chances = table[list(CLASSES)].to_numpy().tolist()
-    table["answer"] = [component.judge(row).value for row in chances]
-    table["held"] = [component.is_held(row) for row in chances]
+    probabilities = table[list(CLASSES)].to_numpy().tolist()
+    table["answer"] = [component.judge(row).value for row in probabilities]
+    table["held"] = [component.is_held(row) for row in probabilities]
     is_test = table["left_out"] == "test"
     return {
         "folds": folds,
@@ -53,12 +53,12 @@ def _figures(table: pd.DataFrame) -> dict[str, Any]:
             "frontals_held": _held(table, FRONTAL),
             "laterals_held": _held(table, LATERAL),
             "others_held": _held(table, NOT_A_CHEST),
-            "laterals_found": _share(table, LATERAL, (Seen.LATERAL,)),
-            "laterals_taken_for_frontal": _share(table, LATERAL, (Seen.FRONTAL,)),
-            "frontals_found": _share(table, FRONTAL, (Seen.FRONTAL,)),
-            "frontals_stopped": _share(table, FRONTAL, (Seen.LATERAL, Seen.NOT_A_CHEST)),
-            "others_found": _share(table, NOT_A_CHEST, (Seen.NOT_A_CHEST,)),
-            "others_taken_for_frontal": _share(table, NOT_A_CHEST, (Seen.FRONTAL,)),
+            "laterals_found": _share(table, LATERAL, (PredictedView.LATERAL,)),
+            "laterals_taken_for_frontal": _share(table, LATERAL, (PredictedView.FRONTAL,)),
+            "frontals_found": _share(table, FRONTAL, (PredictedView.FRONTAL,)),
+            "frontals_stopped": _share(table, FRONTAL, (PredictedView.LATERAL, PredictedView.NOT_A_CHEST)),
+            "others_found": _share(table, NOT_A_CHEST, (PredictedView.NOT_A_CHEST,)),
+            "others_taken_for_frontal": _share(table, NOT_A_CHEST, (PredictedView.FRONTAL,)),
         },
         "by_source": {
             f"{truth}, {source}": _answers(part) for (truth, source), part in table.groupby(["truth", "source"])
@@ -76,34 +76,35 @@ def _held(table: pd.DataFrame, truth: str) -> dict[str, float] | None:
     return _interval(int(part["held"].sum()), len(part))
 
 
-def _share(table: pd.DataFrame, truth: str, answers: tuple[Seen, ...]) -> dict[str, float] | None:
+def _share(table: pd.DataFrame, truth: str, answers: tuple[PredictedView, ...]) -> dict[str, float] | None:
     part = table[table["truth"] == truth]
     return _interval(int(part["answer"].isin([each.value for each in answers]).sum()), len(part))
 
 
 def _interval(count: int, images: int) -> dict[str, float] | None:
-    found: Estimate | None = wilson(count, images)
-    if found is None or found.interval is None:
+    estimate: Estimate | None = wilson(count, images)
+    if estimate is None or estimate.interval is None:
         return None
-    return {"value": found.value, "low": found.interval.low, "high": found.interval.high}
+    return {"value": estimate.value, "low": estimate.interval.low, "high": estimate.interval.high}
 
 
 def frontal_at_least(predictions: pd.DataFrame) -> float:
-    """Choose the probability of a frontal film below which an image is held.
+    """Choose the threshold on the frontal class's probability below which an image is held.
 
     Parameters
     ----------
     predictions
-        Of images left out of training: columns ``truth``, ``left_out`` and one for each class. What
-        is ``test`` is not looked at.
+        Of images left out of training: columns ``truth``, ``left_out`` and one for each class. Rows of
+        the ``test`` are not used.
 
     Returns
     -------
     float
-        The quantile of the frontal films that were left out in turn, rounded down to hundredths; never
-        below 0.5, where frontal is no longer the likelier, nor above the confidence.
+        The quantile ``FALSE_HOLDS`` of the frontal films of the cross-validation, rounded down to
+        hundredths; at least 0.5, below which frontal is not the most probable class, and at most the
+        default confidence.
     """
-    is_one = (predictions["truth"] == FRONTAL) & (predictions["left_out"] != "test")
-    chances = predictions.loc[is_one, FRONTAL].to_numpy(np.float64)
-    quantile = float(np.quantile(chances, FALSE_HOLDS, method="lower")) if len(chances) else 0.5
+    is_frontal = (predictions["truth"] == FRONTAL) & (predictions["left_out"] != "test")
+    probabilities = predictions.loc[is_frontal, FRONTAL].to_numpy(np.float64)
+    quantile = float(np.quantile(probabilities, FALSE_HOLDS, method="lower")) if len(probabilities) else 0.5
     return float(np.clip(np.floor(quantile * 100) / 100, 0.5, ViewComponent.model_fields["confidence"].default))

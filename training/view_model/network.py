@@ -1,7 +1,7 @@
 """The view model's network: small, and fitted in half a minute on one core.
 
-64 x 64 pixels, five convolutions with BatchNorm, 0.2 million weights. Every epoch is a number of
-draws, so that the time does not grow with the manifest; which film is drawn how often is the caller's.
+64 x 64 pixels, five convolutions with BatchNorm, 0.2 million weights. An epoch has a fixed number of
+draws, so that the time does not grow with the manifest; the caller sets their probabilities.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ Grey = NDArray[np.float32]
 
 SIZE: Final = 64
 RECIPE: Final = PixelRecipe(size=SIZE, quantised=True, colour="luminance")
-"""How pixels become this network's input."""
+"""Preparation of pixels for this network."""
 
 CHANNELS: Final = (16, 32, 64, 96, 128)
 AUGMENT: Final = Augment(
     rotation_degrees=12, shift=0.08, zoom=0.2, gamma=(0.6, 1.6), noise=0.04, cut_out=0.25, flip_horizontal=True
 )
-"""More than a diagnosis could bear: the view stays what it is when a film is mirrored."""
+"""Stronger than for a finding: a mirrored film has the same view."""
 
-_NEGATIVES: Final = 0.1  # share of images that are shown inverted
+_NEGATIVES: Final = 0.1  # fraction of images that are inverted
 _SMOOTHING: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long the network is fitted.
+    """Length of a fit.
 
     Parameters
     ----------
     epochs
-        How many.
+        Number of epochs.
     draws
-        Images in each.
+        Images per epoch.
     batch_size
-        Images in a step.
+        Images per step.
     learning_rate
-        Adam's at the start; it falls to 0 with a cosine.
+        Of Adam at the start; it falls to 0 with a cosine.
     """
 
     epochs: int = 60
@@ -77,7 +77,7 @@ def build() -> KerasModel:
 def fit(
     image_of: Callable[[int], Grey],
     truths: NDArray[np.int64],
-    shares: NDArray[np.float64],
+    probabilities: NDArray[np.float64],
     *,
     effort: Effort,
     seed: int,
@@ -88,17 +88,17 @@ def fit(
     Parameters
     ----------
     image_of
-        Gives one image, float32 (64, 64, 1) in [0, 1].
+        From an index to an image, float32 (64, 64, 1) in [0, 1].
     truths
-        For each image, the place of its class in ``CLASSES``.
-    shares
-        For each image, how often it is drawn; they add up to 1.
+        (N,): index of each image's class in ``CLASSES``.
+    probabilities
+        (N,): of each image in a draw; they add up to 1.
     effort
-        How long.
+        Epochs, draws, batch size, learning rate.
     seed
-        Of weights, draws and changes: the same gives the same network, on the same kind of machine.
+        Of weights, draws and augmentation; it determines the network on one kind of machine.
     watch
-        Called with how many epochs are done, and of how many.
+        Called with the number of epochs done, and of all.
     """
     keras.utils.set_random_seed(seed)
     network = build()
@@ -108,26 +108,26 @@ def fit(
     network.compile(keras.optimizers.Adam(rate), loss)
     targets = np.eye(len(CLASSES), dtype=np.float32)[truths]
     for epoch in range(effort.epochs):
-        order = generator(seed, epoch, 0).choice(len(truths), effort.draws, p=shares)
-        batch = np.stack([_changed(image_of(int(case)), seed, epoch, row) for row, case in enumerate(order)])
+        order = generator(seed, epoch, 0).choice(len(truths), effort.draws, p=probabilities)
+        batch = np.stack([_augmented(image_of(int(case)), seed, epoch, row) for row, case in enumerate(order)])
         for start in range(0, effort.draws, effort.batch_size):
             step = slice(start, start + effort.batch_size)
             network.train_on_batch(batch[step], targets[order[step]])
         watch(epoch + 1, effort.epochs)
-    plain = build()  # without the optimiser's numbers, which the file would hold too
+    plain = build()  # without the optimiser's state, which the file would hold too
     plain.set_weights(network.get_weights())
     return plain
 
 
 def predict(network: KerasModel, images: Floats) -> Floats:
-    """Give the probabilities of images, shape (N, 3)."""
+    """Return the probabilities of images, shape (N, 3)."""
     if not len(images):
         return np.empty((0, len(CLASSES)), np.float32)
     parts = [network.predict_on_batch(images[start : start + 64]) for start in range(0, len(images), 64)]
     return np.concatenate(parts).astype(np.float32)
 
 
-def _changed(image: Grey, seed: int, epoch: int, row: int) -> Grey:
-    changed = augment(image, AUGMENT, seed=seed, epoch=epoch, row=row)
+def _augmented(image: Grey, seed: int, epoch: int, row: int) -> Grey:
+    augmented = augment(image, AUGMENT, seed=seed, epoch=epoch, row=row)
     is_negative = generator(seed, epoch, row + (1 << 32)).random() < _NEGATIVES
-    return 1 - changed if is_negative else changed
+    return 1 - augmented if is_negative else augmented

@@ -1,14 +1,13 @@
-"""Pictures made of frontal films that are no upright chest radiographs: real bone and tissue, in another order.
+"""Pictures made of frontal films that are no upright chest radiographs: real bone and tissue, rearranged.
 
-What all chests have in common is where things lie. These pictures have everything of a film but
-that: a part of it alone, the film on its side or head, its parts in another order, a limb or a hand
-with its tissue for skin. All are made at three times the resolution that the network sees, so that
-no blur tells them.
+The anatomy of all chests has one arrangement. These pictures have the texture of a film without it: a
+part of the film, the film on its side or head, its parts permuted, a limb or a hand with its texture.
+All are made at three times the network's resolution, so that blur is no cue.
 
 References
 ----------
 Tack et al., NeurIPS 2020, "CSI: novelty detection via contrastive learning on distributionally
-shifted instances" (turned and permuted images as what does not belong).
+shifted instances" (rotated and permuted images as outliers).
 """
 
 from __future__ import annotations
@@ -33,11 +32,13 @@ Grey = NDArray[np.float32]
 Random = np.random.Generator
 
 LARGE: Final = 3 * SIZE
+"""Rows and columns at which pictures are made."""
+
 CLOSE_UP: Final = (0.22, 0.42)
-"""Sides of a close-up, as shares of the film's: less than a lung and a half."""
+"""Smallest and largest side of a close-up, as fractions of the film's: less than a lung and a half."""
 
 CORNER: Final = (0.4, 0.6)
-"""Sides of a corner: a shoulder, or the abdomen with a piece of the lungs."""
+"""Smallest and largest side of a corner: a shoulder, or the abdomen with a part of the lungs."""
 
 _RECIPE: Final = replace(RECIPE, size=LARGE)
 
@@ -51,18 +52,18 @@ def made_of_films(
     processes: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Grey]:
-    """Make pictures of films; the kinds take turns.
+    """Make pictures of films, alternating between the kinds.
 
     Parameters
     ----------
     films
-        Rows of a manifest with absolute paths, frontal; as many as are wanted are drawn from them.
+        Frontal rows of a manifest with absolute paths; sampled with replacement.
     count
-        How many pictures.
+        Number of pictures.
     folder
         Of prepared images.
     seed
-        Of what is made of which.
+        Of the sample and the pictures.
     processes, progress
         As of ``training.inputs.cache.build_cache``.
 
@@ -74,9 +75,9 @@ def made_of_films(
     if not count or films.empty:
         return []
     random = np.random.default_rng(seed)
-    drawn = films.iloc[random.integers(len(films), size=count)]
-    cache = build_cache(drawn.drop_duplicates("image_id"), _RECIPE, folder, processes=processes, progress=progress)
-    names = [name for name in drawn["image_id"] if name in cache.rows_by_id]
+    sample = films.iloc[random.integers(len(films), size=count)]
+    cache = build_cache(sample.drop_duplicates("image_id"), _RECIPE, folder, processes=processes, progress=progress)
+    names = [name for name in sample["image_id"] if name in cache.rows_by_id]
     makers = tuple(MAKERS.values())
     return [
         _small(makers[number % len(makers)](cache.image(cache.rows_by_id[name])[:, :, 0], generator(seed, 1, number)))
@@ -90,7 +91,7 @@ def _small(picture: Grey) -> Grey:
 
 
 def _close_up(film: Grey, random: Random) -> Grey:
-    """A small part, turned, and covered at the margins as films of limbs are."""
+    """Return a small part, rotated, with covered margins as on films of limbs."""
     part = cv2.resize(_part(film, random, CLOSE_UP), (LARGE, LARGE), interpolation=cv2.INTER_LINEAR)
     middle = (LARGE - 1) / 2
     matrix = cv2.getRotationMatrix2D((middle, middle), random.uniform(0, 360), 1.0)
@@ -99,7 +100,7 @@ def _close_up(film: Grey, random: Random) -> Grey:
 
 
 def _corner(film: Grey, random: Random) -> Grey:
-    """A corner, or the lower margin: a shoulder, a flank, the abdomen; upright."""
+    """Return a corner or a part of the lower margin, upright: a shoulder, a flank, the abdomen."""
     side = int(random.uniform(*CORNER) * LARGE)
     rest = LARGE - side
     is_below = random.random() < 0.65
@@ -109,32 +110,32 @@ def _corner(film: Grey, random: Random) -> Grey:
 
 
 def _turned(film: Grey, random: Random) -> Grey:
-    """The whole film on its side, or upside down."""
+    """Return the whole film on its side, or upside down."""
     return np.ascontiguousarray(np.rot90(film, int(random.integers(1, 4))))
 
 
 def _shuffled(film: Grey, random: Random) -> Grey:
-    """The film in four to sixteen squares, none of which stays where it was; some turned."""
+    """Return the film as four to sixteen permuted squares, none at its own position, some rotated."""
     across = int(random.choice([2, 3, 4]))
     side = LARGE // across
     squares = [film[row : row + side, column : column + side] for row in range(0, side * across, side)
                for column in range(0, side * across, side)]  # fmt: skip
     order = random.permutation(len(squares))
     moved = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
-    put = [np.rot90(squares[moved[place]], int(random.integers(4)) * int(random.random() < 0.5))
-           for place in range(len(squares))]  # fmt: skip
-    whole = np.vstack([np.hstack(put[row : row + across]) for row in range(0, len(put), across)])
+    tiles = [np.rot90(squares[moved[index]], int(random.integers(4)) * int(random.random() < 0.5))
+             for index in range(len(squares))]  # fmt: skip
+    whole = np.vstack([np.hstack(tiles[row : row + across]) for row in range(0, len(tiles), across)])
     blurred: Grey = cv2.GaussianBlur(whole, (0, 0), random.uniform(0.5, 6))
     return blurred
 
 
 def _limb_of_tissue(film: Grey, random: Random) -> Grey:
-    """A drawn limb, hand or slice whose grey is a part of the film."""
+    """Return a drawn limb, hand or slice with the texture of a part of the film."""
     shape = KINDS[str(random.choice(["limb", "hand", "hand", "slice"]))](LARGE, random)
     part = _stretched(cv2.resize(_part(film, random, (0.3, 0.6)), (LARGE, LARGE), interpolation=cv2.INTER_LINEAR))
     tissue = np.rot90(part, int(random.integers(4)))
-    made: Grey = shape * (np.float32(0.45) + np.float32(0.75) * tissue)
-    return made
+    picture: Grey = shape * (np.float32(0.45) + np.float32(0.75) * tissue)
+    return picture
 
 
 MAKERS: Final[Mapping[str, Callable[[Grey, Random], Grey]]] = MappingProxyType(
@@ -146,12 +147,12 @@ MAKERS: Final[Mapping[str, Callable[[Grey, Random], Grey]]] = MappingProxyType(
         "limb of tissue": _limb_of_tissue,
     }
 )
-"""What can be made of a film, float32 (192, 192) in [0, 1]."""
+"""Kind of picture to its function of a film, float32 (192, 192) in [0, 1]."""
 
 
 def _part(film: Grey, random: Random, sides: tuple[float, float]) -> Grey:
     side = int(random.uniform(*sides) * LARGE)
-    top, left = (int(place) for place in random.integers(0, LARGE - side, size=2))
+    top, left = (int(offset) for offset in random.integers(0, LARGE - side, size=2))
     return film[top : top + side, left : left + side]
 
 

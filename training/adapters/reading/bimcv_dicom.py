@@ -1,4 +1,4 @@
-"""Make a DICOM file of BIMCV's PNG and the attributes beside it, as they were in one file once."""
+"""Make a DICOM file of a BIMCV PNG and the JSON file of its attributes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cxr.dicom import READING_FAULTS
 from cxr.errors import ManifestError
 from training.files import whole_file
 
-_KEPT = frozenset(
+_TAGS = frozenset(
     {
         0x00080020, 0x00080060, 0x00080070, 0x00081090, 0x00100040, 0x00101010, 0x00180015, 0x00185101,
         0x00280004, 0x00280101, 0x00281050, 0x00281051, 0x00281052, 0x00281053, 0x00281056, 0x00283010, 0x20500020,
     }
 )  # fmt: skip
-"""Attributes that say what the picture is and how its values are shown; the pixels' own come from the PNG."""
+"""Copied attributes: acquisition, sex, age, display of values. The Image Pixel attributes come from the PNG."""
 
 
 def convert(picture: Path, attributes: Mapping[str, Any], folder: Path) -> Path | None:
@@ -34,12 +34,12 @@ def convert(picture: Path, attributes: Mapping[str, Any], folder: Path) -> Path 
     attributes
         In the DICOM JSON Model (PS3.18 Annex F).
     folder
-        Where to write; the file takes the picture's name.
+        Of the new file, which has the picture's name.
 
     Returns
     -------
     Path or None
-        None if the picture or its attributes can't be used.
+        None if the picture or its attributes can't be used (another form or damaged).
 
     Raises
     ------
@@ -59,7 +59,7 @@ def convert(picture: Path, attributes: Mapping[str, Any], folder: Path) -> Path 
     dataset.Rows, dataset.Columns = values.shape
     dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, 0
     dataset.BitsAllocated = bits
-    # What the attributes say counts where the values agree: it is the range that an inversion turns around.
+    # Bits Stored of the attributes, if the values fit: it is the range of an inversion.
     dataset.BitsStored = stored_bits if needed <= stored_bits <= bits else bits
     dataset.HighBit = dataset.BitsStored - 1
     dataset.PixelData = values.tobytes()
@@ -70,15 +70,15 @@ def convert(picture: Path, attributes: Mapping[str, Any], folder: Path) -> Path 
 
 
 def _dataset(attributes: Mapping[str, Any]) -> Dataset:
-    kept = {tag: value for tag, value in attributes.items() if len(tag) == 8 and int(tag, 16) in _KEPT}
-    dataset = Dataset.from_json({tag: _with_vr(tag, value) for tag, value in kept.items()})
+    copied = {tag: value for tag, value in attributes.items() if len(tag) == 8 and int(tag, 16) in _TAGS}
+    dataset = Dataset.from_json({tag: _with_vr(tag, value) for tag, value in copied.items()})
     if dataset.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
         dataset.PhotometricInterpretation = "MONOCHROME2"
     return dataset
 
 
 def _with_vr(tag: str, value: Any) -> Any:  # noqa: ANN401 (JSON)
-    """An attribute with its value representation, which some of BIMCV's files leave out."""
+    """Return an attribute with its value representation, which some of BIMCV's files lack."""
     from pydicom.datadict import dictionary_VR  # noqa: PLC0415
 
     if not isinstance(value, dict):

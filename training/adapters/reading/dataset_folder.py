@@ -1,4 +1,4 @@
-"""Find files of data sets: which there are, and which are missing."""
+"""Files of a data set's folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cxr.errors import ManifestError
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm"})
 
 
-def folder(root: Path) -> Path:
-    """Make sure that the data set's folder is there; absolute, links as they are.
+def dataset_folder(root: Path) -> Path:
+    """Return the data set's folder as an absolute path, without resolving links.
 
     Raises
     ------
@@ -27,45 +27,45 @@ def folder(root: Path) -> Path:
 
 
 def find_one(root: Path, names: Sequence[str], what: str) -> Path:
-    """Find a file of a data set by the names that it goes by, case aside.
+    """Return the file of a data set that has one of several names, ignoring case.
 
     Parameters
     ----------
     root
-        The folder that it lies in.
+        Its folder.
     names
         File names, the likeliest first.
     what
-        What it is, for the message.
+        Description of the file, for the message.
 
     Raises
     ------
     ManifestError
         If there is none.
     """
-    there = {entry.name.casefold(): entry for entry in root.iterdir() if entry.is_file()}
+    files = {entry.name.casefold(): entry for entry in root.iterdir() if entry.is_file()}
     for name in names:
-        if name.casefold() in there:
-            return there[name.casefold()]
+        if name.casefold() in files:
+            return files[name.casefold()]
     raise ManifestError(f"The folder {root.name!r} has no {what}; looked for {', '.join(names)}.")
 
 
 def all_files(root: Path, *, besides: Collection[Path] = ()) -> Iterator[Path]:
-    """All files below a folder, in a stable order; hidden ones and those named left out."""
-    left_out = {os.path.abspath(path) for path in besides}  # noqa: PTH100
-    for place, folders, names in os.walk(root):
+    """Return all files below a folder, sorted, without hidden ones and those of `besides`."""
+    excluded = {os.path.abspath(path) for path in besides}  # noqa: PTH100
+    for parent, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            path = Path(place, name)
-            if not name.startswith(".") and str(path) not in left_out:
+            path = Path(parent, name)
+            if not name.startswith(".") and str(path) not in excluded:
                 yield path
 
 
-def exist(paths: pd.Series) -> pd.Series:
-    """Whether each file is there."""
+def files_exist(paths: pd.Series) -> pd.Series:
+    """Return whether each file exists."""
     return pd.Series([os.path.isfile(path) for path in paths], index=paths.index, dtype=bool)  # noqa: PTH113 (223,414)
 
 
-def under(root: Path, names: pd.Series) -> pd.Series:
-    """Join a folder and file names."""
+def join_paths(root: Path, names: pd.Series) -> pd.Series:
+    """Return the paths of file names in a folder."""
     return os.path.join(root, "") + names.astype(str)  # noqa: PTH118 (ends with /)

@@ -1,4 +1,4 @@
-"""Read the headers of a folder of DICOM files, and keep the frontal chest radiographs, as the service does."""
+"""Read the headers of a folder of DICOM files; select frontal chest radiographs by the service's view decision."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.adapters.reading.dataset_folder import all_files
 from training.adapters.reading.result import Rejection, ReportProgress
 from training.adapters.reading.values import age_of, date_of, iso, sex_of
 
-_EVERY = 200  # files between two words about progress
+_EVERY = 200  # files between two calls of the progress callback
 _DATES = ("AcquisitionDate", "SeriesDate", "StudyDate")
 _PROCESSED = re.compile(
     r"bone.?(sup|sub)|soft.?tissue|clear.?read|(line|tube|catheter).?enh|enhanced|dual.?energy|\bcad\b|invert", re.I
@@ -29,7 +29,7 @@ _PROCESSED = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DicomImage:
-    """What an adapter needs of one file."""
+    """Path and header values of one image."""
 
     path: Path
     header: ImageHeader
@@ -42,7 +42,7 @@ class DicomImage:
     institution: str
 
     def row(self, *, image_id: str, source: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 (a manifest's values)
-        """The image's line of a manifest; what the header does not say is empty."""
+        """Return the image's row of a manifest; values that the header lacks are empty."""
         patient_id = self.header.patient_id or ""
         return {
             "image_id": image_id,
@@ -68,14 +68,14 @@ def read_image(path: Path, *, unknown_views: bool = False, originals_only: bool 
     path
         A DICOM file.
     unknown_views
-        Take chest radiographs whose header does not tell the projection.
+        Accept chest radiographs without a projection in the header.
     originals_only
         Leave out secondary captures and processed copies.
 
     Returns
     -------
     DicomImage or str
-        A reason of ``REASONS`` where it is no frontal chest radiograph.
+        A key of ``REASONS`` if it is no frontal chest radiograph.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def read_image(path: Path, *, unknown_views: bool = False, originals_only: bool 
         except IntakeError:
             return "not_dicom"
         decision = decide_view(header)
-        if not _is_taken(decision, unknown_views=unknown_views):
+        if not _is_accepted(decision, unknown_views=unknown_views):
             return decision.reason
         if originals_only and (copy := _copy_reason(header)):
             return copy
@@ -108,9 +108,9 @@ def scan(
     root
         The folder.
     rejected
-        Files that are not taken are added to it.
+        Files that are not accepted are added to it.
     watch
-        Told how far it is.
+        Called with a step's name, how many are done, and of how many.
     besides
         Tables in the folder, which are no images.
     unknown_views, originals_only
@@ -123,23 +123,23 @@ def scan(
     """
     paths = list(all_files(root, besides=besides))
     images: list[DicomImage] = []
-    seen: set[str] = set()
+    uids: set[str] = set()
     for number, path in enumerate(paths, start=1):
-        found = read_image(path, unknown_views=unknown_views, originals_only=originals_only)
-        if isinstance(found, str):
-            rejected.append(Rejection(_name(path, root), 0, found))
-        elif found.header.sop_instance_uid in seen:
+        image = read_image(path, unknown_views=unknown_views, originals_only=originals_only)
+        if isinstance(image, str):
+            rejected.append(Rejection(_name(path, root), 0, image))
+        elif image.header.sop_instance_uid in uids:
             rejected.append(Rejection(_name(path, root), 0, "duplicate"))
         else:
-            seen.add(found.header.sop_instance_uid)
-            images.append(found)
+            uids.add(image.header.sop_instance_uid)
+            images.append(image)
         if number % _EVERY == 0 or number == len(paths):
             watch("headers", number, len(paths))
     return images
 
 
 def reject_image(image: DicomImage, root: Path, reason: str) -> Rejection:
-    """Say why a file that could be read is not in the manifest."""
+    """Return the rejection of a file that was read."""
     return Rejection(_name(image.path, root), 0, reason)
 
 
@@ -147,7 +147,7 @@ def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _is_taken(decision: ViewDecision, *, unknown_views: bool) -> bool:
+def _is_accepted(decision: ViewDecision, *, unknown_views: bool) -> bool:
     is_unknown = decision.view is View.UNKNOWN and decision.reason == "view_unknown"
     return decision.is_scorable or (unknown_views and is_unknown)
 

@@ -1,4 +1,4 @@
-"""Read a table of test results, whatever a laboratory calls its columns and words."""
+"""Read a table of test results, with the column names and words of many laboratories."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "result": ("result", "test_result", "label", "pcr", "rt_pcr"),
     "site": ("site", "hospital"),
 }
-"""What a line may say, with the names that its column is known by; ``--column`` names others."""
+"""Columns of a table of results, with their accepted names; ``--column`` adds others."""
 
 POSITIVE = frozenset({"positive", "pos", "detected", "reactive", "yes", "true", "1", "+"})
 NEGATIVE = frozenset({"negative", "neg", "not detected", "undetected", "non-reactive", "no", "false", "0", "-"})
@@ -42,64 +42,64 @@ def read_results(
     rejected
         Lines that can't be used are added to it.
     column
-        Our name of a column and the table's, where it is none of ``COLUMNS``.
+        Key of ``COLUMNS`` to the table's name of the column, where it is none of the accepted names.
     words
-        The table's word for a result, in small letters, and its class.
+        The table's word for a result, casefolded, to class.
     date_format
         As for ``date_of``.
 
     Raises
     ------
     ManifestError
-        If there is no column with a result, or none that an image could be found by.
+        If there is no column of results, or none with a key of images.
     """
     table = read_table(path, rejected, required=list(column.values()))
     names = _names(table, column)
     if "result" not in names or not set(names) - {"result", "tested_at", "site"}:
-        known = "; ".join(f"{ours}: {', '.join(theirs)}" for ours, theirs in COLUMNS.items())
+        accepted = "; ".join(f"{ours}: {', '.join(theirs)}" for ours, theirs in COLUMNS.items())
         raise ManifestError(
-            f"The table {path.name} needs a result and a column to find the image by; known are {known}. Name others "
-            "with --column OURS=THEIRS."
+            f"The table {path.name} needs a result and a column to find the image by; accepted are {accepted}. Name "
+            "others with --column OURS=THEIRS."
         )
-    read = []
+    results = []
     for line, values in _lines(table, names):
         result = _result(line, values, words, date_format)
         if isinstance(result, str):
             rejected.append(Rejection(path.name, line, result))
         else:
-            read.append(result)
-    return read
+            results.append(result)
+    return results
 
 
-def words_for(positive: str, negative: str, more: Mapping[str, str]) -> dict[str, str]:
-    """Words of laboratories, and the class that each stands for.
+def result_words(positive: str, negative: str, more: Mapping[str, str]) -> dict[str, str]:
+    """Return the class of each word of laboratories.
 
     Parameters
     ----------
     positive, negative
         The two classes.
     more
-        Class and word, as the command's ``--word`` has them; a word may be given for either.
+        Class to word, from the command's option ``--word``.
 
     Returns
     -------
     dict[str, str]
-        Word in small letters to class. Names of ``cxr.labels.FINDINGS`` stand for themselves.
+        Casefolded word to class. Names of ``cxr.labels.FINDINGS`` are their own class.
     """
-    known = {name: name for name in FINDINGS} | dict.fromkeys(POSITIVE, positive) | dict.fromkeys(NEGATIVE, negative)
-    return known | {positive: positive, negative: negative} | {word.casefold(): ours for ours, word in more.items()}
+    words = {name: name for name in FINDINGS} | dict.fromkeys(POSITIVE, positive) | dict.fromkeys(NEGATIVE, negative)
+    return words | {positive: positive, negative: negative} | {word.casefold(): ours for ours, word in more.items()}
 
 
 def _names(table: pd.DataFrame, column: Mapping[str, str]) -> dict[str, str]:
     if unknown := [ours for ours in column if ours not in COLUMNS]:
         raise ManifestError(f"--column got {unknown[0]!r}; accepted are {', '.join(COLUMNS)}.")
-    there = {re.sub(r"[\s-]+", "_", str(name)).casefold(): str(name) for name in table.columns}
-    known = {
-        ours: next(there[name] for name in names if name in there)
+    columns = {re.sub(r"[\s-]+", "_", str(name)).casefold(): str(name) for name in table.columns}
+    names_of = {
+        ours: next(columns[name] for name in names if name in columns)
         for ours, names in COLUMNS.items()
-        if any(name in there for name in names)
+        if any(name in columns for name in names)
     }
-    return known | dict(column)
+    return names_of | dict(column)
 
 
 def _lines(table: pd.DataFrame, names: Mapping[str, str]) -> Iterable[tuple[int, dict[str, str]]]:
@@ -112,9 +112,9 @@ def _result(line: int, values: Mapping[str, str], words: Mapping[str, str], date
     label = words.get(values["result"].casefold())
     if label is None:
         return "label_unknown" if values["result"] else "label_missing"
-    said = values.get("tested_at", "")
-    tested_on = date_of(said, form=date_format) if said else None
-    if said and tested_on is None:
+    text = values.get("tested_at", "")
+    tested_on = date_of(text, form=date_format) if text else None
+    if text and tested_on is None:
         return "bad_date"
     keys = {name: values.get(name, "") for name in COLUMNS if name not in ("result", "tested_at")}
     return Result(line=line, label=label, tested_on=tested_on, **keys)

@@ -1,4 +1,4 @@
-"""Polygons of lungs as masks, by the even-odd rule, and annotations of V7 Darwin as values.
+"""Read V7 Darwin annotations, and draw their polygons as masks by the even-odd rule.
 
 References
 ----------
@@ -18,16 +18,16 @@ import numpy.typing as npt
 
 Path = list[tuple[float, float]]
 
-_SHIFT = 4  # binary digits behind the point that OpenCV takes
+_SHIFT = 4  # fractional bits of OpenCV's fixed-point coordinates
 _MIN_CORNERS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One picture's annotations, whatever the version."""
+    """One picture's annotations, of version 1.0 or 2.0."""
 
     file_name: str
-    folder: str  # as V7 has it, without slashes at the ends
+    folder: str  # path in V7, without leading and trailing slashes
     width: int
     height: int
     tags: tuple[str, ...]
@@ -40,8 +40,8 @@ def fill(polygons: Iterable[Iterable[Path]], *, width: int, height: int) -> npt.
     Parameters
     ----------
     polygons
-        Each a number of closed paths of (x, y) in pixels: by the even-odd rule a path within
-        another is a hole. Different polygons are joined.
+        Each a list of closed paths of (x, y) in pixels: by the even-odd rule a path within another is a
+        hole. The mask is the union of the polygons.
     width, height
         Of the picture.
 
@@ -52,11 +52,11 @@ def fill(polygons: Iterable[Iterable[Path]], *, width: int, height: int) -> npt.
     """
     mask = np.zeros((height, width), np.uint8)
     for paths in polygons:
-        one = np.zeros_like(mask)
+        polygon = np.zeros_like(mask)
         corners = [np.round(np.array(path) * (1 << _SHIFT)).astype(np.int32) for path in paths]
         # All paths of a polygon in one call: OpenCV then fills by the even-odd rule.
-        cv2.fillPoly(one, corners, 255, shift=_SHIFT)
-        mask |= one
+        cv2.fillPoly(polygon, corners, 255, shift=_SHIFT)
+        mask |= polygon
     return mask
 
 
@@ -71,23 +71,21 @@ def read_annotation(document: Mapping[str, Any]) -> Annotation:
     if "item" in document:
         item = document["item"]
         slots = item.get("slots") or [{}]
-        place = slots[0]
-        name, where, slot = item["name"], item.get("path", ""), place.get("slot_name")
+        image = slots[0]
+        name, path, slot = item["name"], item.get("path", ""), image.get("slot_name")
     else:
-        place = document["image"]
-        name, where, slot = place["filename"], place.get("path", ""), None
-    if slot is not None:
-        is_here = [slot in (one.get("slot_names") or [slot]) for one in document["annotations"]]
-        annotations = [one for one, here in zip(document["annotations"], is_here, strict=True) if here]
-    else:
-        annotations = document["annotations"]
+        image = document["image"]
+        name, path, slot = image["filename"], image.get("path", ""), None
+    annotations = document["annotations"]
+    if slot is not None:  # version 2.0: annotations of the first slot, the picture
+        annotations = [each for each in annotations if slot in (each.get("slot_names") or [slot])]
     return Annotation(
         file_name=PurePosixPath(str(name)).name,
-        folder=str(where or "").strip("/"),
-        width=int(place["width"]),
-        height=int(place["height"]),
-        tags=tuple(str(one["name"]) for one in annotations if "tag" in one),
-        polygons=tuple((str(one["name"]), _paths(one)) for one in annotations if _is_polygon(one)),
+        folder=str(path or "").strip("/"),
+        width=int(image["width"]),
+        height=int(image["height"]),
+        tags=tuple(str(each["name"]) for each in annotations if "tag" in each),
+        polygons=tuple((str(each["name"]), _paths(each)) for each in annotations if _is_polygon(each)),
     )
 
 
@@ -96,9 +94,9 @@ def _is_polygon(annotation: Mapping[str, Any]) -> bool:
 
 
 def _paths(annotation: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Paths of a polygon: ``path`` (1.0), ``paths`` (2.0), or ``complex_polygon`` (1.0, with holes)."""
+    """Return the paths of a polygon: ``path`` (1.0), ``paths`` (2.0), or ``complex_polygon`` (1.0, with holes)."""
     body = annotation.get("polygon") or annotation["complex_polygon"]
     raw = body["paths"] if "paths" in body else body["path"]
     lists = raw if raw and isinstance(raw[0], list) else [raw]
-    read = [[(float(point["x"]), float(point["y"])) for point in points] for points in lists]
-    return tuple(path for path in read if len(path) >= _MIN_CORNERS)
+    paths = [[(float(point["x"]), float(point["y"])) for point in points] for points in lists]
+    return tuple(path for path in paths if len(path) >= _MIN_CORNERS)

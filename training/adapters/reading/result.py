@@ -1,4 +1,4 @@
-"""What an adapter returns: the cases, what it left out and why, and what people should know."""
+"""Result of an adapter: cases, rejections with reasons, and notes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cxr.view import REASONS as VIEW_REASONS
 from training.cases import complete
 
 ReportProgress = Callable[[str, int, int], None]
-"""Told how far a long step is: what is done, how many are done, of how many."""
+"""Progress callback of a long step: its name, how many are done, of how many."""
 
 REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -26,22 +26,22 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "no_patient": "The line names no patient.",
         "duplicate": "The image was in an earlier line, or an earlier file has the same SOP Instance UID.",
         "bad_age": "The age is neither a number of years up to 120 nor a DICOM age.",
-        "bad_date": "The date is not one, or could be read in two ways; --date-format says how.",
+        "bad_date": "The date is not one, or is ambiguous; name its form with --date-format.",
         "bad_finding": "A finding is not 1, 0, -1 or nothing.",
         "bad_view": "The projection is neither frontal nor lateral.",
         "filtered": "The line does not fulfil the conditions of --where.",
         # The label
         "label_missing": "There is no label for the image.",
-        "label_unknown": "The label, or the test's result, is none that we know; map it, or leave the image out.",
+        "label_unknown": "The label, or the test's result, is unknown: map it, or leave the image out.",
         "label_ambiguous": "Neither No Finding nor a positive finding other than support devices.",
         "label_contradictory": "The labels of the image contradict each other.",
         # The image
-        "lateral": "A lateral view; only frontal images are taken (--laterals takes them).",
+        "lateral": "A lateral view; only frontal images are accepted (--laterals accepts them).",
         "not_radiograph": "CT, or another kind of image than a radiograph of the chest.",
         "not_dicom": "The file is not a DICOM object that can be read.",
         "secondary_capture": "A secondary capture: a screenshot or a processed copy, not the original.",
         "processed_copy": "A processed copy (bone suppression, enhancement, markers of another program).",
-        "monochrome1": "The picture is stored inverted; --converted makes DICOM files that say so.",
+        "monochrome1": "The picture is stored inverted; --converted makes DICOM files that are marked MONOCHROME1.",
         "not_image": "The file is not an image that can be read.",
         "not_listed": "The file is in the folder, and no table names it.",
         "damaged": "The file can't be read, or is not of the form that it must have.",
@@ -59,7 +59,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         **VIEW_REASONS,
     }
 )
-"""Every reason why a line or file is not in the manifest, with what it means."""
+"""Every reason of a rejection, with its meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,51 +72,51 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Indexed:
-    """The outcome of an adapter: what it took and what it left out add up to what is there."""
+class IndexResult:
+    """Outcome of an adapter: each line and file of the data set is a case or a rejection."""
 
     cases: pd.DataFrame  # a manifest; paths absolute
     rejected: tuple[Rejection, ...] = ()
     notes: tuple[str, ...] = ()  # sentences for people
 
     def count_rejected(self) -> dict[str, int]:
-        """Rejections by reason, the most frequent first."""
+        """Return the number of rejections by reason, the most frequent first."""
         return dict(Counter(rejection.reason for rejection in self.rejected).most_common())
 
 
-def silent(_step: str, _done: int, _total: int) -> None:
-    """ReportProgress nothing."""
+def ignore_progress(_step: str, _done: int, _total: int) -> None:
+    """Ignore the progress of a step."""
 
 
-def indexed(
+def index_result(
     rows: Iterable[Mapping[str, Any]] | pd.DataFrame, rejected: Iterable[Rejection], notes: Iterable[str] = ()
-) -> Indexed:
-    """Make an adapter's outcome.
+) -> IndexResult:
+    """Return an adapter's outcome.
 
     Parameters
     ----------
     rows
         Cases, as a table or as one mapping of manifest columns for each.
     rejected
-        What was left out.
+        Lines and files that are no case.
     notes
-        What people should know.
+        Sentences for people.
 
     Raises
     ------
     ManifestError
-        If there is not one case, or a value is not a manifest's.
+        If there is no case, or a value is not accepted in a manifest.
     """
-    left_out = tuple(rejected)
+    rejections = tuple(rejected)
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     if table.empty:
-        counts = Counter(rejection.reason for rejection in left_out).most_common(3)
-        why = "; ".join(f"{count}: {REASONS[reason]}" for reason, count in counts) or "nothing was found there."
-        raise ManifestError(f"Not one image of this folder can be used ({why}) See docs/manifests.md for its layout.")
-    return Indexed(cases=complete(table), rejected=left_out, notes=tuple(notes))
+        counts = Counter(rejection.reason for rejection in rejections).most_common(3)
+        why = "; ".join(f"{count}: {REASONS[reason]}" for reason, count in counts) or "the folder has no image."
+        raise ManifestError(f"No image of this folder can be used ({why}) See docs/manifests.md for its layout.")
+    return IndexResult(cases=complete(table), rejected=rejections, notes=tuple(notes))
 
 
-def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
+def parse_pairs(texts: Iterable[str], option: str) -> dict[str, str]:
     """Read options of the form ``OURS=THEIRS``.
 
     Raises

@@ -1,7 +1,6 @@
-"""Read the tables of data sets line by line, so that every line that can't be used is named.
+"""Read the tables of data sets line by line, and list the lines that can't be used.
 
-Public and hospital tables come with commas, semicolons or tabs, with or without a byte order mark,
-in UTF-8 or in Windows' Latin script.
+Accepted are commas, semicolons or tabs, with or without a byte order mark, in UTF-8 or Latin-1.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from cxr.errors import ManifestError
 from training.adapters.reading.result import Rejection
 
 LINE = "#line"
-"""The column that ``read_table`` adds: in which line of the file the row stands."""
+"""The column that ``read_table`` adds: the row's line number in the file."""
 
-_CHUNK = 20_000  # rows that are held as Python strings at once
+_CHUNK = 20_000  # rows in memory as Python strings at once
 _MAX_FIELD = 16 * 1024 * 1024  # bytes; report texts are long
 
 
@@ -34,9 +33,9 @@ def read_table(
     rejected
         Lines with too few or too many fields are added to it.
     required
-        Columns that it must have; case and surrounding space don't matter.
+        Columns that it must have, ignoring case and surrounding space.
     name
-        What the file is called in rejections; default: its file name.
+        Of the file in rejections; default: its file name.
 
     Returns
     -------
@@ -49,42 +48,42 @@ def read_table(
     ManifestError
         If it can't be read, or lacks a column.
     """
-    called = name or path.name
+    table_name = name or path.name
     try:
         encoding = _encoding(path)
         with path.open(encoding=encoding, newline="") as stream:
             csv.field_size_limit(_MAX_FIELD)
             reader = csv.reader(stream, delimiter=_delimiter(stream.readline()))
             stream.seek(0)
-            header = _header(next(reader, []), required, called)
-            chunks = list(_chunks(reader, header, rejected, called))
+            header = _header(next(reader, []), required, table_name)
+            chunks = list(_chunks(reader, header, rejected, table_name))
     except (OSError, UnicodeError, csv.Error) as error:
         raise ManifestError(
-            f"The table {called} can't be read ({type(error).__name__}); accepted is a CSV file with a header line."
+            f"The table {table_name} can't be read ({type(error).__name__}); accepted is a CSV file with a header line."
         ) from error
     empty = pd.DataFrame(columns=[*header, LINE])
     return pd.concat(chunks, ignore_index=True) if chunks else empty
 
 
-def the_table(folder: Path, name: str, *, option: str = "--table") -> Path:
-    """Find the table that is meant: the one that was named, or the only one in the folder.
+def find_table(folder: Path, name: str, *, option: str = "--table") -> Path:
+    """Return the table with this name, or without a name the only one in the folder.
 
     Raises
     ------
     ManifestError
-        If it is not there, or there are several.
+        If there is none, or there are several.
     """
     if name:
         if not (folder / name).is_file():
             raise ManifestError(f"There is no file {name!r} in the folder {folder.name!r} ({option}).")
         return folder / name
-    found = sorted(path for path in folder.iterdir() if path.suffix.casefold() in (".csv", ".tsv"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
+    tables = sorted(path for path in folder.iterdir() if path.suffix.casefold() in (".csv", ".tsv"))
+    if len(tables) != 1:
+        names = ", ".join(path.name for path in tables) or "none"
         raise ManifestError(
             f"The folder {folder.name!r} should hold one CSV file, and holds {names}: name it with {option}."
         )
-    return found[0]
+    return tables[0]
 
 
 def read_sheet(path: Path) -> pd.DataFrame:
@@ -106,7 +105,7 @@ def read_sheet(path: Path) -> pd.DataFrame:
 
 
 def _encoding(path: Path) -> str:
-    """UTF-8 where the bytes are that; else Windows-1252's superset of Latin-1, which takes any byte."""
+    """Return UTF-8 if the whole file is UTF-8, else Latin-1, which decodes any byte."""
     try:
         with path.open(encoding="utf-8-sig") as stream:
             while stream.read(1 << 20):
@@ -120,22 +119,22 @@ def _delimiter(header: str) -> str:
     return max(",;\t", key=header.count)
 
 
-def _header(fields: Sequence[str], required: Sequence[str], called: str) -> list[str]:
-    wanted = {name.casefold(): name for name in required}
-    # Spreadsheets leave columns without a name at the end; each gets one that no data set has.
+def _header(fields: Sequence[str], required: Sequence[str], table_name: str) -> list[str]:
+    names_by_key = {name.casefold(): name for name in required}
+    # Spreadsheets write columns without a name at the end; each gets a name that occurs in no data set.
     names = [field.strip() or f"#{number}" for number, field in enumerate(fields, start=1)]
-    header = [wanted.get(name.casefold(), name) for name in names]
+    header = [names_by_key.get(name.casefold(), name) for name in names]
     if missing := [name for name in required if name not in header]:
         raise ManifestError(
-            f"The table {called} lacks the column {', '.join(missing)}: is this the data set that was named?"
+            f"The table {table_name} lacks the column {', '.join(missing)}: is this the data set that was named?"
         )
     if len(set(header)) < len(header):
-        raise ManifestError(f"The table {called} has a column name twice: rename one.")
+        raise ManifestError(f"The table {table_name} has a column name twice: rename one.")
     return header
 
 
 def _chunks(
-    lines: Iterator[list[str]], header: list[str], rejected: list[Rejection], called: str
+    lines: Iterator[list[str]], header: list[str], rejected: list[Rejection], table_name: str
 ) -> Iterable[pd.DataFrame]:
     rows: list[list[str]] = []
     numbers: list[int] = []
@@ -145,7 +144,7 @@ def _chunks(
             rows.append(fields)
             numbers.append(line)
         elif any(field.strip() for field in fields):
-            rejected.append(Rejection(called, line, "fields"))
+            rejected.append(Rejection(table_name, line, "fields"))
         if len(rows) == _CHUNK:
             yield _frame(rows, numbers, header)
             rows, numbers = [], []

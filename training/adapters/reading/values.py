@@ -1,4 +1,4 @@
-"""Read single values of data sets: sex, age, date, projection. What can't be read is unknown."""
+"""Parse single values of data sets: sex, age, date, projection. A value of another form is unknown."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _VIEWS = {
 
 
 def sex_of(text: str) -> str:
-    """M, F, or nothing."""
+    """Return M, F, or an empty text."""
     return {"m": "M", "male": "M", "f": "F", "female": "F", "h": "M", "w": "F"}.get(text.strip().casefold(), "")
 
 
 def age_of(text: str) -> float | None:
-    """Age in years, of a number or a DICOM age string (PS3.5 Section 6.2, AS); None if it is none."""
+    """Return the age in years of a number or a DICOM age string (PS3.5 Section 6.2, AS); None for another text."""
     matched = _AGE.fullmatch(text.strip())
     if matched is None:
         return None
@@ -34,14 +34,14 @@ def age_of(text: str) -> float | None:
 
 
 def date_of(text: str, *, form: str = "") -> date | None:
-    """Read a date, or the date of a time; None if it is none, or could be read in two ways.
+    """Return the day of a date or of a date and time; None if it is neither, or ambiguous.
 
     Parameters
     ----------
     text
         ISO 8601, DICOM's YYYYMMDD, 31.12.2020 or "December 31, 2020".
     form
-        Any other form, in the words of ``strptime``; 03/04/2020 is ambiguous without one.
+        Another form, as a format of ``strptime``; 03/04/2020 is ambiguous without one.
     """
     value = text.strip()
     for candidate in (form,) if form else _DATE_FORMATS:
@@ -56,17 +56,17 @@ def date_of(text: str, *, form: str = "") -> date | None:
 
 
 def iso(day: date | None) -> str:
-    """A date as the manifest writes it."""
+    """Return a date in ISO 8601, as in a manifest; empty for None."""
     return "" if day is None else day.isoformat()
 
 
 def view_of(text: str) -> str | None:
-    """A projection of the manifest; None if it is not one of a chest radiograph (CT planes)."""
+    """Return the manifest's word for a projection; None if it is none of a chest radiograph (CT planes)."""
     return _VIEWS.get(text.strip().casefold())
 
 
 def finding_column(term: str) -> str:
-    """Name of the manifest's column for a data set's finding.
+    """Return the manifest's column of a data set's finding.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The jobs that one worker holds, from the claim until they end: leases, failures, images set aside.
+"""The jobs claimed by one worker: leases, failures, images set aside.
 
 ``db.jobs`` defines the legal transitions of a job; this module chooses the transition when an image fails.
 """
@@ -33,19 +33,19 @@ LONGEST_IDLE_S = 3.0
 LONGEST_STOP_S = 0.5  # until an idle worker notices that it is to stop
 
 
-class HeldJobs:
-    """The jobs of one worker; the worker claims and ends them, a second thread keeps their leases.
+class ClaimedJobs:
+    """The jobs claimed by one worker; a second thread renews their leases.
 
     Parameters
     ----------
     database, spool
-        Where the jobs and their files are.
+        Storage of the jobs and of their files.
     settings
         The ``worker`` table of the settings: leases and attempts.
     worker_id
         Unique among all workers of this database.
     clock
-        The time, as an aware datetime.
+        Returns the current time, aware.
     """
 
     def __init__(
@@ -101,33 +101,33 @@ class HeldJobs:
             if stop.wait(poll_s) or self._changes.has_new_commit() or is_superseded():
                 return
 
-    def ended(self, ids: Iterable[int]) -> None:
-        """Keep the leases of these jobs no longer.
+    def stop_renewing(self, ids: Iterable[int]) -> None:
+        """Stop renewing the leases of these jobs.
 
-        Call it before the transaction that ends a job: the heartbeat, which runs beside it, would take a job
-        that is still held and no longer scored for one that was lost.
+        Call it before the transaction that ends a job; the concurrent heartbeat would otherwise report a job that
+        has just ended as a lost lease.
         """
         self.in_flight.discard(ids)
 
     def give_back(self) -> None:
-        """Put what is held back into the queue; that costs no attempt.
+        """Return all claimed jobs to the queue without counting an attempt.
 
         Raises
         ------
         DatabaseUnavailable
-            If the database does not take it.
+            If the database can't be written.
         """
         with self._database.begin() as session:
             jobs.give_back(session, worker_id=self._worker_id, now=self._clock())
         self.in_flight.clear()
 
     def close(self) -> None:
-        """Give back what is held, and hold nothing any more even if the database refuses: the leases run out then.
+        """Stop renewing all leases and return all jobs to the queue; if that fails, the leases expire.
 
         Raises
         ------
         DatabaseUnavailable
-            If it does.
+            If the database can't be written.
         """
         self.in_flight.clear()
         self._changes.close()
@@ -137,17 +137,17 @@ class HeldJobs:
         self.give_back()
 
     def wait_for_storage(self, stop: threading.Event) -> None:
-        """Wait until the database can be written again, and give back what was claimed."""
+        """Wait until the database can be written again, then return the claimed jobs to the queue."""
         while not stop.wait(STORAGE_RETRY_S):
             with suppress(DatabaseUnavailable, SpoolFull):
                 self.give_back()
                 return
 
     def set_aside(self, job: ClaimedJob, verdict: Verdict) -> None:
-        """Hold an image, or don't score it, for what its pixels show."""
+        """Set an image to held or not scored, because of its pixels."""
         if verdict.state is None:
             return
-        self.ended([job.id])
+        self.stop_renewing([job.id])
         with self._database.begin() as session:
             jobs.set_aside(
                 session,
@@ -161,31 +161,31 @@ class HeldJobs:
         log.info("set_aside", job=job.id, image=job.image_id, state=verdict.state.value, reason=verdict.reason)
 
     @contextmanager
-    def failing_alone(self, concerned: Sequence[ClaimedJob]) -> Iterator[None]:
-        """Record a failure for the jobs that it concerns, and go on with the others."""
+    def isolate_failures(self, affected: Sequence[ClaimedJob]) -> Iterator[None]:
+        """Record an exception of the block as a failure of these jobs, and suppress it."""
         try:
             yield
         except LeaseLost:
-            self.ended(job.id for job in concerned)
-            log.warning("lease_lost", jobs=[job.id for job in concerned])
+            self.stop_renewing(job.id for job in affected)
+            log.warning("lease_lost", jobs=[job.id for job in affected])
         except CxrError as error:
             self._fail(
-                concerned, code=error.code, retryable=error.retryable, is_the_disk=self._is_the_disk(error, concerned)
+                affected, code=error.code, retryable=error.retryable, is_the_disk=self._is_the_disk(error, affected)
             )
-        except Exception:  # a process loop: a bug must not end the service
-            log.exception("unexpected", jobs=[job.id for job in concerned])
-            self._fail(concerned, code=CxrError.code, retryable=True)
+        except Exception:  # a loop: a bug must not end the service
+            log.exception("unexpected", jobs=[job.id for job in affected])
+            self._fail(affected, code=CxrError.code, retryable=True)
 
-    def _is_the_disk(self, error: CxrError, concerned: Sequence[ClaimedJob]) -> bool:
-        """Whether it is the spool's disk that fails, full or not mounted, and not these images."""
+    def _is_the_disk(self, error: CxrError, affected: Sequence[ClaimedJob]) -> bool:
+        """Return whether the spool's disk fails (full or not mounted), not these images."""
         if isinstance(error, MissingObject):
-            return not any(self._spool.is_lost(job.spool_name) for job in concerned)
+            return not any(self._spool.is_lost(job.spool_name) for job in affected)
         return isinstance(error, SpoolFull)
 
-    def _fail(self, concerned: Sequence[ClaimedJob], *, code: str, retryable: bool, is_the_disk: bool = False) -> None:
-        self.ended(job.id for job in concerned)
-        for job in concerned:
-            # The disk is no fault of the image: it is tried for as long as that lasts.
+    def _fail(self, affected: Sequence[ClaimedJob], *, code: str, retryable: bool, is_the_disk: bool = False) -> None:
+        self.stop_renewing(job.id for job in affected)
+        for job in affected:
+            # A failing disk is not the image's fault: retry as long as it lasts.
             attempts = job.attempt + 1 if is_the_disk else self._settings.max_attempts
             try:
                 with self._database.begin() as session:
@@ -199,52 +199,52 @@ class HeldJobs:
                         retry_s=self._settings.retry_s,
                         now=self._clock(),
                     )
-            except LeaseLost:  # whoever has it now says what becomes of it
+            except LeaseLost:  # another worker has claimed it
                 log.warning("lease_lost", jobs=[job.id])
                 continue
             log.warning("attempt_failed", job=job.id, image=job.image_id, code=code, state=state.value)
 
-    def renew_until(self, ended: threading.Event) -> None:
-        """Tell the database, three times in a lease, that this worker lives."""
+    def renew_leases_until(self, ended: threading.Event) -> None:
+        """Renew the leases three times per lease duration, until ``ended`` is set."""
         while not ended.wait(self._settings.lease_s / 3):
             held = self.in_flight.snapshot()
             if not held:
                 continue
             try:
                 with self._database.begin() as session:
-                    kept = jobs.renew(
+                    renewed = jobs.renew(
                         session, held, worker_id=self._worker_id, now=self._clock(), lease_s=self._settings.lease_s
                     )
-            except Exception:  # a process loop: the next beat comes before the lease ends
+            except Exception:  # a loop: the next renewal comes before the lease expires
                 log.exception("heartbeat_failed")
                 continue
-            if lost := held - kept - (held - self.in_flight.snapshot()):
+            if lost := held - renewed - (held - self.in_flight.snapshot()):
                 log.warning("lease_lost", jobs=sorted(lost))
 
 
 class InFlight:
-    """The jobs that this worker holds now; the worker adds and discards, the heartbeat reads."""
+    """Ids of the jobs in work, shared by the worker's thread and the heartbeat."""
 
     def __init__(self) -> None:
         self._ids: set[int] = set()
         self._lock = threading.Lock()
 
     def add(self, ids: Iterable[int]) -> None:
-        """Hold these jobs."""
+        """Add claimed jobs."""
         with self._lock:
             self._ids.update(ids)
 
     def discard(self, ids: Iterable[int]) -> None:
-        """These jobs are finished, failed or given back."""
+        """Remove jobs that are finished, failed or returned to the queue."""
         with self._lock:
             self._ids.difference_update(ids)
 
     def clear(self) -> None:
-        """All were given back."""
+        """Remove all jobs."""
         with self._lock:
             self._ids.clear()
 
     def snapshot(self) -> frozenset[int]:
-        """The jobs that are held at this moment."""
+        """Return the current ids."""
         with self._lock:
             return frozenset(self._ids)

@@ -1,4 +1,4 @@
-"""A destination that is a folder: on another machine, or where another program picks files up."""
+"""Client of a folder destination: a network share, or the import folder of another program."""
 
 from __future__ import annotations
 
@@ -12,60 +12,60 @@ from pydicom.uid import RE_VALID_UID
 
 from cxr.errors import AccessRefused, PeerBusy, PeerUnreachable, ReportUnreadable
 from db.disk import whole_file
-from inference.delivery.carrier import Parcel, Presence, Stored, Verification
+from inference.delivery.destination_client import OutgoingReport, Presence, Stored, Verification
 
 _LONGEST_UID = 64
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
-class FolderCarrier:
-    """Writes reports into one folder; a file appears there whole or not at all.
+class FolderClient:
+    """Writes reports into one folder; a file appears there complete or not at all.
 
     Parameters
     ----------
     folder
-        A directory that exists. One below a mount point is missing while nothing is mounted, so that
-        nothing is written into the empty mount point.
+        Existing directory. One below a mount point is missing while nothing is mounted, so that no report
+        is written into the empty mount point.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def store(self, parcel: Parcel) -> Stored:
-        """Write one report under a name of its own: write aside, fsync, rename, fsync the folder.
+    def store(self, report: OutgoingReport) -> Stored:
+        """Write one report durably: temporary file, fsync, rename, fsync of the folder.
 
         Raises
         ------
         DeliveryError
-            If it is not there now.
+            If the report is not in the folder.
         """
-        content = _read(parcel.path)
-        target = self._target(parcel)
-        with _faults():
+        content = _read(report.path)
+        target = self._target(report)
+        with _os_errors_as_delivery_errors():
             if not _has_content(target, content):
                 _write(target, content)
-        return Stored(status=None, sop_class_uid=parcel.sop_class_uid, sop_instance_uid=parcel.sop_instance_uid)
+        return Stored(status=None, sop_class_uid=report.sop_class_uid, sop_instance_uid=report.sop_instance_uid)
 
-    def verify(self, parcels: Sequence[Parcel]) -> Mapping[int, Verification]:
-        """Compare what lies in the folder, byte for byte.
+    def verify(self, reports: Sequence[OutgoingReport]) -> Mapping[int, Verification]:
+        """Compare the files in the folder with ours, byte for byte.
 
         Raises
         ------
         DeliveryError
-            If the folder is not there.
+            If the folder can't be reached.
         """
-        with _faults():
-            # A missing folder is no answer, a missing file is one.
+        with _os_errors_as_delivery_errors():
+            # A missing folder is a fault; a missing file means absent.
             self._folder.stat()
             return {
-                parcel.report_id: Verification(
+                report.report_id: Verification(
                     presence=Presence.PRESENT
-                    if _has_content(self._target(parcel), _read(parcel.path))
+                    if _has_content(self._target(report), _read(report.path))
                     else Presence.ABSENT,
                     verified_by="content",
                 )
-                for parcel in parcels
+                for report in reports
             }
 
     def release_idle(self) -> None:
@@ -74,11 +74,11 @@ class FolderCarrier:
     def close(self) -> None:
         """Do nothing: nothing is kept open."""
 
-    def _target(self, parcel: Parcel) -> Path:
-        """Choose the file's name: the SOP Instance UID if it is one, never a path; else our own number."""
-        uid = parcel.sop_instance_uid
+    def _target(self, report: OutgoingReport) -> Path:
+        """Choose the file name: the SOP Instance UID if it is valid (never a path), else our report number."""
+        uid = report.sop_instance_uid
         is_uid = len(uid) <= _LONGEST_UID and re.fullmatch(RE_VALID_UID, uid) is not None
-        return self._folder / (f"{uid}.dcm" if is_uid else f"report-{parcel.report_id}.dcm")
+        return self._folder / (f"{uid}.dcm" if is_uid else f"report-{report.report_id}.dcm")
 
 
 def _read(path: Path) -> bytes:
@@ -86,7 +86,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ReportUnreadable(
-            "The report's file is gone from the spool: restore it from a backup and requeue the delivery."
+            "The report's file is missing from the spool: restore it from a backup and requeue the delivery."
         ) from error
 
 
@@ -104,8 +104,8 @@ def _write(target: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _faults() -> Iterator[None]:
-    """Turn what the file system says into our errors, without its path."""
+def _os_errors_as_delivery_errors() -> Iterator[None]:
+    """Convert OSError to our errors, without its path."""
     try:
         yield
     except OSError as error:
@@ -113,4 +113,6 @@ def _faults() -> Iterator[None]:
             raise PeerBusy("The destination's folder is full.") from None
         if error.errno in _DENIED:
             raise AccessRefused("The destination's folder can't be written: check its owner and mode.") from None
-        raise PeerUnreachable("The destination's folder is not there: check that it is mounted.") from None
+        raise PeerUnreachable(
+            "The destination's folder can't be reached: check that it exists and is mounted."
+        ) from None

@@ -1,4 +1,4 @@
-"""Keras imported without what it only looks for: the same scores, and nothing is missing afterwards."""
+"""Keras imported without its optional packages: the same scores, and nothing is missing afterwards."""
 
 from __future__ import annotations
 
@@ -26,6 +26,37 @@ scores = model.score(np.linspace(0, 1, 2 * size * size, dtype=np.float32).reshap
 import matplotlib, pandas, scipy, sklearn
 print(json.dumps([loaded, scores.tolist()]))
 """
+
+
+REFUSED = """
+import sys, threading
+from inference.model.refused_imports import RefusedImports, refuse_from_now_on, without_optional
+
+def is_importable(name):
+    try:
+        __import__(name)
+    except ModuleNotFoundError as error:
+        assert error.name == name
+        return False
+    return True
+
+seen = []
+with without_optional():
+    assert not is_importable("pandas") and "pandas" not in sys.modules
+    other = threading.Thread(target=lambda: seen.append(is_importable("pandas")))
+    other.start()
+    other.join()
+assert seen == [True]  # another thread is not affected
+assert is_importable("scipy")
+for _ in range(2):
+    refuse_from_now_on("calendar_that_is_refused")
+assert not is_importable("calendar_that_is_refused") and is_importable("json")
+assert sum(isinstance(hook, RefusedImports) for hook in sys.meta_path) == 1
+"""
+
+
+def test_imports_are_refused_to_one_thread_and_inside_the_block_only() -> None:
+    subprocess.run([sys.executable, "-c", REFUSED], check=True, timeout=120)
 
 
 def test_a_worker_loads_a_model_without_them_and_scores_the_same(tiny_package: Callable[..., Any]) -> None:
