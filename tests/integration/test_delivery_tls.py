@@ -146,7 +146,7 @@ def test_dicomweb_reads_its_files_for_each_connection(
     old, new, live = authorities
     session = make_client(
         DestinationSettings(name="web", kind="stow", address=web_of(old), **named(live)), "CXR"
-    )._session
+    )._store_service._session
     assert session.get(web_of(old), timeout=30).status_code == 204
     install(new, live)
     assert session.get(web_of(new), timeout=30).status_code == 204

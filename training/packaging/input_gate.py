@@ -91,7 +91,7 @@ def fit_conformal(
     Conformal | None
         None: an answer has too few cases for this ``alpha``.
     """
-    odd: dict[str, ConformalThresholds] = {}
+    thresholds: dict[str, ConformalThresholds] = {}
     for index, name in enumerate(classes):
         scores = probabilities[:, index]
         is_true = truth == index if is_softmax else truth[:, index] == 1
@@ -99,8 +99,8 @@ def fit_conformal(
         no = None if is_softmax else _bound(scores[truth[:, index] == 0], alpha)
         if yes is None or (no is None and not is_softmax):
             return None
-        odd[name] = ConformalThresholds(yes=yes, no=no)
-    return Conformal(alpha=alpha, classes=odd)
+        thresholds[name] = ConformalThresholds(yes=yes, no=no)
+    return Conformal(alpha=alpha, classes=thresholds)
 
 
 def _bound(nonconformity: Floats, alpha: float) -> float | None:
