@@ -1,1 +1,1 @@
-"""The command, and what puts the parts together: imports all, and nothing imports it."""
+"""The command ``cxr`` and the composition of its processes; imports all rooms, and no room imports it."""

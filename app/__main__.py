@@ -1,4 +1,4 @@
-"""``python -P -m app``: how `cxr serve` starts its children, wherever the console script lies."""
+"""``python -P -m app``: the command line by which `cxr serve` starts its children."""
 
 from app.cli import main
 

@@ -1,7 +1,7 @@
-"""The one command, ``cxr``; a verb's package is loaded only when the verb is used.
+"""The command ``cxr``; the module of a verb is imported when the verb is used or listed.
 
-Exit codes: 0 done; 1 done, but something that was asked for failed; 2 the command, the settings or the
-installation are wrong, nothing was done.
+Exit codes: 0 done; 1 done, but a part of the request failed; 2 the command, the settings or the installation are
+wrong, and nothing was done.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from app.help_pages import HELP_OPTIONS, hide_flag_types, tidy
 from app.installation import require_worker, version_line
 from config.context import CommandContext, parse_overrides
 from cxr.errors import CxrError, SettingsError
@@ -36,28 +37,28 @@ VERBS = {
     "health": "app.health",
     "config": "config.cli",
 }
-"""Where each verb's typer application is: ``module`` or ``module:attribute`` (default ``app``)."""
+"""Typer application of each verb: ``module`` or ``module:attribute`` (default ``app``)."""
 
 NEED_WORKER = frozenset({"serve", "work", "score", "train", "model", "rebuild"})
 """Verbs that need the packages of the extra ``worker``."""
 
 
 def _set_file(ctx: typer.Context, value: Path | None) -> Path | None:
-    """Note the settings file of ``--config``, before or after the verb."""
+    """Store the settings file of ``--config``, which stands before or after the verb."""
     if value is not None:
         ctx.obj = (ctx.obj or CommandContext()).with_file(value)
     return value
 
 
 def _set_values(ctx: typer.Context, value: list[str] | None) -> list[str] | None:
-    """Note the overrides of ``--set``."""
+    """Store the overrides of ``--set``."""
     if value:
         ctx.obj = (ctx.obj or CommandContext()).with_overrides(parse_overrides(value))
     return value
 
 
 def _set_data_dir(ctx: typer.Context, value: Path | None) -> Path | None:
-    """Note the folder of ``--data-dir``."""
+    """Store the folder of ``--data-dir``."""
     if value is not None:
         ctx.obj = (ctx.obj or CommandContext()).with_overrides({"data_dir": str(value)})
     return value
@@ -89,7 +90,7 @@ DataDir = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
-        help="Folder of everything that is kept; the setting data_dir.",
+        help="Data folder; the setting data_dir.",
         metavar="FOLDER",
         callback=_set_data_dir,
         rich_help_panel=_PANEL,
@@ -104,53 +105,60 @@ def _print_version(value: bool) -> None:
 
 
 class LazyVerbs(TyperGroup):
-    """A group whose verbs are imported when they are used or listed."""
+    """Group of the verbs, each imported when it is used or listed."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 (typer's own context type is private)
-        """Return all verbs, in the order of use."""
+        """Return the verbs in the order in which help lists them."""
         return list(VERBS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
-        """Import one verb; its commands take the settings' options as well as ``cxr`` itself."""
+        """Import one verb and add the options of ``cxr`` itself to its commands."""
         module, _, attribute = VERBS.get(cmd_name, "").partition(":")
         if not module:
             return None
         command = typer.main.get_command(getattr(import_module(module), attribute or "app"))
         command.name = cmd_name
         _add_settings_options(command)
+        tidy(command)
         return command
 
+    def get_params(self, ctx: Any) -> Any:  # noqa: ANN401
+        """Return the options of ``cxr`` itself."""
+        parameters = super().get_params(ctx)
+        hide_flag_types(parameters)
+        return parameters
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
-        """Refuse a verb that is about to run without its packages, before anything is imported."""
+        """Refuse a verb whose packages are missing, before its module is imported."""
         if args and args[0] in NEED_WORKER:
             require_worker(args[0])
         return super().resolve_command(ctx, args)
 
 
 def _add_settings_options(command: Any) -> None:  # noqa: ANN401 (typer's own command type is private)
-    """Add the settings' options to a command and those below it, unless it has an option of that name."""
-    taken = {name for parameter in command.params for name in parameter.opts}
-    command.params += [option for option in _settings_options() if not taken & set(option.opts)]
-    for below in getattr(command, "commands", {}).values():
-        _add_settings_options(below)
+    """Add the settings' options to a command and its subcommands, except where an option has that name already."""
+    names = {name for parameter in command.params for name in parameter.opts}
+    command.params += [option for option in _settings_options() if not names & set(option.opts)]
+    for subcommand in getattr(command, "commands", {}).values():
+        _add_settings_options(subcommand)
 
 
 def _settings_options() -> list[Any]:
-    def hold(config: ConfigFile = None, overrides: Overrides = None, data_dir: DataDir = None) -> None: ...
+    def declare(config: ConfigFile = None, overrides: Overrides = None, data_dir: DataDir = None) -> None: ...
 
-    declared = typer.Typer(add_completion=False)
-    declared.command()(hold)
-    options = [each for each in typer.main.get_command(declared).params if "--help" not in each.opts]
+    application = typer.Typer(add_completion=False)
+    application.command()(declare)
+    options = [each for each in typer.main.get_command(application).params if "--help" not in each.opts]
     for option in options:
-        option.expose_value = False  # the callback has put it into the context
+        option.expose_value = False  # its callback stores the value in the context
     return options
 
 
 app = typer.Typer(
     cls=LazyVerbs,
     invoke_without_command=True,
-    pretty_exceptions_enable=False,  # they print local variables: a patient's values
-    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,  # they print local variables, which may be values of a patient
+    context_settings={"help_option_names": list(HELP_OPTIONS)},
 )
 
 
@@ -171,25 +179,25 @@ def root(
 
 
 def main() -> None:
-    """Run the command; faults that people can mend are said in words, without a traceback."""
+    """Run the command; print faults that a person can mend as a message, without a traceback."""
     try:
         app()
     except ImportError as error:
-        sys.exit(_say(_incomplete(error), code=2))
+        sys.exit(_print_fault(_incomplete(error), code=2))
     except SettingsError as error:
-        sys.exit(_say(error, code=2))
+        sys.exit(_print_fault(error, code=2))
     except CxrError as error:
-        sys.exit(_say(error, code=1))
+        sys.exit(_print_fault(error, code=1))
 
 
 def _incomplete(error: ImportError) -> CxrError:
-    """Name the module or system library that can't be loaded: no later start will find it by itself."""
+    """Return the fault of an installation that lacks a module or a system library."""
     return SettingsError(
         f"A package can't be loaded ({error}): this installation is not complete. "
         "Install cxr-listener[worker] into this environment again."
     )
 
 
-def _say(error: CxrError, *, code: int) -> int:
+def _print_fault(error: CxrError, *, code: int) -> int:
     typer.echo(str(error), err=True)
     return code

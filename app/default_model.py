@@ -1,7 +1,7 @@
-"""What a first start serves with: the research default that comes with the project, a DEMONSTRATION MODEL.
+"""Put a default model package into service at the first start: a DEMONSTRATION MODEL that comes with the project.
 
-The setting ``worker.default_model`` says which. What was put into service here may be replaced here,
-when the setting or, with an upgrade, the default changes; what a person promoted stays.
+The setting ``worker.default_model`` selects it. A package that was put into service here is replaced here when the
+setting changes, or the default changes with an upgrade; a package that a person promoted stays.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 FIRST_START: Final = "first start: no model package was in service"
-FOLLOWED: Final = "the default model is another one now (worker.default_model, or an upgrade)"
+DEFAULT_CHANGED: Final = "the default model is another one now (worker.default_model, or an upgrade)"
 
 
-def ensure_active_package(registry: Registry, database: Database, now: datetime, *, wanted: str) -> None:
-    """Make sure that a package is in service and that the audit database knows it.
+def ensure_active_package(registry: Registry, database: Database, now: datetime, *, selected: str) -> None:
+    """Ensure that a package is in service and recorded in the audit database.
 
-    Where there is none, the wanted default is expanded and put into service; an installation that
-    lacks it builds an untrained one, in seconds, and says so.
+    If there is none, the selected default is expanded and put into service; an installation without its files builds
+    an untrained package and logs a warning.
 
     Parameters
     ----------
     registry, database
-        Where the package goes, and where it is recorded.
+        Registry of the package, and the audit database that records its activation.
     now
-        The time.
-    wanted
+        Current time; aware.
+    selected
         The setting ``worker.default_model``.
 
     Raises
@@ -49,39 +49,39 @@ def ensure_active_package(registry: Registry, database: Database, now: datetime,
     PackageError
         If the package in service, or the default, is damaged or of another version's format.
     """
-    shipped = None if wanted == UNTRAINED_DEFAULT else shipped_models()
-    fingerprint = None if shipped is None else shipped.fingerprints.get(wanted)
+    shipped = None if selected == UNTRAINED_DEFAULT else shipped_models()
+    fingerprint = None if shipped is None else shipped.fingerprints.get(selected)
     if registry.active_fingerprint() is not None and not _is_outdated(registry, fingerprint):
         record_active_package(registry.active(), database, now=now)
     elif shipped is not None and fingerprint is not None:
-        _serve_shipped(registry, database, now, shipped, wanted)
+        _serve_shipped(registry, database, now, shipped, selected)
     else:
-        if wanted != UNTRAINED_DEFAULT:
+        if selected != UNTRAINED_DEFAULT:
             log.warning("no_shipped_model")
         _serve_untrained(registry, database, now)
 
 
 def _is_outdated(registry: Registry, fingerprint: str | None) -> bool:
-    """Whether a default is in service, by nobody's choice, that is no longer the wanted one."""
+    """Return whether the package in service is a former default that no person promoted."""
     active = registry.active_fingerprint()
     promotions = registry.promotions()
-    if active == fingerprint or not promotions or promotions[-1].reason not in (FIRST_START, FOLLOWED):
+    if active == fingerprint or not promotions or promotions[-1].reason not in (FIRST_START, DEFAULT_CHANGED):
         return False
     if promotions[-1].fingerprint != active:
         return False
     return fingerprint is not None or registry.active().manifest.status is not PackageStatus.UNTRAINED
 
 
-def _serve_shipped(registry: Registry, database: Database, now: datetime, shipped: Shipped, wanted: str) -> None:
+def _serve_shipped(registry: Registry, database: Database, now: datetime, shipped: Shipped, selected: str) -> None:
     before = registry.active_fingerprint()
-    with shipped.expanded(wanted) as package:
+    with shipped.expanded(selected) as package:
         fingerprint = registry.add(package.folder).fingerprint
-    log.info("serving_default_model", model=wanted, fingerprint=fingerprint)
+    log.info("serving_default_model", model=selected, fingerprint=fingerprint)
     _promote(registry, database, now, fingerprint, before, accept={})
 
 
 def _serve_untrained(registry: Registry, database: Database, now: datetime) -> None:
-    # Before the first import of TensorFlow, which comes with the next one.
+    # Has to precede the first import of TensorFlow, in the next line.
     quiet_tensorflow("auto")
     from training.packaging.untrained import build_untrained
 
@@ -97,7 +97,7 @@ def _promote(
     registry: Registry, database: Database, now: datetime, fingerprint: str, before: str | None, accept: dict[str, str]
 ) -> None:
     if registry.active_fingerprint() != before:
-        # Another worker's first start was quicker.
+        # Another worker has put a package into service meanwhile.
         return
-    reason = FIRST_START if before is None else FOLLOWED
+    reason = FIRST_START if before is None else DEFAULT_CHANGED
     promote(registry, database, fingerprint, now=now, actor=account_name(), reason=reason, accept=accept)

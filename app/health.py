@@ -1,4 +1,4 @@
-"""``cxr health``: whether a role works, not only whether its process is there; for a container's health check."""
+"""``cxr health``: check that a role works, not only that its process exists; for health checks of containers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _A_ABORT = bytes.fromhex("07 00 00000004 00000000")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Whether a part works, and what was seen."""
+class Check:
+    """Result of the check of one part."""
 
     is_well: bool
     detail: str  # a sentence for people
@@ -33,12 +33,12 @@ class Finding:
 def health(
     ctx: typer.Context,
     role: Annotated[str, typer.Argument(help="listen or work.", metavar="ROLE")],
-    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds that it may take to answer.", min=0.1)] = 10.0,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds that an answer may take.", min=0.1)] = 10.0,
 ) -> None:
     """Check whether a role of this installation works; exit code 1: it does not.
 
-    Of both: the audit database can be read, and no process found it damaged. The listener: it takes and ends a
-    connection to its port. The worker: the timers of one hold their lease in the audit database.
+    For both roles the audit database has to be readable and undamaged. The listener has to accept and close a
+    connection on its port. Of the workers, one has to hold the lease of the timers in the audit database.
 
     Example: cxr health listen
     """
@@ -53,13 +53,13 @@ def health(
     raise typer.Exit(0 if result.is_well else 1)
 
 
-def check_database(settings: Settings) -> Finding:
-    """Check that the audit database can be read, and that no process found its file damaged.
+def check_database(settings: Settings) -> Check:
+    """Check that the audit database can be read and that no process has noted damage.
 
     Parameters
     ----------
     settings
-        Where the audit database is.
+        Path of the audit database.
     """
     from db.sqlite import damage
     from db.sqlite.connection import describe
@@ -67,22 +67,22 @@ def check_database(settings: Settings) -> Finding:
     try:
         damage.probe(settings.database_path)
     except CxrError as error:
-        return Finding(False, str(error))
+        return Check(False, str(error))
     if damage.is_noted(settings.database_path):
-        return Finding(False, "the audit database was found damaged: `cxr db check` names the part")
-    return Finding(True, describe(settings.database_path))
+        return Check(False, "the audit database was found damaged: `cxr db check` names the part")
+    return Check(True, describe(settings.database_path))
 
 
-def check_listener(settings: Settings, timeout_s: float) -> Finding:
-    """Connect to the listener, abort, and wait for it to end the connection: every one of its threads has a part in it.
+def check_listener(settings: Settings, timeout_s: float) -> Check:
+    """Connect to the listener, send A-ABORT and wait until it closes the connection, which takes all of its threads.
 
     Parameters
     ----------
     settings
-        The data folder, whose lock file names the address of the listener that runs (``cxr serve --port``); where
-        none runs, the address of the settings.
+        The data folder, whose lock file holds the address of the running listener (``cxr serve --port``); the address
+        of the settings if none runs.
     timeout_s
-        How long each step may take.
+        Limit of each step.
     """
     from db.disk import running_listener
 
@@ -94,7 +94,7 @@ def check_listener(settings: Settings, timeout_s: float) -> Finding:
     }
     is_tls = actual.get("port") is None
     host, port = str(actual.get("bind", listening.bind)), int(actual.get("port") or actual.get("tls_port") or 0)
-    where = f"{listening.ae_title}@{host}:{port}{' (TLS)' if is_tls else ''}"
+    address = f"{listening.ae_title}@{host}:{port}{' (TLS)' if is_tls else ''}"
     try:
         fault = _connect_and_abort(listening, _ANY.get(host, host), port, is_tls=is_tls, timeout_s=timeout_s)
     except ConnectionRefusedError:
@@ -103,26 +103,26 @@ def check_listener(settings: Settings, timeout_s: float) -> Finding:
         fault = f"no answer within {timeout_s:g} s"
     except OSError as error:
         fault = error.strerror or type(error).__name__
-    return Finding(not fault, f"the listener {where}" + (f": {fault}" if fault else " takes connections"))
+    return Check(not fault, f"the listener {address}" + (f": {fault}" if fault else " takes connections"))
 
 
 def _connect_and_abort(
     settings: ListenerSettings, host: str, port: int, *, is_tls: bool, timeout_s: float
 ) -> str | None:
-    """Return what is wrong, None if nothing is."""
+    """Return the fault, None if there is none."""
     with socket.create_connection((host, port), timeout=timeout_s) as plain:
         if not is_tls:
-            return None if _is_ended(plain) else "it does not end an aborted connection"
+            return None if _closes_after_abort(plain) else "it does not close an aborted connection"
         try:
-            with _own_context(settings).wrap_socket(plain) as secure:
-                return None if _is_ended(secure) else "it does not end an aborted connection"
+            with _tls_context(settings).wrap_socket(plain) as secure:
+                return None if _closes_after_abort(secure) else "it does not close an aborted connection"
         except ssl.SSLEOFError:
-            return "it ends the connection within the TLS handshake"
-        except ssl.SSLError:  # it answers by refusing this certificate
+            return "it closes the connection within the TLS handshake"
+        except ssl.SSLError:  # it answers, and refuses this certificate
             return None
 
 
-def _is_ended(connection: socket.socket) -> bool:
+def _closes_after_abort(connection: socket.socket) -> bool:
     connection.sendall(_A_ABORT)
     with suppress(ConnectionResetError):
         while connection.recv(1024):
@@ -130,8 +130,8 @@ def _is_ended(connection: socket.socket) -> bool:
     return True
 
 
-def _own_context(settings: ListenerSettings) -> ssl.SSLContext:
-    """Present the listener's own certificate; the server's is not verified here."""
+def _tls_context(settings: ListenerSettings) -> ssl.SSLContext:
+    """Return a TLS context that presents the certificate of the listener and verifies none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -140,15 +140,15 @@ def _own_context(settings: ListenerSettings) -> ssl.SSLContext:
     return context
 
 
-def check_worker(settings: Settings, now: datetime) -> Finding:
-    """Check that the timers of some worker hold their lease.
+def check_worker(settings: Settings, now: datetime) -> Check:
+    """Check that the timers of one worker hold their lease.
 
     Parameters
     ----------
     settings
-        Where the audit database is.
+        Path of the audit database.
     now
-        The time.
+        Current time; aware.
     """
     from app.timers import LEASE
     from db.engine import open_database
@@ -159,14 +159,14 @@ def check_worker(settings: Settings, now: datetime) -> Finding:
             settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces
         )
     except CxrError as error:
-        return Finding(False, str(error))
+        return Check(False, str(error))
     try:
         with database.read() as session:
             is_held = leases.is_held(session, name=LEASE, now=now)
     except CxrError as error:
-        return Finding(False, str(error))
+        return Check(False, str(error))
     finally:
         database.dispose()
     if is_held:
-        return Finding(True, "a worker holds the lease of the timers")
-    return Finding(False, "no worker holds the lease of the timers; is `cxr serve` or `cxr work` running?")
+        return Check(True, "a worker holds the lease of the timers")
+    return Check(False, "no worker holds the lease of the timers; is `cxr serve` or `cxr work` running?")

@@ -1,4 +1,4 @@
-"""Installed packages: which release this is, and whether the worker's packages are there.
+"""Release of this installation, and the check that the packages of the worker are installed.
 
 The wheel's base dependencies receive (`cxr listen`); its extra ``worker`` scores, reports and trains.
 """
@@ -42,18 +42,18 @@ def version_line() -> str:
 
 
 def missing_worker_packages() -> tuple[str, ...]:
-    """List the distributions of the extra ``worker`` whose module can't be found; nothing is imported.
+    """List the distributions of the extra ``worker`` whose module is missing, without importing any.
 
     Returns
     -------
     tuple[str, ...]
-        Distribution names; empty where all are there, or where the project itself is not installed.
+        Distribution names; empty if none is missing, or if the project itself is not installed.
     """
     try:
-        declared = requires(DISTRIBUTION) or []
+        requirements = requires(DISTRIBUTION) or []
     except PackageNotFoundError:
         return ()
-    names = [_NAME.match(each)[0] for each in declared if _OF_WORKER.search(each)]  # type: ignore[index]
+    names = [_NAME.match(each)[0] for each in requirements if _OF_WORKER.search(each)]  # type: ignore[index]
     return tuple(name for name in names if name not in _OPTIONAL and find_spec(_MODULES.get(name, name)) is None)
 
 

@@ -1,7 +1,7 @@
 """``cxr listen``: the Storage SCP alone, as a container runs it.
 
-With ``listener.processes`` above one this process receives nothing itself: it starts that many, which
-listen on the same port (SO_REUSEPORT), and the kernel deals connections out among them.
+With ``listener.processes`` above one this process starts that many receivers and receives nothing itself. They listen
+on the same port (SO_REUSEPORT); the kernel distributes the connections.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from config.settings import Settings
 
 app = typer.Typer(add_completion=False)
 
-_CUT_S = 10.0  # for what is cut after the drain
+_ABORT_S = 10.0  # for the end of associations that are aborted after the drain
 
 
 @app.command()
@@ -51,5 +51,5 @@ def _listen_in_processes(settings: Settings, arguments: Sequence[str], stop: thr
 
     children = [Child("listen", arguments, ("--process", str(number))) for number in range(settings.listener.processes)]
     with prepared(settings):
-        if not supervise(children, stop, patience_s=settings.listener.drain_timeout_s + _CUT_S):
+        if not supervise(children, stop, stop_timeout_s=settings.listener.drain_timeout_s + _ABORT_S):
             raise typer.Exit(SETTINGS_FAULT)

@@ -1,4 +1,4 @@
-"""The worker's metrics: what is in the queues, read from the database when it is asked."""
+"""Metrics of the worker: jobs, deliveries and rebuilds by state, read from the database at each scrape."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MIB = 1024 * 1024
 
 
 class QueueCollector(Collector):
-    """Counts jobs and deliveries by state at each scrape.
+    """Count jobs, deliveries and rebuilds by state at each scrape.
 
     Parameters
     ----------
     database, spool
-        What is counted.
+        Source of the counts and of the free disk space.
     """
 
     def __init__(self, database: Database, spool: Spool) -> None:
@@ -36,23 +36,23 @@ class QueueCollector(Collector):
         self._spool = spool
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Give the gauges; states in which nothing is count as 0."""
+        """Yield the gauges; a state without rows counts 0."""
         with self._database.read() as session:
-            by_job = jobs.count_by_state(session)
-            by_delivery = deliveries.count_by_state(session)
-            by_rebuild = rebuilds.count_by_state(session)
-        images = GaugeMetricFamily("cxr_jobs", "Images by the state of their job.", labels=["state"])
+            job_counts = jobs.count_by_state(session)
+            delivery_counts = deliveries.count_by_state(session)
+            rebuild_counts = rebuilds.count_by_state(session)
+        job_gauge = GaugeMetricFamily("cxr_jobs", "Images by the state of their job.", labels=["state"])
         for state in JobState:
-            images.add_metric([state.value], by_job[state])
-        yield images
-        sendings = GaugeMetricFamily("cxr_deliveries", "Deliveries by state.", labels=["state"])
+            job_gauge.add_metric([state.value], job_counts[state])
+        yield job_gauge
+        delivery_gauge = GaugeMetricFamily("cxr_deliveries", "Deliveries by state.", labels=["state"])
         for delivery_state in DeliveryState:
-            sendings.add_metric([delivery_state.value], by_delivery[delivery_state])
-        yield sendings
-        of_model = GaugeMetricFamily("cxr_rebuilds", "Rebuilds of the model by state.", labels=["state"])
+            delivery_gauge.add_metric([delivery_state.value], delivery_counts[delivery_state])
+        yield delivery_gauge
+        rebuild_gauge = GaugeMetricFamily("cxr_rebuilds", "Rebuilds of the model by state.", labels=["state"])
         for rebuild_state in RebuildState:
-            of_model.add_metric([rebuild_state.value], by_rebuild[rebuild_state])
-        yield of_model
+            rebuild_gauge.add_metric([rebuild_state.value], rebuild_counts[rebuild_state])
+        yield rebuild_gauge
         free_bytes = self._spool.free_mib() * _MIB
         yield GaugeMetricFamily("cxr_spool_free_bytes", "Free space of the spool's disk.", free_bytes)
 
@@ -60,16 +60,16 @@ class QueueCollector(Collector):
 def serve_metrics(
     database: Database, spool: Spool, address: str, port: int, registry: CollectorRegistry | None = None
 ) -> Callable[[], None]:
-    """Serve the metrics; return what stops that.
+    """Serve the metrics over HTTP; return the function that stops the server.
 
     Parameters
     ----------
     database, spool
-        What is counted.
+        Source of the counts and of the free disk space.
     address, port
-        Where.
+        Address to bind.
     registry
-        What the process counts itself; None: nothing.
+        Further metrics of the process; None: none.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""``cxr model``: inference's verbs, and those that need training's code."""
+"""``cxr model``: the verbs of `inference.cli`, and those that need code of `training`."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def build_untrained(
     classes: Annotated[
         list[str] | None, typer.Option("--class", help="Finding of one output; repeat for more.", metavar="NAME")
     ] = None,
-    softmax: Annotated[bool, typer.Option("--softmax", help="Exactly one of the classes is true.")] = False,
+    softmax: Annotated[bool, typer.Option("--softmax", help="The classes exclude each other.")] = False,
     architecture: Annotated[str, typer.Option(help="resnet50, or tiny for tests and tutorials.")] = "resnet50",
-    seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Add a package with random weights to the registry; its scores mean nothing, and it says so.
+    """Add a package with random weights to the registry; its scores mean nothing, and every result is marked so.
 
-    It is not put into service: cxr model promote FINGERPRINT --accept-gate trained --reason TEXT.
+    It is not put into service; for that: cxr model promote FINGERPRINT --accept-gate trained --reason TEXT.
 
     Example: cxr model build-untrained --class normal --class covid19 --softmax
     """
@@ -65,7 +65,7 @@ def build_untrained(
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
         package = Registry(models_dir).add(built.folder)
-    _say_added(package, as_json=as_json)
+    _print_added(package, as_json=as_json)
 
 
 @app.command("import-legacy")
@@ -74,13 +74,13 @@ def import_legacy(
     file: Annotated[
         Path, typer.Argument(help="HDF5 file that Keras 2 wrote.", exists=True, dir_okay=False, metavar="FILE")
     ],
-    profile: Annotated[str, typer.Option(help="What the weights belong to: midrc-emory.")] = "midrc-emory",
+    profile: Annotated[str, typer.Option(help="Source of the weights: midrc-emory.")] = "midrc-emory",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Add a predecessor's published weights to the registry, with the preprocessing that they saw.
+    """Add published weights of a predecessor to the registry, with the preprocessing of their training.
 
-    The graph is ours; of the file, only arrays of weights are read. The package is a demonstration:
-    cxr model promote FINGERPRINT --accept-gate evaluated --reason TEXT.
+    The graph is built here; only arrays of weights are read from the file. The package is a demonstration; for
+    promotion: cxr model promote FINGERPRINT --accept-gate evaluated --reason TEXT.
 
     Example: cxr model import-legacy resnet_covid.hdf5 --profile midrc-emory
     """
@@ -98,12 +98,12 @@ def import_legacy(
             raise typer.BadParameter(f"profiles are {', '.join(PROFILES)}; got {profile!r}")
         make_folder(models_dir)
         with tempfile.TemporaryDirectory(prefix=".import-", dir=models_dir) as folder:
-            made = convert(file, Path(folder) / "package", now=datetime.now(UTC), profile=PROFILES[profile])
-            package = Registry(models_dir).add(made.folder)
-    _say_added(package, as_json=as_json)
+            imported = convert(file, Path(folder) / "package", now=datetime.now(UTC), profile=PROFILES[profile])
+            package = Registry(models_dir).add(imported.folder)
+    _print_added(package, as_json=as_json)
 
 
-def _say_added(package: ModelPackage, *, as_json: bool) -> None:
+def _print_added(package: ModelPackage, *, as_json: bool) -> None:
     status = package.manifest.status.value
     if as_json:
         typer.echo(json.dumps({"fingerprint": package.fingerprint, "status": status}))

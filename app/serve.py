@@ -1,7 +1,7 @@
 """``cxr serve``: listener and worker as two child processes of one command.
 
-A child that ends is started again; one that can't be started with its settings (a port that is taken)
-ends the command (``app.supervise``).
+A child that ends is started again; a child that refuses its settings (an unreadable certificate) ends the command
+(``app.supervise``). The data folder and the ports of the listener are checked before a child is started.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from app.announce import announce_listener
 from app.supervise import SETTINGS_FAULT, Child, stop_event, supervise
 from config.advice import advice
 from config.checks import check_start
@@ -24,9 +25,9 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def serve(
     ctx: typer.Context,
-    port: Annotated[int | None, typer.Option(help="Port of the listener.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the listener; the setting listener.port.")] = None,
 ) -> None:
-    """Run listener and worker together, on SQLite, until Ctrl-C.
+    """Run listener and worker together until Ctrl-C.
 
     Example: cxr serve --port 11113
     """
@@ -38,23 +39,29 @@ def serve(
     prepare(settings)
     typer.echo(_banner(settings), err=True)
     stop = stop_event()
-    with_settings = context.as_arguments()
-    children = [Child(role, with_settings) for role in ("listen", "work")]
-    patience_s = settings.listener.drain_timeout_s + settings.worker.decode_timeout_s
-    if not supervise(children, stop, patience_s=patience_s):
+    announce_listener(settings, stop)
+    arguments = context.as_arguments()
+    children = [Child(role, arguments) for role in ("listen", "work")]
+    stop_timeout_s = settings.listener.drain_timeout_s + settings.worker.decode_timeout_s
+    if not supervise(children, stop, stop_timeout_s=stop_timeout_s):
         raise typer.Exit(SETTINGS_FAULT)
 
 
 def prepare(settings: Settings) -> None:
-    """Make what both children need, so that the faults of a first start are told once, by this process.
+    """Check the data folder and the ports, and create the database, so that each fault of a start is reported once.
 
     Raises
     ------
+    SettingsError
+        If the data folder can't be written, another listener uses it, or a port is in use.
     StorageError
-        If the data folder can't be used.
+        If the database can't be used.
     """
     from db.engine import open_database
+    from listener.startup import check_ports, locked_storage
 
+    with locked_storage(settings):
+        check_ports(settings)
     open_database(
         settings.database_path, settings.audit_key_path, create=True, traces=settings.database_traces
     ).dispose()
@@ -63,11 +70,11 @@ def prepare(settings: Settings) -> None:
 def _banner(settings: Settings) -> str:
     listening = settings.listener
     port = listening.tls.port if listening.tls.required else listening.port
-    where = f"{listening.ae_title}@{listening.bind}:{port}"
+    address = f"{listening.ae_title}@{listening.bind}:{port}"
     destinations = ", ".join(destination.name for destination in settings.destinations) or "none (results stay here)"
     return (
         f"cxr-listener: {NOTICE}\n"
-        f"  receives   {where}\n"
+        f"  receives   {address}\n"
         f"  keeps      {settings.data_dir}/ (audit database: {settings.database_path})\n"
         f"  delivers   {destinations}\n"
         "  stop with Ctrl-C; query with `cxr audit list`"

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.counted import counted
 from app.health import check_database, check_listener, check_worker
 from app.installation import version_line
 from config.context import CommandContext
@@ -47,7 +48,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds for the listener to answer.", min=0.1)] = 5.0,
 ) -> None:
-    """Show whether the service is up, what waits, and what needs a person; exit code 1: something does.
+    """Show whether the service is up, its queues, and what needs attention; exit code 1: something does.
 
     Example: cxr status
     """
@@ -62,7 +63,7 @@ def status(
 
 
 def print_status(lines: list[Line], console: Console) -> None:
-    """Print one line a part; what needs attention is marked with ``!``."""
+    """Print one line per part, with ``!`` before a part that needs attention."""
     console.print(Text(f"{version_line()} - {NOTICE}"))
     table = Table(box=None, show_header=False, pad_edge=False)
     for line in lines:
@@ -72,21 +73,21 @@ def print_status(lines: list[Line], console: Console) -> None:
 
 
 def status_lines(settings: Settings, now: datetime, *, timeout_s: float) -> Iterator[Line]:
-    """Look at every part of the installation.
+    """Check every part of the installation.
 
     Parameters
     ----------
     settings
         All settings.
     now
-        The time; aware.
+        Current time; aware.
     timeout_s
-        How long the listener may take to answer.
+        Limit of the answer of the listener.
 
     Yields
     ------
     Line
-        One a part, those that can be read: without a database the rest is left out.
+        One per part; without a readable database the parts that need it are left out.
     """
     listener, database = check_listener(settings, timeout_s), check_database(settings)
     yield Line("listener", listener.detail, not listener.is_well)
@@ -108,14 +109,14 @@ def status_lines(settings: Settings, now: datetime, *, timeout_s: float) -> Iter
 def _lines_of_database(settings: Settings, now: datetime) -> Iterator[Line]:
     from db.engine import open_database
 
-    opened = open_database(
+    database = open_database(
         settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces
     )
     try:
-        yield from _queues(opened, now)
-        yield _model(opened)
+        yield from _queues(database, now)
+        yield _model(database)
     finally:
-        opened.dispose()
+        database.dispose()
 
 
 def _queues(database: Database, now: datetime) -> Iterator[Line]:
@@ -126,7 +127,7 @@ def _queues(database: Database, now: datetime) -> Iterator[Line]:
         jobs = operator_actions.count_by_state(session)
         oldest_queued = operator_actions.oldest_change(session, JobState.QUEUED)
         oldest_held = operator_actions.oldest_change(session, JobState.HELD)
-        sendings = deliveries.count_by_state(session)
+        delivery_counts = deliveries.count_by_state(session)
     yield Line(
         "waiting",
         f"{jobs[JobState.QUEUED]} queued{_since(oldest_queued, now)}, {jobs[JobState.SCORING]} being scored",
@@ -135,10 +136,10 @@ def _queues(database: Database, now: datetime) -> Iterator[Line]:
     yield Line("held", f"{held}{_since(oldest_held, now)}" + (" - `cxr jobs list --state held`" if held else ""), False)
     failed = jobs[JobState.FAILED]
     yield Line("failed", f"{failed}" + (" - `cxr jobs list --state failed`" if failed else ""), failed > 0)
-    dead = sendings[DeliveryState.DEAD]
+    dead = delivery_counts[DeliveryState.DEAD]
     yield Line(
         "delivery",
-        f"{sendings[DeliveryState.PENDING]} pending, {dead} dead"
+        f"{delivery_counts[DeliveryState.PENDING]} pending, {dead} dead"
         + (" - `cxr jobs list --dead-deliveries`" if dead else ""),
         dead > 0,
     )
@@ -166,22 +167,22 @@ def _disk(settings: Settings) -> Line:
 def _backup(settings: Settings, now: datetime) -> Line:
     from db.upkeep.backup import list_backups
 
-    made = [path.stat().st_mtime for path in list_backups(settings.backup_dir)]
-    if not made:
+    times = [path.stat().st_mtime for path in list_backups(settings.backup_dir)]
+    if not times:
         return Line("backup", "none yet; one is made every night while a worker runs")
-    age = now - datetime.fromtimestamp(max(made), UTC)
-    return Line("backup", f"the last {_words(age)} ago, {len(made)} kept", age > _BACKUP_IS_OLD)
+    age = now - datetime.fromtimestamp(max(times), UTC)
+    return Line("backup", f"the last {_age_text(age)} ago, {len(times)} kept", age > _BACKUP_IS_OLD)
 
 
 def _since(moment: datetime | None, now: datetime) -> str:
-    return "" if moment is None else f", the oldest for {_words(now - moment)}"
+    return "" if moment is None else f", the oldest for {_age_text(now - moment)}"
 
 
-def _words(age: timedelta) -> str:
+def _age_text(age: timedelta) -> str:
     """Return an age in its largest unit."""
     seconds = max(0, int(age.total_seconds()))
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= length:
             count = seconds // length
-            return f"{count} {unit}{'' if count == 1 else 's'}"
+            return counted(count, unit)
     return f"{seconds} s"

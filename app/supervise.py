@@ -1,8 +1,8 @@
 """Child processes of a supervising command, and the signals that stop a process.
 
-A child that ends is started again, after a wait that doubles while it keeps ending early. A child
-that reports unusable settings at its first start (a port in use) ends the command. Each child reads
-a pipe held by its parent, so that it stops when the parent is killed.
+A child that ends is started again, after a wait that doubles while it keeps ending early. A child that exits with
+`SETTINGS_FAULT` at its first start ends the command. Each child reads a pipe from its parent, so that it stops when
+the parent is killed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 STEADY_AFTER_S = 60.0
-SETTINGS_FAULT = 2  # the exit code of a role whose settings can't be used
+SETTINGS_FAULT = 2  # exit code of a role whose settings can't be used
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Child:
     is_refused: bool = False
 
     def start(self) -> None:
-        """Start the role; its standard input is a pipe that ends when we do."""
+        """Start the role; its standard input is a pipe that closes when this process ends."""
         command = [sys.executable, "-P", "-m", "app", *self.arguments, self.role, "--with-parent", *self.options]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
         self.started_at = time.monotonic()
@@ -56,19 +56,19 @@ class Child:
         elif (code := self.process.poll()) is not None:
             self.was_steady = self.was_steady or now - self.started_at > STEADY_AFTER_S
             self.wait_s = FIRST_WAIT_S if now - self.started_at > STEADY_AFTER_S else self.wait_s
-            # Later the same fault may pass by itself, and what runs beside it is to go on.
+            # After a steady run the fault may be temporary, and the other roles keep working.
             self.is_refused = code == SETTINGS_FAULT and not self.was_steady
             log.error("child_ended", role=self.role, code=code, wait_s=self.wait_s)
             self.process, self.start_again_at = None, now + self.wait_s
             self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)
 
-    def ask_to_stop(self) -> None:
-        """Let it finish what is in flight."""
+    def terminate(self) -> None:
+        """Send SIGTERM; the role then finishes the objects or jobs in flight."""
         if self.process is not None:
             self.process.terminate()
 
-    def stop_by(self, deadline: float) -> None:
-        """Wait for its end until the deadline, then kill it."""
+    def wait_or_kill(self, deadline: float) -> None:
+        """Wait for the end of the process until the deadline (``time.monotonic``), then kill it."""
         if self.process is None:
             return
         try:
@@ -79,8 +79,8 @@ class Child:
             self.process.wait()
 
 
-def supervise(children: Sequence[Child], stop: threading.Event, *, patience_s: float) -> bool:
-    """Keep the children running until ``stop`` is set or one can't be started, then end them in order.
+def supervise(children: Sequence[Child], stop: threading.Event, *, stop_timeout_s: float) -> bool:
+    """Keep the children running until ``stop`` is set or a child refuses its settings, then stop all of them.
 
     Parameters
     ----------
@@ -88,35 +88,34 @@ def supervise(children: Sequence[Child], stop: threading.Event, *, patience_s: f
         The roles.
     stop
         Set by a signal.
-    patience_s
-        How long a child may take over its end before it is killed.
+    stop_timeout_s
+        Seconds until a child that does not end is killed.
 
     Returns
     -------
     bool
-        Whether they ended because they were asked to; False: a child's settings can't be used here.
+        True after ``stop``; False: a child can't use its settings.
     """
     while not (stop.is_set() or any(child.is_refused for child in children)):
         for child in children:
             child.watch()
         stop.wait(0.2)
     for child in children:
-        child.ask_to_stop()
-    deadline = time.monotonic() + patience_s
+        child.terminate()
+    deadline = time.monotonic() + stop_timeout_s
     for child in children:
-        child.stop_by(deadline)
+        child.wait_or_kill(deadline)
     log.info("stopped")
     return not any(child.is_refused for child in children)
 
 
 def stop_event(*, with_parent: bool = False) -> threading.Event:
-    """Return an event that is set when this process shall finish what it is doing and end.
+    """Return an event that is set when this process has to stop: by SIGTERM, SIGINT or the end of its parent.
 
     Parameters
     ----------
     with_parent
-        Standard input is a pipe from the parent; its end, which also comes when the parent is
-        killed, is a request to stop.
+        Whether standard input is a pipe from the parent, whose end (also by a kill of the parent) sets the event.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,8 +1,7 @@
-"""What happens by the clock: delivery and its retries, stalled leases, retention, checks, copies.
+"""Timed tasks of the worker: delivery and retries, expired leases, retention, checks, backups.
 
-APScheduler runs in every worker process, but only the process that holds the database's
-``maintenance`` lease does anything: one per database, however many workers. Timers are
-APScheduler's; queues are not.
+APScheduler runs in every worker process, but only the process that holds the ``maintenance`` lease of the database runs
+tasks: one per database. APScheduler triggers the tasks; the queues are tables of the database.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from db.upkeep.backup import backup
 from db.upkeep.exported_heads import export_head, read_heads
 from db.upkeep.integrity import check_and_record
 from db.upkeep.snapshot import refresh_snapshot
-from inference.delivery.commitment_reports import CommitmentReports
+from inference.delivery.commitment_reports import CommitmentReportSender
 from inference.delivery.routes import results_for
 
 if TYPE_CHECKING:
@@ -49,10 +48,10 @@ LEASE = "maintenance"
 LEASE_TTL_S = 30.0
 DELIVER_EVERY_S = 1.0
 ORPHAN_AGE = timedelta(hours=1)
-LOOK_AT_CLOCK_S = 1.0
+CHECK_CLOCK_S = 1.0
 _RESENDS_AT_ONCE = 20
-DISTRUST_S = 3600.0
-"""How long a clock that jumped ahead has to go on before anything is removed because of its age."""
+CLOCK_DOUBT_S = 3600.0
+"""Seconds after a forward step of the clock in which nothing is removed because of its age."""
 
 
 class Timers:
@@ -61,19 +60,19 @@ class Timers:
     Parameters
     ----------
     settings
-        All settings; times and bounds of each task stand in their own tables.
+        All settings.
     database, spool
-        What the tasks keep in order.
+        Storage that the tasks maintain.
     senders
         One per destination.
     holder
-        Unique among all processes of this database.
+        Name of this process, unique among all processes of the database.
     clock
-        The time, as an aware datetime.
+        Returns the current time, aware.
     lease_ttl_s
-        A holder that is silent for this long loses the lease.
+        Seconds after which a lease that is not renewed expires.
     rebuild
-        Starts rebuilds of the model; None: nothing does.
+        Timer of model rebuilds; None: no rebuilds.
     """
 
     def __init__(
@@ -94,36 +93,36 @@ class Timers:
         self._database = database
         self._spool = spool
         self._senders = {sender.name: sender for sender in senders}
-        self._commitment_reports = CommitmentReports(settings, database=database, spool=spool)
+        self._commitment_reports = CommitmentReportSender(settings, database=database, spool=spool)
         self._holder = holder
         self._clock = clock
         self._started_at = clock()
         self._is_holder = threading.Event()
         self._is_stopping = threading.Event()
         self._watch = ClockWatch(clock)
-        self._looking = threading.Lock()
+        self._clock_lock = threading.Lock()
         self._commits = ChangeWatch(database.path)
-        self._is_unsettled = threading.Event()  # the clock was set back, now or before our start
-        self._is_unsettled.set()
-        self._jump, self._jumped_at = timedelta(0), float("-inf")  # ahead, and when by time.monotonic()
-        # A tick that finds the one before still at work is skipped by design, and is no warning.
+        self._has_plans_ahead = threading.Event()  # the clock was set back, since or before the start
+        self._has_plans_ahead.set()
+        self._jump, self._jumped_at = timedelta(0), float("-inf")  # forward step, and its time by time.monotonic()
+        # A tick while the previous one still runs is skipped by design; APScheduler would warn of it.
         logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(
-            # Enough for all to send and to verify at once: a destination that hangs holds up nothing else.
+            # One thread each to send and to verify per destination: one that hangs does not delay the others.
             executors={"default": ThreadPoolExecutor(4), "delivery": ThreadPoolExecutor(2 * len(senders) + 1)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
     def start(self) -> None:
-        """Take the lease if it is free and start all timers; a database that refuses now is asked again."""
+        """Take the lease if it is free, and start all timers; a refused transaction is repeated at the next tick."""
         self._guarded(self._hold, "hold", always=True)()
         self._every(self._lease_ttl_s / 3, self._hold, name="hold", always=True)
         for name, sender in self._senders.items():
             self._every(DELIVER_EVERY_S, partial(self._deliver, sender), name=f"deliver:{name}")
-            # Apart, since a peer may take its time over Storage Commitment while reports wait to be sent.
+            # A task of its own, since a slow Storage Commitment must not delay reports that wait to be sent.
             self._every(DELIVER_EVERY_S, partial(self._verify, sender), name=f"verify:{name}")
         self._every(DELIVER_EVERY_S, self._report_commitments, name="commitments")
-        self._every(DELIVER_EVERY_S, self._bring_results, name="resends")
+        self._every(DELIVER_EVERY_S, self._deliver_resent_images, name="resends")
         self._every(60, self._release_expired, name="release_expired")
         self._every(self._settings.audit.snapshot_every_s, self._snapshot, name="snapshot")
         self._every(600, self._retain, name="retention")
@@ -138,20 +137,20 @@ class Timers:
         threading.Thread(target=self._watch_clock, name="clock", daemon=True).start()
 
     def stop(self) -> None:
-        """End the timers, after what they are doing now, and give the lease back."""
+        """Stop the timers after the running tasks, and release the lease."""
         self._is_stopping.set()
         self._scheduler.shutdown(wait=True)
         if self._rebuild is not None:
             self._rebuild.stop()
         for sender in self._senders.values():
             sender.close()
-        self._guarded(self._export_head, "head", always=False)()  # a stopped service's tail is the easiest to cut
-        with suppress(CxrError), self._database.begin() as session:  # if it refuses, the lease runs out
+        self._guarded(self._export_head, "head", always=False)()  # a stopped log is the easiest to truncate
+        with suppress(CxrError), self._database.begin() as session:  # if the database refuses, the lease expires
             leases.release_hold(session, name=LEASE, holder=self._holder)
 
     @property
     def is_holder(self) -> bool:
-        """Whether this process does the database's maintenance now."""
+        """Whether this process holds the maintenance lease."""
         return self._is_holder.is_set()
 
     @property
@@ -160,11 +159,11 @@ class Timers:
         return bool(self._scheduler.running)
 
     def run_now(self, name: str) -> None:
-        """Let one timer tick now."""
+        """Run one task now."""
         self._scheduler.modify_job(name, next_run_time=self._clock())
 
     def wake_delivery(self) -> None:
-        """Deliver now rather than at the next tick: a report was just written."""
+        """Run delivery now instead of at the next tick, after a report was written."""
         for name in self._senders:
             try:
                 self.run_now(f"deliver:{name}")
@@ -179,34 +178,34 @@ class Timers:
         def run() -> None:
             if not always and not self._is_holder.is_set():
                 return
-            self._look_at_clock()  # before anything is done that goes by it
+            self._check_clock()  # before a task uses it
             try:
                 task()
             except CxrError as error:
                 log.warning("timer_failed", timer=name, code=error.code)
-            except Exception:  # a process loop: the next tick tries again
+            except Exception:  # the next tick tries again
                 log.exception("timer_failed", timer=name)
 
         return run
 
     def _watch_clock(self) -> None:
-        """Look at the clock in a thread, since the scheduler itself waits for the clock."""
-        while not self._is_stopping.wait(LOOK_AT_CLOCK_S):
-            self._look_at_clock()
+        """Check the clock in a thread of its own, since the scheduler waits by the clock."""
+        while not self._is_stopping.wait(CHECK_CLOCK_S):
+            self._check_clock()
 
-    def _look_at_clock(self) -> None:
-        with self._looking:
+    def _check_clock(self) -> None:
+        with self._clock_lock:
             step = self._watch.step()
-            if step > timedelta(0):  # what is due now, the scheduler does by itself
+            if step > timedelta(0):  # the scheduler runs due tasks by itself
                 self._jump, self._jumped_at = step, time.monotonic()
             elif step < timedelta(0):
-                self._is_unsettled.set()
-                self._plan_anew()
+                self._has_plans_ahead.set()
+                self._reschedule()
         if step:
             log.warning("clock_stepped", seconds=step.total_seconds())
 
-    def _plan_anew(self) -> None:
-        """Let no timer wait until the time comes round again that it was planned for."""
+    def _reschedule(self) -> None:
+        """Reschedule all timers, which would otherwise wait for times that now lie far ahead."""
         for job in self._scheduler.get_jobs():
             with suppress(JobLookupError):  # stopping
                 job.modify(next_run_time=job.trigger.get_next_fire_time(None, self._clock()))
@@ -218,7 +217,7 @@ class Timers:
                 is_held = leases.hold(
                     session, name=LEASE, holder=self._holder, ttl_s=self._lease_ttl_s, now=self._clock()
                 )
-        finally:  # also when the database refuses: whoever can't renew must not go on
+        finally:  # also if the database refuses: a holder that can't renew has to stop
             if is_held != self._is_holder.is_set():
                 log.info("maintenance", holds=is_held)
             if is_held:
@@ -232,16 +231,16 @@ class Timers:
     def _verify(self, sender: Sender) -> None:
         sender.verify_due(self._clock())
 
-    def _bring_results(self) -> None:
-        """Ask for the results of images that came again, where their peers' results go."""
-        if not self._commits.is_worth_a_look():
+    def _deliver_resent_images(self) -> None:
+        """Create deliveries of existing results for images that were sent again."""
+        if not self._commits.is_read_due():
             return
         while not self._is_stopping.is_set():
-            with self._database.read() as session:  # most of the time there are none: look before the lock is taken
+            with self._database.read() as session:  # mostly none: check before the write lock is taken
                 if not resends.is_any_due(session):
                     return
             with self._database.begin() as session:
-                resends.bring_results(session, self._destinations_of, limit=_RESENDS_AT_ONCE, now=self._clock())
+                resends.create_deliveries(session, self._destinations_of, limit=_RESENDS_AT_ONCE, now=self._clock())
             self.wake_delivery()
 
     def _destinations_of(self, peer_ae_title: str, senders: Collection[str], status: PackageStatus) -> tuple[str, ...]:
@@ -257,24 +256,24 @@ class Timers:
         self._commitment_reports.report_due(self._clock())
 
     def _release_expired(self) -> None:
-        if self._is_unsettled.is_set():
-            self._settle()
+        if self._has_plans_ahead.is_set():
+            self._bring_plans_forward()
         if time.monotonic() - self._jumped_at < self._settings.worker.lease_s:
-            return  # whoever lives renews its lease first
+            return  # living workers renew their leases first
         with self._database.begin() as session:
             released = jobs.release_expired(session, retry_s=self._settings.worker.retry_s, now=self._clock())
         if released:
             log.warning("leases_expired", count=released)
 
-    def _settle(self) -> None:
+    def _bring_plans_forward(self) -> None:
         with self._database.begin() as session:
-            settled = planned.settle(
+            settled = planned.bring_future_times_forward(
                 session,
                 now=self._clock(),
                 job_lease_s=self._settings.worker.lease_s,
                 delivery_lease_s=self._settings.delivery.lease_s,
             )
-        self._is_unsettled.clear()
+        self._has_plans_ahead.clear()
         if settled:
             log.warning("plans_brought_forward", count=settled)
 
@@ -282,9 +281,9 @@ class Timers:
         refresh_snapshot(self._database, self._settings.snapshot_path)
 
     def _retain(self) -> None:
-        # A clock that has just jumped ahead may be wrong, and what is removed does not come back.
-        is_distrusted = time.monotonic() - self._jumped_at < DISTRUST_S
-        now = self._clock() - (self._jump if is_distrusted else timedelta(0))
+        # A clock that has just jumped ahead may be wrong, and removal is final.
+        is_clock_doubted = time.monotonic() - self._jumped_at < CLOCK_DOUBT_S
+        now = self._clock() - (self._jump if is_clock_doubted else timedelta(0))
         removed = retention.enforce(self._database, self._spool, self._settings.retention, now=now)
         if removed.quarantined:
             log.warning("quarantine_emptied", count=removed.quarantined)

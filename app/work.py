@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from prometheus_client import CollectorRegistry
 
+from app.announce import print_on_terminal
 from app.supervise import stop_event
 from app.timers import Timers
 from config.checks import check_start
@@ -39,7 +40,7 @@ PACKAGE_RETRY_S = 10.0
 
 
 def now() -> datetime:
-    """The time of this process's clock, in UTC."""
+    """Return the time of the system clock, in UTC."""
     return datetime.now(UTC)
 
 
@@ -47,7 +48,7 @@ def now() -> datetime:
 def work(
     ctx: typer.Context,
     with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
-    profile: Annotated[bool, typer.Option("--profile", help="At the end, say where the time went.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="At the end, print the time of each stage.")] = False,
 ) -> None:
     """Score the images that the listener kept, write reports and deliver them.
 
@@ -63,7 +64,7 @@ def work(
 
 
 def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[str] = ()) -> StageTimes:
-    """Put a worker together and run it until ``stop`` is set.
+    """Assemble a worker and run it until ``stop`` is set.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
     Returns
     -------
     StageTimes
-        Where its time went.
+        Time spent in each stage.
 
     Raises
     ------
@@ -111,10 +112,10 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
         running.callback(database.dispose)
         spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
         spool.prepare()
-        counted = CollectorRegistry()
+        collectors = CollectorRegistry()
         if settings.metrics.worker_port is not None:
             running.callback(
-                serve_metrics(database, spool, settings.metrics.bind, settings.metrics.worker_port, counted)
+                serve_metrics(database, spool, settings.metrics.bind, settings.metrics.worker_port, collectors)
             )
         senders = _make_senders(settings, database, spool)
         timers = Timers(
@@ -129,15 +130,15 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
         timers.start()
         running.callback(timers.stop)
         registry = Registry(settings.models_dir)
-        stages = StageTimes(counted)
-        metrics = ShadowMetrics(counted)
+        stages = StageTimes(collectors)
+        metrics = ShadowMetrics(collectors)
         worker = _make_worker(settings, database, spool, registry, worker_id, timers.wake_delivery, metrics, stages)
         while not stop.is_set():
             try:
-                ensure_active_package(registry, database, now(), wanted=settings.worker.default_model)
+                ensure_active_package(registry, database, now(), selected=settings.worker.default_model)
                 worker.run(stop)
             except PackageError as error:
-                # Delivery and retention go on; `cxr model promote` or `rollback` heals it without a restart.
+                # Delivery and retention go on; `cxr model promote` or `rollback` repairs it without a restart.
                 log.exception("package_not_served", code=error.code)
                 stop.wait(PACKAGE_RETRY_S)
             except (DatabaseUnavailable, SpoolFull) as error:
@@ -147,14 +148,14 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
 
 
 def _make_senders(settings: Settings, database: Database, spool: Spool) -> list[Sender]:
-    """Make a sender for each destination."""
+    """Create one sender for each destination."""
     from config.advice import unbound_destinations
     from config.pynetdicom_overrides import check_version
     from inference.delivery.sender import Sender
 
     check_version()
     for destination in unbound_destinations(settings):
-        # Its own images' results don't go back to it: said once, because a site may expect them.
+        # A destination that also sends gets no results of its own images; a site may expect them.
         log.warning("destination_gets_no_results_of_its_own_images", destination=destination.name)
     return [
         Sender(
@@ -178,7 +179,7 @@ def _make_worker(
     shadow_metrics: ShadowMetrics,
     stages: StageTimes,
 ) -> Worker:
-    """Make the worker, and load what its first report would otherwise wait for."""
+    """Create the worker and import the libraries that its first report needs."""
     from inference.model.model import Model
     from inference.report.build import ReportOptions
     from inference.report.check import warm_up
@@ -209,6 +210,11 @@ def _make_worker(
     def load(package: ModelPackage) -> Model:
         return Model.load(package, device=settings.worker.device, runtime=settings.worker.runtime)
 
+    def load_view() -> ViewCheck | None:
+        view = ViewCheck.load(settings.view, load)
+        print_on_terminal("ready: the worker has loaded its models")  # the model in service is loaded before
+        return view
+
     return Worker(
         database=database,
         spool=spool,
@@ -221,6 +227,6 @@ def _make_worker(
         clock=now,
         reported=reported,
         shadow=shadow,
-        load_view=lambda: ViewCheck.load(settings.view, load),
+        load_view=load_view,
         stages=stages,
     )

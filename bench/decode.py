@@ -1,7 +1,7 @@
-"""Decoding: our plug-in beside pydicom's own, per transfer syntax; and one image from file to model input.
+"""Decoding by our plug-in and by pydicom, per transfer syntax; and one image from file to model input.
 
-pydicom's side runs in a process of its own, with the decoders that pydicom recommends (pylibjpeg,
-pyjpegls) on its path and ours not registered. RLE it also decodes by itself: that is its default.
+pydicom runs in a process of its own, with the decoders that it recommends (pylibjpeg, pyjpegls) and without our
+plug-in. RLE is also measured with pydicom alone, which is its default.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def measure(folder: Path, *, quick: bool) -> Part:
         paths[syntax.name] = folder / f"{number}.dcm"
         compressed(plain, syntax).save_as(paths[syntax.name], enforce_file_format=True)
     repeats = 2 if quick else 5
-    theirs = _by_pydicom(paths, folder, repeats)
+    reference_times = _by_pydicom(paths, folder, repeats)
     register_decoders()
-    own_ms = next((each["own_ms"] for each in theirs.values() if "own_ms" in each), float("nan"))
+    own_ms = next((each["own_ms"] for each in reference_times.values() if "own_ms" in each), float("nan"))
     lines, figures = [], []
     for name, path in paths.items():
         ours_ms = processor_ms(lambda path=path: dcmread(path).pixel_array, repeats=repeats)
-        reference = theirs.get(name)
+        reference = reference_times.get(name)
         if reference is None:
             lines.append(f"| {name} | {ours_ms:.0f} | no decoder | | |")
             continue
@@ -76,16 +76,16 @@ def measure(folder: Path, *, quick: bool) -> Part:
     return Part(
         "## Decoding\n\n`python bench/run.py decode` · one radiograph, 3264 × 2448, 12 bits; milliseconds of processor "
         "time, file to integers\n\n"
-        "| transfer syntax | ours | pydicom with what it recommends | ratio | same integers |\n|---|---|---|---|---|\n"
+        "| transfer syntax | ours | pydicom, recommended decoders | ratio | same integers |\n|---|---|---|---|---|\n"
         + "\n".join(lines)
-        + f"\n\nRLE by pydicom alone, its default where nothing is installed beside it: {own_ms:.0f} ms."
+        + f"\n\nRLE by pydicom alone, its default without further decoders: {own_ms:.0f} ms."
         f"\n\nFrom the uncompressed file to the model's input (header, window, resize): {prepare_ms:.0f} ms.\n",
         figures,
     )
 
 
 def _by_pydicom(paths: dict[str, Path], folder: Path, repeats: int) -> dict[str, dict]:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("decode_reference.py")), str(folder), str(repeats)],
         input=json.dumps({name: str(path) for name, path in paths.items()}),
         env={**os.environ, "PYTHONPATH": str(RECOMMENDED)},
@@ -93,4 +93,4 @@ def _by_pydicom(paths: dict[str, Path], folder: Path, repeats: int) -> dict[str,
         text=True,
         check=True,
     )
-    return json.loads(done.stdout)
+    return json.loads(process.stdout)

@@ -1,4 +1,4 @@
-"""Child of `decode`: pydicom as it comes, with the decoders it recommends; prints JSON."""
+"""Child of `decode`: pydicom with the decoders that it recommends; prints JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from timing import processor_ms
 
 def main() -> None:
     folder, repeats = Path(sys.argv[1]), int(sys.argv[2])
-    found = {}
+    times = {}
     for number, (name, path) in enumerate(json.load(sys.stdin).items()):
         try:
             pixels = dcmread(path).pixel_array
@@ -22,14 +22,14 @@ def main() -> None:
             continue
         np.save(folder / f"{number}.npy", pixels)
         ms = processor_ms(lambda path=path: dcmread(path).pixel_array, repeats=repeats)
-        found[name] = {"ms": ms, "pixels": str(folder / f"{number}.npy")}
+        times[name] = {"ms": ms, "pixels": str(folder / f"{number}.npy")}
         if name.startswith("RLE"):
-            found[name]["own_ms"] = processor_ms(lambda path=path: _by_its_own(path), repeats=2)
-    print(json.dumps(found))
+            times[name]["own_ms"] = processor_ms(lambda path=path: _by_pydicom_alone(path), repeats=2)
+    print(json.dumps(times))
 
 
-def _by_its_own(path: str) -> np.ndarray:
-    """Decode RLE with pydicom alone, as it does where no decoder is installed beside it."""
+def _by_pydicom_alone(path: str) -> np.ndarray:
+    """Decode RLE with pydicom alone, its default without further decoders."""
     return pixel_array(path, decoding_plugin="pydicom")
 
 

@@ -1,4 +1,4 @@
-"""Small reports to a PACS over one association: how fast we send them, beside DCMTK's dcmsend to the same peer."""
+"""Sending small reports to a PACS over one association: `cxr send` and DCMTK's dcmsend to the same peer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from figures import Part
 from processes import CXR, free_port, orthanc, storescp, write_objects
 
 SIDE = 100  # 20 KB, about a report's size
-AHEAD = {"TCP_NODELAY": "1"}
-SENDERS: dict[str, tuple[int, Mapping[str, str]]] = {  # objects: a few seconds of each, against what starting takes
+NODELAY = {"TCP_NODELAY": "1"}
+SENDERS: dict[
+    str, tuple[int, Mapping[str, str]]
+] = {  # objects: a few seconds of sending, long against the start of the process
     "cxr send": (800, {}),
-    "dcmsend, as it comes": (60, {}),
-    "dcmsend, TCP_NODELAY=1": (120, AHEAD),
+    "dcmsend, default": (60, {}),
+    "dcmsend, TCP_NODELAY=1": (120, NODELAY),
 }
 
 
@@ -38,7 +40,7 @@ def measure(folder: Path, *, quick: bool) -> Part:
     counts = ", ".join(str(count // share) for count, _ in SENDERS.values())
     return Part(
         f"## Delivery\n\n`python bench/run.py deliver` · {counts} objects of {2 * SIDE * SIDE // 1000} KB, one "
-        "association, the sender's start not counted; objects/s, in brackets ours as a ratio; receivers as they come"
+        "association, start of the sender not counted; objects/s, in brackets the ratio of `cxr send`"
         f"\n\n| to | {' | '.join(SENDERS)} |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
     )
 
@@ -48,7 +50,7 @@ def _receiver(name: str, folder: Path, port: int) -> AbstractContextManager[subp
 
 
 def _rate(sender: str, paths: list[Path], port: int, env: Mapping[str, str]) -> float:
-    """Objects a second, of all but the first, which is sent alone to know what starting takes."""
+    """Return objects per second, without the first one, which is sent alone to measure the start."""
     command = [CXR, "send", "--to", f"127.0.0.1:{port}"]
     if sender != "cxr send":
         command = ["dcmsend", "-aec", "ANY-SCP", "127.0.0.1", str(port)]
@@ -57,6 +59,6 @@ def _rate(sender: str, paths: list[Path], port: int, env: Mapping[str, str]) -> 
 
 
 def _seconds(command: list[str], env: Mapping[str, str]) -> float:
-    begun = time.monotonic()
+    start = time.monotonic()
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, **env})
-    return time.monotonic() - begun
+    return time.monotonic() - start

@@ -1,4 +1,4 @@
-"""What a measurement gives: its own table, and its lines of the table of targets."""
+"""Result of a measurement: a table in Markdown, and lines of the table of targets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Figure:
     what: str
     target: str
     measured: str
-    is_met: bool | None  # None: this run can't tell
+    is_met: bool | None  # None: not measured in this run
 
     def line(self) -> str:
         met = {True: "met", False: "**not met**", None: "not measured"}[self.is_met]
@@ -23,14 +23,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Part:
-    """What one measurement prints."""
+    """Output of one measurement."""
 
-    text: str  # Markdown, with the command that makes it
+    text: str  # Markdown, with the command that reproduces it
     figures: list[Figure] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
-        """Hand it from the process that measured to the one that prints."""
-        path.write_text(json.dumps(asdict(self), default=bool))  # NumPy's own truth values
+        """Write it for the process that prints the report."""
+        path.write_text(json.dumps(asdict(self), default=bool))  # for NumPy's bool
 
     @classmethod
     def read(cls, path: Path) -> Part:
@@ -39,11 +39,11 @@ class Part:
 
 
 def summary(figures: list[Figure]) -> str:
-    """The table of targets."""
+    """Return the table of targets."""
     lines = [
         "## Targets",
         "",
-        "| what | target | measured | |",
+        "| figure | target | measured | |",
         "|---|---|---|---|",
         *(each.line() for each in figures),
     ]

@@ -1,4 +1,4 @@
-"""The audit database with 10,000 and with 1,000,000 images of history: the same questions, and how long they take."""
+"""Query times of the audit database with 10,000 and with 1,000,000 images of history."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from db.upkeep import integrity, leases, retention
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 SMALL, LARGE = 10_000, 1_000_000
-QUEUED = 200  # images that wait, whatever the history
-MOST = 1.5
-MOST_BESIDE = 3
+QUEUED = 200  # images in the queue, for either size of the history
+MAX_RATIO = 1.5
+MAX_RATIO_DURING_READ = 3
 ALONE_S = 10.0
 EVERY = timedelta(seconds=30)
 REPEATS = 21
@@ -41,50 +41,52 @@ def measure(folder: Path, *, quick: bool) -> Part:
         databases[count] = open_database(folder / f"{count}" / "audit.sqlite", folder / f"{count}.key", create=True)
         fill(databases[count], count)
     lines, ratios = [], {}
-    for name, ask in QUESTIONS.items():
-        few, many = (seconds * 1000 for seconds in alternating(ask, databases[SMALL], databases[large]))
+    for name, query in QUERIES.items():
+        few, many = (seconds * 1000 for seconds in alternating(query, databases[SMALL], databases[large]))
         ratios[name] = many / few
         lines.append(f"| {name} | {few:.2f} | {many:.2f} | {many / few:.2f} |")
-    alone, beside = slowest_commits(databases[large])
-    held_up = max(beside, key=lambda name: beside[name])
-    commits = "".join(f"| {name} | {seconds * 1000:.0f} |\n" for name, seconds in {"nothing": alone, **beside}.items())
+    alone, during = slowest_commits(databases[large])
+    slowest_read = max(during, key=lambda name: during[name])
+    commits = "".join(
+        f"| {name} | {seconds * 1000:.0f} |\n" for name, seconds in {"no other process": alone, **during}.items()
+    )
     library = describe(databases[large].path)
     for database in databases.values():
         database.dispose()
     worst = max(ratios, key=lambda name: ratios[name])
     return Part(
-        f"## Questions to a full database\n\n`python bench/run.py history` · milliseconds, the fastest of {REPEATS}, "
-        f"asked in turn; {QUEUED} images wait\n\n"
-        f"| question | {SMALL:,} images | {large:,} images | ratio |\n|---|---|---|---|\n" + "\n".join(lines) + "\n\n"
-        f"The slowest small commit beside another process, {large:,} images, milliseconds ({library}):\n\n"
-        f"| beside | slowest |\n|---|---|\n{commits}",
+        f"## Queries of a full database\n\n`python bench/run.py history` · milliseconds, the fastest of {REPEATS}, "
+        f"in alternation; {QUEUED} images in the queue\n\n"
+        f"| query | {SMALL:,} images | {large:,} images | ratio |\n|---|---|---|---|\n" + "\n".join(lines) + "\n\n"
+        f"The slowest small commit while another process reads, {large:,} images, milliseconds ({library}):\n\n"
+        f"| during | slowest |\n|---|---|\n{commits}",
         [
             Figure(
-                f"the slowest commit beside a reader with {large:,} images, {held_up}",
-                f"≤ {MOST_BESIDE} × that beside nothing",
-                f"{beside[held_up] / alone:.2f} ×",
-                beside[held_up] <= MOST_BESIDE * alone,
+                f"the slowest commit during a read with {large:,} images, {slowest_read}",
+                f"≤ {MAX_RATIO_DURING_READ} × that without a reader",
+                f"{during[slowest_read] / alone:.2f} ×",
+                during[slowest_read] <= MAX_RATIO_DURING_READ * alone,
             ),
             Figure(
                 f"claim, list, counts with {large:,} images of history: the slowest, {worst}",
-                f"≤ {MOST} × the time at {SMALL:,}",
+                f"≤ {MAX_RATIO} × the time at {SMALL:,}",
                 f"{ratios[worst]:.2f} ×",
-                ratios[worst] <= MOST,
+                ratios[worst] <= MAX_RATIO,
             ),
         ],
     )
 
 
-def alternating(ask: Callable[[Database], None], *databases: Database) -> list[float]:
-    """Seconds for each at its fastest, asked in turn: what else the machine does only adds to them."""
-    taken: list[list[float]] = [[] for _ in databases]
+def alternating(query: Callable[[Database], None], *databases: Database) -> list[float]:
+    """Return the fastest seconds for each database, in alternation: other load of the machine only adds time."""
+    times: list[list[float]] = [[] for _ in databases]
     for repeat in range(REPEATS + 1):
-        for database, seconds in zip(databases, taken, strict=True):
-            begun = time.perf_counter()
-            ask(database)
-            if repeat:  # the first one reads the disk
-                seconds.append(time.perf_counter() - begun)
-    return [min(seconds) for seconds in taken]
+        for database, seconds in zip(databases, times, strict=True):
+            start = time.perf_counter()
+            query(database)
+            if repeat:  # the first query reads the disk
+                seconds.append(time.perf_counter() - start)
+    return [min(seconds) for seconds in times]
 
 
 def _nothing_matches(database: Database, _folder: Path) -> None:
@@ -104,7 +106,7 @@ def _verify(database: Database, _folder: Path) -> None:
     integrity.verify(database)
 
 
-BESIDE: dict[str, Callable[[Database, Path], None]] = {
+READS: dict[str, Callable[[Database, Path], None]] = {
     "a copy (snapshot, backup, check)": _copy,
     "a check of the newest events": _verify,
     "a listing that matches nothing": _nothing_matches,
@@ -112,35 +114,35 @@ BESIDE: dict[str, Callable[[Database, Path], None]] = {
 }
 
 
-def _work_beside(name: str, path: Path, key: Path) -> None:
+def _run_read(name: str, path: Path, key: Path) -> None:
     database = open_database(path, key, create=False)
-    BESIDE[name](database, path.parent)
+    READS[name](database, path.parent)
     database.dispose()
 
 
 def slowest_commits(database: Database) -> tuple[float, dict[str, float]]:
-    """Seconds of the slowest small commit alone, and beside another process that reads."""
+    """Return the seconds of the slowest small commit alone, and during each read of another process."""
     end = time.monotonic() + ALONE_S
     alone = _slowest(database, lambda: time.monotonic() < end)
-    beside, context = {}, multiprocessing.get_context("spawn")
-    for name in BESIDE:
+    during, context = {}, multiprocessing.get_context("spawn")
+    for name in READS:
         key = database.path.parent.with_suffix(".key")
-        other = context.Process(target=_work_beside, args=(name, database.path, key))
+        other = context.Process(target=_run_read, args=(name, database.path, key))
         other.start()
-        beside[name] = _slowest(database, other.is_alive)
+        during[name] = _slowest(database, other.is_alive)
         other.join()
         if other.exitcode:
             raise RuntimeError(f"{name} ended with {other.exitcode}")
-    return alone, beside
+    return alone, during
 
 
-def _slowest(database: Database, goes_on: Callable[[], bool]) -> float:
+def _slowest(database: Database, is_running: Callable[[], bool]) -> float:
     slowest = 0.0
-    while goes_on():
-        begun = time.perf_counter()
+    while is_running():
+        start = time.perf_counter()
         with database.begin() as session:
             append_event(session, EventKind.SERVICE_STARTED, now=NOW)
-        slowest = max(slowest, time.perf_counter() - begun)
+        slowest = max(slowest, time.perf_counter() - start)
         time.sleep(0.02)
     return slowest
 
@@ -157,11 +159,11 @@ def _claim_delivery(database: Database) -> None:
         deliveries.give_back(session, sender_id="bench")
 
 
-def _ask(question: ResultFilter) -> Callable[[Database], None]:
-    def ask(database: Database) -> None:
+def _list(question: ResultFilter) -> Callable[[Database], None]:
+    def query(database: Database) -> None:
         page_results(database, question)
 
-    return ask
+    return query
 
 
 def _count(database: Database) -> None:
@@ -171,11 +173,11 @@ def _count(database: Database) -> None:
 
 
 def _jobs(state: JobState | None) -> Callable[[Database], None]:
-    def ask(database: Database) -> None:
+    def query(database: Database) -> None:
         with database.read() as session:
             jobs.list_jobs(session, state=state, limit=50)
 
-    return ask
+    return query
 
 
 def _dead(database: Database) -> None:
@@ -188,7 +190,7 @@ def _commit(database: Database) -> None:
         leases.hold(session, name="bench", holder="bench", ttl_s=30, now=NOW)
 
 
-QUESTIONS: dict[str, Callable[[Database], None]] = {
+QUERIES: dict[str, Callable[[Database], None]] = {
     "one small commit": _commit,
     "claim of images": _claim,
     "claim of deliveries": _claim_delivery,
@@ -196,14 +198,14 @@ QUESTIONS: dict[str, Callable[[Database], None]] = {
     "jobs, the latest 50": _jobs(None),
     "jobs, held": _jobs(JobState.HELD),
     "deliveries, dead": _dead,
-    "list, the latest 50": _ask(ResultFilter(limit=50)),
-    "list, one accession number": _ask(ResultFilter(accession_number="A77", limit=50)),
-    "list, held": _ask(ResultFilter(state=JobState.HELD, limit=50)),
-    "list, reported": _ask(ResultFilter(state=JobState.REPORTED, limit=50)),
-    "list, a finding above 0.9": _ask(ResultFilter(finding="covid19", min_score=0.9, limit=50)),
-    "list, undelivered": _ask(ResultFilter(delivered=False, limit=50)),
-    "list, the last ten minutes": _ask(ResultFilter(received_from=NOW - timedelta(minutes=10), limit=50)),
-    "what retention removes": lambda database: _retention(database),
+    "list, the latest 50": _list(ResultFilter(limit=50)),
+    "list, one accession number": _list(ResultFilter(accession_number="A77", limit=50)),
+    "list, held": _list(ResultFilter(state=JobState.HELD, limit=50)),
+    "list, reported": _list(ResultFilter(state=JobState.REPORTED, limit=50)),
+    "list, a finding above 0.9": _list(ResultFilter(finding="covid19", min_score=0.9, limit=50)),
+    "list, undelivered": _list(ResultFilter(delivered=False, limit=50)),
+    "list, the last ten minutes": _list(ResultFilter(received_from=NOW - timedelta(minutes=10), limit=50)),
+    "images that retention removes": lambda database: _retention(database),
 }
 
 
@@ -214,9 +216,9 @@ def _retention(database: Database) -> None:
 
 
 def fill(database: Database, count: int) -> None:
-    """Write finished images, and a few that wait; without their events, which no question here reads.
+    """Write finished images and a few in the queue, without events, which no query here reads.
 
-    In SQL, because a million rows of seven tables take minutes from Python.
+    In SQL, because a million rows of seven tables would take minutes from Python.
     """
     with database.begin() as session:
         session.execute(
@@ -234,13 +236,15 @@ def fill(database: Database, count: int) -> None:
         connection.execute(IMAGES, {"count": count, "queued": QUEUED})
         for table, (columns, where) in ROWS.items():
             values = ", ".join(columns.values())
-            connection.execute(f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM made WHERE {where}")
+            connection.execute(
+                f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM image_rows WHERE {where}"
+            )
         connection.commit()
     choose_journal(database.path)
 
 
 IMAGES = """
-CREATE TEMP TABLE made AS
+CREATE TEMP TABLE image_rows AS
 WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)
 SELECT n, received(n) AS at,
     CASE WHEN n > :count - :queued THEN iif(n % 2, 'held', 'queued')
@@ -296,4 +300,4 @@ ROWS: dict[str, tuple[dict[str, str], str]] = {
         _IS_REPORTED,
     ),
 }  # fmt: skip
-"""Table -> (column -> its value, which images have such a row)."""
+"""Table -> (column -> value, condition on the images that have such a row)."""

@@ -1,7 +1,7 @@
-"""The worker's memory over many images: small objects and a small network, everything else as in service.
+"""Memory of the worker over many images: small objects and a small network, everything else as in service.
 
-What could grow does so with images, whatever their size: rows, sessions, reports, futures, caches. By
-default as many as fit the whole run's time; the promise is about 10,000: ``memory --count 10000``.
+Rows, sessions, reports, futures and caches could grow with the number of images, whatever their size. The target is
+for 10,000 images, ``memory --count 10000``; the default is fewer, to limit the time of a whole run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from training.packaging.untrained import build_untrained
 
 COUNT = 1000
 FLAT_MIB = 5.0  # per 1,000 images
-WARM = 0.5  # of the images: until then allocators and caches fill
+WARM = 0.5  # share of the images until allocators and caches are filled
 
 
 def measure(folder: Path, *, quick: bool, count: int | None = None) -> Part:
@@ -51,7 +51,7 @@ def measure(folder: Path, *, quick: bool, count: int | None = None) -> Part:
     slope, error = slope_of([point for point in points if point[0] >= WARM * count])
     return Part(
         f"## Memory over {count:,} images\n\n`python bench/run.py memory --count {count}` · 96 × 96 pixels, a small "
-        "network; worker and its processes, resident\n\n| what | |\n|---|---|\n"
+        "network; worker and its processes, resident\n\n| memory | |\n|---|---|\n"
         f"| with the first results, MiB | {points[0][1]:.0f} |\n| with the last, MiB | {points[-1][1]:.0f} |\n"
         f"| slope after {WARM:.0%} of the images, MiB per 1,000 images, ± two standard errors | "
         f"{slope:+.2f} ± {2 * error:.2f} ({len(points)} points) |\n",
@@ -74,16 +74,16 @@ def _promote(folder: Path, settings: list[str], here: Path) -> None:
 
 
 def family_mib(pid: int) -> float:
-    """Resident memory of a process and its children, MiB."""
+    """Return the resident memory of a process and its children, MiB."""
     total = 0.0
     for each in family(pid):
-        with suppress(FileNotFoundError, ProcessLookupError, StopIteration):  # it has just ended
+        with suppress(FileNotFoundError, ProcessLookupError, StopIteration):  # the process has just ended
             total += resident_mib(each)
     return total
 
 
 def slope_of(points: list[tuple[int, float]]) -> tuple[float, float]:
-    """MiB per 1,000 images by least squares, and its standard error."""
+    """Return the slope in MiB per 1,000 images by least squares, and its standard error."""
     images, mib = (np.array(values, dtype=float) for values in zip(*points, strict=True))
     if len(points) < 3 or np.ptp(images) == 0:
         return 0.0, float("nan")

@@ -1,4 +1,4 @@
-"""Real processes to measure: our listener, DCMTK's storescp, Orthanc; and objects to send them."""
+"""Processes to measure (our listener, DCMTK's storescp, Orthanc) and objects to send to them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def free_port() -> int:
 
 
 def wait_for_port(port: int, process: subprocess.Popen, timeout_s: float = 60) -> float:
-    """Seconds until the port accepts."""
-    begun = time.monotonic()
-    while time.monotonic() - begun < timeout_s:
+    """Return the seconds until the port accepts connections."""
+    start = time.monotonic()
+    while time.monotonic() - start < timeout_s:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return time.monotonic() - begun
+                return time.monotonic() - start
         if process.poll() is not None:
             raise RuntimeError(f"ended with {process.returncode} before it listened")
         time.sleep(0.005)
@@ -69,9 +69,9 @@ def our_listener(folder: Path, port: int, **settings: str) -> Iterator[subproces
 
 
 def wait_until_all_listen(parent: subprocess.Popen, processes: int, timeout_s: float = 60) -> None:
-    """Wait until every process of a listener has its share of the port."""
-    begun = time.monotonic()
-    while time.monotonic() - begun < timeout_s:
+    """Wait until every process of a listener listens on the port."""
+    start = time.monotonic()
+    while time.monotonic() - start < timeout_s:
         if sum(map(_listens, family(parent.pid)[1:])) == processes:
             return
         time.sleep(0.02)
@@ -159,13 +159,13 @@ def image(number: int, pixels: np.ndarray) -> Dataset:
 
 
 def resident_mib(pid: int) -> float:
-    """Resident memory of a process, MiB."""
+    """Return the resident memory of a process, MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
 
 
 def family(pid: int) -> list[int]:
-    """A process and its children, whichever of its threads started them, without theirs."""
+    """Return the IDs of a process and its children, started by any of its threads."""
     children: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
@@ -174,7 +174,7 @@ def family(pid: int) -> list[int]:
 
 
 def processor_s(pids: list[int]) -> float:
-    """Processor time of processes so far, seconds."""
+    """Return the processor time of processes so far, seconds."""
     ticks = 0
     for pid in pids:
         with suppress(FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""One radiograph of 8 megapixels and 12 bits, as each transfer syntax holds it."""
+"""One radiograph of 8 megapixels and 12 bits in each transfer syntax."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROWS, COLUMNS = 3264, 2448
 
 
 def uncompressed() -> Dataset:
-    """The example radiograph, enlarged, with the noise of a detector."""
+    """Return the example radiograph, enlarged, with detector noise."""
     film = dcmread(EXAMPLE).pixel_array.astype(np.float32)
     large = cv2.resize(film / film.max(), (COLUMNS, ROWS), interpolation=cv2.INTER_CUBIC)
     noise = np.random.default_rng(0).normal(0, 4, large.shape)
@@ -51,7 +51,7 @@ ENCODERS: dict[UID, Callable[[np.ndarray, Dataset], bytes]] = {
 
 
 def compressed(dataset: Dataset, syntax: UID) -> Dataset:
-    """The same radiograph in another transfer syntax."""
+    """Return the radiograph in another transfer syntax."""
     pixels = dataset.pixel_array
     frame = ENCODERS[syntax](pixels, dataset)
     other = copy.deepcopy(dataset)

@@ -1,7 +1,7 @@
-"""Durable receive: our listener beside DCMTK's storescp and Orthanc, the same sender, one run.
+"""Durable receive: our listener, DCMTK's storescp and Orthanc with the same sender in one run.
 
-The sender is DCMTK's dcmsend, one process per association. Ours and Orthanc sync each object to disk
-before they answer; storescp does not. A peer that is not installed is left out.
+The sender is DCMTK's dcmsend, one process per association. Our listener and Orthanc sync each object to disk before
+they answer; storescp does not. A receiver that is not installed is left out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PEERS = {"storescp": "storescp", "Orthanc": "/usr/sbin/Orthanc"}
 
 @dataclass(frozen=True)
 class Case:
-    """What is sent, and how."""
+    """Objects, number of associations and environment of the sender."""
 
     size: str
     paths: list[Path]
@@ -43,7 +43,7 @@ class Case:
 
     @property
     def how(self) -> str:
-        return "TCP_NODELAY=1" if self.env else "as they come"
+        return "TCP_NODELAY=1" if self.env else "default"
 
 
 def measure(folder: Path, *, quick: bool) -> Part:
@@ -79,7 +79,7 @@ def measure(folder: Path, *, quick: bool) -> Part:
     head = [
         "## Durable receive",
         "",
-        "`python bench/run.py receive` · sender dcmsend · objects/s, in brackets MB/s; last columns: ours as a ratio"
+        "`python bench/run.py receive` · sender dcmsend · objects/s, in brackets MB/s; last columns: our ratios"
         + (f" · not installed here: {', '.join(missing)}" if missing else ""),
         "",
         "| objects | associations | our processes | sender and DCMTK | cxr listen | storescp | Orthanc | ÷ storescp "
@@ -88,7 +88,7 @@ def measure(folder: Path, *, quick: bool) -> Part:
     ]
     peaks = ", ".join(f"{mib:.0f} MiB with processes = {processes}" for processes, mib in memory.items())
     costs = ", ".join(f"{size}: {statistics.median(each) * 1000:.1f} ms" for size, each in spent.items())
-    tail = ["", f"Processor time of our listener for each object: {costs}."]
+    tail = ["", f"Processor time of our listener per object: {costs}."]
     tail += ["", f"Peak memory of the listener, all of its processes, 16 associations × 60 MB at once: {peaks}."]
     return Part("\n".join([*head, *lines, *tail]) + "\n", figures)
 
@@ -106,7 +106,7 @@ def _line(case: Case, processes: int, rate: float, theirs: dict[str, float]) -> 
 
 
 def _figures(case: Case, ours: dict[int, float], theirs: dict[str, float]) -> list[Figure]:
-    """Its lines of the table of targets, which are for senders as they come."""
+    """Return the lines of the table of targets, which hold for senders with default settings."""
     if case.env:
         return []
     processes = max(ours)
@@ -118,17 +118,17 @@ def _figures(case: Case, ours: dict[int, float], theirs: dict[str, float]) -> li
     return []
 
 
-def _target(what: str, rate: float, theirs: dict[str, float], peer: str, wanted: float) -> Figure:
-    target = f"≥ {wanted} × {peer}"
+def _target(what: str, rate: float, theirs: dict[str, float], peer: str, minimum: float) -> Figure:
+    target = f"≥ {minimum} × {peer}"
     if peer not in theirs:
         return Figure(what, target, f"{peer} is not installed", None)
-    return Figure(what, target, f"{rate / theirs[peer]:.2f} ×", rate >= wanted * theirs[peer])
+    return Figure(what, target, f"{rate / theirs[peer]:.2f} ×", rate >= minimum * theirs[peer])
 
 
 def _memory_mib(folder: Path, processes: int, *, quick: bool) -> float:
-    """Peak resident memory of a listener that takes sixteen objects of 60 MB at the same time, twice.
+    """Return the peak resident memory, MiB, of a listener that receives sixteen objects of 60 MB at once, twice.
 
-    Of several processes the peaks are added, as if all had theirs at once.
+    Peaks of several processes are added, which is an upper bound.
     """
     paths = write_objects(folder / "huge", 16, 5480, 5480)
     here, port = folder / f"memory{processes}", free_port()
@@ -150,9 +150,9 @@ def _peak_mib(pid: int) -> float:
 
 
 def _rate(folder: Path, case: Case, receiver: int | str, spent: dict[str, list[float]] | None = None) -> float:
-    """Objects per second; ``receiver`` is how many processes of ours, or a peer's name.
+    """Return objects per second; ``receiver`` is the number of our processes, or the name of another receiver.
 
-    Our processor seconds for each object go into ``spent``, by size.
+    Processor seconds of our listener per object are appended to ``spent``, by size.
     """
     here, port = folder / "receiver", free_port()
     here.mkdir()
@@ -177,9 +177,9 @@ def _rate(folder: Path, case: Case, receiver: int | str, spent: dict[str, list[f
 
 
 def _send(paths: list[Path], called: str, port: int, associations: int, env: dict[str, str]) -> float:
-    """Seconds until every object is acknowledged."""
+    """Return the seconds until every object is acknowledged."""
     shares = [paths[number::associations] for number in range(associations)]
-    begun = time.monotonic()
+    start = time.monotonic()
     senders = [
         subprocess.Popen(
             ["dcmsend", "-aec", called, "--no-halt", "127.0.0.1", str(port), *map(str, share)],
@@ -194,4 +194,4 @@ def _send(paths: list[Path], called: str, port: int, associations: int, env: dic
         _, error = sender.communicate(timeout=300)
         if sender.returncode:
             raise RuntimeError(f"dcmsend to {called} ended with {sender.returncode}: {error[-300:]!r}")
-    return time.monotonic() - begun
+    return time.monotonic() - start

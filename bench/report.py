@@ -1,4 +1,4 @@
-"""Building and writing a report: every tree checked by highdicom, and each shape of tree checked once."""
+"""Building and writing a report, with the highdicom check of every tree, and of each tree shape once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cxr.pixels.recipe import DEFAULT_RECIPE
 from inference.report.build import SourceDigests, build_report
 from inference.report.check import TreeCheck, warm_up
 
-MADE = datetime(2024, 1, 1, tzinfo=UTC)
+CREATED = datetime(2024, 1, 1, tzinfo=UTC)
 MODELS = {"one finding": ("covid19",), "four findings": ("covid19", "viral_pneumonia", "lung_opacity", "normal")}
 FULL_MS, REUSED_MS = 80.0, 35.0
 
@@ -29,7 +29,7 @@ def measure(folder: Path, *, quick: bool) -> Part:
     lines, figures = [], []
     for name, findings in MODELS.items():
         manifest, scored = model_of(findings)
-        known = TreeCheck()
+        tree_check = TreeCheck()
 
         def build(check: TreeCheck | None, manifest=manifest, scored=scored) -> None:
             built = build_report(
@@ -37,13 +37,13 @@ def measure(folder: Path, *, quick: bool) -> Part:
                 scored,
                 manifest,
                 digests=SourceDigests(pixel_digest="a" * 64, identity_digest="b" * 64),
-                created=MADE,
+                created=CREATED,
                 check=check,
             )
             (folder / "report.dcm").write_bytes(built.content)
 
         full = processor_ms(lambda build=build: build(None), repeats=repeats)
-        reused = processor_ms(lambda build=build, known=known: build(known), repeats=repeats)
+        reused = processor_ms(lambda build=build, tree_check=tree_check: build(tree_check), repeats=repeats)
         lines.append(f"| {name} | {full:.0f} | {reused:.0f} | {full / reused:.1f} |")
         figures += [
             Figure(
@@ -73,7 +73,7 @@ def model_of(findings: tuple[str, ...]) -> tuple[PackageManifest, ScoredImage]:
         classes=tuple(PackageClass(finding=name, code=FINDINGS[name].code, threshold=0.5) for name in findings),
         activation="sigmoid" if len(findings) == 1 else "softmax",
         recipe=DEFAULT_RECIPE,
-        provenance=Provenance(training_data="none", architecture="none", created=MADE),
+        provenance=Provenance(training_data="none", architecture="none", created=CREATED),
         files={"model.keras": "ab" * 32, "MODEL_CARD.md": "cd" * 32},
     )
     scored = ScoredImage(
@@ -82,7 +82,7 @@ def model_of(findings: tuple[str, ...]) -> tuple[PackageManifest, ScoredImage]:
         model_version=manifest.version,
         fingerprint="01" * 32,
         status=manifest.status,
-        scored_at=MADE,
+        scored_at=CREATED,
         device="cpu",
     )
     return manifest, scored

@@ -1,8 +1,7 @@
-"""Run every measurement and print it as Markdown: `make bench`. Nothing here fails on a number.
+"""Run all measurements and print them as Markdown: `make bench`. A missed target is no error.
 
-Each line is a ratio from one run on one machine; absolute figures belong to that machine. Every part
-runs in a process of its own: one that ends badly, or takes far more than its share of the time, is
-said to be not measured, and the others go on.
+Ratios are from one run on one machine; absolute figures hold for that machine. Every part runs in a process of its
+own: a part that fails or takes far longer than planned is reported as not measured, and the others continue.
 """
 
 from __future__ import annotations
@@ -28,58 +27,58 @@ from figures import Figure, Part, summary
 
 
 @dataclass(frozen=True)
-class Share:
-    """A part's module, and the seconds that it may take of the whole on two cores."""
+class PlannedPart:
+    """Module of a part, and its planned seconds on two cores."""
 
     module: str
     seconds: float
-    is_quick: bool = False  # in a run of everything
+    is_quick: bool = False  # in a run of all parts
 
 
 PARTS = {
-    "startup": Share("startup", 40),
-    "receive": Share("receive", 165),
-    "decode": Share("decode", 30),
-    "scoring": Share("scoring", 40),
-    "report": Share("report", 15),
-    "deliver": Share("deliver", 40),
-    "latency": Share("latency", 40),
-    "throughput": Share("throughput", 120),
-    "history": Share("history", 60),
-    "memory": Share("memory", 50),
-    "train": Share("train_speed", 45, is_quick=True),
+    "startup": PlannedPart("startup", 40),
+    "receive": PlannedPart("receive", 165),
+    "decode": PlannedPart("decode", 30),
+    "scoring": PlannedPart("scoring", 40),
+    "report": PlannedPart("report", 15),
+    "deliver": PlannedPart("deliver", 40),
+    "latency": PlannedPart("latency", 40),
+    "throughput": PlannedPart("throughput", 120),
+    "history": PlannedPart("history", 60),
+    "memory": PlannedPart("memory", 50),
+    "train": PlannedPart("train_speed", 45, is_quick=True),
 }
 
-LIMIT = 2.5  # times its share, and a part is ended
+LIMIT = 2.5  # times the planned seconds, after which a part is stopped
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the objects: to see that it works")
-    parser.add_argument("--count", type=int, help="images, for the parts that can take another number")
-    parser.add_argument("--patient", action="store_true", help="no limit of time: beside other load")
-    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # this is the process of one part
+    parser.add_argument("--quick", action="store_true", help="a tenth of the objects, to check that it works")
+    parser.add_argument("--count", type=int, help="number of images, for the parts that accept it")
+    parser.add_argument("--patient", action="store_true", help="no time limit, for a loaded machine")
+    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # set in the process of one part
     arguments = parser.parse_args()
     if arguments.into is not None:
         _measure(arguments.parts[0], arguments.into, quick=arguments.quick, count=arguments.count)
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is measured ends too, and its files go
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that measured processes end and files are removed
     print(f"Measured {datetime.datetime.now(datetime.UTC):%Y-%m-%d} on {machine()}.\n")
     figures: list[Figure] = []
-    taken = {}
+    seconds_of_parts = {}
     for name in arguments.parts or PARTS:
-        begun = time.monotonic()
+        start = time.monotonic()
         is_quick = arguments.quick or (not arguments.parts and PARTS[name].is_quick)
         limit_s = None if arguments.patient or arguments.count else LIMIT * PARTS[name].seconds
-        part = _apart(name, limit_s, is_quick=is_quick, count=arguments.count)
-        taken[name] = time.monotonic() - begun
+        part = _measure_in_process(name, limit_s, is_quick=is_quick, count=arguments.count)
+        seconds_of_parts[name] = time.monotonic() - start
         print(part.text, flush=True)
         figures += part.figures
     print(summary(figures))
     met = sum(figure.is_met is True for figure in figures)
-    print(f"{met} of {len(figures)} met, in {sum(taken.values()) / 60:.1f} minutes: "
-          + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in taken.items()) + ".")  # fmt: skip
+    print(f"{met} of {len(figures)} met, in {sum(seconds_of_parts.values()) / 60:.1f} minutes: "
+          + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in seconds_of_parts.items()) + ".")  # fmt: skip
 
 
 def _measure(name: str, into: Path, *, quick: bool, count: int | None) -> None:
@@ -90,8 +89,8 @@ def _measure(name: str, into: Path, *, quick: bool, count: int | None) -> None:
     measure(folder, quick=quick, **options).write(into)
 
 
-def _apart(name: str, limit_s: float | None, *, is_quick: bool, count: int | None) -> Part:
-    """Measure one part in a process group of its own, which is gone afterwards, and so are its files."""
+def _measure_in_process(name: str, limit_s: float | None, *, is_quick: bool, count: int | None) -> Part:
+    """Measure one part in a process group of its own; processes and files are removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="cxr-bench-", ignore_cleanup_errors=True) as folder:
         into, log = Path(folder) / "part.json", Path(folder) / "log.txt"
         command = [sys.executable, __file__, name, "--into", str(into)]
@@ -99,23 +98,23 @@ def _apart(name: str, limit_s: float | None, *, is_quick: bool, count: int | Non
         command += ["--count", str(count)] if count else []
         with log.open("wb") as stream:
             process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True)
-        why = _wait(process, limit_s)
-        if why is None and into.exists():
+        fault = _wait(process, limit_s)
+        if fault is None and into.exists():
             return Part.read(into)
-        last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no word"]
-        why = why or last[0]
+        last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
+        fault = fault or last[0]
     return Part(
-        f"## {name}\n\n`python bench/run.py {name}` · not measured: {why}\n", [Figure(name, "measured", why, None)]
+        f"## {name}\n\n`python bench/run.py {name}` · not measured: {fault}\n", [Figure(name, "measured", fault, None)]
     )
 
 
 def _wait(process: subprocess.Popen, seconds: float | None) -> str | None:
-    """Wait for a part; what went wrong, if it was the time."""
+    """Wait for a part and return the fault if it exceeded its time."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
         return f"it took more than {seconds:.0f} s"
-    finally:  # also what it left running
+    finally:  # also processes that it left running
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -123,7 +122,7 @@ def _wait(process: subprocess.Popen, seconds: float | None) -> str | None:
 
 
 def machine() -> str:
-    """The machine in words: processor, cores, Python, DCMTK."""
+    """Return processor, cores, Python and DCMTK of this machine."""
     model = next(
         (
             line.partition(":")[2].strip()

@@ -1,4 +1,4 @@
-"""How long the listener takes to accept, and the worker to score: on its first start, and on any other."""
+"""Time from the start until the listener accepts and the worker has scored, at the first start and later ones."""
 
 from __future__ import annotations
 
@@ -49,25 +49,25 @@ def measure(folder: Path, *, quick: bool) -> Part:
 
 
 def _worker(here: Path) -> list[float]:
-    """Seconds until the first result, of the first start and of the second; an image waits each time."""
+    """Return the seconds until the first result at the first and the second start, each with an image in the queue."""
     here.mkdir()
     paths, port, seconds = write_objects(here / "objects", 2, 1024, 1024), free_port(), []
-    settings = [f"--set=data_dir={here / 'var'}", "--set=log.level=error", "--set=view.pixels=flag"]  # drawn films
-    for done, path in enumerate(paths):
+    settings = [f"--set=data_dir={here / 'var'}", "--set=log.level=error", "--set=view.pixels=flag"]  # synthetic films
+    for reported_before, path in enumerate(paths):
         with our_listener(here, port), running([CXR, "send", str(path), "--to", f"127.0.0.1:{port}"], here) as sender:
             sender.wait(60)
-        begun = time.monotonic()
+        start = time.monotonic()
         with running([CXR, *settings, "work"], here) as worker:
-            while reported(here / "var") <= done:
-                if worker.poll() is not None or time.monotonic() - begun > 120:
+            while reported(here / "var") <= reported_before:
+                if worker.poll() is not None or time.monotonic() - start > 120:
                     raise RuntimeError("the worker reported nothing")
                 time.sleep(0.02)
-            seconds.append(time.monotonic() - begun)
+            seconds.append(time.monotonic() - start)
     return seconds
 
 
 def reported(data_dir: Path) -> int:
-    """How many images are reported."""
+    """Return the number of reported images."""
     address = f"file:{data_dir / 'audit.sqlite'}?mode=ro"
     with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection:
         (count,) = connection.execute("SELECT count(*) FROM job WHERE state = 'reported'").fetchone()

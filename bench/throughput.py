@@ -1,4 +1,4 @@
-"""A backlog of mixed objects: how fast the worker is through it, against the sum of its parts."""
+"""Throughput of the worker over a backlog of mixed objects, against the sum of its parts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def measure(folder: Path, *, quick: bool, count: int | None = None) -> Part:
     with our_listener(here, port):
         send_backlog(folder / "objects", count, port)
     parts = _core_seconds(folder / "parts", [folder / "objects" / f"{number}.dcm" for number in range(len(SYNTAXES))])
-    settings = [f"--set=data_dir={here / 'var'}", "--set=log.level=error", "--set=view.pixels=flag"]  # drawn films
+    settings = [f"--set=data_dir={here / 'var'}", "--set=log.level=error", "--set=view.pixels=flag"]  # synthetic films
     with running([CXR, *settings, "work", "--profile"], here) as worker:
         while (first := reported(here / "var")) == 0 and worker.poll() is None:
             time.sleep(0.02)
@@ -65,7 +65,7 @@ def measure(folder: Path, *, quick: bool, count: int | None = None) -> Part:
 
 
 def send_backlog(folder: Path, count: int, port: int) -> None:
-    """Fill the queue with distinct objects, a few files at a time."""
+    """Fill the queue with distinct objects, sent in batches of a few files."""
     folder.mkdir(parents=True)
     plain = uncompressed()
     kinds = [plain, *(compressed(plain, syntax) for syntax in SYNTAXES[1:])]
@@ -88,14 +88,14 @@ def send_backlog(folder: Path, count: int, port: int) -> None:
 
 
 def _core_seconds(folder: Path, paths: list[Path]) -> dict[str, float]:
-    """What each part of an image's way costs alone, in a process of its own."""
-    done = subprocess.run(
+    """Return the core-seconds of each processing step of an image, measured alone in a child process."""
+    process = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("throughput_parts.py")), str(folder), *map(str, paths)],
         capture_output=True,
         text=True,
         check=True,
     )
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def _profile(log: Path) -> str:

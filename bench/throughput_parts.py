@@ -1,6 +1,6 @@
-"""Child of `throughput`: core-seconds of each part of an image's way through the worker; prints JSON.
+"""Child of `throughput`: core-seconds of each processing step of the worker; prints JSON.
 
-The parts are those of the model that comes with the project, which serves in `throughput` too.
+The model is the default that comes with the project, as in `throughput`.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shipped = shipped_models()
     if shipped is None:
-        raise SystemExit("this installation has no model of its own")
+        raise SystemExit("this installation has no default model")
     with tempfile.TemporaryDirectory(dir=folder) as place:
         package = shipped.expand("covid19", Path(place) / "package")
-        parts = {**_pictures(package, paths), **_report(package, paths[0], folder), "database": _database(folder)}
+        parts = {**_images(package, paths), **_report(package, paths[0], folder), "database": _database(folder)}
     print(json.dumps({name: ms / 1000 for name, ms in parts.items()}))
 
 
-def _pictures(package: ModelPackage, paths: list[Path]) -> dict[str, float]:
-    """Milliseconds until an image has its scores: decoding in child processes, then the two models."""
+def _images(package: ModelPackage, paths: list[Path]) -> dict[str, float]:
+    """Return the milliseconds of decoding, view model and model per image."""
     model = Model.load(package, device="cpu")
     view = ViewCheck.load(ViewSettings(pixels=PixelView.FLAG), lambda wanted: Model.load(wanted, device="cpu"))
     recipes = [package.manifest.recipe, *([] if view is None else [view.recipe])]
@@ -73,18 +73,18 @@ def _pictures(package: ModelPackage, paths: list[Path]) -> dict[str, float]:
 
 
 def _report(package: ModelPackage, path: Path, folder: Path) -> dict[str, float]:
-    """Milliseconds of warnings and report."""
+    """Return the milliseconds of warnings and report."""
     warm_up()
-    model, gate, known = Model.load(package, device="cpu"), InputGate.of(package), TreeCheck()
-    seen = model.mask_lungs(to_model_inputs(path, [package.manifest.recipe])[0])
-    output = model.score(seen.pixels[None])
+    model, gate, tree_check = Model.load(package, device="cpu"), InputGate.of(package), TreeCheck()
+    masked = model.mask_lungs(to_model_inputs(path, [package.manifest.recipe])[0])
+    output = model.score(masked.pixels[None])
     digests = SourceDigests(pixel_digest="a" * 64, identity_digest="b" * 64)
 
     def report() -> None:
-        warnings = gate.warnings(seen, output, 0, shape=(3264, 2448))
+        warnings = gate.warnings(masked, output, 0, shape=(3264, 2448))
         scored = scored_image(output.probabilities[0], package, model.device, datetime.now(UTC), warnings)
         built = build_report(
-            open_dataset(path), scored, package.manifest, digests=digests, created=datetime.now(UTC), check=known
+            open_dataset(path), scored, package.manifest, digests=digests, created=datetime.now(UTC), check=tree_check
         )
         (folder / "report.dcm").write_bytes(built.content)
 
@@ -92,10 +92,10 @@ def _report(package: ModelPackage, path: Path, folder: Path) -> dict[str, float]
 
 
 def _database(folder: Path) -> float:
-    """Milliseconds of the two transactions of a job, claim and outcome, without waiting for the disk."""
+    """Return the milliseconds of the two transactions of a job, claim and outcome, without waits for the disk."""
     database = open_database(folder / "audit.sqlite", folder / "audit.key", create=True)
     fill(database, 2 * QUEUED)
-    begun, count = time.process_time(), 0
+    start, count = time.process_time(), 0
     while True:
         with database.begin() as session:
             claimed = jobs.claim(session, worker_id="bench", limit=BATCH, now=NOW, lease_s=60)
@@ -107,7 +107,7 @@ def _database(folder: Path) -> float:
                           retry_s=1, now=NOW)  # fmt: skip
             count += 1
     database.dispose()
-    return (time.process_time() - begun) * 1000 / count
+    return (time.process_time() - start) * 1000 / count
 
 
 if __name__ == "__main__":

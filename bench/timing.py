@@ -1,4 +1,4 @@
-"""Processor time of a function in this process: other programs on the machine count for little."""
+"""Processor time of a function in this process, which other load of the machine affects little."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 
 def processor_ms(function: Callable[[], object], *, repeats: int = 7) -> float:
-    """Median milliseconds of processor time, after one call that is not counted."""
+    """Return the median milliseconds of processor time, after one call that is not counted."""
     function()
-    taken = []
+    times = []
     for _ in range(repeats):
-        begun = time.process_time()
+        start = time.process_time()
         function()
-        taken.append(time.process_time() - begun)
-    return statistics.median(taken) * 1000
+        times.append(time.process_time() - start)
+    return statistics.median(times) * 1000

@@ -1,4 +1,4 @@
-"""How fast images are prepared and fed, beside how fast the default network is trained with them."""
+"""Speed of the image cache and the input pipeline, against the training speed of the default network."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from figures import Figure, Part
 from PIL import Image
 
 BATCH = 32
-STAGES = {"head": "frozen", "conv5": "frozen", "conv4": "frozen", "all": "trained"}  # what is trained -> BatchNorm
-WANTED = 3.0
+STAGES = {"head": "frozen", "conv5": "frozen", "conv4": "frozen", "all": "trained"}  # trained layers -> BatchNorm
+MIN_RATIO = 3.0
 
 
 def measure(folder: Path, *, quick: bool) -> Part:
-    """Measure the cache's building by number of processes, and the input pipeline against the network."""
+    """Measure building the cache by number of processes, and the input pipeline against the network."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     fed = _feeding(folder, quick=quick)
     return Part(_caching(folder, quick=quick) + "\n" + fed.text, fed.figures)
@@ -36,10 +36,10 @@ def _caching(folder: Path, *, quick: bool) -> str:
     for side, count in ((512, 100 if quick else 1500), (2500, 20 if quick else 200)):
         frame, alone = _write(folder / f"{side}", count, side), 0.0
         for processes in sorted({1, 2, cores}):
-            # The processes' start is measured apart, with one image.
-            places = [folder / f"{what}{side}-{processes}" for what in ("one", "all")]
-            start, _, before = _timed(partial(_build, frame.head(1), places[0], processes))
-            seconds, here, there = _timed(partial(_build, frame, places[1], processes))
+            # The start of the processes is measured with one image.
+            rows_of_cache = [folder / f"{what}{side}-{processes}" for what in ("one", "all")]
+            start, _, before = _timed(partial(_build, frame.head(1), rows_of_cache[0], processes))
+            seconds, here, there = _timed(partial(_build, frame, rows_of_cache[1], processes))
             rate = count / max(seconds - start, 1e-9)
             alone = alone or rate
             lines.append(
@@ -47,7 +47,7 @@ def _caching(folder: Path, *, quick: bool) -> str:
                 f"{(there - before) / count * 1e3:.1f} | {here / count * 1e3:.1f} |"
             )
     return (
-        "## Building the cache\n\n`python bench/run.py train` · to 224 pixels; ms of processor time for each image, in "
+        "## Building the cache\n\n`python bench/run.py train` · to 224 pixels; ms of processor time per image, in "
         "the processes that prepare and in the one that writes\n\n| images | processes | images/s | ÷ one process | "
         "start, s | preparing, ms | writing, ms |\n|---|---|---|---|---|---|---|\n" + "\n".join(lines) + "\n"
     )
@@ -63,36 +63,36 @@ def _feeding(folder: Path, *, quick: bool) -> Part:
     count = 64 if quick else 512
     frame = _write(folder / "fed", count, 512)
     cache = build_cache(frame, recipe.pixels, folder / "feeding")
-    places, order = cache.rows(frame["image_id"]), np.arange(count)
+    rows_of_cache, order = cache.rows(frame["image_id"]), np.arange(count)
     truths, weights = (np.arange(count) % 2).astype(np.float32)[:, None], np.ones(count, np.float32)
 
     def batches(epoch: int) -> Any:
         return training_batches(
-            cache, places, truths, weights, order, recipe.augment, seed=0, epoch=epoch, batch_size=BATCH
+            cache, rows_of_cache, truths, weights, order, recipe.augment, seed=0, epoch=epoch, batch_size=BATCH
         )
 
-    list(batches(0))  # traced, and the file is in memory
+    list(batches(0))  # traces the graph and reads the file into memory
     feeding = _timed(lambda: list(batches(1)))[1] / count * 1e3
     network = build("resnet50", size=recipe.pixels.size)
     lines, ratios = [], []
-    for trained, norm in list(STAGES.items())[: 1 if quick else None]:  # the first one is trained fastest
-        took = _training(network, recipe.stages[-1].model_copy(update={"train": trained, "batch_norm": norm}),
+    for trained, norm in list(STAGES.items())[: 1 if quick else None]:  # the first stage is the fastest
+        training_ms = _training(network, recipe.stages[-1].model_copy(update={"train": trained, "batch_norm": norm}),
                          list(batches(2).take(2 if quick else 3)))  # fmt: skip
-        ratios.append(took / feeding)
-        lines.append(f"| {trained} | {took:.0f} | {feeding:.1f} | {ratios[-1]:.1f} |")
+        ratios.append(training_ms / feeding)
+        lines.append(f"| {trained} | {training_ms:.0f} | {feeding:.1f} | {ratios[-1]:.1f} |")
     text = (
         "## Feeding the network\n\n`python bench/run.py train` · ResNet50 at 224, batches of 32, augmentation of the "
         "default recipe; ms of processor time for each image: both use every core, so that their ratio is that of "
         "their speeds\n\n"
-        "| what is trained | network | input pipeline | ratio |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
+        "| trained layers | network | input pipeline | ratio |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
     )
     worst = min(ratios)
-    return Part(text, [Figure("input pipeline ÷ the network's training speed, CPU", f"> {WANTED:g}", f"{worst:.1f}",
-                              worst > WANTED)])  # fmt: skip
+    return Part(text, [Figure("input pipeline ÷ the network's training speed, CPU", f"> {MIN_RATIO:g}", f"{worst:.1f}",
+                              worst > MIN_RATIO)])  # fmt: skip
 
 
 def _training(network: Any, stage: Any, batches: list[Any]) -> float:
-    """Processor time of one training step for each image, ms; the first step compiles and is not counted."""
+    """Return the processor time of a training step per image, ms; the first step compiles and is not counted."""
     import keras  # noqa: PLC0415
 
     from training.runs.freezing import set_trainable  # noqa: PLC0415
@@ -100,8 +100,8 @@ def _training(network: Any, stage: Any, batches: list[Any]) -> float:
     set_trainable(network, "resnet50", stage)
     network.compile(keras.optimizers.AdamW(1e-4), loss=["binary_crossentropy", None])
     network.train_on_batch(*batches[0][:2])
-    taken = _timed(lambda: [network.train_on_batch(*each[:2]) for each in batches[1:]])[1]
-    return taken / sum(len(each[0]) for each in batches[1:]) * 1e3
+    processor_s = _timed(lambda: [network.train_on_batch(*each[:2]) for each in batches[1:]])[1]
+    return processor_s / sum(len(each[0]) for each in batches[1:]) * 1e3
 
 
 def _build(frame: pd.DataFrame, folder: Path, processes: int) -> None:
@@ -112,19 +112,19 @@ def _build(frame: pd.DataFrame, folder: Path, processes: int) -> None:
 
 
 def _timed(work: Callable[[], object]) -> tuple[float, float, float]:
-    """Seconds by the clock on the wall; processor seconds of this process, and of those that it started."""
-    wall, here, there = time.monotonic(), time.process_time(), _of_children()
+    """Return wall-clock seconds, processor seconds of this process, and of its children."""
+    wall, here, there = time.monotonic(), time.process_time(), _child_seconds()
     work()
-    return time.monotonic() - wall, time.process_time() - here, _of_children() - there
+    return time.monotonic() - wall, time.process_time() - here, _child_seconds() - there
 
 
-def _of_children() -> float:
+def _child_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def _write(folder: Path, count: int, side: int) -> pd.DataFrame:
-    """Write pictures as rough as radiographs: ten contents, made different behind their ends."""
+    """Write pictures with the noise of radiographs: ten contents, made distinct by bytes after their end."""
     folder.mkdir()
     random, ramp = np.random.default_rng(0), np.linspace(40, 200, side)[:, None]
     contents = []

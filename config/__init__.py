@@ -1,1 +1,1 @@
-"""What a site can set, and how the program speaks about itself."""
+"""Settings, logs and metrics, shared by all processes."""

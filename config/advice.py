@@ -1,4 +1,4 @@
-"""What is worth a word about settings that have no fault."""
+"""Advice about valid settings with effects that an operator may not expect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def unbound_destinations(settings: Settings) -> tuple[DestinationSettings, ...]:
-    """Find the dicom destinations that may send to us too and get no result of what they send.
+    """Return the dicom destinations that may also send to us and receive no result of their own images.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def unbound_destinations(settings: Settings) -> tuple[DestinationSettings, ...]:
     Returns
     -------
     tuple[DestinationSettings, ...]
-        Those without ``from_peers``, in the order of the settings.
+        Destinations without ``from_peers``, in the order of the settings.
     """
     senders = {peer.ae_title for peer in settings.peers}
     return tuple(
@@ -33,7 +33,7 @@ def unbound_destinations(settings: Settings) -> tuple[DestinationSettings, ...]:
 
 
 def advice(settings: Settings) -> Iterator[str]:
-    """List what an operator may not expect of these settings, and what to do; one sentence or two each.
+    """Return advice on settings with unexpected effects, one or two sentences each.
 
     Parameters
     ----------
@@ -42,10 +42,10 @@ def advice(settings: Settings) -> Iterator[str]:
     """
     for destination in unbound_destinations(settings):
         ae_title = destination.dicom_address()[0]
-        alone = " It is the only destination, so those images get no report at all." if _is_alone(settings) else ""
+        warning = " It is the only destination, so those images get no report at all." if _is_alone(settings) else ""
         yield (
             f"Destination {destination.name} has no from_peers: it gets no results of images that {ae_title} itself "
-            f'sends here.{alone} If it should get them, set from_peers = ["{ae_title}"].'
+            f'sends here.{warning} If it should get them, set from_peers = ["{ae_title}"].'
         )
 
 

@@ -1,4 +1,4 @@
-"""TLS certificates that can be renewed while the service runs, on the side that listens and on the one that calls."""
+"""TLS contexts whose certificates can be renewed while the service runs, for listener and destinations."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ log = get_logger(__name__)
 
 
 class Certificates:
-    """The TLS context of new connections: made anew when one of its files has changed.
+    """The TLS context of new connections, created anew when one of its files has changed.
 
-    Associations that are open keep the certificate that they began with. Files that can't be used,
-    because half of them are written or the key is another certificate's, change nothing: it is
-    logged, and they are looked at again when they change again.
+    Open associations keep their certificate. Files that can't be used (partly written, or a key of another
+    certificate) are logged and ignored until they change again; the last valid context stays in use.
 
     Parameters
     ----------
     files
-        What the context is made from.
+        Files of the context.
     make
-        Makes it, or raises ``SettingsError``.
+        Creates the context, or raises ``SettingsError``.
     destination
-        Name of the destination that they are for; None: the listener's.
+        Name of the destination; None: the listener.
 
     Raises
     ------
@@ -42,14 +41,14 @@ class Certificates:
         self._files = tuple(files)
         self._make = make
         self._destination = destination
-        self._seen = self._stamp()
+        self._current_stamp = self._stamp()
         self._context = make()
 
     def context(self) -> ssl.SSLContext:
-        """Give the context for a connection that is made just now."""
+        """Return the context for a new connection."""
         stamp = self._stamp()
-        if stamp != self._seen:
-            self._seen = stamp
+        if stamp != self._current_stamp:
+            self._current_stamp = stamp
             self._renew()
         return self._context
 
@@ -62,7 +61,7 @@ class Certificates:
             log.info("tls_certificate_renewed", destination=self._destination)
 
     def _stamp(self) -> _Stamp:
-        """Say what the files look like from outside; a renewal by rename gives another inode."""
+        """Return modification time, size and inode of each file; a renewal by rename changes the inode."""
         return tuple(map(_stamp_of, self._files))
 
 

@@ -1,6 +1,6 @@
-"""What can be checked of the settings on this machine only: files, folders and who may read them.
+"""Checks of the settings that need this machine: files, folders and their permissions.
 
-Composition roots call ``check_start`` before they open a port; `cxr config check` says the same.
+The commands call ``check_start`` before they open a port; `cxr config check` reports the same faults.
 Messages name the setting, not the path.
 """
 
@@ -21,18 +21,18 @@ from cxr.package.view_model import ENOUGH_LATERALS, component_of
 
 _NEEDS_VIEW_MODEL: Final[tuple[tuple[str, Callable[[ViewSettings], bool]], ...]] = (
     ("view.unknown = model", lambda view: view.unknown is UnknownView.MODEL),
-    # Asked for, that is: by default nothing is held where no view model is installed.
+    # Only if it is set: by default nothing is held where no view model is installed.
     ("view.pixels = hold", lambda view: view.pixels is PixelView.HOLD and "pixels" in view.model_fields_set),
 )
 
 
 def check_start(settings: Settings) -> None:
-    """Refuse to start on files that are not there, or private keys that others can read.
+    """Refuse to start with missing files, or private keys that others can read.
 
     Raises
     ------
     SettingsError
-        Listing every fault.
+        If there are faults; the message lists all.
     """
     faults = faults_at_start(settings)
     if faults:
@@ -40,7 +40,7 @@ def check_start(settings: Settings) -> None:
 
 
 def faults_at_start(settings: Settings) -> tuple[str, ...]:
-    """List what the settings name and this machine does not have.
+    """Return the faults of files and folders that the settings name.
 
     Returns
     -------
@@ -60,29 +60,32 @@ def _faults(settings: Settings) -> Iterator[str]:
         yield from key_faults("audit.key_file", settings.audit.key_file)
     if settings.audit.pseudonym_key_file is not None and settings.audit.pseudonym_key_file.exists():
         yield from key_faults("audit.pseudonym_key_file", settings.audit.pseudonym_key_file)
-    if not _can_be_made(settings.data_dir):
-        yield "data_dir: this is not a folder that we can make or write to; accepted is one of our own"
-    if not os.access(settings.audit_key_path, os.F_OK) and not _can_be_made(settings.audit_key_path.parent):
-        yield "audit.key_file: we can't make its folder or write to it; make one of our own first, or name another"
+    if not _is_writable(settings.data_dir):
+        yield "data_dir: the service's account can't create this folder or write to it; accepted is one that it can"
+    if not os.access(settings.audit_key_path, os.F_OK) and not _is_writable(settings.audit_key_path.parent):
+        yield (
+            "audit.key_file: the service's account can't create its folder or write to it; accepted is one that it may "
+            "write: create it, or set another"
+        )
     for destination in settings.destinations:
         yield from _destination_faults(destination)
     yield from _view_faults(settings.view)
 
 
 def _view_faults(view: ViewSettings) -> Iterator[str]:
-    """Say what the view model can't be used for; whether its files are whole, the worker checks."""
+    """Return faults in the use of the view model; the worker checks that its files are intact."""
     folder = view_folder(view.model)
-    needs = [name for name, is_so in _NEEDS_VIEW_MODEL if is_so(view)]
+    dependent = [name for name, needs_model in _NEEDS_VIEW_MODEL if needs_model(view)]
     if folder is None:
         yield from (
-            f"{name} needs a view model, and none comes with this installation: set view.model" for name in needs
+            f"{name} needs a view model, and this installation has no view model: set view.model" for name in dependent
         )
         return
     try:
         component = component_of(read_manifest(folder)[0])
     except PackageError:
-        if view.model is not None or needs:
-            yield "view.model: this is no view model that we can use; accepted is a folder that `cxr train view` made"
+        if view.model is not None or dependent:
+            yield "view.model: this is no view model that can be used; accepted is a folder of `cxr train view`"
         return
     if view.unknown is UnknownView.MODEL and not component.may_decide:
         yield (
@@ -99,35 +102,35 @@ def _destination_faults(destination: DestinationSettings) -> Iterator[str]:
     yield from key_faults(f"{where}.tls_key", destination.tls_key)
     folder = Path(destination.address)
     if destination.kind == "folder" and not (folder.is_dir() and os.access(folder, os.W_OK)):
-        yield f"{where}.address: there is no such folder, or we can't write to it; make it first"
+        yield f"{where}.address: there is no such folder, or the service's account can't write to it; create it first"
 
 
-def _can_be_made(folder: Path) -> bool:
-    """Whether we can write to a folder, or make it in the nearest one that exists."""
-    # Not Path.exists: it raises in a folder that we may not enter.
+def _is_writable(folder: Path) -> bool:
+    """Whether we can write to a folder, or create it in its nearest existing parent."""
+    # Not Path.exists: it raises in a folder without permission.
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.access(path, os.F_OK))
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
 def _file_faults(setting: str, path: Path | None) -> Iterator[str]:
     if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
-        yield f"{setting}: there is no such file, or we can't read it"
+        yield f"{setting}: there is no such file, or the service's account can't read it"
 
 
 def key_faults(setting: str, path: Path | None) -> Iterator[str]:
-    """List what is wrong with the file of a private key.
+    """Return the faults of a private key file.
 
     Parameters
     ----------
     setting
-        What names it.
+        Name of its setting.
     path
-        The file; None: there is none, and nothing is wrong.
+        The file; None: no fault.
 
     Yields
     ------
     str
-        That it is not there, or that others may read or write it.
+        That it is missing or unreadable, or that others may read or write it.
     """
     yield from _file_faults(setting, path)
     if path is None or not path.is_file():

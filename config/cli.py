@@ -1,4 +1,4 @@
-"""``cxr config``: which settings there are, which are in use, and what is wrong with them."""
+"""``cxr config``: list the settings, show those in use, check them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def show(
 
 @app.command(epilog="Example: cxr --config site.toml config check")
 def check(ctx: typer.Context) -> None:
-    """Report every fault of the settings at once; exit code 2 if there is one."""
+    """Report all faults of the settings; exit code 2 if there is one."""
     from config.advice import advice
     from config.checks import check_start
 

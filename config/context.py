@@ -1,6 +1,6 @@
-"""What the command hands to its verbs: where the settings are, not the settings themselves.
+"""Context that the command passes to its subcommands: the sources of the settings, not the settings.
 
-A verb that needs none (``cxr --help``, ``cxr config example``) reads none.
+A subcommand without need of settings (``cxr --help``, ``cxr config example``) reads none.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class CommandContext:
     Parameters
     ----------
     config_file
-        The file that ``--config`` named; None: ``CXR_CONFIG``, else ``cxr.toml``, else defaults.
+        The file of ``--config``; None: ``CXR_CONFIG``, else ``cxr.toml``, else defaults.
     overrides
-        What ``--set`` gave, as nested values.
+        The values of ``--set``, nested.
     """
 
     config_file: Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, flags: Mapping[str, Any] | None = None) -> Settings:
-        """Read the settings once, with a verb's flags over them.
+        """Read the settings, overridden by the flags of a subcommand.
 
         Parameters
         ----------
@@ -40,23 +40,23 @@ class CommandContext:
         Raises
         ------
         SettingsError
-            If anything is wrong; the message lists every fault.
+            If there are faults; the message lists all.
         """
         return load_settings(self.config_file, flags=merge(self.overrides, flags or {}))
 
     def with_file(self, config_file: Path) -> CommandContext:
-        """Return the same overrides with another settings file."""
+        """Return a copy with another settings file."""
         return CommandContext(config_file=config_file, overrides=self.overrides)
 
     def with_overrides(self, *layers: Mapping[str, Any]) -> CommandContext:
-        """Return the same context with more values over its settings."""
+        """Return a copy with more overrides."""
         overrides = dict(self.overrides)
         for layer in layers:
             overrides = merge(overrides, layer)
         return CommandContext(config_file=self.config_file, overrides=overrides)
 
     def as_arguments(self) -> list[str]:
-        """Return the global options that give another ``cxr`` process the same settings."""
+        """Return the global options for another ``cxr`` process with the same settings."""
         arguments = ["--config", str(self.config_file)] if self.config_file else []
         for key, value in _flatten(self.overrides):
             arguments += ["--set", f"{key}={value}"]
@@ -72,7 +72,7 @@ def _flatten(nested: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, 
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    """Read ``section.key=value`` pairs into nested values; pydantic reads the values' types.
+    """Parse ``section.key=value`` pairs to nested values; pydantic converts their types.
 
     Raises
     ------
@@ -88,7 +88,9 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
-            raise SettingsError(f"--set takes section.key=value, for example listener.port=104; got {pair!r}.")
+            raise SettingsError(
+                f"--set: received {pair!r}; accepted is section.key=value, for example listener.port=104."
+            )
         for part in reversed(key.split(".")):
             value = {part: value}  # type: ignore[assignment]
         nested = merge(nested, value)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The settings, written out from their types: as a TOML file and as a page of the documentation."""
+"""The settings as a TOML file and as a page of the documentation, generated from their types."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pydantic_core import PydanticUndefined
 from config.settings import PREFIX, Settings
 
 MASK = "********"
-"""What stands in place of a secret."""
+"""Text in place of a secret."""
 
 _LISTS: Mapping[str, Mapping[str, str]] = {
     "peers": {"ae_title": "ORTHANC", "network": "127.0.0.0/8"},
     "destinations": {"name": "orthanc", "kind": "dicom", "address": "ORTHANC@127.0.0.1:4242"},
-}  # what an entry's required keys are filled with in the example
+}  # values of the required keys of an entry in the example
 
 _ABSENT = "absent"
 
 
 def example_toml() -> str:
-    """Write every setting with its meaning and default, as a settings file that loads.
+    """Return a valid settings file with all settings, their meaning and default.
 
-    Settings that are absent by default, and the lists, are commented out.
+    Settings without a default, and the lists, are commented out.
     """
     lines = [
         "# Every setting of cxr-listener, with its default. Uncomment and change what you need.",
@@ -60,10 +60,10 @@ def _table(name: str, model: type[BaseModel]) -> Iterator[str]:
 def _entry(name: str, model: type[BaseModel]) -> Iterator[str]:
     yield f"# [[{name}]]"
     for key, field in _plain_fields(model):
-        given = _LISTS[name].get(key)
-        value = _toml(given) if given is not None else "..." if _default(field) is None else _toml(_default(field))
+        sample = _LISTS[name].get(key)
+        value = _toml(sample) if sample is not None else "..." if _default(field) is None else _toml(_default(field))
         yield f"# # {field.description}"
-        yield f"# {'' if given is not None or _default(field) is not None else '# '}{key} = {value}"
+        yield f"# {'' if sample is not None or _default(field) is not None else '# '}{key} = {value}"
 
 
 def _setting(key: str, field: FieldInfo) -> str:
@@ -72,7 +72,7 @@ def _setting(key: str, field: FieldInfo) -> str:
 
 
 def settings_toml(settings: Settings) -> str:
-    """Write settings as TOML, absent ones left out, secrets masked.
+    """Return settings as TOML, without absent ones, secrets masked.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def _written(name: str, table: Mapping[str, Any]) -> Iterator[str]:
 
 
 def masked(settings: Settings) -> dict[str, Any]:
-    """Give settings as plain values (JSON's), every secret replaced by ``MASK``."""
+    """Return settings as JSON values, with secrets replaced by ``MASK``."""
     values: dict[str, Any] = settings.model_dump(mode="json")
     for shown, destination in zip(values["destinations"], settings.destinations, strict=True):
         shown.update({key: MASK for key in shown if isinstance(getattr(destination, key), SecretStr)})
@@ -115,7 +115,7 @@ def masked(settings: Settings) -> dict[str, Any]:
 
 
 def settings_page() -> str:
-    """Write the page docs/settings.md."""
+    """Return the page docs/settings.md."""
     lines = [
         "# Settings",
         "",
@@ -154,7 +154,7 @@ def _page_table(section: str, model: type[BaseModel]) -> Iterator[str]:
 
 
 def _accepted(field: FieldInfo) -> str:
-    """Say which values a setting takes, from its type and bounds."""
+    """Describe the accepted values of a setting from its type and bounds."""
     kinds = [_kind(kind) for kind in _options(field.annotation) if kind is not type(None)]
     metadata = list(field.metadata)
     for kind in _options(field.annotation):
@@ -198,14 +198,14 @@ def _sections(model: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:
 
 def _lists(model: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:
     arguments = ((name, typing.get_args(field.annotation)) for name, field in model.model_fields.items())
-    return [(name, given[0]) for name, given in arguments if given and _is_model(given[0])]
+    return [(name, types_[0]) for name, types_ in arguments if types_ and _is_model(types_[0])]
 
 
 def _is_model(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _default(field: FieldInfo) -> Any:  # noqa: ANN401 (whatever the setting's type is)
+def _default(field: FieldInfo) -> Any:  # noqa: ANN401 (a value of any setting)
     return None if field.default is PydanticUndefined else field.default
 
 
@@ -213,8 +213,8 @@ def _summary(model: type[BaseModel]) -> str:
     return (model.__doc__ or "").strip().splitlines()[0]
 
 
-def _toml(value: Any) -> str:  # noqa: ANN401 (whatever the setting's type is)
-    """Write one value; JSON's strings, numbers and lists of them are TOML's."""
+def _toml(value: Any) -> str:  # noqa: ANN401 (a value of any setting)
+    """Write one TOML value; strings, numbers and lists of them have the same form in JSON."""
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, Path):

@@ -1,4 +1,4 @@
-"""Faults of the settings, in words that tell what to do; secrets are never among them."""
+"""Messages about faults of the settings: received, accepted, what to do; without secrets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-_PLAIN: Mapping[str, str] = {
+_MESSAGES: Mapping[str, str] = {
     "missing": "this setting is required",
     "path_type": "accepted is a path, as text in quotes",
     "string_type": "accepted is text in quotes",
@@ -26,50 +26,50 @@ _PLAIN: Mapping[str, str] = {
     "model_attributes_type": "accepted is a table of settings",
     "tuple_type": "accepted is a list",
 }
-"""Messages in place of pydantic's, by its type of fault."""
+"""Messages in place of pydantic's, by its error type."""
 
 SECRETS = frozenset({"password", "token"})
-"""Settings whose value is never shown."""
+"""Settings whose value is never printed."""
 
 
-def without(places: Iterable[Sequence[int | str]], merged: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Leave the faulty values out; None if that would make faults of its own."""
+def without_faulty(locations: Iterable[Sequence[int | str]], merged: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the settings without the faulty values; None if a value can't be removed alone."""
     rest = copy.deepcopy(dict(merged))
-    for place in places:
+    for location in locations:
         table: Any = rest
-        for key in place[:-1]:
+        for key in location[:-1]:
             table = table.get(key) if isinstance(table, dict) else None
-        if not place or not isinstance(table, dict) or place[-1] not in table:
+        if not location or not isinstance(table, dict) or location[-1] not in table:
             return None
-        del table[place[-1]]
+        del table[location[-1]]
     return rest
 
 
 def describe(fault: ErrorDetails, layers: Mapping[str, Any], model: type[BaseModel]) -> str:
-    """Say what is wrong, what was received, what is accepted, and where it stands.
+    """Return a sentence with the fault, the received value, the accepted ones, and their source.
 
     Parameters
     ----------
     fault
-        One of pydantic's.
+        Error of pydantic.
     layers
         The sources by name, weakest first.
     model
-        The settings, to suggest the name that was meant.
+        The settings class, to suggest a name similar to an unknown one.
     """
-    place = fault["loc"]
-    where = ".".join(str(part) for part in place)
-    source = next((name for name in reversed(list(layers)) if _has(layers[name], place)), None)
-    message = _PLAIN.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
+    location = fault["loc"]
+    where = ".".join(str(part) for part in location)
+    source = next((name for name in reversed(list(layers)) if _contains(layers[name], location)), None)
+    message = _MESSAGES.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        message = "there is no such setting" + _nearest(place, model)
-    shown = fault["input"] if _may_be_shown(place, fault["input"]) else None
+        message = "there is no such setting" + _suggestion(location, model)
+    shown = fault["input"] if _is_printable(location, fault["input"]) else None
     received = "" if shown is None or fault["type"] == "extra_forbidden" else f"; received {shown!r}"
-    return (f"{where}: " if where else "") + message + received + (f" (in {source})" if source and place else "")
+    return (f"{where}: " if where else "") + message + received + (f" (in {source})" if source and location else "")
 
 
-def _has(layer: Any, place: Sequence[int | str]) -> bool:  # noqa: ANN401 (nested tables and lists)
-    for key in place:
+def _contains(layer: Any, location: Sequence[int | str]) -> bool:  # noqa: ANN401 (nested tables and lists)
+    for key in location:
         try:
             layer = layer[key]
         except (LookupError, TypeError):
@@ -77,22 +77,22 @@ def _has(layer: Any, place: Sequence[int | str]) -> bool:  # noqa: ANN401 (neste
     return True
 
 
-def _may_be_shown(place: Sequence[int | str], value: object) -> bool:
-    """Whether a received value can stand in a message: short, plain, and never a secret."""
+def _is_printable(location: Sequence[int | str], value: object) -> bool:
+    """Whether a message may contain a received value: short, plain, and no secret."""
     is_plain = isinstance(value, str | int | float | bool) and len(str(value)) <= 80
-    # A whole list of destinations, written as one text, may hold their passwords.
-    is_list = place[:1] == ("destinations",) and len(place) < 3
-    return is_plain and not is_list and not SECRETS & set(place)
+    # A list of destinations as one text may contain passwords.
+    is_list = location[:1] == ("destinations",) and len(location) < 3
+    return is_plain and not is_list and not SECRETS & set(location)
 
 
-def _nearest(place: Sequence[int | str], model: type[BaseModel]) -> str:
-    """Suggest the setting that was probably meant."""
-    known: Any = model
-    for key in place[:-1]:
-        known = _section_of(known, key)
-        if known is None:
+def _suggestion(location: Sequence[int | str], model: type[BaseModel]) -> str:
+    """Return a hint with the most similar setting; empty: there is none."""
+    section: Any = model
+    for key in location[:-1]:
+        section = _section_of(section, key)
+        if section is None:
             return ""
-    close = difflib.get_close_matches(str(place[-1]), known.model_fields, n=1)
+    close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -1,13 +1,13 @@
-"""How the program speaks: structured records on standard error, without anything about a patient.
+"""Logging: structured records on standard error, without patient data.
 
-pydicom, pynetdicom and highdicom put patient values into warnings, log texts and exceptions, so
-care in our own calls is not enough. Nothing leaves here but:
+pydicom, pynetdicom and highdicom put patient values into warnings, log texts and exceptions, so care in our own
+calls is not enough. A record contains only:
 
-* of our own records, a constant event name and fields that are on the list below;
-* of an exception, its type and place, and the message only where it is a ``CxrError``;
-* of everybody else's records and warnings, the origin: who, how severe, where in the code.
+* for our own records, a constant event name and the fields of the allow-list below;
+* for an exception, its type and location, and the message only of a ``CxrError``;
+* for records and warnings of libraries, the origin: logger, level, location in the code.
 
-Rows are named by our integers (``job=7 image=12``), never by a UID, accession number or path.
+Rows are identified by our integers (``job=7 image=12``), never by a UID, accession number or path.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ FIELDS = frozenset(
     {
         # Rows, by our integers
         *("delivery", "deliveries", "event_id", "image", "images", "job", "jobs", "report", "reports"),
-        # Codes of ours, and numbers of a standard
+        # Our codes, and numbers of a standard
         *("attempt", "attempts", "category", "code", "kind", "reason", "signal", "sop_class", "state", "status"),
         *("transfer_syntax", "verified_by", "view"),
-        # Parts of this installation, as the settings and the model package name them
+        # Parts of this installation, as named by settings and model package
         *(
             "address",
             "ae_title",
@@ -71,7 +71,7 @@ FIELDS = frozenset(
         *("address", "called_ae_title", "calling_ae_title"),
     }
 )
-"""Every field that a record of ours may carry; another one is dropped, and counted in ``dropped``."""
+"""Allow-list of the fields of our records; another field is removed, and counted in ``dropped``."""
 
 _TITLES = frozenset({"called_ae_title", "calling_ae_title"})  # as a peer sent them: configuration, not patients
 _LONGEST_TITLE = 16  # characters; PS3.8 Section 9.3.2
@@ -79,7 +79,7 @@ _LONGEST_TITLE = 16  # characters; PS3.8 Section 9.3.2
 PACKAGES = ("app", "config", "cxr", "db", "inference", "listener", "training")
 
 _PDU_READERS = ("_validators", "acse", "dul", "fsm", "pdu", "pdu_items", "pdu_primitives", "presentation", "utils")
-"""Modules of pynetdicom that write a line for each odd item of a peer's PDU, thousands for one PDU."""
+"""Modules of pynetdicom that log each invalid item of a peer's PDU, up to thousands for one PDU."""
 
 _EVENT = re.compile(r"[a-z][a-z0-9_.]{0,63}")
 _TEXT = re.compile(r"[\w.:+@\[\]-]{0,80}", re.ASCII)  # no space, no caret, no slash: no name, sentence or path
@@ -90,11 +90,11 @@ _Event = MutableMapping[str, Any]
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """The one handler that we put on the root logger; its own class, so that it is found again."""
+    """Our handler of the root logger; a separate class, so that ``configure`` can replace it."""
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Get the logger of one module; it keeps to the rules whether ``configure`` has run or not.
+    """Return the logger of one module; it applies the allow-list also before ``configure``.
 
     Parameters
     ----------
@@ -121,17 +121,17 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
-    """Send every record of this process to standard error, by these rules.
+    """Write all records of this process to standard error, by the rules of this module.
 
-    Called once by each composition root; calling it again replaces what was there. Uncaught
-    exceptions and Python warnings go the same way.
+    Called once by each command; another call replaces the configuration. Uncaught exceptions and Python
+    warnings become records, too.
 
     Parameters
     ----------
     settings
-        Level and format. Other people's records start at warning, whatever the level.
+        Level and format. Records of libraries start at warning, whatever the level.
     stream
-        Where to write instead of standard error.
+        Output instead of standard error.
     """
     target = sys.stderr if stream is None else stream
     root = logging.getLogger()
@@ -145,16 +145,16 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
         logging.getLogger(package).setLevel(settings.level.upper())
     for module in _PDU_READERS:
         logging.getLogger(f"pynetdicom.{module}").setLevel(logging.CRITICAL)
-    logging.getLogger("pynetdicom.transport").addFilter(_says_what_failed)
-    # A handler that fails would print the record, with its arguments, by itself.
+    logging.getLogger("pynetdicom.transport").addFilter(_has_exception)
+    # Otherwise a handler that fails prints the record with its arguments.
     logging.raiseExceptions = False
     warnings.showwarning = _show_warning
     sys.excepthook = _report_uncaught
     threading.excepthook = _report_uncaught_in_thread
 
 
-def _says_what_failed(record: logging.LogRecord) -> bool:
-    """Drop two lines per call to a peer that is down: without their text they say less than our own record."""
+def _has_exception(record: logging.LogRecord) -> bool:
+    """Keep records with an exception only: two others per call to a peer that is down repeat our own record."""
     return record.exc_info is not None
 
 
@@ -174,20 +174,20 @@ def _formatter(settings: LogSettings, target: TextIO) -> ProcessorFormatter:
 
 
 def _keep_allowed(_logger: object, _method: str, event: _Event) -> _Event:
-    """Drop what is not on the list; a caller's mistake must not become a leak or a crash."""
-    kept: _Event = {
+    """Remove fields that are not on the allow-list; a caller's mistake must cause no leak and no crash."""
+    record: _Event = {
         "event": event["event"] if _is_event_name(event.get("event")) else _WITHHELD,
         "level": event["level"],
     } | ({"exc_info": event["exc_info"]} if "exc_info" in event else {})
     dropped = 0
     for name, value in event.items():
         if name in FIELDS:
-            kept[name] = _printable(value) if name in _TITLES else _plain(value)
-        elif name not in kept:
+            record[name] = _printable(value) if name in _TITLES else _plain(value)
+        elif name not in record:
             dropped += 1
     if dropped:
-        kept["dropped"] = dropped
-    return kept
+        record["dropped"] = dropped
+    return record
 
 
 def _is_event_name(value: object) -> bool:
@@ -195,7 +195,7 @@ def _is_event_name(value: object) -> bool:
 
 
 def _plain(value: object) -> object:
-    """Let numbers and short codes through, and nothing that could be a name, a path or an identifier."""
+    """Return numbers and short codes; withhold values that could be a name, path or identifier."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
@@ -212,18 +212,21 @@ def _printable(title: object) -> str:
 
 
 def _name_exception(_logger: object, _method: str, event: _Event) -> _Event:
-    """Replace an exception by its type and place, so that no renderer prints its message."""
-    given = event.pop("exc_info", None)
-    if not given:
+    """Replace an exception by its type and location, so that no renderer prints its message."""
+    exc_info = event.pop("exc_info", None)
+    if not exc_info:
         return event
-    error = given if isinstance(given, BaseException) else given[1] if isinstance(given, tuple) else sys.exc_info()[1]
+    if isinstance(exc_info, BaseException):
+        error: BaseException | None = exc_info
+    else:
+        error = exc_info[1] if isinstance(exc_info, tuple) else sys.exc_info()[1]
     if error is not None:
         event.update(describe_exception(error))
     return event
 
 
 def describe_exception(error: BaseException) -> dict[str, str]:
-    """Say what was raised and where, without a message that is not ours.
+    """Return type and location of an exception; the message only if it is ours.
 
     Parameters
     ----------
@@ -233,34 +236,34 @@ def describe_exception(error: BaseException) -> dict[str, str]:
     Returns
     -------
     dict[str, str]
-        ``error``, the type; ``where``, innermost place first, then the innermost place in our own
-        code; ``cause``, the type that it was raised from; for a ``CxrError`` also ``message``.
+        ``error``, the type; ``where``, the innermost location, then the innermost location in our own code;
+        ``cause``, the type of its cause; for a ``CxrError`` also ``message``.
     """
-    said = {"error": type(error).__name__, "where": _place(error.__traceback__)}
+    description = {"error": type(error).__name__, "where": _location(error.__traceback__)}
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is not None:
-        said["cause"] = type(cause).__name__
+        description["cause"] = type(cause).__name__
     if isinstance(error, CxrError):
-        said["message"] = str(error)
-    return said
+        description["message"] = str(error)
+    return description
 
 
-def _place(trace: TracebackType | None) -> str:
+def _location(trace: TracebackType | None) -> str:
     frames = [(_short(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(trace)]
     if not frames:
         return "unknown"
     ours = [frame for frame in frames if frame[0].split("/")[0] in PACKAGES]
-    places = dict.fromkeys([frames[-1], *ours[-1:]])
-    return " < ".join(f"{file}:{line}" for file, line in places)
+    locations = dict.fromkeys([frames[-1], *ours[-1:]])
+    return " < ".join(f"{file}:{line}" for file, line in locations)
 
 
 def _short(filename: str) -> str:
-    """Keep the last two parts of a module's file: enough to find it, nothing of the machine."""
+    """Return the last two parts of a module's path, which identify it and show nothing of the machine."""
     return "/".join(PurePath(filename).parts[-2:])
 
 
 def _reduce_to_origin(_logger: object, _method: str, event: _Event) -> _Event:
-    """Replace a record that is not ours by where it came from."""
+    """Replace a record of a library by its origin."""
     record: logging.LogRecord = event["_record"]
     reduced: _Event = {
         "event": "third_party",
@@ -269,10 +272,10 @@ def _reduce_to_origin(_logger: object, _method: str, event: _Event) -> _Event:
         "_record": record,
         "_from_structlog": False,
     }
-    # The formatter drops the traceback's text by itself (``keep_exc_info`` is False).
+    # The formatter removes the text of the traceback (``keep_exc_info`` is False).
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
-        reduced.update(error=type(error).__name__, where=_place(error.__traceback__))
+        reduced.update(error=type(error).__name__, where=_location(error.__traceback__))
     return reduced
 
 
@@ -289,7 +292,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Stand in for ``warnings.showwarning``: the kind and the place, not the text."""
+    """Replace ``warnings.showwarning``: log category and location, not the text."""
     logging.getLogger("warnings").handle(
         logging.LogRecord("warnings." + category.__name__, logging.WARNING, filename, lineno, "", None, None)
     )

@@ -1,4 +1,4 @@
-"""How a process serves its metrics: over HTTP, where a port is set."""
+"""HTTP server of Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ def serve(registry: CollectorRegistry, address: str, port: int, *, setting: str)
     Parameters
     ----------
     registry
-        What is served.
+        Registry of the metrics.
     address, port
-        Where: an IP address of this machine, and a TCP port.
+        IP address of this machine and TCP port to listen on.
     setting
-        Name of the setting that the port comes from, for the message.
+        Name of the port's setting, for the message.
 
     Returns
     -------
     Callable
-        Stops it.
+        Stops the server.
 
     Raises
     ------
     SettingsError
-        If the port is in use, or the address is none of this machine's.
+        If the port is in use, or the address is not one of this machine.
     """
     try:
         server, thread = start_http_server(port, addr=address, registry=registry)
     except OSError as error:
         raise SettingsError(
-            f"Port {port} of {address} can't be listened on ({error.strerror}): set {setting} and metrics.bind to what "
-            "is free here, or remove them."
+            f"Port {port} of {address} can't be listened on ({error.strerror}): set {setting} to a free port "
+            "and metrics.bind to an address of this machine, or remove them."
         ) from error
 
     def stop() -> None:

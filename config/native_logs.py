@@ -1,7 +1,7 @@
-"""Keep native libraries from writing to standard error past our logs.
+"""Log level of TensorFlow's native code, which bypasses our logs.
 
-TensorFlow's C++ parts print by themselves, before any logger of Python's is asked, and read how
-much from the environment when they are loaded.
+The C++ code of TensorFlow writes to standard error itself, and reads its log level from the environment when it
+is loaded.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ _NOTHING = "3"
 
 
 def quiet_tensorflow(device: str, environ: MutableMapping[str, str] | None = None) -> None:
-    """Choose what TensorFlow's native code prints; call it before TensorFlow is imported.
+    """Set the log level of TensorFlow's native code; call it before TensorFlow is imported.
 
-    A GPU that is asked for by number and does not work needs the driver's words. Everywhere else
-    they are noise: without a GPU, CUDA's failure to find one is printed as an error.
+    With a GPU requested by number, messages of the driver are needed if it fails. Otherwise they mislead:
+    without a GPU, CUDA prints an error about its absence.
 
     Parameters
     ----------
     device
         The setting ``worker.device``.
     environ
-        The environment; None: the process's own. A level that somebody chose stays.
+        The environment; None: that of the process. A level that is already set stays.
     """
-    environment = os.environ if environ is None else environ  # noqa: TID251 (the only way to say it)
+    environment = os.environ if environ is None else environ  # noqa: TID251 (the only interface)
     environment.setdefault(TENSORFLOW_LEVEL, _WARNINGS if device.startswith("gpu") else _NOTHING)
-    # Python's part warns of graphs that are compiled anew, which several models in one process are bound to be.
+    # Its Python code warns of repeated graph compilation, which several models in one process make unavoidable.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

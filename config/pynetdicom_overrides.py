@@ -1,7 +1,7 @@
-"""What both overrides of pynetdicom share: the listener's, and those of the associations that we request.
+"""Shared part of the overrides of pynetdicom, with the check of its version.
 
-The rest of the overrides stands where it is needed, in ``listener/transport/`` and
-``inference/delivery/pynetdicom_fixes.py``. All of them are made for one version.
+The others stand in ``listener/transport/`` (associations that peers request of the listener) and in
+``inference/delivery/pynetdicom_fixes.py`` (associations that we request, and those for commitment reports).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _CAN_ACKNOWLEDGE = hasattr(socket, "TCP_QUICKACK")  # Linux
 
 
 def check_version(installed: str = pynetdicom.__version__) -> None:
-    """Refuse another version of pynetdicom than the one whose internals are overridden.
+    """Refuse a version of pynetdicom other than `MADE_FOR`.
 
     Parameters
     ----------
     installed
-        The version that is installed.
+        The installed version.
 
     Raises
     ------
     RuntimeError
-        If it is another one.
+        If it is another version.
     """
     if installed != MADE_FOR:
         raise RuntimeError(
@@ -41,25 +41,25 @@ def check_version(installed: str = pynetdicom.__version__) -> None:
 
 
 def acknowledge_at_once(connection: socket.socket) -> None:
-    """Acknowledge what has arrived, where the system lets a program ask for it; this lasts for one time.
+    """Send the TCP acknowledgement of received data at once, where the system supports it (Linux); not permanent.
 
-    The kernel would wait 40 ms for an answer to send the acknowledgement with, and a peer whose connection has
-    Nagle's algorithm (RFC 9293 Section 3.7.4; DCMTK's default) sends the end of a message no earlier.
+    The kernel delays an acknowledgement by 40 ms to send it with data, and a peer with Nagle's algorithm (RFC 9293
+    Section 3.7.4; DCMTK's default) does not send the end of a message before it.
     """
     if _CAN_ACKNOWLEDGE:
-        with suppress(OSError):  # the peer has gone: the next read returns its end
+        with suppress(OSError):  # the peer has closed: the next read shows it
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def cut(connection: socket.socket | None) -> None:
-    """End a connection that another thread reads from or writes to: that thread sees its end, and closes it.
+    """Shut a connection down that another thread uses: that thread sees its end and closes it.
 
     Parameters
     ----------
     connection
-        None, or one that has ended: nothing happens.
+        The connection; None or one that has ended is ignored.
     """
     if connection is not None:
         with suppress(OSError):
-            # Of the socket itself: a TLS socket's own shutdown would drop its TLS state under the reader.
+            # Not SSLSocket.shutdown, which would drop the TLS state while the other thread reads.
             socket.socket.shutdown(connection, socket.SHUT_RDWR)

@@ -56,7 +56,7 @@ def _time_of_day(value: str) -> str:
 
 
 def _check_url(address: str) -> None:
-    """Check the address of a DICOMweb service; a secret in it would show up wherever it is named."""
+    """Check the URL of a DICOMweb service; it must contain no secret, because the address is printed."""
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("a stow address is a URL that starts with http:// or https://")
@@ -70,23 +70,23 @@ TimeOfDay = Annotated[str, AfterValidator(_time_of_day)]
 
 
 class Section(BaseModel):
-    """One table of the settings file; unknown keys are faults."""
+    """One table of the settings file; an unknown key is a fault."""
 
     model_config = ConfigDict(allow_inf_nan=False, extra="forbid", frozen=True)
 
 
 class TlsSettings(Section):
-    """DICOM TLS (PS3.15 Annex B) for the listener, on a port of its own."""
+    """DICOM TLS (PS3.15 Annex B) of the listener, on a separate port."""
 
     port: Port | None = Field(None, description="Port of the TLS listener; absent: no TLS.")
     certificate: Path | None = Field(None, description="PEM file with this service's certificate chain.")
     key: Path | None = Field(None, description="PEM file with its private key; readable by its owner only.")
     ca: Path | None = Field(
         None,
-        description="PEM file of the authorities that peers' certificates come from; absent: peers need none.",
+        description="PEM file of the CAs that issue peers' certificates; absent: peers need no certificate.",
     )
-    required: bool = Field(False, description="Open no other port: listener.port is not listened on.")
-    handshake_timeout_s: float = Field(10.0, gt=0, le=86400, description="How long a peer may take over the handshake.")
+    required: bool = Field(False, description="Open the TLS port only: listener.port is not opened.")
+    handshake_timeout_s: float = Field(10.0, gt=0, le=86400, description="Time limit of the TLS handshake.")
 
     @model_validator(mode="after")
     def _complete(self) -> TlsSettings:
@@ -98,16 +98,16 @@ class TlsSettings(Section):
 
 
 class CommitmentSettings(Section):
-    """Storage Commitment for peers that ask the listener for it."""
+    """Storage Commitment as SCP, on the listener's ports."""
 
-    enabled: bool = Field(True, description="Answer requests; off: the presentation context is rejected.")
+    enabled: bool = Field(True, description="Accept requests; off: the presentation context is rejected.")
     keep_days: float = Field(
-        30.0, gt=0, description="How long the service keeps a file after it said that it does, short space or not."
+        30.0, gt=0, description="How long the service keeps a file after its commitment, also when space is short."
     )
     report_on: Literal["same", "new"] = Field(
         "same",
-        description="Where the report goes: the peer's own association, or a new one where that has ended; or always "
-        "a new one.",
+        description="Association of the report: same, that of the request, or a new one if it has ended; new, always a "
+        "new one.",
     )
 
 
@@ -116,9 +116,9 @@ class ListenerSettings(Section):
 
     ae_title: AETitle = Field("CXR", description="Our AE title.")
     check_called_ae_title: bool = Field(True, description="Reject associations that call another AE title.")
-    bind: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs [[peers]].")
+    bind: str = Field("127.0.0.1", description="IP address to listen on; other than loopback it needs [[peers]].")
     port: Port = Field(11112, description="TCP port to listen on.")
-    secondary_capture: bool = Field(False, description="Also take Secondary Capture images.")
+    secondary_capture: bool = Field(False, description="Also accept Secondary Capture images.")
     accept_all_storage: bool = Field(
         False,
         description="Also accept every other storage class (answered with Success, recorded, not kept), for a PACS "
@@ -128,22 +128,22 @@ class ListenerSettings(Section):
         1,
         ge=1,
         le=64,
-        description="How many processes receive on this port; more than one is for many associations at once, and each "
-        "counts its associations for itself.",
+        description="Number of processes that receive on this port; more than one serves many simultaneous "
+        "associations, and each counts its own.",
     )
     max_associations: int = Field(
-        50, ge=1, le=1000, description="Associations at the same time, of each listening process."
+        50, ge=1, le=1000, description="Largest number of simultaneous associations, per listening process."
     )
-    max_pdu_bytes: int = Field(131072, ge=4096, le=4194304, description="Largest PDU that we accept.")
-    max_object_mib: int = Field(256, ge=1, le=4096, description="Largest object that we accept.")
-    min_free_mib: int = Field(1024, ge=0, description="Below this much free space everything is refused (0xA700).")
-    acse_timeout_s: float = Field(10.0, gt=0, le=86400, description="How long a peer may take over its A-ASSOCIATE-RQ.")
+    max_pdu_bytes: int = Field(131072, ge=4096, le=4194304, description="Largest accepted PDU.")
+    max_object_mib: int = Field(256, ge=1, le=4096, description="Largest accepted object.")
+    min_free_mib: int = Field(1024, ge=0, description="With less free space every object is refused (0xA700).")
+    acse_timeout_s: float = Field(10.0, gt=0, le=86400, description="Time limit for a peer's A-ASSOCIATE-RQ.")
     dimse_timeout_s: float = Field(30.0, gt=0, le=86400, description="How long a peer may be silent within a message.")
     message_timeout_s: float = Field(
-        900.0, gt=0, le=86400, description="How long a peer may take over one whole message, however busily it sends."
+        900.0, gt=0, le=86400, description="Time limit for one whole message, also while the peer keeps sending."
     )
-    idle_timeout_s: float = Field(60.0, gt=0, le=86400, description="How long an association may be silent.")
-    drain_timeout_s: float = Field(20.0, gt=0, le=86400, description="How long a stop waits for objects in flight.")
+    idle_timeout_s: float = Field(60.0, gt=0, le=86400, description="How long an association may be idle.")
+    drain_timeout_s: float = Field(20.0, gt=0, le=86400, description="How long a stop waits for transfers in flight.")
     tls: TlsSettings = TlsSettings()
     commitment: CommitmentSettings = CommitmentSettings()
 
@@ -151,32 +151,32 @@ class ListenerSettings(Section):
 def _host_and_port(address: str, name: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdigit() and 1 <= int(port) <= 65535):
-        raise ValueError(f'{name} is written "host:port"')
+        raise ValueError(f'accepted is "host:port" for {name}')
     return host.strip("[]"), int(port)
 
 
 class PeerSettings(Section):
-    """Who may send."""
+    """A peer that may send."""
 
     ae_title: AETitle = Field(description="Calling AE title.")
-    network: Network = Field(description="Network it calls from, in CIDR notation.")
+    network: Network = Field(description="Network of its address, in CIDR notation.")
     max_associations: int | None = Field(
         None,
         ge=1,
-        description="Associations at the same time from this entry, of each listening process; absent: "
+        description="Largest number of simultaneous associations from this entry, per listening process; absent: "
         "listener.max_associations.",
     )
     max_object_mib: int | None = Field(
-        None, ge=1, description="Largest object that is accepted from this entry; absent: listener.max_object_mib."
+        None, ge=1, description="Largest accepted object from this entry; absent: listener.max_object_mib."
     )
     commitment_reports_to: str | None = Field(
         None,
-        description='"host:port" where it takes Storage Commitment reports on an association of ours; absent: that of '
-        "the dicom destination with its AE title, if there is one.",
+        description='"host:port" of the peer for Storage Commitment reports on our association; absent: that of the '
+        "dicom destination with its AE title, if there is one.",
     )
 
     @model_validator(mode="after")
-    def _has_an_address(self) -> PeerSettings:
+    def _check_report_address(self) -> PeerSettings:
         self.report_address()
         return self
 
@@ -201,49 +201,56 @@ class PeerSettings(Section):
 
 
 class DestinationSettings(Section):
-    """Where reports go."""
+    """A destination of reports."""
 
-    name: Name = Field(description="How commands, audit rows and logs call it; lower case, digits, - and _.")
+    name: Name = Field(description="Its name in commands, audit rows and logs; lower case, digits, - and _.")
     kind: Literal["dicom", "stow", "folder"] = Field(description="C-STORE, DICOMweb STOW-RS, or a folder.")
     address: str = Field(
         description='dicom: "AET@host:port"; stow: the URL of the DICOMweb service; folder: a directory that exists.'
     )
     from_peers: tuple[AETitle, ...] = Field(
         (),
-        description="Only results of images that these AE titles sent, first or again; empty: results of all images "
-        "but those that a dicom destination's own AE title sent. A PACS that sends images and is to get their results "
-        "names itself here.",
+        description="Send it only results of images from these AE titles, sent first or again; empty: results of all "
+        "images but those from the dicom destination's own AE title. For a PACS that is to receive the results of its "
+        "own images, enter its AE title.",
     )
-    calling_ae_title: AETitle | None = Field(None, description="Our AE title here; absent: listener.ae_title.")
+    calling_ae_title: AETitle | None = Field(
+        None, description="Our AE title for this destination; absent: listener.ae_title."
+    )
     verify: Literal["auto", "commitment", "find", "none"] = Field(
         "auto",
-        description="How arrival is checked: Storage Commitment, C-FIND (stow: QIDO-RS), or the first that works.",
+        description="How arrival is verified: Storage Commitment, C-FIND (stow: QIDO-RS), auto (the first that works), "
+        "or not at all.",
     )
-    verify_after_s: float = Field(2.0, ge=0, description="Wait this long before checking.")
+    verify_after_s: float = Field(2.0, ge=0, description="Wait before the first verification.")
     commitment_listen: str | None = Field(
         None,
-        description='dicom: "host:port" where we listen for Storage Commitment reports that the peer brings on an '
-        "association of its own; absent: only those on ours are heard.",
+        description='dicom: "host:port" on which we accept associations of the peer for Storage Commitment reports; '
+        "absent: reports are accepted on our own associations only.",
     )
-    timeout_s: float = Field(30.0, gt=0, description="How long the peer may take over one answer.")
+    timeout_s: float = Field(30.0, gt=0, description="Time limit for each response of the peer.")
     tls: bool = Field(False, description="dicom: use TLS.")
-    tls_ca: Path | None = Field(None, description="PEM file of the authorities that the peer's certificate comes from.")
-    tls_certificate: Path | None = Field(None, description="dicom: PEM file with our certificate, if the peer asks.")
+    tls_ca: Path | None = Field(None, description="PEM file of the CAs that issue the peer's certificate.")
+    tls_certificate: Path | None = Field(
+        None, description="dicom: PEM file with our certificate, if the peer requires one."
+    )
     tls_key: Path | None = Field(None, description="dicom: PEM file with its private key.")
     username: str | None = Field(None, description="stow: HTTP Basic user name.")
-    password: SecretStr | None = Field(None, description="stow: HTTP Basic password; better set by the environment.")
-    token: SecretStr | None = Field(None, description="stow: bearer token; better set by the environment.")
+    password: SecretStr | None = Field(
+        None, description="stow: HTTP Basic password; preferably set by the environment."
+    )
+    token: SecretStr | None = Field(None, description="stow: bearer token; preferably set by the environment.")
 
     @model_validator(mode="after")
-    def _fits_kind(self) -> DestinationSettings:
+    def _check_kind(self) -> DestinationSettings:
         if self.kind == "dicom":
             self.dicom_address()
         elif self.kind == "stow":
             _check_url(self.address)
         if self.kind != "stow" and (self.username or self.password or self.token):
-            raise ValueError("username, password and token are for kind stow")
+            raise ValueError("username, password and token are accepted for kind stow only")
         if self.token is not None and (self.username or self.password):
-            raise ValueError("either token, or username and password")
+            raise ValueError("accepted is either token, or username and password")
         if (self.username is None) != (self.password is None):
             raise ValueError("username and password go together")
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -282,25 +289,25 @@ class DestinationSettings(Section):
         ae_title, at, rest = self.address.partition("@")
         host, colon, port = rest.rpartition(":")
         if not (at and colon and host and port.isdigit() and 1 <= int(port) <= 65535):
-            raise ValueError('a dicom address is written "AET@host:port"')
+            raise ValueError('accepted is "AET@host:port" for a dicom address')
         return _ae_title(ae_title), host.strip("[]"), int(port)
 
 
 class ViewSettings(Section):
-    """The frontal filter."""
+    """The view decision."""
 
     unknown: UnknownView = Field(
         UnknownView.HOLD,
-        description="An image whose header does not tell the view: hold (until `cxr jobs release`), score, reject, or "
-        "model (the view model decides; it must have been trained on 200 laterals or more).",
+        description="An image without a view in its header: hold (until `cxr jobs release`), score, reject, or model "
+        "(the view model decides; it must have been trained on 200 laterals or more).",
     )
     pixels: PixelView = Field(
         PixelView.HOLD,
-        description="An image that the view model does not take for a frontal chest radiograph: hold (until "
+        description="An image that the view model does not classify as a frontal chest radiograph: hold (until "
         "`cxr jobs release`), flag (a warning beside its scores), or off.",
     )
     model: Path | None = Field(
-        None, description="Folder of a view model (`cxr train view`); absent: the one that comes with the project."
+        None, description="Folder of a view model (`cxr train view`); absent: the one of this installation."
     )
 
 
@@ -309,44 +316,46 @@ class WorkerSettings(Section):
 
     device: str = Field("auto", pattern=r"^(auto|cpu|gpu:\d+)$", description="auto, cpu, or gpu:N.")
     runtime: Literal["tensorflow", "openvino"] = Field(
-        "tensorflow", description="What runs the model: tensorflow, or openvino (the CPU alone, and faster)."
+        "tensorflow", description="Runtime of the model: tensorflow, or openvino (CPU only, and faster)."
     )
     default_model: DefaultModel = Field(
         "covid19",
-        description="What serves until a package is promoted: covid19 or four-class, the research defaults that come "
-        "with the project (DEMONSTRATION MODEL), or untrained, random weights.",
+        description="Model in service until a package is promoted: covid19 or four-class, the research models of the "
+        "project (DEMONSTRATION MODEL), or untrained, random weights.",
     )
     batch_size: int = Field(
         0,
         ge=0,
         le=256,
-        description="Images that are scored at once, at most; 0: 32 on a GPU, on a CPU one for each core that may be "
-        "used, 8 at least and 32 at most.",
+        description="Largest batch of images; 0: 32 on a GPU, on a CPU one image per available core, between 8 and 32.",
     )
     decode_processes: int = Field(
-        0, ge=0, le=64, description="Processes that decode pixels; 0: one for each core that may be used, at most 8."
+        0, ge=0, le=64, description="Processes that decode pixels; 0: one per available core, at most 8."
     )
-    decode_timeout_s: float = Field(60.0, gt=0, description="How long one image may take to decode.")
-    max_megapixels: int = Field(64, ge=1, le=1024, description="Largest image, Rows x Columns, that is decoded.")
-    poll_s: float = Field(0.1, gt=0, description="How often an idle worker looks for work.")
-    lease_s: float = Field(120.0, ge=5, description="A worker that is silent for this long loses its jobs.")
+    decode_timeout_s: float = Field(60.0, gt=0, description="Time limit to decode one image.")
+    max_megapixels: int = Field(64, ge=1, le=1024, description="Largest image to decode, Rows x Columns.")
+    poll_s: float = Field(0.1, gt=0, description="Interval at which an idle worker polls for jobs.")
+    lease_s: float = Field(120.0, ge=5, description="Lease of a job; without renewal another worker claims it.")
     max_attempts: int = Field(3, ge=1, description="Attempts before a job is failed.")
     retry_s: float = Field(30.0, ge=0, description="Wait before the second attempt; doubles with each.")
     shadow_timeout_s: float = Field(
         30.0,
         gt=0,
-        description="How long a shadow (`cxr model shadow`) may take over a batch; the next one waits for it.",
+        description="Time limit of a shadow model (`cxr model shadow`) for a batch; the next batch waits for it.",
     )
 
 
 class GateSettings(Section):
-    """What a model package has to reach before it is promoted; `--accept-gate` goes past one by name."""
+    """Minimum figures of a model package for promotion; `--accept-gate` overrides one by name."""
 
-    auc_low: float = Field(0.60, ge=0, le=1, description="Lower end of the area's confidence interval, at least.")
-    ece: float = Field(0.10, ge=0, le=1, description="Expected calibration error, at most.")
-    subgroup_auc: float = Field(0.55, ge=0, le=1, description="Area in the worst subgroup, at least.")
+    auc_low: float = Field(0.60, ge=0, le=1, description="Smallest lower bound of the AUC's confidence interval.")
+    ece: float = Field(0.10, ge=0, le=1, description="Largest expected calibration error.")
+    subgroup_auc: float = Field(0.55, ge=0, le=1, description="Smallest AUC of the worst subgroup.")
     blanked_auc: float = Field(
-        0.60, ge=0, le=1, description="Area over images without lungs, at most, unless its interval holds 0.5."
+        0.60,
+        ge=0,
+        le=1,
+        description="Largest AUC on images with blanked lungs, unless its confidence interval contains 0.5.",
     )
 
 
@@ -357,17 +366,19 @@ class ReportSettings(Section):
         "research",
         description="Root title: our private research title, or (126000, DCM) for IHE AIR consumers.",
     )
-    saliency: bool = Field(False, description="Also send an evidence map as Secondary Capture, notice burned in.")
-    deliver_untrained: bool = Field(False, description="Deliver results of an untrained package as well.")
+    saliency: bool = Field(
+        False, description="Also send the evidence map as Secondary Capture, with the notice burned in."
+    )
+    deliver_untrained: bool = Field(False, description="Also deliver results of an untrained package.")
 
 
 class DeliverySettings(Section):
-    """Retries towards destinations."""
+    """Retries of deliveries."""
 
     retry_first_s: float = Field(10.0, gt=0, description="Wait before the second attempt; doubles with each.")
     retry_max_s: float = Field(3600.0, gt=0, description="Longest wait between two attempts.")
-    give_up_after_h: float = Field(168.0, gt=0, description="After this long a delivery is dead until requeued.")
-    lease_s: float = Field(120.0, ge=5, description="A sender that is silent for this long loses its deliveries.")
+    give_up_after_h: float = Field(168.0, gt=0, description="Time limit after which a delivery is dead until requeued.")
+    lease_s: float = Field(120.0, ge=5, description="Lease of a delivery; without renewal another sender claims it.")
 
 
 class RetentionSettings(Section):
@@ -378,12 +389,12 @@ class RetentionSettings(Section):
     quarantine_days: float = Field(
         30.0,
         ge=1,
-        description="Files that no row knows, from the day they were moved to the quarantine.",
+        description="Files without a row, counted from the day they were moved to the quarantine.",
     )
     low_space_mib: int = Field(
         4096,
         ge=0,
-        description="Below this much free space the oldest finished pixels go, whatever their age.",
+        description="With less free space the oldest finished pixels are deleted, whatever their age.",
     )
 
 
@@ -392,52 +403,54 @@ class AuditSettings(Section):
 
     key_file: Path | None = Field(
         None,
-        description="Key of the event chain, made at first start; absent: audit.key in a folder beside data_dir. "
+        description="Key of the event chain, created at first start; absent: audit.key in a folder beside data_dir. "
         "Keep a copy apart from the database.",
     )
     identifiers: Literal["full", "pseudonym", "none"] = Field(
         "full",
-        description="How identifiers of what is received from now on are stored: as received, as keyed pseudonyms, or "
-        "not at all but for one keyed value that tells a resend.",
+        description="Form of identifiers of objects received from now on: as received, as keyed pseudonyms, or none "
+        "but one keyed value to recognise a resend.",
     )
     pseudonym_key_file: Path | None = Field(
         None,
-        description="Key of pseudonyms, made when first needed; absent: pseudonym.key beside the key of the event "
+        description="Key of pseudonyms, created when first needed; absent: pseudonym.key beside the key of the event "
         "chain. Keep a copy apart from the database.",
     )
-    snapshot_every_s: float = Field(60.0, gt=0, description="How often audit-read.sqlite is refreshed, if changed.")
-    backup_at: TimeOfDay = Field("02:30", description="When the nightly backup runs, local time.")
-    backup_keep: int = Field(7, ge=1, description="How many nightly backups are kept.")
+    snapshot_every_s: float = Field(60.0, gt=0, description="Interval to refresh audit-read.sqlite, if changed.")
+    backup_at: TimeOfDay = Field("02:30", description="Time of the nightly backup, local.")
+    backup_keep: int = Field(7, ge=1, description="Number of nightly backups to keep.")
 
 
 class LogSettings(Section):
     """The log, on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is written.")
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json.")
 
 
 class MetricsSettings(Section):
-    """Prometheus metrics; without a name of anybody, and without a password."""
+    """Prometheus metrics, served without a password; no label names a peer or a patient."""
 
-    bind: str = Field("127.0.0.1", description="Address to serve them on; any but loopback lets others read them.")
+    bind: str = Field(
+        "127.0.0.1", description="IP address to serve them on; other than loopback, other machines can read them."
+    )
     listener_port: Port | None = Field(
         None,
-        description="Serve the listener's metrics here, those of further listening processes on the next ports; "
-        "absent: nowhere.",
+        description="Port of the listener's metrics; further listening processes use the next ports; absent: not "
+        "served.",
     )
-    worker_port: Port | None = Field(None, description="Serve the worker's metrics here; absent: nowhere.")
+    worker_port: Port | None = Field(None, description="Port of the worker's metrics; absent: not served.")
 
 
 def _cron(value: str) -> str:
-    """Check a cron expression; days of the week by name, because programs differ over what their numbers mean."""
+    """Check a cron expression; days of the week are names, because programs differ in their numbers."""
     *numbers, days = value.lower().split() or [""]
     if len(numbers) != len(_BOUNDS):
         raise ValueError("a cron expression has five fields: minute, hour, day, month, day of the week")
     for field, (low, high) in zip(numbers, _BOUNDS, strict=True):
         for part in field.split(","):
-            found = _PART.fullmatch(part)
-            if found is None or not all(low <= int(each) <= high for each in found.groups()[:2] if each):
+            match = _PART.fullmatch(part)
+            if match is None or not all(low <= int(bound) <= high for bound in match.groups()[:2] if bound):
                 raise ValueError(f"{part!r} is no number from {low} to {high}, range (1-5), step (*/2) or *")
     if not all(_DAYS.fullmatch(part) for part in days.split(",")):
         raise ValueError("days of the week are written mon, tue, wed, thu, fri, sat, sun, e.g. sun or mon-fri")
@@ -454,34 +467,36 @@ def _time_zone(value: str) -> str:
 
 
 class RebuildSettings(Section):
-    """The scheduled rebuild of the model on new labelled images; it ends before promotion, with a report."""
+    """The scheduled rebuild of the model on new labelled images, up to a report before promotion."""
 
     cron: Annotated[str, AfterValidator(_cron)] | None = Field(
-        None, description='When, as "minute hour day month weekday", e.g. "0 3 * * sun"; absent: never by itself.'
+        None, description='Schedule as "minute hour day month weekday", e.g. "0 3 * * sun"; absent: by hand only.'
     )
     time_zone: Annotated[str, AfterValidator(_time_zone)] = Field(
-        "UTC", description="In which cron is read; an hour that comes twice counts once, one that is left out is not."
+        "UTC",
+        description="Time zone of cron; a time that daylight saving repeats counts once, a skipped one is due after "
+        "the change.",
     )
-    labels: Path | None = Field(None, description="CSV of test results, joined with the images that the service kept.")
-    columns: tuple[str, ...] = Field((), description="Our name of a column of labels and its own: result=diagnosis.")
-    words: tuple[str, ...] = Field((), description="A class and its word in labels: covid19=detected.")
+    labels: Path | None = Field(None, description="CSV of test results, joined with the received images.")
+    columns: tuple[str, ...] = Field((), description="Our name of a column and its name in labels: result=diagnosis.")
+    words: tuple[str, ...] = Field((), description="A class and its value in labels: covid19=detected.")
     positive: str = Field("covid19", description="Class of positive labels.")
-    date_format: str = Field("", description="Form of dates in labels, e.g. %d/%m/%Y; empty: ISO 8601 or YYYYMMDD.")
-    days: int = Field(2, ge=0, description="Between label and image at most.")
-    images: Path | None = Field(None, description="Folder of DICOM files; absent: those that are in the spool.")
+    date_format: str = Field("", description="Format of dates in labels, e.g. %d/%m/%Y; empty: ISO 8601 or YYYYMMDD.")
+    days: int = Field(2, ge=0, description="Largest difference between the dates of label and image.")
+    images: Path | None = Field(None, description="Folder of DICOM files; absent: those in the spool.")
     manifest: Path | None = Field(None, description="A manifest of `cxr train index` instead of labels and images.")
     recipe: str = Field("default-finetune", description="A training recipe's name, or a TOML file.")
     overrides: tuple[str, ...] = Field((), description="Keys of the recipe and their values: compute.devices=cpu.")
-    start: Path | None = Field(None, description="Folder of the finished run whose weights it starts from.")
-    runs_dir: Path | None = Field(None, description="Where runs go; absent: runs in data_dir.")
-    min_new_images: int = Field(100, ge=1, description="Fewer new labelled images than this are not worth it.")
-    compare_with_active: bool = Field(True, description="Also let the package in service score the test images.")
+    start: Path | None = Field(None, description="Folder of the finished run with the initial weights.")
+    runs_dir: Path | None = Field(None, description="Folder of runs; absent: runs in data_dir.")
+    min_new_images: int = Field(100, ge=1, description="Smallest number of new labelled images for a rebuild.")
+    compare_with_active: bool = Field(True, description="Also score the test images with the active package.")
     processes: int = Field(1, ge=1, le=64, description="Processes that prepare images.")
-    nice: int = Field(15, ge=0, le=19, description="How far it stands back behind the service; 19: furthest.")
-    max_attempts: int = Field(5, ge=1, description="How often one is taken up again after it was killed.")
+    nice: int = Field(15, ge=0, le=19, description="Niceness of the rebuild; 19: lowest priority.")
+    max_attempts: int = Field(5, ge=1, description="Attempts to resume a rebuild after it was killed.")
 
     @model_validator(mode="after")
-    def _has_data(self) -> RebuildSettings:
+    def _check_data(self) -> RebuildSettings:
         if self.cron is not None and (self.labels is None) == (self.manifest is None):
             raise ValueError("a rebuild needs either rebuild.labels or rebuild.manifest")
         return self

@@ -1,8 +1,8 @@
-"""All settings of one installation, and the only reader of files and environment.
+"""All settings of one installation, read here alone from file and environment.
 
-A value comes from, strongest first: a flag of the command, ``CXR_SECTION__KEY`` in the
-environment, the TOML file, the default. Composition roots (``app``) load once and hand each object
-its slice; nothing reads settings at import, and there are no globals.
+Sources in order of precedence: a flag of the command, ``CXR_SECTION__KEY`` in the environment, the TOML
+file, the default. The commands in ``app`` load the settings once and pass each object its part; nothing reads
+settings at import, and there are no globals.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableValue
 
-from config.faults import describe, without
+from config.faults import describe, without_faulty
 from config.sections import (
     AuditSettings,
     DeliverySettings,
@@ -73,11 +73,13 @@ class Settings(BaseSettings):
         extra="forbid", frozen=True, env_prefix=PREFIX, env_nested_delimiter="__", case_sensitive=False
     )
 
-    data_dir: Path = Field(Path("var"), description="Everything that is kept lives here.")
+    data_dir: Path = Field(
+        Path("var"), description="Folder of all stored data: audit database, spool, models, runs, backups."
+    )
     listener: ListenerSettings = ListenerSettings()
-    peers: tuple[PeerSettings, ...] = Field((), description="Who may send; none: anyone on loopback.")
+    peers: tuple[PeerSettings, ...] = Field((), description="Peers that may send; none: every AE title on loopback.")
     destinations: tuple[DestinationSettings, ...] = Field(
-        (), description="Where reports go; none: they stay in the data folder."
+        (), description="Destinations of reports; none: reports stay in the data folder."
     )
     view: ViewSettings = ViewSettings()
     worker: WorkerSettings = WorkerSettings()
@@ -91,7 +93,7 @@ class Settings(BaseSettings):
     metrics: MetricsSettings = MetricsSettings()
 
     @model_validator(mode="after")
-    def _parts_fit_together(self) -> Settings:
+    def _check_consistency(self) -> Settings:
         faults = [*self._faults_of_peers(), *self._faults_of_ports(), *self._faults_of_rebuild()]
         if faults:
             raise ValueError("; ".join(faults))
@@ -106,11 +108,11 @@ class Settings(BaseSettings):
         names = [destination.name for destination in self.destinations]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"two [[destinations]] have the name {name!r}"
-        known = {peer.ae_title for peer in self.peers}
+        peers = {peer.ae_title for peer in self.peers}
         for destination in self.destinations:
-            strangers = sorted(set(destination.from_peers) - known)
-            if known and strangers:
-                yield f"from_peers of destination {destination.name!r} has no [[peers]] entry: {', '.join(strangers)}"
+            unknown = sorted(set(destination.from_peers) - peers)
+            if peers and unknown:
+                yield f"from_peers of destination {destination.name!r} has no [[peers]] entry: {', '.join(unknown)}"
 
     def _faults_of_ports(self) -> Iterator[str]:
         ports = {
@@ -120,9 +122,9 @@ class Settings(BaseSettings):
             "metrics.worker_port": self.metrics.worker_port,
         }
         for port in sorted({port for port in ports.values() if port is not None}):
-            users = [name for name, used in ports.items() if used == port]
-            if len(users) > 1:
-                yield f"{' and '.join(users)} are the same port, {port}"
+            names = [name for name, value in ports.items() if value == port]
+            if len(names) > 1:
+                yield f"{' and '.join(names)} are the same port, {port}"
 
     def _faults_of_rebuild(self) -> Iterator[str]:
         if self.rebuild.cron and self.rebuild.labels and self.audit.identifiers != "full":
@@ -140,7 +142,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values as given by ``load_settings``, which has merged file, environment and flags."""
+        """Use the values of ``load_settings`` only, which merges file, environment and flags."""
         return (init_settings,)
 
     @property
@@ -150,7 +152,7 @@ class Settings(BaseSettings):
 
     @property
     def snapshot_path(self) -> Path:
-        """The copy of the audit database that people open."""
+        """Snapshot of the audit database for readers."""
         return self.data_dir / "audit-read.sqlite"
 
     @property
@@ -185,12 +187,12 @@ class Settings(BaseSettings):
 
     @property
     def audit_heads_path(self) -> Path:
-        """Exported heads of the event chain, beside its key: whoever cuts the log can't cut these."""
+        """Exported heads of the event chain, beside its key: truncating the log does not truncate them."""
         return self.audit_key_path.with_name("audit.heads")
 
     @property
     def database_traces(self) -> tuple[Path, ...]:
-        """Files that are made after the audit database: where one of them is, there was a database."""
+        """Files created after the audit database: if one of them exists, there was a database."""
         beside = self.spool_dir.with_name(f"{self.spool_dir.name}.id")
         return (self.audit_heads_path, beside, self.spool_dir / "spool.id")
 
@@ -200,7 +202,7 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Read the settings of this installation once.
+    """Read the settings of this installation.
 
     Parameters
     ----------
@@ -210,15 +212,15 @@ def load_settings(
     environ
         The environment; None: the process's own.
     flags
-        Nested values that override all others, as the command line gives them.
+        Nested values of the command line, which override all others.
 
     Raises
     ------
     SettingsError
-        If anything is wrong; the message lists every fault, with what was received, what is
-        accepted and where it stands.
+        If there are faults; the message lists each with the received value, the accepted values and the
+        source.
     """
-    environment = dict(os.environ if environ is None else environ)  # noqa: TID251 (this is the one reader)
+    environment = dict(os.environ if environ is None else environ)  # noqa: TID251 (the only reader)
     faults: list[str] = []
     path = _settings_file(file, environment)
     layers = {
@@ -236,7 +238,7 @@ def load_settings(
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested values over others; tables are merged key by key, everything else is replaced."""
+    """Override nested values by others; tables are merged key by key, other values are replaced."""
     merged = dict(base)
     for key, value in over.items():
         present = merged.get(key)
@@ -248,7 +250,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
-    """Return the file that ``--config`` or ``CXR_CONFIG`` names, else ``cxr.toml`` where there is one."""
+    """Return the file of ``--config`` or ``CXR_CONFIG``, else ``cxr.toml`` if it exists."""
     if file is not None:
         return file
     if environment.get("CXR_CONFIG"):
@@ -271,7 +273,7 @@ def _read_file(path: Path | None, faults: list[str]) -> dict[str, Any]:
 
 
 class _Environment(EnvSettingsSource):
-    """pydantic's own reader of ``CXR_SECTION__KEY``, over the environment that it is handed."""
+    """pydantic's reader of ``CXR_SECTION__KEY``, over a given environment."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = {key.lower(): value for key, value in environment.items()}
@@ -288,12 +290,12 @@ def _read_environment(environment: Mapping[str, str], faults: list[str]) -> dict
             continue
         section = key.upper().removeprefix(PREFIX).split("__")[0].lower()
         if section not in Settings.model_fields:
-            faults.append(f"{key}: there is no such setting, the environment variable is read as {section!r}")
+            faults.append(f"{key}: there is no such setting; the environment variable is read as {section!r}")
             continue
         try:
             values = merge(values, _Environment({key: environment[key]})())
         except UnreadableValue:
-            faults.append(f"{key}: a list or table in the environment is written as JSON")
+            faults.append(f"{key}: accepted is JSON for a list or table in the environment")
     return values
 
 
@@ -301,10 +303,10 @@ def _validate(merged: dict[str, Any], layers: Mapping[str, Any], faults: list[st
     try:
         return Settings(**merged)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-    faults += [describe(fault, layers, Settings) for fault in found]
-    # What the tables say together is checked only once each is valid by itself: look at the rest, too.
-    rest = without([fault["loc"] for fault in found], merged)
+        errors = error.errors(include_url=False)
+    faults += [describe(fault, layers, Settings) for fault in errors]
+    # Checks across tables run only if each table is valid: run them on the rest, too.
+    rest = without_faulty([fault["loc"] for fault in errors], merged)
     if rest is not None:
         try:
             Settings(**rest)

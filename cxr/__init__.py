@@ -1,1 +1,1 @@
-"""What one chest X-ray is to us: frozen types and pure functions, shared by every role."""
+"""A chest X-ray image: header, view decision, pixels, model package. Frozen types and pure functions of all roles."""

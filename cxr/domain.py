@@ -1,7 +1,7 @@
-"""The frozen types that travel between the rooms of the house.
+"""Frozen value types that the packages exchange.
 
-Values only: no input, no output, no third-party types. Rows of the database never leave ``db``;
-callers get these. A decision is a value, never an exception.
+No input, no output, no third-party types. ``db`` returns these types instead of its rows. A decision is a
+value, never an exception.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from enum import StrEnum
 
 
 class View(StrEnum):
-    """What a projection shows."""
+    """Projection of an image, by its header or its pixels."""
 
     FRONTAL = "frontal"
-    NOT_FRONTAL = "not_frontal"  # not a frontal chest radiograph, or not to be used as one; the reason says why
+    NOT_FRONTAL = "not_frontal"  # not a frontal chest radiograph, or unusable as one; see the reason code
     UNKNOWN = "unknown"
 
 
 class UnknownView(StrEnum):
-    """What is done with an image whose header does not tell the view (setting ``view.unknown``)."""
+    """Setting ``view.unknown``: action on an image whose header does not determine the view."""
 
     HOLD = "hold"
     SCORE = "score"
     REJECT = "reject"
-    MODEL = "model"  # the view model decides, in the worker
+    MODEL = "model"  # the worker decides with the view model
 
 
 class PixelView(StrEnum):
-    """What is done with an image that doesn't look like a frontal chest radiograph (setting ``view.pixels``)."""
+    """Setting ``view.pixels``: action on an image that the view model does not classify as frontal."""
 
     OFF = "off"
     FLAG = "flag"
@@ -38,7 +38,7 @@ class PixelView(StrEnum):
 
 
 class JobState(StrEnum):
-    """States of an image's job; the legal transitions stand in ``db.jobs.states``."""
+    """States of an image's job; ``db.jobs.states`` defines the transitions."""
 
     HELD = "held"
     QUEUED = "queued"
@@ -49,7 +49,7 @@ class JobState(StrEnum):
 
 
 class DeliveryState(StrEnum):
-    """States of one report on its way to one destination."""
+    """States of the delivery of one report to one destination; ``db.deliveries.states`` defines the transitions."""
 
     PENDING = "pending"
     SENT = "sent"
@@ -61,13 +61,13 @@ class RebuildState(StrEnum):
     """States of a rebuild of the model; all but the first are final."""
 
     RUNNING = "running"
-    DONE = "done"  # a package and a report are there; nothing was promoted
+    DONE = "done"  # package and report are written; promotion is a separate step
     SKIPPED = "skipped"  # too little new data
     FAILED = "failed"
 
 
 class PackageStatus(StrEnum):
-    """What a model package's scores are worth; anything but ``EVALUATED`` is said beside every result."""
+    """Evidence behind a model package's scores; every result shows a status other than ``EVALUATED``."""
 
     UNTRAINED = "untrained"
     DEMONSTRATION = "demonstration"
@@ -85,19 +85,19 @@ class Code:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Who may send: a calling AE title, from a network; and how much."""
+    """A permitted sender: calling AE title, network, and its limits."""
 
     ae_title: str
     network: str  # CIDR notation
-    max_associations: int | None = None  # at once; None: as many as all peers together
-    max_object_bytes: int | None = None  # None: as large as anybody's
+    max_associations: int | None = None  # concurrent; None: the limit of all peers together
+    max_object_bytes: int | None = None  # None: the general limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHeader:
-    """The attributes of one received image that we look at.
+    """Attributes of one received image that this project uses.
 
-    None, or an empty tuple, is an absent or empty element: unknown, not a value. Code strings are
+    None, or an empty tuple, means an absent or empty element: unknown. Code strings are
     stripped and upper-cased; identifiers are as received, without padding.
     """
 
@@ -112,7 +112,7 @@ class ImageHeader:
     study_date: str | None = None  # as received, not parsed
     modality: str | None = None
 
-    # What it shows
+    # Anatomy and projection
     body_part_examined: str | None = None
     anatomic_region: Code | None = None
     view_position: str | None = None
@@ -124,13 +124,13 @@ class ImageHeader:
     study_description: str | None = None
     processing_description: str | None = None  # Acquisition Device Processing Description (0018,1400)
 
-    # What it is for
+    # Purpose
     presentation_intent_type: str | None = None
     image_type: tuple[str, ...] = ()
     content_qualification: str | None = None
     quality_control_image: str | None = None
-    is_animal: bool = False  # a species or breed that is not human is named, or a quadruped's anatomy
-    is_own_output: bool = False  # an object this project made (cxr.product.MANUFACTURER)
+    is_animal: bool = False  # the header names a breed, another species, or a quadruped's orientation
+    is_own_output: bool = False  # created by this project (cxr.product.MANUFACTURER)
 
     # Pixels
     rows: int | None = None
@@ -141,22 +141,22 @@ class ImageHeader:
     bits_stored: int | None = None
     has_pixel_data: bool = False
 
-    # BLAKE3, in hex, over every attribute that a report copies (patient, study, equipment)
+    # BLAKE3, in hex, of cxr.dicom.copied_attributes
     identity_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewDecision:
-    """What the header says: whether this is a frontal radiograph of a human chest."""
+    """Decision from the header: whether this is a frontal radiograph of a human chest."""
 
     view: View
-    is_chest: bool | None  # None: the header does not say
+    is_chest: bool | None  # None: unknown
     reason: str  # a code of cxr.view.decide.REASONS
-    evidence: Mapping[str, str] = field(default_factory=dict)  # what was read: keyword -> coded value
+    evidence: Mapping[str, str] = field(default_factory=dict)  # keyword -> value, in words of the vocabulary
 
     @property
     def is_scorable(self) -> bool:
-        """Whether the image goes to the model without anybody's word."""
+        """Whether the image is scored without a release by a person or a setting."""
         return self.view is View.FRONTAL and self.is_chest is not False
 
 
@@ -165,18 +165,18 @@ class Score:
     """One output of the model for one image."""
 
     finding: str  # a name of cxr.labels.FINDINGS
-    score: float  # in [0, 1]; uncalibrated unless the package says otherwise
-    threshold: float | None = None  # the package's operating point, in [0, 1]; None: it has none
+    score: float  # in [0, 1]; a probability only if the package is calibrated
+    threshold: float | None = None  # operating point, in [0, 1]; None: the package defines none
 
     @property
     def is_at_or_above(self) -> bool | None:
-        """Whether the score reaches the operating point; None where there is none."""
+        """Whether the score is at or above the operating point; None without one."""
         return None if self.threshold is None else self.score >= self.threshold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredImage:
-    """What the model says about one image, and which model said it."""
+    """Scores of one image, and the model that computed them."""
 
     scores: tuple[Score, ...]
     model_name: str
@@ -185,4 +185,4 @@ class ScoredImage:
     status: PackageStatus
     scored_at: datetime
     device: str  # "cpu" or "gpu:N"
-    warnings: tuple[str, ...] = ()  # codes of the quality checks that this image did not pass
+    warnings: tuple[str, ...] = ()  # codes of cxr.pixels.quality_checks.WARNINGS

@@ -1,14 +1,14 @@
-"""The whole exception tree.
+"""All exceptions of this project.
 
 Every class has a ``code`` (a stable slug, stored in the audit database and explained in
-docs/operations.md) and says whether trying again can help (``retryable``). Messages say what was
-received, what is accepted and what to do, and carry no patient value, path or free text of a peer.
+docs/operations.md) and a flag ``retryable`` (a retry can succeed). A message names what was received,
+what is accepted and what to do; it contains no patient value, path or free text of a peer.
 
 ::
 
     CxrError
     ├─ SettingsError                     start-up: the settings are wrong
-    ├─ IntakeError                       becomes a DIMSE status (listener/statuses.py)
+    ├─ IntakeError                       answered with a DIMSE status (listener/statuses.py)
     │  ├─ UnparsableObject                 0xC210
     │  ├─ IdentityMismatch                 0xA900
     │  ├─ ObjectTooLarge                   0xA700
@@ -20,7 +20,7 @@ received, what is accepted and what to do, and carry no patient value, path or f
     │  ├─ LungsNotFound
     │  └─ MissingObject
     ├─ DecoderError                      the decoder crashed or timed out: retryable
-    ├─ DeviceExhausted                   the device's memory does not suffice: retryable
+    ├─ DeviceExhausted                   too little device memory: retryable
     ├─ PackageError                      start-up or promotion
     │  ├─ DamagedPackage
     │  ├─ IncompatiblePackage
@@ -38,10 +38,12 @@ received, what is accepted and what to do, and carry no patient value, path or f
     │  └─ ReportUnreadable                 final
     ├─ StorageError
     │  ├─ SchemaMismatch                   start-up
+    │  ├─ LostDatabase                     start-up
+    │  ├─ DamagedDatabase
     │  ├─ DatabaseUnavailable              0xA700, retryable
     │  ├─ LeaseLost
     │  └─ MissingRow
-    └─ TrainingError                     what was asked of `cxr train` can't be done
+    └─ TrainingError                     `cxr train` can't do what its arguments name
        ├─ ManifestError                    a table of cases, or a data set's folder
        ├─ PredictionsError                 a table of predictions
        ├─ SplitError
@@ -55,26 +57,26 @@ from typing import ClassVar
 
 
 class CxrError(Exception):
-    """Anything this project raises on purpose."""
+    """Base of all exceptions that this project raises."""
 
     code: ClassVar[str] = "unexpected"
     retryable: ClassVar[bool] = False
 
 
 class SettingsError(CxrError):
-    """The settings are wrong; the message lists every fault at once."""
+    """The settings are invalid; the message lists all faults."""
 
     code = "settings"
 
 
 class IntakeError(CxrError):
-    """A received object can't be taken in; the peer gets the status that belongs to the class."""
+    """A received object can't be stored; the class determines the DIMSE status of the response."""
 
     code = "intake"
 
 
 class UnparsableObject(IntakeError):
-    """The received bytes are not a DICOM dataset that can be read."""
+    """The received bytes are not a readable DICOM dataset."""
 
     code = "unparsable"
 
@@ -92,14 +94,14 @@ class ObjectTooLarge(IntakeError):
 
 
 class SpoolFull(IntakeError):
-    """Less space is free than ``listener.min_free_mib``, or the disk refused the write."""
+    """Free space is below ``listener.min_free_mib``, or the write failed."""
 
     code = "spool_full"
     retryable = True
 
 
 class ImageError(CxrError):
-    """This image can't be scored, however often it is tried."""
+    """This image can't be scored; a retry does not help."""
 
     code = "image"
 
@@ -123,7 +125,7 @@ class MissingPixels(ImageError):
 
 
 class LungsNotFound(ImageError):
-    """The model sees lungs alone, and none were found in the picture."""
+    """The model needs segmented lungs, and the segmentation found none."""
 
     code = "no_lungs"
 
@@ -142,7 +144,7 @@ class DecoderError(CxrError):
 
 
 class DeviceExhausted(CxrError):
-    """The device's memory does not hold the model and one image."""
+    """The device's memory is too small for the model and one image."""
 
     code = "device_exhausted"
     retryable = True
@@ -155,7 +157,7 @@ class PackageError(CxrError):
 
 
 class DamagedPackage(PackageError):
-    """A file of the package is missing, unreadable or differs from its recorded digest."""
+    """A file of the package is missing, is unreadable, or differs from its recorded digest."""
 
     code = "damaged_package"
 
@@ -173,7 +175,7 @@ class NoActivePackage(PackageError):
 
 
 class PromotionRefused(PackageError):
-    """A gate between the package and the service failed, and nobody accepted that."""
+    """The package failed a promotion gate, and no operator accepted the failure."""
 
     code = "promotion_refused"
 
@@ -190,9 +192,9 @@ class DeliveryError(CxrError):
     Parameters
     ----------
     message
-        What happened and what to do; names no peer, report or patient.
+        What happened and what to do; without peer, report and patient.
     status
-        DIMSE status (DICOM PS3.7 Annex C) or HTTP status that the peer answered with, if it answered.
+        DIMSE status (DICOM PS3.7 Annex C) or HTTP status of the peer's response; None without response.
     """
 
     code = "delivery"
@@ -203,54 +205,54 @@ class DeliveryError(CxrError):
 
 
 class PeerUnreachable(DeliveryError):
-    """No connection, no association, or it was cut."""
+    """Connection or association failed, or was interrupted."""
 
     code = "peer_unreachable"
     retryable = True
 
 
 class PeerBusy(DeliveryError):
-    """The peer answered, but can't take the report now."""
+    """The peer responded that it can't accept the report now."""
 
     code = "peer_busy"
     retryable = True
 
 
 class AccessRefused(DeliveryError):
-    """The peer lets nothing of ours in; its settings or ours must change, and a peer under repair does the same."""
+    """The peer refuses every connection or association of this service: wrong settings, or maintenance of the peer."""
 
     code = "access_refused"
     retryable = True
 
 
 class NotVerified(DeliveryError):
-    """The peer took the report, and says afterwards that it does not have it."""
+    """The peer accepted the report, and reports afterwards that it does not have it."""
 
     code = "not_verified"
     retryable = True
 
 
 class DeliveryCrashed(DeliveryError):
-    """A library failed over this report or this answer in a way that nobody foresaw."""
+    """A library raised an unexpected exception over this report or the peer's response."""
 
     code = "delivery_crashed"
     retryable = True
 
 
 class PeerRefused(DeliveryError):
-    """The peer refuses this report for good; an operator decides what to do."""
+    """The peer refuses this report finally; an operator decides on it."""
 
     code = "peer_refused"
 
 
 class PresentationContextRejected(PeerRefused):
-    """The peer takes none of the SOP classes that this report can have."""
+    """The peer accepts no SOP class that this report can be sent as."""
 
     code = "presentation_context_rejected"
 
 
 class ReportUnreadable(DeliveryError):
-    """The report's file is gone from the spool or damaged; with the file restored, it can be requeued."""
+    """The report's file is missing from the spool or damaged; once restored, the delivery can be requeued."""
 
     code = "report_unreadable"
 
@@ -262,73 +264,73 @@ class StorageError(CxrError):
 
 
 class SchemaMismatch(StorageError):
-    """The database's schema is not the one this version works with."""
+    """The database's schema is not that of this version."""
 
     code = "schema_mismatch"
 
 
 class LostDatabase(StorageError):
-    """The audit database is gone or empty, and other files of the installation show that there was one."""
+    """The audit database is missing or empty although other files of the installation prove an earlier one."""
 
     code = "lost_database"
 
 
 class DamagedDatabase(StorageError):
-    """SQLite finds the audit database's file malformed, or no database at all."""
+    """SQLite reports that the audit database's file is malformed or not a database."""
 
     code = "damaged_database"
 
 
 class DatabaseUnavailable(StorageError):
-    """The audit database can't be written or read now: locked for long, or its disk fails or is read-only."""
+    """The audit database can't be read or written now: lock timeout, disk failure or read-only file system."""
 
     code = "database_unavailable"
     retryable = True
 
 
 class LeaseLost(StorageError):
-    """Another worker owns this job now; the result of this attempt is dropped."""
+    """Another worker holds the job's lease; the result of this attempt is discarded."""
 
     code = "lease_lost"
 
 
 class MissingRow(StorageError):
-    """No row with that number is in a state that the request can be applied to."""
+    """No row has this number and a state that permits the action."""
 
     code = "missing_row"
 
 
 class TrainingError(CxrError):
-    """What was asked of the training commands can't be done."""
+    """A training command can't do what its arguments name."""
 
     code = "training"
 
 
 class ManifestError(TrainingError):
-    """A table of cases, or the folder that it should be made from, is not as it must be."""
+    """A manifest of cases, or the data set's folder that it is built from, is invalid."""
 
     code = "manifest"
 
 
 class PredictionsError(TrainingError):
-    """A table of predictions is not as it must be, or lacks what a figure needs."""
+    """A table of predictions is invalid, or lacks a column or cases for a figure."""
 
     code = "predictions"
 
 
 class SplitError(TrainingError):
-    """The cases can't be divided as asked, or one patient is on two sides."""
+    """The cases can't be split as requested, or one patient is in two sides of the split."""
 
     code = "split"
 
 
 class RecipeError(TrainingError):
-    """A training recipe is wrong; the message lists every fault at once."""
+    """A training recipe is invalid; the message lists all faults."""
 
     code = "recipe"
 
 
 class RunError(TrainingError):
-    """A training run's folder is not what the request can be applied to."""
+    """A training run's folder does not permit the requested action."""
 
     code = "run"

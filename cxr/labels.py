@@ -1,7 +1,7 @@
-"""The findings that a model may be trained on: one list of names, codes and dataset terms.
+"""Findings that a model can be trained on: names, codes, and the labels of public datasets.
 
-A package's classes are names of ``FINDINGS``, in the order of the model's output. A score is
-reported under the finding's code; the datasets' own terms say which of their labels mean it.
+A package's classes are names of ``FINDINGS``, in the order of the model's outputs. The report encodes a
+score under the finding's code.
 
 References
 ----------
@@ -18,17 +18,17 @@ from types import MappingProxyType
 from cxr.domain import Code
 
 LUNG = Code(value="39607008", scheme_designator="SCT", meaning="Lung")
-"""Finding site of everything that is seen in the lungs."""
+"""Finding site of pulmonary findings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One label, and how the world calls it."""
+    """One finding: name, report codes, and the labels of datasets that mean it."""
 
-    name: str  # ours: in packages, settings, rows and the command
-    meaning: str  # for people
-    code: Code  # in the report: the concept that a score is about
-    finding_site: Code | None = None  # None where there is nothing to localise
+    name: str  # in packages, settings, database rows and commands
+    meaning: str  # displayed
+    code: Code  # concept of the score in the report
+    finding_site: Code | None = None  # None: not localised
     dataset_terms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # dataset -> its labels, as written
 
 
@@ -109,29 +109,29 @@ FINDINGS: Mapping[str, Finding] = MappingProxyType({finding.name: finding for fi
 
 
 def finding_of(dataset: str, term: str) -> Finding | None:
-    """Find what a dataset's own label means.
+    """Return the finding of a dataset's label.
 
     Parameters
     ----------
     dataset
         ``chexpert``, ``ieee8023``, ``rsna``, ``radiography`` or ``darwin``.
     term
-        The label as the dataset writes it; case and surrounding space don't matter.
+        The label as written in the dataset; case and surrounding space are ignored.
 
     Returns
     -------
     Finding or None
-        None if none of ours has that label.
+        None if no finding has this label.
 
     Examples
     --------
     >>> finding_of("radiography", "COVID").name
     'covid19'
     """
-    wanted = term.strip().casefold()
-    found = (
+    folded = term.strip().casefold()
+    matches = (
         finding
         for finding in FINDINGS.values()
-        if any(wanted == known.casefold() for known in finding.dataset_terms.get(dataset, ()))
+        if any(folded == label.casefold() for label in finding.dataset_terms.get(dataset, ()))
     )
-    return next(found, None)
+    return next(matches, None)

@@ -1,7 +1,7 @@
-"""Text of others for a terminal, a table or a page: without control characters.
+"""Remove control characters from external text before it is displayed.
 
-Control characters, 8-bit ones too, move a terminal's cursor, change its title or its clipboard; marks of writing
-direction make a text read as another.
+Control characters, 8-bit ones included, move a terminal's cursor or change its title and clipboard; bidirectional
+control characters reorder the displayed text.
 
 References
 ----------
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# Whole escape sequences first, so that their printable tails go too: CSI, OSC and its like, two-byte ones.
+# Whole escape sequences first, with their printable tails: CSI; OSC, DCS, SOS, PM, APC; two-byte sequences.
 _SEQUENCES: Final = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"
@@ -29,14 +29,14 @@ def printable(text: str, *, lines: bool = False) -> str:
     Parameters
     ----------
     text
-        Of a peer, a file or a package of others.
+        Text of a peer, a file or a model package.
     lines
-        Whether line feeds and tabs stay: for a text of several lines.
+        Whether to keep line feeds and tabs (text of several lines).
 
     Returns
     -------
     str
-        Every other character as it is, in any script.
+        All other characters, unchanged, in any script.
     """
     plain = _SEQUENCES.sub("", text)
     return (_CONTROLS_WITHIN_LINES if lines else _CONTROLS).sub("", plain)

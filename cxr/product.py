@@ -1,7 +1,7 @@
-"""The marks that every object of ours carries, and that tell it from everybody else's.
+"""Identification of this project in DICOM objects, and the notices of its results.
 
-The report's builder writes them, the frontal filter reads them: a result that a PACS routes back
-to us is never taken as input.
+The report's builder writes these values; the view decision reads them, so that a result that a PACS routes
+back is never scored.
 
 References
 ----------
@@ -15,22 +15,22 @@ from uuid import UUID
 APPLICATION = "cxr-listener"
 
 MANUFACTURER = "cxr-listener (research)"
-"""Manufacturer (0008,0070) of everything we make; the mark that the loop guard looks for."""
+"""Manufacturer (0008,0070) of all created objects; the loop guard tests it."""
 
 MANUFACTURER_MODEL_NAME = "cxr-listener"
-"""Manufacturer's Model Name (0008,1090) of everything we make."""
+"""Manufacturer's Model Name (0008,1090) of all created objects."""
 
 CODING_SCHEME_DESIGNATOR = "99CXRLISTENER"
-"""Coding Scheme Designator (0008,0102) of our private codes; SH, at most 16 characters."""
+"""Coding Scheme Designator (0008,0102) of the private codes; SH, at most 16 characters."""
 
 CODING_SCHEME_NAME = "cxr-listener research codes, not for clinical use"
 """Coding Scheme Name (0008,0115), for the Coding Scheme Identification Sequence."""
 
 UID_NAMESPACE = UUID("90dbe71c-82fe-563e-ad8c-330acd69fd47")
-"""Namespace of every UID we derive (UUIDv5, written as 2.25.<integer>). Never change it."""
+"""Namespace of all derived UIDs (UUIDv5, encoded as 2.25.<integer>). Never change it."""
 
 NOTICE = "RESEARCH USE ONLY - NOT FOR CLINICAL USE"
-"""What every artefact says, in ASCII, so that any character set can carry it."""
+"""Notice of every result, in ASCII, so that any character set can encode it."""
 
 NOTICE_SENTENCE = (
     "RESEARCH USE ONLY - NOT FOR CLINICAL USE. This is the output of a research algorithm. It has not been reviewed "
@@ -40,13 +40,13 @@ NOTICE_SENTENCE = (
 """The notice in full."""
 
 UNTRAINED = "UNTRAINED MODEL - RANDOM WEIGHTS - THE SCORES MEAN NOTHING"
-"""What results of an untrained package say wherever they say anything."""
+"""Notice of every result of an untrained package."""
 
 DEMONSTRATION = "DEMONSTRATION MODEL - DID NOT PASS ITS EVALUATION"
-"""What results of a demonstration package say wherever they say anything: it failed gates, or had none to pass."""
+"""Notice of every result of a demonstration package, which failed promotion gates or has no evaluation."""
 
 REPORT_SERIES_NUMBER = 9901
-"""Series Number (0020,0011) of a report: high, so that it sorts behind the images."""
+"""Series Number (0020,0011) of a report: high, so that the series sorts after the images."""
 
 SALIENCY_SERIES_NUMBER = 9902
 """Series Number (0020,0011) of a saliency Secondary Capture."""
@@ -58,10 +58,10 @@ SALIENCY_SERIES_DESCRIPTION = "AI evidence map - RESEARCH USE ONLY"
 """Series Description (0008,103E) of a saliency Secondary Capture; LO, at most 64 characters."""
 
 GRAD_CAM_SERIES_DESCRIPTION = "AI Grad-CAM - RESEARCH USE ONLY"
-"""The same where the map is an approximation by gradients."""
+"""Series Description (0008,103E) of a saliency Secondary Capture made with Grad-CAM; LO, at most 64 characters."""
 
 IMPLEMENTATION_CLASS_UID = "2.25.85532428576379081656544411629450083756"
-"""Implementation Class UID (0002,0012) of files we write and associations we take part in: the UUIDv5 of
+"""Implementation Class UID (0002,0012) of written files and of associations: the UUIDv5 of
 ``implementation`` and `APPLICATION` under `UID_NAMESPACE` (PS3.7 Section D.3.3.2)."""
 
 IMPLEMENTATION_VERSION_NAME = "CXR_LISTENER"

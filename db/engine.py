@@ -1,8 +1,8 @@
-"""Opening the audit database: connections, their locking, and transactions.
+"""The audit database: opening, locks and transactions.
 
-One connection writes at a time, whatever the journal: a write transaction takes the lock when it
-begins (``BEGIN IMMEDIATE``), so it never fails half-way because another came first. Reads have an
-engine of their own that takes no write lock and can't write.
+One connection writes at a time, in any journal mode: a write transaction takes the write lock at its start
+(``BEGIN IMMEDIATE``), so it never fails half-way because of another writer. Reads use a second engine that takes
+no write lock and can't write.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from db.events import AUDIT_KEY, SUBJECTS, EventKind, append_event, is_own_key, 
 from db.identifiers import AS_RECEIVED, IDENTIFIERS, Identifiers
 from db.schema.records import FactValue
 from db.sqlite import damage, migrate
-from db.sqlite.connection import BUSY_TIMEOUT_S, Journal, choose_journal, journal_mode, make_engine, translated
+from db.sqlite.connection import BUSY_TIMEOUT_S, Journal, choose_journal, journal_mode, make_engine, translate_errors
 from db.sqlite.driver import sqlite3
 
 __all__ = [
@@ -38,22 +38,22 @@ __all__ = [
     "upgrade",
 ]
 
-_SEALED_AT_ONCE = 200  # rows, in one event
+_SEALS_PER_EVENT = 200
 
 OLDEST_SQLITE = (3, 35, 0)  # UPDATE ... RETURNING
 
 
 class Database:
-    """The audit database of one installation, opened by one process; threads may share it.
+    """The audit database of one installation; thread-safe.
 
     Parameters
     ----------
     path
-        The database file; it exists and has this version's schema (see `open_database`).
+        The database file, with this version's schema (see `open_database`).
     audit_key
-        Key of the event chain; every session of this database carries it.
+        Key of the event chain; stored in the ``info`` of every session.
     identifiers
-        In which form identifiers are written, and looked for.
+        Form of the identifiers in new rows and in queries.
     """
 
     def __init__(self, path: Path, audit_key: bytes, identifiers: Identifiers = AS_RECEIVED) -> None:
@@ -61,47 +61,47 @@ class Database:
         self._info = {AUDIT_KEY: audit_key, IDENTIFIERS: identifiers}
         self._writing = make_engine(path, begin="BEGIN IMMEDIATE")
         self._reading = make_engine(path, begin="BEGIN", query_only=True)
-        # SQLite lets one writer in and makes the others sleep up to 0.1 s between tries; threads of
-        # one process wait here instead, and go on at once.
-        self._one_writer = threading.Lock()
+        # SQLite lets waiting writers sleep up to 0.1 s between attempts; threads of one process wait for this
+        # lock instead and continue at once.
+        self._write_lock = threading.Lock()
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
-        """Run one write transaction; it commits at the end of the block, or rolls back if that raises.
+        """Run one write transaction: commit at the end of the block, roll back if it raises.
 
         Yields
         ------
         Session
-            It holds the write lock from the start: keep the block short.
+            Holds the write lock from the start: keep the block short.
 
         Raises
         ------
         SpoolFull
             If the disk is full.
         DatabaseUnavailable
-            If another process or thread writes for longer than the busy timeout, or the disk fails.
+            If another process or thread holds the write lock for longer than the busy timeout, or the disk fails.
         StorageError
             If SQLite refuses for another reason.
         """
-        if not self._one_writer.acquire(timeout=BUSY_TIMEOUT_S):
+        if not self._write_lock.acquire(timeout=BUSY_TIMEOUT_S):
             raise DatabaseUnavailable(
                 f"The audit database was busy for {BUSY_TIMEOUT_S:.0f} s: another thread is writing."
             )
         try:
             with self._translated(), Session(self._writing, info=dict(self._info)) as session, session.begin():
-                session.connection()  # takes the lock now, also if the block starts with something else
+                session.connection()  # takes the write lock now, before the first statement of the block
                 yield session
         finally:
-            self._one_writer.release()
+            self._write_lock.release()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """Run one read transaction: all statements see the same state, and none can write.
+        """Run one read transaction: all statements see one state, and none can write.
 
         Yields
         ------
         Session
-            Keep the block short: without a write-ahead log a long one holds up commits.
+            Keep the block short: without a write-ahead log it delays commits.
 
         Raises
         ------
@@ -114,7 +114,7 @@ class Database:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
-            with translated():
+            with translate_errors():
                 yield
         except DamagedDatabase:
             damage.note(self.path)
@@ -135,24 +135,24 @@ def open_database(
     identifiers: Identifiers = AS_RECEIVED,
     traces: Sequence[Path] = (),
 ) -> Database:
-    """Open the audit database; a new one is made whole or not at all, however many processes start at once.
+    """Open the audit database; create a new one atomically, also if several processes start at once.
 
     Parameters
     ----------
     path
-        The database file; folders and files that are made are their owner's only.
+        The database file; created files and folders are accessible to their owner only.
     key_path
-        Key of the event chain, made with a new database.
+        Key file of the event chain, created with a new database.
     create
-        Whether to make the database if there is none.
+        Whether to create a missing database.
     now
-        When, for a new database's first event; None: by the clock.
+        Time of the first event of a new database, aware; None: by the clock.
     identifiers
-        In which form identifiers are written, and looked for.
+        Form of the identifiers in new rows and in queries.
     traces
-        Files of this installation besides the key that exist only if a database was there before: the
-        exported heads, the guard files of the spool. Where the database is absent and one of these or the
-        key is there, the database was lost, and no new one takes its place.
+        Further files that exist only if the installation has had a database: the exported heads, the guard
+        files of the spool. If the database is absent and one of these or the key exists, the database was
+        lost, and no new one is created.
 
     Returns
     -------
@@ -164,18 +164,18 @@ def open_database(
     SchemaMismatch
         If the schema is older or newer, or the file is another program's.
     LostDatabase
-        If the database is absent or empty, and something shows that there was one.
+        If the database is absent or empty, but traces of it exist.
     StorageError
-        If there is no database and none is to be made, its key is missing or another's, or SQLite
-        is too old.
+        If there is no database and ``create`` is false, its key is missing or does not match, or SQLite is
+        too old.
     """
     _check_library()
     if _is_absent(path) and not create:
         _refuse_absent(path, (key_path, *traces))
     durable.make_folder(path.parent)
-    with _one_opener(path):
+    with _exclusive_lock(path):
         if _is_absent(path):
-            _check_never_there(path, (key_path, *traces))
+            _refuse_lost(path, (key_path, *traces))
             _create(path, key_path, now or datetime.now(UTC))
             key = _existing_key(key_path)
         else:
@@ -186,54 +186,54 @@ def open_database(
 
 
 def upgrade(path: Path, key_path: Path, *, now: datetime | None = None) -> tuple[str | None, str]:
-    """Bring an existing audit database to this version's schema, in one transaction.
+    """Migrate an audit database to this version's schema, in one transaction.
 
     Parameters
     ----------
     path
         The database file.
     key_path
-        Key of its event chain.
+        Key file of its event chain.
     now
-        When, for the event; None: by the clock.
+        Time of the event, aware; None: by the clock.
 
     Returns
     -------
     tuple[str | None, str]
-        The revision it had and the one it has now.
+        Revisions before and after.
 
     Raises
     ------
     SchemaMismatch
-        If it was made by a newer version, or not by this project.
+        If it belongs to a newer version or to another program.
     StorageError
-        If there is none, its key is missing, or SQLite refuses; then nothing was changed.
+        If there is no database, its key is missing, or SQLite refuses; then nothing was changed.
     """
     _check_library()
     if _is_absent(path):
         _refuse_absent(path, (key_path,))
     key = _existing_key(key_path)
-    with _one_opener(path), _setting_up(path, key) as session:
+    with _exclusive_lock(path), _setup_session(path, key) as session:
         before, after = migrate.migrate(session.connection())
         if before != after:
-            _seal_what_is_there(session, now or datetime.now(UTC))
+            _seal_existing_rows(session, now or datetime.now(UTC))
             append_event(session, EventKind.SCHEMA_UPGRADED, now=now or datetime.now(UTC))
     return before, after
 
 
-def _seal_what_is_there(session: Session, now: datetime) -> None:
-    """Seal every row as it is: what was changed before nobody can tell any more."""
+def _seal_existing_rows(session: Session, now: datetime) -> None:
+    """Seal every row in its present state; earlier changes can't be detected."""
     for subject, (table, _) in SUBJECTS.items():
-        last = 0
+        last_id = 0
         while numbers := [
             number
             for (number,) in session.connection().exec_driver_sql(
-                f"SELECT id FROM {table} WHERE id > ? ORDER BY id LIMIT ?", (last, _SEALED_AT_ONCE)
+                f"SELECT id FROM {table} WHERE id > ? ORDER BY id LIMIT ?", (last_id, _SEALS_PER_EVENT)
             )
         ]:
             seals = [(subject, number) for number in numbers]
             append_event(session, EventKind.ROWS_SEALED, now=now, facts={"rows": len(seals)}, seals=seals)
-            last = numbers[-1]
+            last_id = numbers[-1]
 
 
 def _check_library() -> None:
@@ -253,8 +253,8 @@ def _existing_key(key_path: Path) -> bytes:
 
 
 @contextmanager
-def _one_opener(path: Path) -> Iterator[None]:
-    """Let one process at a time create, upgrade or look; the lock ends with the process."""
+def _exclusive_lock(path: Path) -> Iterator[None]:
+    """Lock the database against other processes that open, create or upgrade it; the kernel releases the lock."""
     descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.FILE_MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -264,10 +264,10 @@ def _one_opener(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _setting_up(path: Path, key: bytes) -> Iterator[Session]:
+def _setup_session(path: Path, key: bytes) -> Iterator[Session]:
     engine = make_engine(path, begin="BEGIN IMMEDIATE", foreign_keys=False)
     try:
-        with translated(), Session(engine, info={AUDIT_KEY: key}) as session, session.begin():
+        with translate_errors(), Session(engine, info={AUDIT_KEY: key}) as session, session.begin():
             yield session
     finally:
         engine.dispose()
@@ -278,31 +278,31 @@ def _is_absent(path: Path) -> bool:
 
 
 def _refuse_absent(path: Path, traces: Sequence[Path]) -> NoReturn:
-    _check_never_there(path, traces)
+    _refuse_lost(path, traces)
     raise StorageError(
         f"There is no audit database in {path.parent}: start the service once, or check data_dir and --config."
     )
 
 
-def _check_never_there(path: Path, traces: Sequence[Path]) -> None:
-    """Refuse to take a lost database for one that was never made.
+def _refuse_lost(path: Path, traces: Sequence[Path]) -> None:
+    """Refuse to create a database in place of a lost one.
 
-    A first start that is killed leaves a draft, and perhaps the key; it begins again.
+    A draft shows that a first start was killed; it may be repeated.
 
     Raises
     ------
     LostDatabase
-        If something of an earlier database is there.
+        If traces of an earlier database exist.
     """
     if _draft_of(path).exists():
         return
     journals = (path.with_name(f"{path.name}{end}") for end in ("-wal", "-journal"))
-    found = [trace for trace in (*traces, *journals) if trace.exists()]
-    if found:
+    existing = [trace for trace in (*traces, *journals) if trace.exists()]
+    if existing:
         raise LostDatabase(
-            f"The audit database {path} is {'empty' if path.exists() else 'gone'}, but {found[0]} shows that there was "
-            "one: restore it from a backup (docs/operations.md, Back-up and restore). To begin anew without what it "
-            f"held, move these away first: {', '.join(map(str, found))}."
+            f"The audit database {path} is {'empty' if path.exists() else 'gone'}, but {existing[0]} shows that there "
+            "was one: restore it from a backup (docs/operations.md, Back-up and restore). To begin anew without what "
+            f"it held, move these away first: {', '.join(map(str, existing))}."
         )
 
 
@@ -311,14 +311,14 @@ def _draft_of(path: Path) -> Path:
 
 
 def _create(path: Path, key_path: Path, now: datetime) -> None:
-    """Make the database under another name, then the key; a kill in between leaves the draft as a mark."""
+    """Create the database under a draft name and its key; a draft marks an interrupted creation."""
     draft = _draft_of(path)
     for leftover in (draft, draft.with_name(f"{draft.name}-journal")):
         leftover.unlink(missing_ok=True)
     os.close(durable.create_file(draft))  # SQLite gives its journals the same mode
     durable.sync_folder(path.parent)
     key = load_or_create_key(key_path)
-    with _setting_up(draft, key) as session:
+    with _setup_session(draft, key) as session:
         migrate.migrate(session.connection())
         append_event(session, EventKind.DATABASE_CREATED, now=now)
     draft.rename(path)
@@ -332,14 +332,14 @@ def _choose_journal(path: Path, key: bytes, now: datetime) -> None:
         major, minor, patch = sqlite3.sqlite_version_info[:3]
         number = major * 1_000_000 + minor * 1000 + patch  # as SQLITE_VERSION_NUMBER
         facts: dict[str, FactValue] = {"journal": journal, "sqlite": number}
-        with _setting_up(path, key) as session:
+        with _setup_session(path, key) as session:
             append_event(session, EventKind.JOURNAL_CHANGED, now=now, facts=facts)
 
 
 def _check(path: Path, key: bytes) -> None:
     engine = make_engine(path, begin="BEGIN", query_only=True)
     try:
-        with translated(), Session(engine, info={AUDIT_KEY: key}) as session, session.begin():
+        with translate_errors(), Session(engine, info={AUDIT_KEY: key}) as session, session.begin():
             migrate.check_revision(migrate.revision_of(session.connection()), migrate.revisions())
             if not is_own_key(session):
                 raise StorageError(

@@ -1,12 +1,10 @@
-"""In which form identifiers are stored: as received, as keyed pseudonyms, or not at all.
+"""Form of stored identifiers: as received, as keyed pseudonyms, or none.
 
-A pseudonym is an HMAC-SHA256 under a key of its own, in a file outside the database's folder: equal
-values have equal pseudonyms, so images still join by patient, study and accession number, and nobody
-without the key can try values out. Rows keep the form they were written in; whoever looks for a value
-looks for each of its forms.
+A pseudonym is an HMAC-SHA256 under a key of its own, in a file outside the database's folder. Equal values have
+equal pseudonyms, so images still join by patient, study and accession number; without the key, values can't be
+guessed by trial. Rows keep the form in which they were written, so a query searches for every form of a value.
 
-``none`` keeps one keyed value alone, that of the SOP Instance UID: without it a resend would be a new
-image, and nobody could be told whether an object is kept.
+``none`` stores one keyed value, that of the SOP Instance UID: resends and Storage Commitment need it.
 """
 
 from __future__ import annotations
@@ -30,32 +28,32 @@ from db.events import EventKind, append_event, load_or_create_key
 from db.schema.records import Receipt
 from db.schema.tables import Event
 
-IDENTIFIERS = "identifiers"  # where a session's info carries them
+IDENTIFIERS = "identifiers"  # key in a session's info
 FORGOTTEN = "forgotten"
 
 Kind = Literal["full", "pseudonym", "none"]
-What = Literal["uid", "patient_id", "issuer_of_patient_id", "accession_number", "digest"]
+IdentifierType = Literal["uid", "patient_id", "issuer_of_patient_id", "accession_number", "digest"]
 
 _LENGTHS = {"patient_id": 32, "issuer_of_patient_id": 32, "accession_number": 16, "digest": 64}  # hexadecimal digits
 
 
 @dataclass(frozen=True, slots=True)
 class Identifiers:
-    """The form that new rows get, and the key that pseudonyms are made with.
+    """Form of identifiers in new rows, and the key of pseudonyms.
 
     Parameters
     ----------
     kind
         The setting ``audit.identifiers``.
     key
-        32 bytes; None: no pseudonym was ever made here.
+        32 bytes; None: this installation has no pseudonyms.
     """
 
     kind: Kind = "full"
     key: bytes | None = None
 
-    def pseudonym(self, what: What, value: str | None) -> str | None:
-        """Return the keyed form of a value; a UID's is a UID again (2.25, PS3.5 Section B.2).
+    def pseudonym(self, kind: IdentifierType, value: str | None) -> str | None:
+        """Return the pseudonym of a value; that of a UID is a UID (2.25, PS3.5 Section B.2).
 
         Raises
         ------
@@ -66,24 +64,24 @@ class Identifiers:
             return None
         if self.key is None:
             raise StorageError("There is no key for pseudonyms: restore your copy of audit.pseudonym_key_file.")
-        made = hmac.new(self.key, f"{what}\0{value}".encode(), hashlib.sha256)
-        if what == "uid":
-            return f"2.25.{UUID(bytes=made.digest()[:16], version=5).int}"
-        return made.hexdigest()[: _LENGTHS[what]]
+        mac = hmac.new(self.key, f"{kind}\0{value}".encode(), hashlib.sha256)
+        if kind == "uid":
+            return f"2.25.{UUID(bytes=mac.digest()[:16], version=5).int}"
+        return mac.hexdigest()[: _LENGTHS[kind]]
 
-    def forms(self, what: What, value: str) -> tuple[str, ...]:
-        """List what a value may be stored as: itself, and its pseudonym where there is a key."""
-        keyed = self.pseudonym(what, value) if self.key is not None else None
+    def forms(self, kind: IdentifierType, value: str) -> tuple[str, ...]:
+        """Return the stored forms of a value: itself and, with a key, its pseudonym."""
+        keyed = self.pseudonym(kind, value) if self.key is not None else None
         return (value,) if keyed is None else (value, keyed)
 
-    def is_same(self, what: What, stored: str | None, given: str | None) -> bool:
-        """Whether a stored value is, in any of its forms, the given one."""
-        if stored is None or given is None:
-            return stored is given
-        return stored in self.forms(what, given)
+    def is_same(self, kind: IdentifierType, stored: str | None, received: str | None) -> bool:
+        """Return whether a stored value is a form of a received one."""
+        if stored is None or received is None:
+            return stored is received
+        return stored in self.forms(kind, received)
 
     def stored(self, receipt: Receipt) -> Receipt:
-        """Return a receipt as it is to be stored."""
+        """Return a receipt with its identifiers in the form to be stored."""
         if self.kind == "full":
             return receipt
         return replace(
@@ -94,7 +92,7 @@ class Identifiers:
         )
 
     def _stored_header(self, header: ImageHeader) -> ImageHeader:
-        kept = replace(
+        pseudonymous = replace(
             header,
             sop_instance_uid=self.pseudonym("uid", header.sop_instance_uid) or "",
             study_instance_uid=self.pseudonym("uid", header.study_instance_uid),
@@ -104,27 +102,27 @@ class Identifiers:
             issuer_of_patient_id=self.pseudonym("issuer_of_patient_id", header.issuer_of_patient_id),
             identity_digest=self.pseudonym("digest", header.identity_digest) or "",
             study_date=None,
-            body_part_examined=None,  # a peer's text; what was understood of it is in the decision
+            body_part_examined=None,  # free text of a peer; the decision has its meaning
         )
         if self.kind == "pseudonym":
-            return kept
-        nothing = dict.fromkeys(
+            return pseudonymous
+        absent = dict.fromkeys(
             ("study_instance_uid", "series_instance_uid", "accession_number", "patient_id", "issuer_of_patient_id")
         )
-        return replace(kept, **nothing)  # type: ignore[arg-type]
+        return replace(pseudonymous, **absent)  # type: ignore[arg-type]
 
 
 AS_RECEIVED = Identifiers()
 
 
 def of_session(session: Session) -> Identifiers:
-    """Return what a session's database was opened with."""
-    found: Identifiers = session.info.get(IDENTIFIERS, AS_RECEIVED)
-    return found
+    """Return the identifier form of a session's database."""
+    identifiers: Identifiers = session.info.get(IDENTIFIERS, AS_RECEIVED)
+    return identifiers
 
 
 def load_identifiers(kind: Kind, key_file: Path, *, create: bool) -> Identifiers:
-    """Read the key of pseudonyms.
+    """Return the identifier form of the settings, with the key of pseudonyms.
 
     Parameters
     ----------
@@ -133,50 +131,50 @@ def load_identifiers(kind: Kind, key_file: Path, *, create: bool) -> Identifiers
     key_file
         The setting ``audit.pseudonym_key_file``: 64 hexadecimal digits, mode 0600.
     create
-        Whether to make a key where there is none.
+        Whether to create a missing key.
 
     Raises
     ------
     StorageError
-        If the file can't be read or made, is open to other accounts, or holds no key.
+        If the file can't be read or created, is accessible to other accounts, or contains no key.
     """
     key = load_or_create_key(key_file) if create or key_file.exists() else None
     return Identifiers(kind, key)
 
 
-def declare(session: Session, identifiers: Identifiers, *, now: datetime) -> None:
-    """Write down the form of what is received from now on, if it is another than before.
+def record_identifier_form(session: Session, identifiers: Identifiers, *, now: datetime) -> None:
+    """Record a change of the identifier form of new rows.
 
     Parameters
     ----------
     session
         A write transaction.
     identifiers
-        What the service was started with.
+        Form of the settings at start.
     now
-        The time.
+        Current time, aware.
 
     Raises
     ------
     StorageError
-        If pseudonyms were made here under another key: they would never meet the new ones.
+        If earlier pseudonyms have another key: equal values would no longer have equal pseudonyms.
     """
-    last = _last_declared(session)
+    changes = _recorded_changes(session)
     check = None if identifiers.key is None else identifiers.pseudonym("digest", "check")
-    known = next((each["key"] for each in last if each["key"] is not None), None)
-    if identifiers.kind != "full" and known is not None and known != check:
+    recorded_key = next((each["key"] for each in changes if each["key"] is not None), None)
+    if identifiers.kind != "full" and recorded_key is not None and recorded_key != check:
         raise StorageError(
             "The key of pseudonyms is another one than before: restore your copy of audit.pseudonym_key_file, "
             'or set audit.identifiers = "full", or start a new data_dir.'
         )
-    before = last[0]["kind"] if last else "full"
+    before = changes[0]["kind"] if changes else "full"
     if identifiers.kind != before:
-        facts = {"kind": identifiers.kind, "key": check if identifiers.kind != "full" else known}
+        facts = {"kind": identifiers.kind, "key": check if identifiers.kind != "full" else recorded_key}
         append_event(session, EventKind.IDENTIFIERS_CHANGED, now=now, facts=facts)
 
 
-def _last_declared(session: Session) -> list[dict[str, str | None]]:
-    """Facts of all such events, the latest first."""
+def _recorded_changes(session: Session) -> list[dict[str, str | None]]:
+    """Return the facts of all recorded changes, latest first."""
     query = select(Event.facts).where(Event.kind == EventKind.IDENTIFIERS_CHANGED).order_by(Event.id.desc())
     facts: Iterable[str] = session.scalars(query)
     return [json.loads(each) for each in facts]

@@ -1,4 +1,4 @@
-"""Write the pages that come from the code: ``make docs``; with --check only say which differ."""
+"""Write the generated pages: ``make docs``; with --check, report pages that differ."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DOCS = Path(__file__).resolve().parent
 
 
 def pages() -> dict[Path, str]:
-    """Give every page that comes from the code, whole or in its tables, as it should be."""
+    """Return the text of every page that is generated, in whole or in its tables."""
     written = {DOCS / "commands.md": command_page(), DOCS / "settings.md": settings_page()}
     written[DOCS / "scaling.md"] = scaling.filled((DOCS / "scaling.md").read_text(encoding="utf-8"))
     by_hand = [path for path in sorted(DOCS.glob("*.md")) if path not in written]
@@ -24,7 +24,7 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write what differs; with --check, name it and fail."""
+    """Write the pages that differ; with --check, name them and exit with 1."""
     stale = [
         (path, text) for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text
     ]

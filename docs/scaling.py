@@ -1,4 +1,4 @@
-"""What ``docs/scaling.md`` computes from its own table of measured figures; ``make docs`` writes it there."""
+"""Computed tables of ``docs/scaling.md``, from its table of measured figures; ``make docs`` writes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROW = re.compile(r"^\| (?P<what>[^|]+?) \| (?P<value>[\d.]+) \|", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One line: how many studies come, at the busiest time."""
+    """One line of the tables: studies per second in the busiest hour, and per day."""
 
     name: str
     studies_s: float
@@ -23,7 +23,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a site needs, and how much of the measured machine that is; 1.0: all of it."""
+    """Resources that a site needs, and their shares of the measured machine (1.0: all of it)."""
 
     cores: float
     stream: float  # MB/s, over the network and onto the disk
@@ -34,61 +34,61 @@ class Need:
 
 
 def figures(text: str) -> dict[str, float]:
-    """Read the page's table of figures: what is measured or assumed, and its value."""
+    """Read the table of figures of the page: name and value."""
     return {row["what"]: float(row["value"]) for row in _ROW.finditer(text.partition(BEGIN)[0])}
 
 
-def sites(given: dict[str, float]) -> list[Site]:
-    """The sites that the page is about."""
-    peak = given["busiest hour ÷ average"]
+def sites(measured: dict[str, float]) -> list[Site]:
+    """Return the sites of the page."""
+    peak = measured["busiest hour ÷ average"]
     of_a_day = [Site(f"{studies:,} a day", studies / DAY_S * peak, studies) for studies in (500, 5_000, 500_000)]
-    world = given["the world's examinations a year, in thousands of millions"] * 1e9 / 365
+    world = measured["the world's examinations a year, in thousands of millions"] * 1e9 / 365
     return [*of_a_day, Site("the world, evenly", world / DAY_S, world)]
 
 
-def need(site: Site, given: dict[str, float]) -> Need:
-    """Multiply."""
-    objects = site.studies_s * given["objects of a study"]
-    scored = site.studies_s * given["of them, scored"]
-    per_image = sum(given[f"{part}, core-seconds per image"] for part in ("decode", "view", "score", "report",
+def need(site: Site, measured: dict[str, float]) -> Need:
+    """Return the resources of a site."""
+    objects = site.studies_s * measured["objects of a study"]
+    scored = site.studies_s * measured["of them, scored"]
+    per_image = sum(measured[f"{part}, core-seconds per image"] for part in ("decode", "view", "score", "report",
                                                                          "database", "deliver"))  # fmt: skip
-    cores = objects * given["receive, core-seconds per object"] + scored * per_image
-    stream = objects * given["one object, MB"]
-    commits = objects + scored * given["commits of a scored image"]
+    cores = objects * measured["receive, core-seconds per object"] + scored * per_image
+    stream = objects * measured["one object, MB"]
+    commits = objects + scored * measured["commits of a scored image"]
     return Need(
         cores=cores,
         stream=stream,
         commits=commits,
         reports=scored,
-        kept=site.studies_day * given["of them, scored"] * given["one object, MB"] * KEPT_DAYS / 1e6,
+        kept=site.studies_day * measured["of them, scored"] * measured["one object, MB"] * KEPT_DAYS / 1e6,
         shares={
-            "cores": cores / given["cores of the machine"],
-            "disk": stream / given["durable receive, MB/s"],
-            "commits": commits * given["one commit, s"],
-            "network": stream / given["network, MB/s"],
-            "destination": scored / given["reports that the destination takes, 1/s"],
+            "cores": cores / measured["cores of the machine"],
+            "disk": stream / measured["durable receive, MB/s"],
+            "commits": commits * measured["one commit, s"],
+            "network": stream / measured["network, MB/s"],
+            "destination": scored / measured["reports that the destination takes, 1/s"],
         },
     )
 
 
 def computed(text: str) -> str:
     """Write both tables."""
-    given = figures(text)
-    found = {site: need(site, given) for site in sites(given)}
+    measured = figures(text)
+    needs = {site: need(site, measured) for site in sites(measured)}
     lines = [
-        "| studies | at the busiest, 1/s | cores | network and disk, MB/s | commits/s | reports/s | kept 30 days, TB |",
+        "| studies | busiest hour, 1/s | cores | network and disk, MB/s | commits/s | reports/s | kept 30 days, TB |",
         "|---|---|---|---|---|---|---|",
         *(
             f"| {site.name} | {_short(site.studies_s)} | {_short(it.cores)} | {_short(it.stream)} | "
             f"{_short(it.commits)} | {_short(it.reports)} | {_short(it.kept)} |"
-            for site, it in found.items()
+            for site, it in needs.items()
         ),
         "",
-        "As multiples of one machine as it was measured; what runs out first is bold:",
+        "As multiples of the measured machine; the resource that runs out first is bold:",
         "",
-        "| studies | " + " | ".join(next(iter(found.values())).shares) + " | machines |",
+        "| studies | " + " | ".join(next(iter(needs.values())).shares) + " | machines |",
         "|---|" + "---|" * 6,
-        *(_shares(site, it) for site, it in found.items()),
+        *(_shares(site, it) for site, it in needs.items()),
     ]
     return "\n".join(lines)
 
@@ -100,7 +100,7 @@ def _shares(site: Site, it: Need) -> str:
 
 
 def _short(value: float) -> str:
-    """Two significant digits; more would claim too much."""
+    """Format with two significant digits, the accuracy of the figures."""
     if value >= 100:
         digits = int(math.log10(value)) - 1
         return f"{round(value, -digits):,.0f}"
@@ -108,6 +108,6 @@ def _short(value: float) -> str:
 
 
 def filled(text: str) -> str:
-    """Give the page with its computed part renewed."""
+    """Return the page with its computed part written anew."""
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n{computed(text)}\n{END}{rest.split(END)[1]}"

@@ -1,7 +1,7 @@
-"""The tables of the documentation that are the code's own: written between two marks of a page.
+"""Tables of the documentation that are generated from the code, between two marks of a page.
 
-``<!-- table: statuses -->`` and ``<!-- end of table -->`` stand around each; ``make docs`` fills
-them, and a test compares what stands there with the code.
+The marks are ``<!-- table: statuses -->`` and ``<!-- end of table -->``; ``make docs`` writes the tables, and a test
+compares the pages with the code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cxr.view import REASONS
 from cxr.view.decide import NEVER_ASSUMED
 from inference.delivery import statuses as delivery_statuses
 from inference.delivery.commitment_scu import COMMITMENT_SOP_CLASS
-from inference.delivery.dicom_carrier import STORED_SOP_CLASSES, TRANSFER_SYNTAXES
+from inference.delivery.dicom_client import STORED_SOP_CLASSES, TRANSFER_SYNTAXES
 from inference.delivery.dicom_verifier import FIND_SOP_CLASS
 from inference.report import codes, copying
 from inference.report.fallback import FALLBACK_SOP_CLASSES
@@ -52,17 +52,17 @@ _PIXEL_MODULES = ("cxr/pixels/geometry.py", "cxr/pixels/pixel_header.py", "cxr/p
 
 
 def filled(page: str) -> str:
-    """Write every marked table of a page anew.
+    """Return a page with every marked table written anew.
 
     Parameters
     ----------
     page
-        The page's text.
+        Text of the page.
 
     Raises
     ------
     KeyError
-        If a mark names a table that is not here.
+        If a mark names an unknown table.
     """
     return _MARKED.sub(lambda found: f"{found[1]}{TABLES[found['name']]()}\n{found[3]}", page)
 
@@ -73,7 +73,7 @@ def _table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
 
 
 def scp_classes() -> str:
-    """SOP classes that the listener takes, in the order of its presentation contexts."""
+    """SOP classes that the listener accepts, in the order of its presentation contexts."""
 
     def rows() -> Iterator[tuple[str, ...]]:
         yield Verification.name, f"`{Verification}`", "always", "C-ECHO: Success"
@@ -90,13 +90,13 @@ def scp_classes() -> str:
         every_other = f"Success; recorded as `not_scored` (`{contexts.NOT_ACCEPTED_REASON}`), not kept"
         yield "every other storage class, private ones included", "", "`listener.accept_all_storage`", every_other
 
-    return _table(("SOP class", "UID", "Accepted", "What becomes of an object"), rows())
+    return _table(("SOP class", "UID", "Accepted", "Result for an object"), rows())
 
 
 def commitment_statuses() -> str:
-    """What an N-ACTION request is answered with."""
+    """Statuses of N-ACTION responses."""
     rows = ((f"`0x{each.code:04X}`", each.name, each.meaning) for each in commitment_scp.STATUSES[1:])
-    taken = ("`0x0000`", commitment_scp.SUCCESS.name, "The request is written down; a report follows.")
+    taken = ("`0x0000`", commitment_scp.SUCCESS.name, "The request is recorded; a report follows.")
     return _table(("Status", "Name", "When"), chain([taken], rows))
 
 
@@ -111,7 +111,7 @@ def scu_classes() -> str:
     }
     syntaxes = ", ".join(UID(uid).name for uid in TRANSFER_SYNTAXES)
     rows = ((UID(uid).name, f"`{uid}`", syntaxes, note) for uid, note in notes.items())
-    return _table(("SOP class", "UID", "Transfer syntaxes, each in a context of its own", "What for"), rows)
+    return _table(("SOP class", "UID", "Transfer syntaxes, each in a context of its own", "Purpose"), rows)
 
 
 def transfer_syntaxes() -> str:
@@ -130,15 +130,15 @@ def verification_syntaxes() -> str:
 
 
 def store_statuses() -> str:
-    """Statuses that the listener answers with."""
+    """Statuses of C-STORE responses of the listener."""
     rows = ((f"`0x{each.code:04X}`", each.name, each.meaning) for each in statuses.ALL)
     return _table(("Status", "Name", "When, and what the peer can do"), rows)
 
 
 def rejections() -> str:
-    """A-ASSOCIATE-RJ that the listener sends."""
+    """A-ASSOCIATE-RJ of the listener."""
     rows = ((f"`{each.code}`", *(str(number) for number in each.answer), _REJECTIONS[each]) for each in Rejection)
-    return _table(("Our name", "Result", "Source", "Reason", "When"), rows)
+    return _table(("Code", "Result", "Source", "Reason", "When"), rows)
 
 
 def reasons() -> str:
@@ -148,7 +148,7 @@ def reasons() -> str:
 
 
 def _codes() -> Iterator[tuple[str, Code]]:
-    """Every code of a report, by the name it has in the code."""
+    """Yield every code of a report with its name in `inference.report.codes`."""
     for name, value in vars(codes).items():
         if isinstance(value, Code):
             yield name, value
@@ -157,13 +157,13 @@ def _codes() -> Iterator[tuple[str, Code]]:
 
 
 def private_codes() -> str:
-    """Codes of our own scheme."""
+    """Codes of the scheme of this project."""
     own = (code for _, code in _codes() if code.scheme_designator == product.CODING_SCHEME_DESIGNATOR)
     return _table(("Code value", "Code meaning"), ((f"`{code.value}`", code.meaning) for code in own))
 
 
 def public_codes() -> str:
-    """Codes of other schemes, without the findings'."""
+    """Codes of other schemes, without those of the findings."""
     others = {code for _, code in _codes() if code.scheme_designator != product.CODING_SCHEME_DESIGNATOR}
     ordered = sorted(others, key=lambda code: (code.scheme_designator, code.value))
     rows = ((code.scheme_designator, f"`{code.value}`", code.meaning) for code in ordered)
@@ -171,8 +171,8 @@ def public_codes() -> str:
 
 
 def findings() -> str:
-    """Codes of the findings that a model may have."""
-    from cxr.labels import FINDINGS  # noqa: PLC0415 (named like this function's own subject)
+    """Codes of the findings that a model package may have."""
+    from cxr.labels import FINDINGS  # noqa: PLC0415 (keywords like this function's own subject)
 
     rows = (
         (
@@ -188,7 +188,7 @@ def findings() -> str:
 
 
 def copied_attributes() -> str:
-    """Attributes that go from an image into our objects."""
+    """Attributes that are copied from an image into our objects."""
     groups = {
         copying.VERBATIM: "as it is, never shortened or repaired; absent: empty",
         tuple(copying.CHECKED): "as it is where its form is valid; else empty",
@@ -216,32 +216,32 @@ def _attribute(keyword: str) -> tuple[str, str, str]:
 
 
 def keywords_in(module: str) -> list[str]:
-    """List the attributes that a module of ours names, in the order of their tags."""
+    """List the attribute keywords in the source of a module, in the order of their tags."""
     tree = ast.parse((_ROOT / module).read_text(encoding="utf-8"))
     words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     return sorted((word for word in words if word[:1].isupper() and tag_for_keyword(word)), key=tag_for_keyword)
 
 
 def header_attributes() -> str:
-    """Attributes that decide about an image or are recorded of it."""
+    """Attributes that the view decision reads or that are recorded."""
     return _table(("Attribute", "Tag", "VR"), map(_attribute, keywords_in("cxr/dicom/header.py")))
 
 
 def pixel_attributes() -> str:
-    """Attributes that tell how pixels are read."""
-    named = {keyword for module in _PIXEL_MODULES for keyword in keywords_in(module)}
-    return _table(("Attribute", "Tag", "VR"), map(_attribute, sorted(named, key=tag_for_keyword)))
+    """Attributes that pixel decoding reads."""
+    keywords = {keyword for module in _PIXEL_MODULES for keyword in keywords_in(module)}
+    return _table(("Attribute", "Tag", "VR"), map(_attribute, sorted(keywords, key=tag_for_keyword)))
 
 
 def outcome_of(status: int) -> str:
-    """Say what a destination's C-STORE status means for a delivery: stored, again or final."""
+    """Return the meaning of a C-STORE status of a destination for a delivery: stored, again or final."""
     if delivery_statuses.is_stored(status):
         return "stored"
     return "again" if delivery_statuses.store_fault(status).retryable else "final"
 
 
 def response_handling() -> str:
-    """What delivery makes of each C-STORE status."""
+    """Result of each C-STORE status for a delivery."""
     meanings = {
         "stored": "stored (a warning is recorded); verified afterwards",
         "final": "`dead` with `peer_refused`, until an operator requeues it",
@@ -254,14 +254,14 @@ def response_handling() -> str:
         runs[name].append(f"`0x{first:04X}`" if first == last else f"`0x{first:04X}`-`0x{last:04X}`")
     runs["again"] = ["every other"]
     rows = ((", ".join(runs[name]), meaning) for name, meaning in meanings.items())
-    return _table(("Status", "What becomes of the delivery"), rows)
+    return _table(("Status", "Result for the delivery"), rows)
 
 
 def metrics() -> str:
     """Metrics of the listener."""
     listener = Metrics()
-    listener.received("queued")
-    listener.refused("too_many")
+    listener.count_object("queued")
+    listener.count_refusal("too_many")
 
     def rows() -> Iterator[tuple[str, ...]]:
         for family in listener.registry.collect():
@@ -291,4 +291,4 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "response_handling": response_handling,
     "metrics": metrics,
 }
-"""Every table by its name."""
+"""Tables by name."""

@@ -1,1 +1,1 @@
-"""The Storage SCP: receives objects, decides what they show, keeps the frontal chest images."""
+"""The Storage SCP: receives objects, decides their view, keeps frontal chest radiographs."""

@@ -1,4 +1,4 @@
-"""Who may open an association, and how many may.
+"""Admission of associations: allowed peers, limits, and silent connections.
 
 References
 ----------
@@ -24,7 +24,7 @@ _BY_USER, _BY_PRESENTATION = 1, 3
 
 
 class Rejection(Enum):
-    """Why an association is refused: our code, and result, source and reason of the A-ASSOCIATE-RJ."""
+    """Reason for a rejection: our code, and result, source and reason of the A-ASSOCIATE-RJ."""
 
     APPLICATION_CONTEXT = ("application_context", _PERMANENT, _BY_USER, 2)  # not DICOM's
     CALLING_AE_TITLE = ("calling_ae_title", _PERMANENT, _BY_USER, 3)  # unknown, empty, or from another network
@@ -36,7 +36,7 @@ class Rejection(Enum):
 
     @property
     def code(self) -> str:
-        """Our name of the reason, for metrics and documentation."""
+        """Our code of the reason, for logs, metrics and documentation."""
         return self.value[0]
 
     @property
@@ -46,8 +46,8 @@ class Rejection(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sender:
-    """Where a connection comes from, and the AE titles of its A-ASSOCIATE-RQ; empty: not read."""
+class Requestor:
+    """Address of a connection, and the AE titles of its A-ASSOCIATE-RQ; empty: not read."""
 
     address: str
     calling_ae_title: str = ""
@@ -55,11 +55,11 @@ class Sender:
 
 
 _PADDING = " \0"
-_ANYBODY = Peer(ae_title="", network="127.0.0.0/8")
+_ANY_LOOPBACK_PEER = Peer(ae_title="", network="127.0.0.0/8")
 
 
 class Peers:
-    """Who may send: calling AE titles, each from its network; if there are none, anyone on loopback.
+    """Allowed peers: calling AE titles, each from its network; without any, every AE title on loopback.
 
     Parameters
     ----------
@@ -71,47 +71,47 @@ class Peers:
         self._allowed = [(peer, ipaddress.ip_network(peer.network)) for peer in peers]
 
     def find(self, calling_ae_title: str, address: str) -> Peer | None:
-        """Find the first entry that lets this peer open an association.
+        """Find the first entry that allows this peer to open an association.
 
         Parameters
         ----------
         calling_ae_title
-            As it calls itself; spaces and NULs at either end are padding.
+            Calling AE title as received; spaces and NULs at either end are padding.
         address
-            Where it calls from: IPv4 or IPv6, an IPv4 address in IPv6 form counts as IPv4.
+            IPv4 or IPv6 address of the peer; an IPv4-mapped IPv6 address counts as IPv4.
 
         Returns
         -------
         Peer or None
-            Without entries one that admits every AE title on loopback. None: it may not.
+            The entry; without any entries, one that admits every AE title on loopback. None: not allowed.
         """
-        where = _plain_address(address)
-        name = calling_ae_title.strip(_PADDING)
+        peer_address = _normalised_address(address)
+        ae_title = calling_ae_title.strip(_PADDING)
         if not self._allowed:
-            return _ANYBODY if where.is_loopback and is_title(name) else None
-        here = (peer for peer, network in self._allowed if where in network)
-        return next((peer for peer in here if name == peer.ae_title), None)
+            return _ANY_LOOPBACK_PEER if peer_address.is_loopback and is_title(ae_title) else None
+        in_network = (peer for peer, network in self._allowed if peer_address in network)
+        return next((peer for peer in in_network if ae_title == peer.ae_title), None)
 
 
-def _plain_address(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    where = ipaddress.ip_address(address.partition("%")[0])
-    mapped = where.ipv4_mapped if isinstance(where, ipaddress.IPv6Address) else None
-    return mapped or where
+def _normalised_address(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    parsed = ipaddress.ip_address(address.partition("%")[0])  # without the zone of an IPv6 address
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return mapped or parsed
 
 
 class Admission:
-    """Admits associations when their A-ASSOCIATE-RQ has come; a silent connection is not counted.
+    """Admits and counts associations after their A-ASSOCIATE-RQ; silent connections are not counted.
 
     Parameters
     ----------
     peers
-        Who may send.
+        Allowed peers.
     called_ae_title
-        What they must call us; None: anything.
+        Required called AE title; None: any.
     limit
-        Associations at the same time.
+        Largest number of associations at the same time.
     is_full
-        Whether the spool has too little space.
+        Returns whether the spool has too little free space.
     """
 
     def __init__(self, peers: Peers, called_ae_title: str | None, limit: int, is_full: Callable[[], bool]) -> None:
@@ -125,47 +125,47 @@ class Admission:
 
     @property
     def open(self) -> int:
-        """Associations that were admitted and have not ended."""
+        """Number of associations that were admitted and have not ended."""
         return self._open.total()
 
     def stop(self) -> None:
-        """Admit none from now on."""
+        """Reject all further associations."""
         self._is_stopping = True
 
-    def screen(self, sender: Sender) -> Rejection | None:
-        """Say why an association is refused as far as address, titles and space tell; nothing is counted."""
-        found = self._judge(sender)
-        return found if isinstance(found, Rejection) else None
+    def screen(self, requestor: Requestor) -> Rejection | None:
+        """Return the reason for a rejection by address, AE titles, space or limits; None: none. Nothing is counted."""
+        decision = self._decide(requestor)
+        return decision if isinstance(decision, Rejection) else None
 
-    def enter(self, sender: Sender) -> Peer | Rejection:
-        """Admit one association, or say why not; `leave` with the peer must follow an admission."""
-        peer = self._judge(sender)
+    def admit(self, requestor: Requestor) -> Peer | Rejection:
+        """Admit one association, or return the reason for its rejection; after an admission call `leave` at its end."""
+        peer = self._decide(requestor)
         if isinstance(peer, Rejection):
             return peer
         with self._lock:
-            refusal = self._over_limit(peer)
-            if refusal is None:
+            rejection = self._limit_rejection(peer)
+            if rejection is None:
                 self._open[peer] += 1
-        return refusal or peer
+        return rejection or peer
 
     def leave(self, peer: Peer) -> None:
-        """Count one association of a peer out."""
+        """Count one association of a peer as ended."""
         with self._lock:
             self._open[peer] -= 1
 
-    def _judge(self, sender: Sender) -> Peer | Rejection:
-        peer = self._peers.find(sender.calling_ae_title, sender.address)
+    def _decide(self, requestor: Requestor) -> Peer | Rejection:
+        peer = self._peers.find(requestor.calling_ae_title, requestor.address)
         if peer is None:
             return Rejection.CALLING_AE_TITLE
-        if self._called_ae_title not in (None, sender.called_ae_title.strip(_PADDING)):
+        if self._called_ae_title not in (None, requestor.called_ae_title.strip(_PADDING)):
             return Rejection.CALLED_AE_TITLE
         if self._is_stopping:
             return Rejection.STOPPING
         if self._is_full():
             return Rejection.SPOOL_FULL
-        return self._over_limit(peer) or peer
+        return self._limit_rejection(peer) or peer
 
-    def _over_limit(self, peer: Peer) -> Rejection | None:
+    def _limit_rejection(self, peer: Peer) -> Rejection | None:
         if self._open.total() >= self._limit:
             return Rejection.TOO_MANY
         if peer.max_associations is not None and self._open[peer] >= peer.max_associations:
@@ -174,15 +174,15 @@ class Admission:
 
 
 class SilentConnections:
-    """Connections that have not asked for an association yet.
+    """Connections without an association: before the A-ASSOCIATE-RQ, or after our rejection, release or abort.
 
-    They count for nothing but here. When there are too many, the oldest is cut: whoever opens
-    connections and says nothing can't keep others out.
+    They don't count as associations. When there are too many, the oldest is cut, so that a peer that opens
+    connections and stays silent can't keep others out.
 
     Parameters
     ----------
     limit
-        How many may be silent at the same time.
+        Largest number of silent connections.
     """
 
     def __init__(self, limit: int) -> None:
@@ -194,14 +194,14 @@ class SilentConnections:
         return len(self._connections)
 
     def add(self, connection: socket.socket) -> None:
-        """Count a new connection in, and cut the oldest where that is one too many."""
+        """Add a connection, and cut the oldest if there are more than the limit."""
         with self._lock:
             self._connections[connection] = None
             if len(self._connections) > self._limit:
                 cut(next(iter(self._connections)))
 
     def remove(self, connection: socket.socket) -> None:
-        """Count a connection out: it asked for an association, or it ended."""
+        """Remove a connection that requested an association or has ended."""
         with self._lock:
             self._connections.pop(connection, None)
 

@@ -1,4 +1,4 @@
-"""Storage Commitment as SCP: taking requests, and the report that follows on the peer's own association.
+"""Storage Commitment as SCP: accept requests, and create the report that follows on the peer's association.
 
 References
 ----------
@@ -42,7 +42,7 @@ INVALID_ARGUMENT = Status(
     "Transaction UID or Referenced SOP Sequence are absent, empty, malformed, or can't be read.",
 )
 RESOURCE_LIMITATION = Status(0x0213, "Resource limitation", "The request is longer than 4 MiB: ask about fewer.")
-PROCESSING_FAILURE = Status(0x0110, "Processing failure", "The service failed; its log says where. Ask again later.")
+PROCESSING_FAILURE = Status(0x0110, "Processing failure", "The service failed; its log has the cause. Ask again later.")
 
 STATUSES = (
     SUCCESS,
@@ -52,24 +52,24 @@ STATUSES = (
     NO_SUCH_ACTION,
     RESOURCE_LIMITATION,
 )
-"""Every status that a request is answered with."""
+"""All statuses of the response to a request."""
 
 _REQUEST = 1  # Action Type ID
-# Until then the report is this process's to make; the worker takes over what it left, killed or not.
-_OURS_FOR = timedelta(seconds=90)
+# Until then this process sends the report; later the worker does, also after a crash.
+_WORKER_DELAY = timedelta(seconds=90)
 
 log = get_logger(__name__)
 
 
-class Body:
-    """The data set of a request while it arrives: in memory, and not more than is read."""
+class RequestBody:
+    """The data set of a request while it arrives, in memory, up to `MAX_REQUEST_BYTES`."""
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.is_too_long = False
 
     def write(self, fragment: memoryview) -> None:
-        """Take one fragment; beyond the bound nothing is kept."""
+        """Append one fragment; drop the data beyond the limit."""
         self.is_too_long = self.is_too_long or len(self.data) + len(fragment) > MAX_REQUEST_BYTES
         if self.is_too_long:
             self.data.clear()
@@ -78,8 +78,8 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What a request is answered with, and our number of it where a report follows."""
+class RequestOutcome:
+    """Status of the response to a request, and its row number if a report follows."""
 
     status: Status
     number: int | None = None
@@ -93,75 +93,83 @@ class EventReport:
     answer: Answer
 
 
-class Commitments:
-    """Takes requests and makes reports; many threads may use one.
+class CommitmentScp:
+    """Accepts requests and creates reports; thread-safe.
 
     Parameters
     ----------
     database, spool
-        Rows and files.
-    keep
-        How long the service keeps what it commits to.
-    on_same
-        Whether reports go to the peer's own association, where it still is open.
+        The audit database and the received files.
+    keep_for
+        How long the service keeps an object after its commitment.
+    reports_on_same_association
+        Whether reports are sent on the peer's own association while it is open.
     clock
-        The time, aware.
+        Current time, time zone aware.
     """
 
     def __init__(
-        self, database: Database, spool: Spool, *, keep: timedelta, on_same: bool, clock: Callable[[], datetime]
+        self,
+        database: Database,
+        spool: Spool,
+        *,
+        keep_for: timedelta,
+        reports_on_same_association: bool,
+        clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._spool = spool
-        self._keep = keep
-        self._wait = _OURS_FOR if on_same else timedelta()
-        self.on_same = on_same
+        self._keep_for = keep_for
+        self._wait = _WORKER_DELAY if reports_on_same_association else timedelta()
+        self.reports_on_same_association = reports_on_same_association
         self._clock = clock
 
-    def take(self, command: Command, body: Body | None, transfer_syntax_uid: str, calling_ae_title: str) -> Taken:
-        """Take one N-ACTION request; when Success is returned, it is written down."""
+    def accept_request(
+        self, command: Command, body: RequestBody | None, transfer_syntax_uid: str, calling_ae_title: str
+    ) -> RequestOutcome:
+        """Handle one N-ACTION request; with Success it is recorded."""
         if command.sop_class_uid != SOP_CLASS or command.sop_instance_uid != str(StorageCommitmentPushModelInstance):
-            return Taken(NO_SUCH_SOP_INSTANCE)
+            return RequestOutcome(NO_SUCH_SOP_INSTANCE)
         if command.action_type != _REQUEST:
-            return Taken(NO_SUCH_ACTION)
+            return RequestOutcome(NO_SUCH_ACTION)
         if body is not None and body.is_too_long:
-            return Taken(RESOURCE_LIMITATION)
+            return RequestOutcome(RESOURCE_LIMITATION)
         try:
             transaction_uid, references = _read(bytes(body.data) if body else b"", transfer_syntax_uid)
         except (OSError, *READING_FAULTS):  # pydicom raises OSError over a cut sequence
-            return Taken(INVALID_ARGUMENT)
+            return RequestOutcome(INVALID_ARGUMENT)
         try:
-            return Taken(SUCCESS, self._write_down(transaction_uid, references, calling_ae_title))
+            return RequestOutcome(SUCCESS, self._record(transaction_uid, references, calling_ae_title))
         except CxrError as error:
             log.exception("commitment_not_taken", code=error.code)
-            return Taken(PROCESSING_FAILURE)
+            return RequestOutcome(PROCESSING_FAILURE)
 
-    def report(self, number: int, transfer_syntax_uid: str) -> EventReport | None:
-        """Make the report on a request; None: there is nothing to report any more."""
+    def create_report(self, number: int, transfer_syntax_uid: str) -> EventReport | None:
+        """Create the report on a request; None: the request is no longer open."""
         now = self._clock()
         with self._database.read() as session:
             claimed = commitments.find(session, number)
         if claimed is None:
             return None
-        given = commitments.answer(self._database, self._spool, claimed, keep_until=now + self._keep)
+        answer = commitments.answer(self._database, self._spool, claimed, keep_until=now + self._keep_for)
         syntax = UID(transfer_syntax_uid)
-        encoded = encode(given.dataset(), syntax.is_implicit_VR, syntax.is_little_endian)
-        return EventReport(encoded or b"", given)
+        encoded = encode(answer.dataset(), syntax.is_implicit_VR, syntax.is_little_endian)
+        return EventReport(encoded or b"", answer)
 
-    def reported(self, number: int, answer: Answer) -> None:
-        """Write down that the peer took the report."""
+    def record_reported(self, number: int, answer: Answer) -> None:
+        """Record that the peer accepted the report."""
         with self._database.begin() as session:
-            commitments.reported(session, number, answer, now=self._clock())
+            commitments.mark_reported(session, number, answer, now=self._clock())
         log.info("commitment_reported", count=len(answer.committed), refused=len(answer.refused))
 
-    def leave(self, number: int) -> None:
-        """Give a report that could not be made here to the worker."""
+    def hand_over(self, number: int) -> None:
+        """Make a report that was not sent on this association due for the worker."""
         now = self._clock()
         with self._database.begin() as session:
             if commitments.find(session, number) is not None:
                 commitments.postpone(session, number, code=None, due_at=now, now=now)
 
-    def _write_down(self, transaction_uid: str, references: list[Reference], calling_ae_title: str) -> int:
+    def _record(self, transaction_uid: str, references: list[Reference], calling_ae_title: str) -> int:
         now = self._clock()
         with self._database.begin() as session:
             number = commitments.request(
@@ -177,12 +185,12 @@ class Commitments:
 
 
 def _read(encoded: bytes, transfer_syntax_uid: str) -> tuple[str, list[Reference]]:
-    """Read Transaction UID and references.
+    """Decode Transaction UID and references.
 
     Raises
     ------
     ValueError
-        If one is absent or malformed; or what pydicom raises over bytes that are no data set.
+        If one is absent or malformed; pydicom may raise others of `READING_FAULTS`.
     """
     syntax = UID(transfer_syntax_uid)
     request = decode(BytesIO(encoded), syntax.is_implicit_VR, syntax.is_little_endian)

@@ -1,6 +1,6 @@
-"""What the service accepts: SOP classes and transfer syntaxes.
+"""Supported presentation contexts: SOP classes and transfer syntaxes.
 
-Few classes, every syntax that a radiograph comes in: association set-up costs by the product.
+Few classes, all syntaxes of radiographs: the cost of negotiation grows with the product.
 
 References
 ----------
@@ -12,26 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
     UID,
     ComputedRadiographyImageStorage,
-    DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
-    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
     SecondaryCaptureImageStorage,
 )
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_context
@@ -39,63 +25,47 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification
 
 from config.settings import ListenerSettings
+from cxr.dicom.transfer_syntaxes import DECODABLE_SYNTAXES
 from listener import commitment_scp
 
-TRANSFER_SYNTAXES: tuple[UID, ...] = (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    DeflatedExplicitVRLittleEndian,
-    JPEGLosslessSV1,
-    JPEGLossless,
-    JPEGLSLossless,
-    JPEG2000Lossless,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-    RLELossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLSNearLossless,
-    JPEG2000,
-    HTJ2K,
-    ExplicitVRBigEndian,
-)
-"""In the order of preference where a peer offers several in one context: what needs no decoder, then what
-loses nothing, then the rest; the retired one last."""
+TRANSFER_SYNTAXES: tuple[UID, ...] = DECODABLE_SYNTAXES
+"""In order of preference if a peer offers several in one context: uncompressed, lossless, lossy; the retired
+one last."""
 
 SCORED_CLASSES: tuple[UID, ...] = (ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation)
-"""Classes whose frontal chest images go to the model."""
+"""Classes whose frontal chest radiographs are scored."""
 
 UNSCORED_CLASSES: tuple[UID, ...] = (DigitalXRayImageStorageForProcessing,)
 """Classes that are answered with Success, recorded as not scored, and not kept."""
 
 NOT_ACCEPTED_REASON = "sop_class_not_accepted"
-"""Why an object of another storage class is not scored (setting ``listener.accept_all_storage``)."""
+"""Reason for not scoring an object of another storage class (setting ``listener.accept_all_storage``)."""
 
 
 def storage_classes(settings: ListenerSettings) -> tuple[UID, ...]:
-    """List the storage classes that are taken on their merits, without those of ``accept_all_storage``.
+    """Return the storage classes whose objects get a view decision; those of ``accept_all_storage`` don't.
 
     Parameters
     ----------
     settings
-        Whether Secondary Capture is among them.
+        Includes Secondary Capture if ``secondary_capture`` is set.
     """
     optional = (SecondaryCaptureImageStorage,) if settings.secondary_capture else ()
     return SCORED_CLASSES + UNSCORED_CLASSES + optional
 
 
 class Contexts:
-    """The presentation contexts that are offered to peers; built once, shared by all associations.
+    """The supported presentation contexts; built once, shared by all associations.
 
     Parameters
     ----------
     settings
-        Which classes are accepted.
+        The accepted classes.
 
     Attributes
     ----------
     transfer_syntaxes
-        UIDs of all that may be accepted in any context.
+        UIDs of the transfer syntaxes that may be accepted in any context.
     """
 
     def __init__(self, settings: ListenerSettings) -> None:
@@ -106,29 +76,29 @@ class Contexts:
             *(build_context(uid, list(TRANSFER_SYNTAXES)) for uid in storage_classes(settings)),
             *([_commitment()] if settings.commitment.enabled else []),
         ]
-        # What is not kept needs no decoder, so any syntax will do.
+        # Objects of other classes are not kept, so any transfer syntax is accepted.
         self._other_syntaxes = [*TRANSFER_SYNTAXES, *(u for u in ALL_TRANSFER_SYNTAXES if u not in TRANSFER_SYNTAXES)]
         own = (str(uid) for context in self._supported for uid in context.transfer_syntax)
         self.transfer_syntaxes = frozenset([*own, *(map(str, self._other_syntaxes) if self._accepts_all else ())])
         self._known_storage = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
 
     def is_accepted(self, sop_class_uid: str) -> bool:
-        """Whether an object of this class is taken on its merits; if not, it is recorded and not kept."""
+        """Whether objects of this class get a view decision; others are recorded and not kept."""
         return sop_class_uid in self._classes
 
     def supported_for(self, proposed: Sequence[PresentationContext]) -> list[PresentationContext]:
-        """List what is supported of a peer's proposal.
+        """Return the supported contexts for a peer's proposal.
 
         Parameters
         ----------
         proposed
-            The contexts of its A-ASSOCIATE-RQ.
+            The presentation contexts of the A-ASSOCIATE-RQ.
 
         Returns
         -------
         list[PresentationContext]
-            Not to be changed: shared. With ``accept_all_storage`` also the other storage classes
-            among those proposed, private and unknown ones included.
+            Shared, must not be changed. With ``accept_all_storage`` they include the other proposed storage
+            classes, also private and unknown ones.
         """
         if not self._accepts_all:
             return self._supported
@@ -137,12 +107,12 @@ class Contexts:
         return self._supported + [build_context(uid, self._other_syntaxes) for uid in self._storage_among(others)]
 
     def _storage_among(self, classes: Iterable[UID]) -> list[UID]:
-        # A public UID that the library knows as something else (query, print, ...) is no storage class.
+        # A public UID that pynetdicom has under another service (query, print, ...) is no storage class.
         return [uid for uid in classes if uid in self._known_storage or uid.is_private or not uid.keyword]
 
 
 def _commitment() -> PresentationContext:
-    """Make the context of Storage Commitment; peers ask, and don't report to us here."""
+    """Create the context of Storage Commitment, with us as SCP only."""
     context = build_context(commitment_scp.SOP_CLASS, list(commitment_scp.SYNTAXES))
     context.scu_role, context.scp_role = True, False
     return context

@@ -1,8 +1,7 @@
-"""The wire formats between the upper layer and us: fragments in a P-DATA-TF PDU, and command sets.
+"""Parser of the fragments (PDVs) of a P-DATA-TF PDU, and of command sets.
 
-Parsed here rather than by pynetdicom, because its classes copy every byte several times, and
-because an odd command (an identifier that is too long, a priority that does not exist) is to be
-answered with a status and not with the end of the association.
+Not pynetdicom's: its classes copy every byte several times, and end the association over an invalid command
+(an identifier that is too long, an undefined priority), to which we respond with a status.
 
 References
 ----------
@@ -22,7 +21,7 @@ C_ECHO_RQ = 0x0030
 N_EVENT_REPORT_RSP = 0x8100
 N_ACTION_RQ = 0x0130
 C_CANCEL_RQ = 0x0FFF
-RESPONSE = 0x8000  # this bit of Command Field
+RESPONSE = 0x8000  # bit of Command Field
 
 MAX_COMMAND_BYTES = 16 * 1024
 """Longest command set that is read; the longest C-STORE-RQ of the standard has about 300 bytes."""
@@ -41,8 +40,8 @@ _NO_DATA_SET = 0x0101
 _UID = re.compile(r"[0-9.]{1,64}")
 
 
-class ProtocolViolation(ValueError):  # noqa: N818 (what the peer did, not an error of ours)
-    """The peer sent what no DICOM message can be: the association can't go on."""
+class ProtocolViolation(ValueError):  # noqa: N818 (a breach by the peer, not an error of ours)
+    """The peer violated the DICOM message exchange; the association must be aborted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Fragment:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What we look at in a command set."""
+    """The elements of a command set that we use."""
 
     field: int  # (0000,0100) Command Field
     message_id: int
@@ -75,17 +74,17 @@ def read_fragments(body: memoryview) -> Iterator[Fragment]:
     Parameters
     ----------
     body
-        Everything behind the PDU's six header bytes.
+        The PDU without its six header bytes.
 
     Yields
     ------
     Fragment
-        In order; its data is a view, not a copy.
+        In order; its data is a view of `body`.
 
     Raises
     ------
     ProtocolViolation
-        If the lengths don't add up.
+        If a length exceeds the PDU.
     """
     offset = 0
     while offset < len(body):
@@ -105,12 +104,12 @@ def read_command(encoded: bytes) -> Command:
     Parameters
     ----------
     encoded
-        All fragments of the command.
+        All fragments of the command, joined.
 
     Raises
     ------
     ProtocolViolation
-        If it can't be read, or has no Command Field.
+        If it can't be parsed, or has no Command Field.
     """
     elements = _elements(encoded)
     field = _number(elements, _COMMAND_FIELD)

@@ -1,8 +1,8 @@
-"""Taking in one received object: read, check, decide, keep, write down. No network here.
+"""Intake of one received object: read the header, check identity, decide the view, keep the file, record the row.
 
-When `Intake.take` returns, the object is on the platter and its row is committed, or it is written
-down that it was not kept; only then the peer is told Success. What goes wrong is an exception,
-see ``listener.statuses``.
+When `Intake.store` returns, file and folder are synced and the row is committed, or it is recorded that the
+object was not kept; only then the status Success is sent. Faults are exceptions; ``listener.statuses`` has
+their statuses. Nothing here uses the network.
 """
 
 from __future__ import annotations
@@ -21,33 +21,43 @@ from cxr.view import decide_view, initial_state
 from db.disk import IncomingFile, Spool
 from db.engine import Database
 from db.images import find_latest, is_dataset, needs_file, receive, receive_again
-from db.schema.records import KnownImage, Receipt, Received
+from db.schema.records import LatestImage, Receipt, Received
 from listener.contexts import NOT_ACCEPTED_REASON, Contexts
 from listener.dimse_messages import Command
 from listener.pixel_digest import pixel_digest
-from listener.reception import file_header
-from listener.service import StoreRequest
+from listener.reception import Reception, file_header
 
-_IDENTIFICATION_GROUP = 0x0008  # every composite object has elements of it
-_KEPT = frozenset({JobState.QUEUED, JobState.HELD})
-# Objects that are read at once: a hostile one may take 130 MiB of memory meanwhile.
+_IDENTIFICATION_GROUP = 0x0008  # every composite object has elements of this group
+_STATES_WITH_FILE = frozenset({JobState.QUEUED, JobState.HELD})
+# Objects that are read at the same time: a hostile one may need 130 MiB of memory.
 _READERS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """What became of an object."""
+class StoreRequest:
+    """A complete C-STORE request."""
+
+    command: Command
+    abstract_syntax_uid: str  # of its presentation context
+    transfer_syntax_uid: str
+    calling_ae_title: str
+    reception: Reception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeResult:
+    """Outcome of the intake of an object."""
 
     outcome: Literal["new", "resent", "changed_resend"]
-    state: JobState  # that a new one starts in
-    reason: str  # why
+    state: JobState  # initial state of a new job
+    reason: str  # of the view decision
     image_id: int
     job_id: int
     size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class _Assessment:
     header: ImageHeader
     decision: ViewDecision
     state: JobState
@@ -55,20 +65,20 @@ class _Judged:
 
 
 class Intake:
-    """Takes received objects in; many threads may use one.
+    """Stores received objects; thread-safe.
 
     Parameters
     ----------
     database, spool
-        Rows and files.
+        The audit database and the received files.
     contexts
-        Which SOP classes are taken on their merits.
+        SOP classes whose objects get a view decision.
     unknown_view
         The setting ``view.unknown``.
     max_inflated_bytes
-        How far a deflated data set may swell.
+        Largest size of a deflated data set after inflation, in bytes.
     clock
-        The time, aware.
+        Current time, time zone aware.
     """
 
     def __init__(
@@ -89,46 +99,46 @@ class Intake:
         self._clock = clock
         self._readers = threading.BoundedSemaphore(_READERS)
 
-    def take(self, request: StoreRequest) -> Taken:
-        """Take in one complete object.
+    def store(self, request: StoreRequest) -> IntakeResult:
+        """Store one complete object.
 
         Raises
         ------
         SpoolFull
-            If the disk refuses the object.
+            If the disk is full.
         ObjectTooLarge
-            If it is larger than accepted, or swells beyond that when inflated.
+            If it exceeds the size limit, also after inflation.
         IdentityMismatch
-            If presentation context, command and data set disagree on what it is.
+            If presentation context, command and data set differ in SOP class or instance.
         UnparsableObject
-            If it is not a data set that can be read.
+            If it is no data set that can be parsed.
         StorageError
-            If the audit database refuses.
+            If the audit database can't be written.
         """
         received_at = self._clock()
         incoming = request.reception.complete()
         with self._readers:
-            judged = self._judge(incoming.path, request)
-        known = self._find_known(judged.header, incoming.digest)
-        needs_it = known is not None and needs_file(known, self._spool.is_lost)
+            assessment = self._assess(incoming.path, request)
+        original = self._find_resend(assessment.header, incoming.digest)
+        is_missing = original is not None and needs_file(original, self._spool.is_lost)
         received = (
             None
-            if known is None or needs_it
-            else self._write_resend(judged.header, incoming.digest, request.calling_ae_title)
+            if original is None or is_missing
+            else self._record_resend(assessment.header, incoming.digest, request.calling_ae_title)
         )
         if received is None:
-            spool_name = self._spool.keep(incoming) if needs_it or judged.state in _KEPT else None
-            received = self._write_down(request, incoming, judged, received_at, spool_name)
-        return Taken(
+            spool_name = self._spool.keep(incoming) if is_missing or assessment.state in _STATES_WITH_FILE else None
+            received = self._record(request, incoming, assessment, received_at, spool_name)
+        return IntakeResult(
             outcome=received.outcome,
-            state=judged.state,
-            reason=judged.decision.reason,
+            state=assessment.state,
+            reason=assessment.decision.reason,
             image_id=received.image_id,
             job_id=received.job_id,
             size_bytes=incoming.size,
         )
 
-    def _judge(self, path: Path, request: StoreRequest) -> _Judged:
+    def _assess(self, path: Path, request: StoreRequest) -> _Assessment:
         dataset = open_dataset(path, max_inflated_bytes=self._max_inflated_bytes)
         _check_is_object(dataset)
         header = read_header(dataset)
@@ -136,22 +146,22 @@ class Intake:
         digest = pixel_digest(
             path,
             dataset,
-            dataset_at=len(header_of(request.command, request.transfer_syntax_uid)),
+            dataset_at=len(file_header_of(request.command, request.transfer_syntax_uid)),
             max_inflated_bytes=self._max_inflated_bytes,
         )
         decision = decide_view(header)
         if not self._contexts.is_accepted(header.sop_class_uid):
             decision = replace(decision, view=View.NOT_FRONTAL, reason=NOT_ACCEPTED_REASON)
-        return _Judged(header, decision, initial_state(decision, self._unknown_view), digest)
+        return _Assessment(header, decision, initial_state(decision, self._unknown_view), digest)
 
-    def _find_known(self, header: ImageHeader, dataset_digest: str) -> KnownImage | None:
-        """Recognise what is known byte for byte."""
+    def _find_resend(self, header: ImageHeader, dataset_digest: str) -> LatestImage | None:
+        """Find the image that this object repeats byte for byte; None: it is new or changed."""
         with self._database.read() as session:
-            known = find_latest(session, header.sop_instance_uid)
-            return known if known is not None and is_dataset(session, known, dataset_digest) else None
+            latest = find_latest(session, header.sop_instance_uid)
+            return latest if latest is not None and is_dataset(session, latest, dataset_digest) else None
 
-    def _write_resend(self, header: ImageHeader, dataset_digest: str, peer_ae_title: str) -> Received | None:
-        """Write down a resend before its file costs a second fsync; None: it is no longer one."""
+    def _record_resend(self, header: ImageHeader, dataset_digest: str, peer_ae_title: str) -> Received | None:
+        """Record a resend without a second fsync of its file; None: the original has changed meanwhile."""
         with self._database.begin() as session:
             return receive_again(
                 session,
@@ -162,26 +172,26 @@ class Intake:
                 is_lost=self._spool.is_lost,
             )
 
-    def _write_down(
+    def _record(
         self,
         request: StoreRequest,
         incoming: IncomingFile,
-        judged: _Judged,
+        assessment: _Assessment,
         received_at: datetime,
         spool_name: str | None,
     ) -> Received:
-        # If the transaction fails, the file stays, for the sweep: whether it was committed is not
-        # certain then, and a file without a row is harmless while a row without its file is not.
+        # If the transaction fails, the file stays for the sweep: the commit may have succeeded, and a file
+        # without a row is harmless while a row without its file is not.
         receipt = Receipt(
-            header=judged.header,
-            decision=judged.decision,
-            initial_state=judged.state,
-            reason=judged.decision.reason,
+            header=assessment.header,
+            decision=assessment.decision,
+            initial_state=assessment.state,
+            reason=assessment.decision.reason,
             peer_ae_title=request.calling_ae_title,
             transfer_syntax_uid=request.transfer_syntax_uid,
             size_bytes=incoming.size,
             dataset_digest=incoming.digest,
-            pixel_digest=judged.pixel_digest,
+            pixel_digest=assessment.pixel_digest,
             spool_name=spool_name,
             received_at=received_at,
         )
@@ -192,14 +202,14 @@ class Intake:
         return received
 
 
-def header_of(command: Command, transfer_syntax_uid: str) -> bytes:
-    """Encode what stands before the data set of a request in its file."""
+def file_header_of(command: Command, transfer_syntax_uid: str) -> bytes:
+    """Encode preamble and file meta information of a request's file."""
     return file_header(command.sop_class_uid, command.sop_instance_uid, transfer_syntax_uid)
 
 
 def _check_is_object(dataset: HeaderDataset) -> None:
-    """Tell bytes that merely can be read as elements from an object that lacks its identifiers."""
-    if not any(tag.group == _IDENTIFICATION_GROUP for tag in dataset.keys()):  # noqa: SIM118 (values stay unread)
+    """Refuse bytes that parse as elements by chance; an object that only lacks identifiers passes."""
+    if not any(tag.group == _IDENTIFICATION_GROUP for tag in dataset.keys()):  # noqa: SIM118 (values are not decoded)
         raise UnparsableObject(
             "Received bytes without any element of group 0008; accepted is a DICOM data set: have the sender send "
             "the image again."
@@ -207,16 +217,16 @@ def _check_is_object(dataset: HeaderDataset) -> None:
 
 
 def _check_identity(header: ImageHeader, request: StoreRequest) -> None:
-    """Compare what context, command and data set say that this is (PS3.4 Section B.2.3, 0xA900)."""
+    """Compare SOP class and instance of context, command and data set (PS3.4 Section B.2.3, 0xA900)."""
     command = request.command
     classes = {header.sop_class_uid, command.sop_class_uid, request.abstract_syntax_uid}
     if len(classes) > 1:
         raise IdentityMismatch(
-            "Received a data set, a command and a presentation context that don't name the same SOP class; accepted "
+            "Received different SOP Class UIDs in data set, command and presentation context; accepted "
             "are equal ones: check the sender's configuration."
         )
     if header.sop_instance_uid != command.sop_instance_uid:
         raise IdentityMismatch(
-            "Received a data set and a command that don't name the same SOP instance; accepted are equal ones: "
+            "Received different SOP Instance UIDs in data set and command; accepted are equal ones: "
             "check the sender's configuration."
         )

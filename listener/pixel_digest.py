@@ -1,4 +1,4 @@
-"""The digest of an object's pixels: the same pixels under another header are the same pixels.
+"""Digest of an object's pixel data, equal for the same pixels under another header.
 
 References
 ----------
@@ -28,32 +28,31 @@ _Read = Callable[[int], bytes]
 
 
 def pixel_digest(path: Path, dataset: HeaderDataset, *, dataset_at: int, max_inflated_bytes: int) -> str | None:
-    """Digest the value of the pixel data element, in constant memory.
+    """Return the BLAKE3 digest of the pixel data element's value, in constant memory.
 
     Parameters
     ----------
     path
-        A received object.
+        File of a received object.
     dataset
-        The same object, read up to its pixels.
+        The same object, parsed up to its pixel data.
     dataset_at
-        Where its data set begins in the file, in bytes.
+        Offset of its data set in the file, in bytes.
     max_inflated_bytes
-        How far a deflated data set may swell.
+        Largest size of a deflated data set after inflation, in bytes.
 
     Returns
     -------
     str or None
-        BLAKE3, hex, of the value's bytes: for encapsulated pixels of all items, their headers
-        included. A value that is shorter than announced is digested as far as it goes. None: the
-        object has no pixels.
+        Hexadecimal; of encapsulated pixel data over all items with their headers. A value that is shorter than
+        its length field is digested up to its end. None: the object has no pixel data.
 
     Raises
     ------
     UnparsableObject
-        If a deflated data set does not inflate, or the file ends at its pixels.
+        If a deflated data set can't be inflated, or the file ends in the header of the element.
     ObjectTooLarge
-        If a deflated data set swells beyond the bound.
+        If a deflated data set exceeds `max_inflated_bytes`.
     OSError
         If the file can't be read.
     """
@@ -64,35 +63,35 @@ def pixel_digest(path: Path, dataset: HeaderDataset, *, dataset_at: int, max_inf
             return _digest(_reader(stream, dataset, dataset_at, max_inflated_bytes), *dataset.original_encoding)
         except (zlib.error, struct.error) as error:
             raise UnparsableObject(
-                "The received data set ends, or stops to inflate, at its pixels; accepted is a complete one: "
+                "The received data set ends, or can't be inflated, at its pixel data; accepted is a complete one: "
                 "have the sender send the image again."
             ) from error
 
 
 def _reader(stream: BinaryIO, dataset: HeaderDataset, dataset_at: int, max_inflated_bytes: int) -> _Read:
-    """Return a way to read on from the pixel data element."""
+    """Return a function that reads from the pixel data element on."""
     if dataset.file_meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         stream.seek(dataset.pixels_at)
         return stream.read
     stream.seek(dataset_at)
-    inflating = _Inflating(stream, max_inflated_bytes)
-    left = dataset.pixels_at
-    while left > 0 and (skipped := inflating.read(min(left, _CHUNK_BYTES))):
-        left -= len(skipped)
-    return inflating.read
+    inflated = _InflatedStream(stream, max_inflated_bytes)
+    to_skip = dataset.pixels_at
+    while to_skip > 0 and (skipped := inflated.read(min(to_skip, _CHUNK_BYTES))):
+        to_skip -= len(skipped)
+    return inflated.read
 
 
-class _Inflating:
-    """Reads a deflated stream forward, keeping no more than a chunk of it."""
+class _InflatedStream:
+    """Forward reader of a deflated stream that buffers about one chunk."""
 
     def __init__(self, stream: BinaryIO, limit: int) -> None:
         self._stream = stream
         self._left = limit
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._held = b""
+        self._buffer = b""
 
     def read(self, size: int) -> bytes:
-        while len(self._held) < size and not self._inflater.eof:
+        while len(self._buffer) < size and not self._inflater.eof:
             deflated = self._inflater.unconsumed_tail or self._stream.read(_CHUNK_BYTES)
             if not deflated:
                 break
@@ -100,11 +99,11 @@ class _Inflating:
             self._left -= len(inflated)
             if self._left < 0:
                 raise ObjectTooLarge(
-                    "The deflated data set swells beyond the size of an object that is accepted: have the sender use "
+                    "The deflated data set is larger than the accepted size when inflated: have the sender use "
                     "another transfer syntax, or raise listener.max_object_mib."
                 )
-            self._held += inflated
-        piece, self._held = self._held[:size], self._held[size:]
+            self._buffer += inflated
+        piece, self._buffer = self._buffer[:size], self._buffer[size:]
         return piece
 
 
@@ -112,18 +111,18 @@ def _digest(read: _Read, is_implicit: bool, is_little: bool) -> str:
     order = "<" if is_little else ">"
     _, _, length = struct.unpack(f"{order}HHL", read(8))
     if not is_implicit:
-        # Two bytes of VR and two reserved ones stood where an implicit VR has the length.
+        # VR and two reserved bytes stand in place of the length of an implicit VR element.
         (length,) = struct.unpack(f"{order}L", read(4))
     hasher = blake3()
     if length != _UNDEFINED:
-        _copy(read, length, hasher)
+        _hash_bytes(read, length, hasher)
     else:
-        _copy_items(read, hasher)
+        _hash_items(read, hasher)
     return hasher.hexdigest()
 
 
-def _copy(read: _Read, length: int, hasher: blake3) -> bool:
-    """Digest so many bytes; False: there were fewer."""
+def _hash_bytes(read: _Read, length: int, hasher: blake3) -> bool:
+    """Hash `length` bytes; False: the stream has fewer."""
     while length > 0:
         piece = read(min(length, _CHUNK_BYTES))
         if not piece:
@@ -133,12 +132,12 @@ def _copy(read: _Read, length: int, hasher: blake3) -> bool:
     return True
 
 
-def _copy_items(read: _Read, hasher: blake3) -> None:
+def _hash_items(read: _Read, hasher: blake3) -> None:
     while len(header := read(8)) == 8:
         group, element, length = struct.unpack("<HHL", header)  # encapsulation is always little endian
         tag = group << 16 | element
         if tag == _SEQUENCE_END:
             return
         hasher.update(header)
-        if tag != _ITEM or length == _UNDEFINED or not _copy(read, length, hasher):
+        if tag != _ITEM or length == _UNDEFINED or not _hash_bytes(read, length, hasher):
             return

@@ -1,4 +1,4 @@
-"""One object on its way from the network into the spool.
+"""Reception of one data set from the network into a file of the spool.
 
 References
 ----------
@@ -17,24 +17,24 @@ _PREAMBLE = bytes(128) + b"DICM"
 _SPACE_CHECK_BYTES = 4 * 1024 * 1024
 
 
-class PeerOverran(Exception):  # noqa: N818 (what the peer did, not an error of ours)
-    """The peer goes on sending far beyond the size limit; only an abort stops it."""
+class TransferTooLong(Exception):  # noqa: N818 (a breach by the peer, not an error of ours)
+    """The peer has sent more than twice the size limit; only an abort stops it."""
 
 
 class Reception:
     """The data set of one C-STORE request while it arrives.
 
-    Takes fragments whatever happens: what goes wrong is kept until the request is complete and is
-    raised then, so that the peer gets a status and the association goes on. One thread at a time.
+    Accepts fragments also after a fault: the fault is raised when the request is complete, so that the peer
+    receives a status and the association continues. Used by one thread at a time.
 
     Parameters
     ----------
     spool
-        Where the object goes.
+        Receives the file.
     header
-        What stands before the data set in the file, see `file_header`.
+        Preamble and file meta information, see `file_header`.
     limit_bytes
-        Size of the largest data set that is accepted.
+        Largest accepted data set, in bytes.
     """
 
     def __init__(self, spool: Spool, header: bytes, limit_bytes: int) -> None:
@@ -52,17 +52,17 @@ class Reception:
             self._fail(error)
 
     def write(self, fragment: memoryview) -> None:
-        """Take one fragment.
+        """Write one fragment.
 
         Raises
         ------
-        PeerOverran
-            If more than twice the limit has come.
+        TransferTooLong
+            If more than twice the limit has arrived.
         """
         self.size += len(fragment)
         if self.size > 2 * self._limit:
             self.discard()
-            raise PeerOverran
+            raise TransferTooLong
         if self._fault is not None or self._file is None:
             return
         try:
@@ -72,14 +72,14 @@ class Reception:
             self._fail(error)
 
     def complete(self) -> IncomingFile:
-        """Hand over the file: all of it can be read under its path, but it is not durable yet.
+        """Flush and return the file: it can be read at its path, but is not synced yet.
 
         Raises
         ------
         ObjectTooLarge
             If the data set is larger than the limit.
         SpoolFull
-            If the disk refused it, or has too little space left.
+            If the disk is full, or has too little free space.
         OSError
             If writing failed for another reason.
         """
@@ -89,7 +89,7 @@ class Reception:
         raise self._fault or SpoolFull("This object was discarded: the sender may try again.")
 
     def discard(self) -> None:
-        """Remove what is left in the spool's incoming folder; a file that was kept stays."""
+        """Remove the file from the spool's incoming folder; a file that was kept stays."""
         if self._file is not None:
             self._file.discard()
 
@@ -116,20 +116,20 @@ class Reception:
 
 
 def file_header(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
-    """Encode what we write before a data set that came over the network.
+    """Encode preamble and file meta information of a received data set.
 
     Parameters
     ----------
     sop_class_uid, sop_instance_uid
-        Of the command; empty: not written.
+        UIDs of the command set; empty: left out.
     transfer_syntax_uid
-        Of the accepted presentation context.
+        Transfer syntax of the accepted presentation context.
 
     Returns
     -------
     bytes
-        Preamble and file meta information, Explicit VR Little Endian. Encoded here and not by
-        pydicom, which warns about, or refuses, UIDs that the peers' archives are full of.
+        In Explicit VR Little Endian. Not encoded by pydicom, which warns about or refuses invalid UIDs that
+        are frequent in archives.
     """
     uids = (
         _element(0x0002, b"UI", sop_class_uid.encode("ascii")) if sop_class_uid else b"",

@@ -1,4 +1,4 @@
-"""Log lines about senders that are refused or not understood: at most one a minute for each."""
+"""Rate-limited log lines about refused requestors and PDUs that can't be decoded: one a minute for each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from config.logs import get_logger
 from cxr.dicom.associate_pdu import MalformedPdu
-from listener.admission import Sender
+from listener.admission import Requestor
 
 _EVERY_S = 60.0
 _MOST_LINES = 100
@@ -17,67 +17,67 @@ log = get_logger(__name__)
 
 
 class RefusalLog:
-    """Writes the lines; many threads may use one.
+    """Writes the lines; thread-safe.
 
-    A sender is an address with its AE titles. No more than 100 senders have a line in a minute, so that one which
-    invents a title for each connection fills neither the log nor the memory; a line counts those left out.
+    A requestor is an address with its AE titles. At most 100 lines are written in a minute, so that a peer with a new
+    AE title for each connection fills neither log nor memory; a line counts those that were omitted.
 
     Parameters
     ----------
     monotonic
-        Seconds of a clock that never steps.
+        Monotonic clock, in seconds.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._logged: dict[tuple[Sender, str], float] = {}  # oldest first
-        self._left_out = 0
+        self._logged: dict[tuple[Requestor, str], float] = {}  # oldest first
+        self._omitted = 0
 
-    def refused(self, sender: Sender, reason: str) -> None:
-        """Log that a connection or an association was refused, and why."""
-        if self._is_due(sender, reason):
+    def log_refusal(self, requestor: Requestor, reason: str) -> None:
+        """Log a refused connection or association with its reason."""
+        if self._is_due(requestor, reason):
             log.info(
                 "association_refused",
                 reason=reason,
-                address=_plain(sender.address),
-                calling_ae_title=sender.calling_ae_title,
-                called_ae_title=sender.called_ae_title,
+                address=_without_zone(requestor.address),
+                calling_ae_title=requestor.calling_ae_title,
+                called_ae_title=requestor.called_ae_title,
             )
 
-    def not_understood(self, sender: Sender, error: Exception) -> None:
-        """Log that a PDU can't be read: which item, and where that begins in the PDU, in bytes."""
+    def log_bad_pdu(self, requestor: Requestor, error: Exception) -> None:
+        """Log a PDU that can't be decoded: its item, and the item's offset in the PDU in bytes."""
         kind = type(error).__name__
         item, offset = (f"{error.item:02X}H", error.offset) if isinstance(error, MalformedPdu) else (None, None)
-        if self._is_due(sender, f"{kind} {item} {offset}"):
+        if self._is_due(requestor, f"{kind} {item} {offset}"):
             log.info(
                 "bad_pdu",
                 kind=kind,
                 item=item,
                 offset=offset,
-                address=_plain(sender.address),
-                calling_ae_title=sender.calling_ae_title,
-                called_ae_title=sender.called_ae_title,
+                address=_without_zone(requestor.address),
+                calling_ae_title=requestor.calling_ae_title,
+                called_ae_title=requestor.called_ae_title,
             )
 
-    def _is_due(self, sender: Sender, what: str) -> bool:
-        """Whether this sender had no such line within a minute, and few others had one."""
+    def _is_due(self, requestor: Requestor, subject: str) -> bool:
+        """Whether there was no line on this requestor and subject within a minute, and fewer than 100 others."""
         now = self._monotonic()
         with self._lock:
             while self._logged and now - next(iter(self._logged.values())) >= _EVERY_S:
                 del self._logged[next(iter(self._logged))]
-            if (sender, what) in self._logged:
+            if (requestor, subject) in self._logged:
                 return False
             if len(self._logged) >= _MOST_LINES:
-                self._left_out += 1
+                self._omitted += 1
                 return False
-            self._logged[sender, what] = now
-            left_out, self._left_out = self._left_out, 0
-        if left_out:
-            log.info("refusals_not_logged", count=left_out)
+            self._logged[requestor, subject] = now
+            omitted, self._omitted = self._omitted, 0
+        if omitted:
+            log.info("refusals_not_logged", count=omitted)
         return True
 
 
-def _plain(address: str) -> str:
-    """Remove the scope of an IPv6 address."""
+def _without_zone(address: str) -> str:
+    """Remove the zone of an IPv6 address."""
     return address.partition("%")[0]

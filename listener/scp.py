@@ -1,6 +1,6 @@
-"""The Storage SCP: puts the parts together, starts them, and stops them without cutting an object.
+"""The Storage SCP: builds the listener, runs it, and stops it without cutting a transfer.
 
-``serve_forever`` is what ``cxr listen`` runs.
+``cxr listen`` runs ``serve_forever``.
 """
 
 from __future__ import annotations
@@ -26,42 +26,41 @@ from db.disk import Spool
 from db.engine import Database
 from db.events import EventKind, append_event
 from listener.admission import Admission, Peers, SilentConnections
-from listener.commitment_scp import Commitments
+from listener.commitment_scp import CommitmentScp
 from listener.contexts import Contexts
-from listener.handlers import Handlers
 from listener.intake import Intake
 from listener.metrics import Metrics
-from listener.service import Service, Timeouts
+from listener.service import StorageService
 from listener.startup import clear_up, locked_storage, open_storage, port_in_use
 from listener.tls import server_certificates
-from listener.transport import ListenerServer
+from listener.transport import ListenerServer, Timeouts
 
 _MIB = 1024 * 1024
-_SILENT_PER_ASSOCIATION = 4  # connections without an association, for each association that is allowed
-_FILES_PER_ASSOCIATION = 8  # its socket, what wakes its thread, the file it receives, and the silent ones
+_SILENT_PER_ASSOCIATION = 4  # connections without an association, for each allowed association
+_FILES_PER_ASSOCIATION = 8  # its socket, two wake sockets, the received file, and the silent connections
 _OTHER_FILES = 128
 _DRAIN_POLL_S = 0.02
-# A signal that another thread was given does not end a wait of the main thread, which alone can handle it.
-_LOOK_FOR_SIGNALS_S = 0.5
+# Only the main thread handles signals, and one delivered to another thread does not end its wait.
+_SIGNAL_CHECK_S = 0.5
 _CUT_WAIT_S = 2.0
 
 log = get_logger(__name__)
 
 
 class Listener:
-    """The running service: its ports, and what is shared by their associations.
+    """The running service: its ports, and the state that their associations share.
 
     Parameters
     ----------
     settings
-        The listener's slice.
+        The ``listener`` table.
     service
-        What decides and takes in.
+        Admits associations and stores objects.
     admission
-        What `service` asks; told when the service stops.
+        That of `service`; rejects associations once the listener stops.
     """
 
-    def __init__(self, settings: ListenerSettings, service: Service, admission: Admission) -> None:
+    def __init__(self, settings: ListenerSettings, service: StorageService, admission: Admission) -> None:
         self._settings = settings
         self._admission = admission
         self.silent = SilentConnections(_SILENT_PER_ASSOCIATION * settings.max_associations)
@@ -69,7 +68,7 @@ class Listener:
 
     @property
     def associations(self) -> int:
-        """Associations that were admitted and have not ended."""
+        """Number of associations that were admitted and have not ended."""
         return self._admission.open
 
     def start(self) -> None:
@@ -78,10 +77,10 @@ class Listener:
             server.start()
 
     def stop(self) -> None:
-        """Accept nothing more, let objects in flight finish, end every association; then return.
+        """Stop accepting, let transfers in flight finish, end every association; then return.
 
-        What is not finished after ``listener.drain_timeout_s`` is cut: its sender has no answer and
-        sends it again.
+        Transfers that last longer than ``listener.drain_timeout_s`` are cut: their senders have no response
+        and send the objects again.
         """
         self._admission.stop()
         for server in self._servers:
@@ -101,23 +100,23 @@ class Listener:
             time.sleep(_DRAIN_POLL_S)
         return True
 
-    def _bind(self, service: Service) -> list[ListenerServer]:
+    def _bind(self, service: StorageService) -> list[ListenerServer]:
         settings = self._settings
         ports: list[tuple[str, int, Certificates | None]] = []
         if not settings.tls.required:
             ports.append(("listener.port", settings.port, None))
         if settings.tls.port is not None:
             ports.append(("listener.tls.port", settings.tls.port, server_certificates(settings.tls)))
-        with ExitStack() as bound:
+        with ExitStack() as cleanup:
             servers = []
             for setting, port, tls in ports:
                 server = self._bind_one(setting, port, service, tls)
-                bound.callback(server.server_close)
+                cleanup.callback(server.server_close)
                 servers.append(server)
-            bound.pop_all()
+            cleanup.pop_all()
         return servers
 
-    def _bind_one(self, setting: str, port: int, service: Service, tls: Certificates | None) -> ListenerServer:
+    def _bind_one(self, setting: str, port: int, service: StorageService, tls: Certificates | None) -> ListenerServer:
         settings = self._settings
         timeouts = Timeouts(
             handshake_s=settings.tls.handshake_timeout_s,
@@ -145,7 +144,7 @@ def _entity(settings: ListenerSettings) -> AE:
     entity.implementation_class_uid = UID(product.IMPLEMENTATION_CLASS_UID)
     entity.implementation_version_name = product.IMPLEMENTATION_VERSION_NAME
     entity.maximum_pdu_size = settings.max_pdu_bytes
-    # Counted by our own admission, and not before an A-ASSOCIATE-RQ has come.
+    # Our own admission limits them, after the A-ASSOCIATE-RQ.
     entity.maximum_associations = 2**31
     entity.require_called_aet = False
     return entity
@@ -162,21 +161,21 @@ def _peer(settings: PeerSettings) -> Peer:
 
 
 def build(settings: Settings, database: Database, spool: Spool, metrics: Metrics) -> Listener:
-    """Put a listener together and open its ports; it accepts nothing before it is started.
+    """Build a listener and bind its ports; it accepts connections once it is started.
 
     Parameters
     ----------
     settings
         All settings.
     database, spool
-        Where received objects go; prepared.
+        The audit database and the spool, both open.
     metrics
-        What counts.
+        Counters.
 
     Raises
     ------
     SettingsError
-        If a port can't be listened on, or a file of the TLS settings can't be used.
+        If a port can't be bound, or a file of the TLS settings can't be used.
     """
     listening = settings.listener
     contexts = Contexts(listening)
@@ -195,11 +194,13 @@ def build(settings: Settings, database: Database, spool: Spool, metrics: Metrics
         clock=_now,
     )
     keep = timedelta(days=listening.commitment.keep_days)
-    commitments = Commitments(database, spool, keep=keep, on_same=listening.commitment.report_on == "same", clock=_now)
-    handlers = Handlers(
+    commitments = CommitmentScp(
+        database, spool, keep_for=keep, reports_on_same_association=listening.commitment.report_on == "same", clock=_now
+    )
+    service = StorageService(
         admission, contexts, spool, intake, metrics, commitments, max_object_bytes=listening.max_object_mib * _MIB
     )
-    listener = Listener(listening, handlers, admission)
+    listener = Listener(listening, service, admission)
     metrics.watch(
         associations=lambda: listener.associations,
         silent=lambda: len(listener.silent),
@@ -209,24 +210,24 @@ def build(settings: Settings, database: Database, spool: Spool, metrics: Metrics
 
 
 def serve_forever(settings: Settings, stop: threading.Event, *, process: int | None = None) -> None:
-    """Receive until told to stop; then finish what is in flight.
+    """Receive until `stop` is set; then finish transfers in flight.
 
     Parameters
     ----------
     settings
         All settings.
     stop
-        Set it to stop.
+        Event that stops the service.
     process
-        Which of several listening processes this is, from 0; ``listener.startup.prepared`` is
-        held by the one that started it. None: the only one.
+        Index of this process among several listening processes, from 0; their parent holds
+        ``listener.startup.prepared``. None: the only process.
 
     Raises
     ------
     SettingsError
-        If data_dir can't be written or is another listener's, or a port can't be listened on.
+        If data_dir can't be written or is in use by another listener, or a port can't be bound.
     StorageError
-        If the database is another version's, or the spool is not the one that was here before.
+        If the database has another version, or the spool is not that of the database.
     """
     check_version()
     with nullcontext() if process is not None else locked_storage(settings):
@@ -242,7 +243,7 @@ def _serve(settings: Settings, stop: threading.Event, process: int | None) -> No
     try:
         listener = build(settings, database, spool, metrics)
         if process is None:
-            clear_up(database, spool, started_at=started_at)  # after the ports are ours
+            clear_up(database, spool, started_at=started_at)  # after the ports are bound
         metrics_port = settings.metrics.listener_port
         stop_metrics = metrics.serve(settings.metrics.bind, metrics_port + (process or 0)) if metrics_port else None
         _run(settings.listener, listener, database, stop)
@@ -255,7 +256,7 @@ def _serve(settings: Settings, stop: threading.Event, process: int | None) -> No
 def _run(settings: ListenerSettings, listener: Listener, database: Database, stop: threading.Event) -> None:
     _record(database, EventKind.SERVICE_STARTED)
     listener.start()
-    # What is here now stays: a collection need not look at it again while peers wait.
+    # Exempt all objects so far from garbage collection, which would delay peers.
     gc.collect()
     gc.freeze()
     log.info(
@@ -265,7 +266,7 @@ def _run(settings: ListenerSettings, listener: Listener, database: Database, sto
         tls_port=settings.tls.port,
         ae_title=settings.ae_title,
     )
-    while not stop.wait(_LOOK_FOR_SIGNALS_S):
+    while not stop.wait(_SIGNAL_CHECK_S):
         continue
     log.info("stopping", open=listener.associations)
     listener.stop()
@@ -279,11 +280,11 @@ def _record(database: Database, kind: EventKind) -> None:
 
 
 def _raise_file_limit(needed: int) -> None:
-    """Allow this process as many open files as its associations may need, where the system lets it."""
+    """Raise the soft limit of open files to the need of all associations, up to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _now() -> datetime:

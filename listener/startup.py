@@ -1,4 +1,4 @@
-"""Open the audit database and the spool at the start, and check that the ports are free.
+"""Start-up of the listener: lock the data folder, open database and spool, check the ports.
 
 With several listening processes this is done once, before the first of them starts.
 """
@@ -15,27 +15,27 @@ from config.settings import Settings
 from cxr.errors import SettingsError
 from db.disk import Spool, lock_for_listener
 from db.engine import Database, open_database
-from db.identifiers import declare, load_identifiers
+from db.identifiers import load_identifiers, record_identifier_form
 from db.upkeep.retention import sweep
 
 log = get_logger(__name__)
 
-# A worker beside us may have written a report a moment ago whose row is not committed yet.
+# A worker may just have written a report whose row is not committed yet.
 _SWEEP_MARGIN = timedelta(minutes=1)
 
 
 @contextmanager
 def locked_storage(settings: Settings) -> Iterator[None]:
-    """Hold the data folder: it is this listener's alone; see `db.disk.folder_lock`.
+    """Lock the data folder for this listener; see `db.disk.folder_lock`.
 
     Raises
     ------
     SettingsError
         If data_dir can't be written, or another listener uses it.
     """
-    with ExitStack() as held:
-        with _startable():
-            held.enter_context(_lock(settings))
+    with ExitStack() as locks:
+        with _disk_errors_as_settings_errors():
+            locks.enter_context(_lock(settings))
         yield
 
 
@@ -46,7 +46,7 @@ def _lock(settings: Settings) -> AbstractContextManager[None]:
 
 
 def open_storage(settings: Settings) -> tuple[Database, Spool]:
-    """Open the database and the spool; both are made where they are missing.
+    """Open the database and the spool; create them where they are missing.
 
     Parameters
     ----------
@@ -58,9 +58,9 @@ def open_storage(settings: Settings) -> tuple[Database, Spool]:
     SettingsError
         If data_dir can't be written.
     StorageError
-        If the database is another version's, or the spool is not the one that was here before.
+        If the database has another version, or the spool is not that of the database.
     """
-    with _startable():
+    with _disk_errors_as_settings_errors():
         identifiers = load_identifiers(
             settings.audit.identifiers, settings.pseudonym_key_path, create=settings.audit.identifiers != "full"
         )
@@ -74,21 +74,21 @@ def open_storage(settings: Settings) -> tuple[Database, Spool]:
         spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
         spool.prepare()
     with database.begin() as session:
-        declare(session, identifiers, now=datetime.now(UTC))
+        record_identifier_form(session, identifiers, now=datetime.now(UTC))
     return database, spool
 
 
 def clear_up(database: Database, spool: Spool, *, started_at: datetime) -> None:
-    """Quarantine files without a row, and remove what cut transfers left.
+    """Quarantine files without a row, and remove incomplete files of cut transfers.
 
-    Only while the data folder is locked, the ports are bound, and nothing receives into this spool.
+    Call it only while the data folder is locked, the ports are bound, and no process receives into this spool.
 
     Parameters
     ----------
     database, spool
-        Opened.
+        The audit database and the spool, both open.
     started_at
-        When this service started, aware: what came later is not a leftover.
+        Start time of this service, time zone aware; later files are left alone.
     """
     swept = sweep(database, spool, older_than=started_at - _SWEEP_MARGIN, now=started_at)
     if swept.quarantined:
@@ -96,42 +96,54 @@ def clear_up(database: Database, spool: Spool, *, started_at: datetime) -> None:
 
 
 @contextmanager
-def _startable() -> Iterator[None]:
+def _disk_errors_as_settings_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise SettingsError(
             f"data_dir can't be used ({error.strerror}); accepted is a folder that the service's account may write: "
-            "set data_dir, or give it the right."
+            "set data_dir, or grant the permission."
         ) from error
 
 
 @contextmanager
 def prepared(settings: Settings) -> Iterator[None]:
-    """Hold the data folder, see that the ports are free, and clear up what an earlier service left.
+    """Lock the data folder, check that the ports are free, and clean up files of an earlier service.
 
-    A single process does this at its own start. Among several the clearing up is only safe while none
-    receives; and ports that are shared are not refused to a second service by the kernel.
+    For the parent of several listening processes: cleaning up is safe only while none receives, and shared ports
+    (SO_REUSEPORT) are not refused to a second service by the kernel. A single process does this in its own start.
 
     Raises
     ------
     SettingsError
-        If data_dir can't be written or is another listener's, or a port is in use.
+        If data_dir can't be written or is in use by another listener, or a port is in use.
     StorageError
-        If the database is another version's, or the spool is not the one that was here before.
+        If the database has another version, or the spool is not that of the database.
     """
     started_at = datetime.now(UTC)
     with locked_storage(settings):
-        if not settings.listener.tls.required:
-            _check_port(settings.listener.bind, settings.listener.port, "listener.port")
-        if settings.listener.tls.port is not None:
-            _check_port(settings.listener.bind, settings.listener.tls.port, "listener.tls.port")
+        check_ports(settings)
         database, spool = open_storage(settings)
         try:
             clear_up(database, spool, started_at=started_at)
         finally:
             database.dispose()
         yield
+
+
+def check_ports(settings: Settings) -> None:
+    """Check that the ports of the listener are free.
+
+    Raises
+    ------
+    SettingsError
+        If one of them can't be bound.
+    """
+    listening = settings.listener
+    if not listening.tls.required:
+        _check_port(listening.bind, listening.port, "listener.port")
+    if listening.tls.port is not None:
+        _check_port(listening.bind, listening.tls.port, "listener.tls.port")
 
 
 def _check_port(address: str, port: int, setting: str) -> None:
@@ -145,8 +157,8 @@ def _check_port(address: str, port: int, setting: str) -> None:
 
 
 def port_in_use(address: str, port: int, setting: str, error: OSError) -> SettingsError:
-    """Say that a port can't be listened on, and what to do."""
+    """Return the error for a port that can't be bound."""
     return SettingsError(
-        f"Port {port} of {address} can't be listened on ({error.strerror}): stop what uses it, or set "
-        f"{setting} and listener.bind to what is free here."
+        f"Port {port} of {address} can't be listened on ({error.strerror}): stop the program that uses it, or set "
+        f"{setting} and listener.bind to a free port and an address of this machine."
     )

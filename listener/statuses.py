@@ -1,4 +1,4 @@
-"""The DIMSE statuses that a C-STORE is answered with: one table, from which the documentation is made.
+"""DIMSE statuses of C-STORE and other responses: one table, also the source of the documentation.
 
 References
 ----------
@@ -16,11 +16,11 @@ from cxr.errors import DatabaseUnavailable, IdentityMismatch, ObjectTooLarge, Sp
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One status, and what it tells the peer."""
+    """One DIMSE status with its meaning for the peer."""
 
     code: int  # (0000,0900) Status
-    name: str  # as the standard calls it
-    meaning: str  # when we answer with it, and what the peer can do
+    name: str  # its name in the standard
+    meaning: str  # when it is sent, and what the peer can do
 
 
 SUCCESS = Status(
@@ -33,19 +33,19 @@ OUT_OF_RESOURCES = Status(
     0xA700,
     "Refused: Out of Resources",
     "The disk is full or below `listener.min_free_mib`, read-only or failing, or the audit database is locked: try "
-    "again later. Or the object is larger than `listener.max_object_mib`: it will not be accepted.",
+    "again later. Or the object is larger than `listener.max_object_mib`: it is never accepted.",
 )
 IDENTITY_MISMATCH = Status(
     0xA900,
     "Error: Data Set Does Not Match SOP Class",
-    "SOP Class UID or SOP Instance UID are absent, malformed, or differ between presentation context, command and "
+    "SOP Class UID or SOP Instance UID is absent, malformed, or different in presentation context, command and "
     "data set.",
 )
 UNPARSABLE = Status(0xC210, "Error: Cannot Understand", "The data set can't be read as DICOM.")
-OUR_FAULT = Status(0xC211, "Error: Cannot Understand", "The service failed; its log says where. Try again later.")
-UNRECOGNIZED_OPERATION = Status(
-    0x0211, "Unrecognized Operation", "Another request than C-ECHO or C-STORE; the association goes on."
+SERVICE_FAILURE = Status(
+    0xC211, "Error: Cannot Understand", "The service failed; its log has the cause. Try again later."
 )
+UNRECOGNIZED_OPERATION = Status(0x0211, "Unrecognized Operation", "An unsupported request; the association continues.")
 
 BY_ERROR: Mapping[type[Exception], Status] = MappingProxyType(
     {
@@ -54,21 +54,21 @@ BY_ERROR: Mapping[type[Exception], Status] = MappingProxyType(
         ObjectTooLarge: OUT_OF_RESOURCES,
         IdentityMismatch: IDENTITY_MISMATCH,
         UnparsableObject: UNPARSABLE,
-        Exception: OUR_FAULT,
+        Exception: SERVICE_FAILURE,
     }
 )
-"""What each exception becomes; an exception that is not listed becomes what its nearest ancestor does."""
+"""Status for each exception class; a class that is not listed has the status of its nearest base class."""
 
-ALL = (SUCCESS, OUT_OF_RESOURCES, IDENTITY_MISMATCH, UNPARSABLE, OUR_FAULT, UNRECOGNIZED_OPERATION)
-"""Every status that this service answers with."""
+ALL = (SUCCESS, OUT_OF_RESOURCES, IDENTITY_MISMATCH, UNPARSABLE, SERVICE_FAILURE, UNRECOGNIZED_OPERATION)
+"""All statuses of this module."""
 
 
 def status_of(error: Exception) -> Status:
-    """Look up the status that an exception becomes.
+    """Return the status for an exception.
 
     Parameters
     ----------
     error
-        What the handling of the object raised.
+        Exception raised while the object was received.
     """
     return next(BY_ERROR[kind] for kind in type(error).__mro__ if kind in BY_ERROR)

@@ -1,4 +1,4 @@
-"""DICOM TLS of the listener, as BCP 195 asks for it.
+"""TLS of the listener according to BCP 195.
 
 References
 ----------
@@ -16,13 +16,13 @@ from config.checks import key_faults
 from config.settings import TlsSettings
 from cxr.errors import SettingsError
 
-# RFC 9325 Section 4.2: ephemeral key exchange and authenticated encryption; TLS 1.3 has nothing else. Level 2 asks
-# for keys of 2048 bits (RSA) and 224 bits (elliptic curves), and for signatures better than SHA-1.
+# RFC 9325 Section 4.2: ephemeral key exchange and authenticated encryption; TLS 1.3 has no others. Level 2
+# requires keys of 2048 bits (RSA) and 224 bits (elliptic curves), and for signatures better than SHA-1.
 _TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:!AESCCM8:@SECLEVEL=2"
 
 
 def server_certificates(settings: TlsSettings) -> Certificates:
-    """Watch over the files of the listener's TLS.
+    """Create the TLS contexts of the listener, renewed when their files change.
 
     Parameters
     ----------
@@ -38,12 +38,12 @@ def server_certificates(settings: TlsSettings) -> Certificates:
 
 
 def server_context(settings: TlsSettings) -> ssl.SSLContext:
-    """Make the TLS context of the listener.
+    """Create the TLS context of the listener.
 
     Parameters
     ----------
     settings
-        With certificate and key; with ``ca`` peers must show a certificate of one of its authorities.
+        With certificate and key; with ``ca`` peers must present a certificate of one of its CAs.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
         if settings.ca is not None:
             context.load_verify_locations(settings.ca)
             context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:  # ssl.SSLError among them
+    except OSError as error:  # base of ssl.SSLError
         raise SettingsError(
             f"A file of listener.tls can't be used ({error.strerror or type(error).__name__}); accepted are PEM files: "
             "check certificate, key and ca, and that the service's account may read them."

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from cxr.errors import RecipeError
 from cxr.labels import FINDINGS
-from cxr.pixels.recipe import TRAINING_RECIPE, PixelRecipe
+from cxr.pixels.recipe import TRAINING_RECIPE, PixelRecipe, describe_faults
 from training.networks import BACKBONES, Head
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
@@ -45,7 +45,10 @@ def _read_pixels(value: object) -> object:
     unknown = sorted(set(value) - set(PixelRecipe.__dataclass_fields__))
     if unknown:
         raise ValueError(f"unknown: {', '.join(unknown)}; accepted are {', '.join(PixelRecipe.__dataclass_fields__)}")
-    recipe = PixelRecipe(**({"quantised": True} | dict(value)))
+    try:
+        recipe = PixelRecipe(**({"quantised": True} | dict(value)))
+    except ValidationError as error:
+        raise ValueError(describe_faults(error)) from None
     if not recipe.quantised:
         raise ValueError("quantised: only true is accepted, so that the cache is identical to serving")
     return recipe

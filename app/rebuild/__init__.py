@@ -1,1 +1,1 @@
-"""The rebuild of the model on new labelled data: by the clock or by hand, up to the step before promotion."""
+"""Rebuild of the model on new labelled data, scheduled or by hand, up to the step before promotion."""

@@ -1,7 +1,7 @@
-"""One attempt at a rebuild: takes the lock, takes up what is under way or begins, and writes down what came of it.
+"""One attempt at a rebuild: take the lock, resume or begin a rebuild, and record its outcome.
 
-A lock on the folder of runs is held for as long as this process lives, so that two attempts never
-work at once, whoever started them and whatever the database says.
+The process holds a lock on the folder of runs while it lives, so that two attempts never run at once, whatever started
+them and whatever the database holds.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from app.counted import counted
 from app.rebuild.data import MANIFEST_FILE
 from app.rebuild.report import REPORT_FILE, write_failure
 from app.rebuild.steps import Rebuild
@@ -34,21 +35,21 @@ KILLED: Final = "rebuild_killed"
 
 
 def attempt(settings: Settings, *, due_at: datetime | None, clock: Callable[[], datetime]) -> Outcome | None:
-    """Go on with the rebuild that is under way, or begin one.
+    """Resume the unfinished rebuild, or begin one.
 
     Parameters
     ----------
     settings
         All settings.
     due_at
-        The time of the schedule that a new one is for; None: now, it was asked for by hand.
+        Scheduled time of a new rebuild; None: now, started by hand.
     clock
-        The time, as an aware datetime.
+        Returns the current time, aware.
 
     Returns
     -------
     Outcome | None
-        What came of it; None: another process is at work on one.
+        None if another process runs a rebuild.
 
     Raises
     ------
@@ -56,14 +57,14 @@ def attempt(settings: Settings, *, due_at: datetime | None, clock: Callable[[], 
         If the database can't be used.
     """
     durable.make_folder(settings.runs_dir)
-    with _only_one(settings.runs_dir) as is_ours:
-        if not is_ours:
+    with _exclusive_lock(settings.runs_dir) as is_locked:
+        if not is_locked:
             return None
         database = open_database(
             settings.database_path, settings.audit_key_path, create=False, traces=settings.database_traces
         )
         try:
-            row = _take_up(database, due_at or clock(), clock())
+            row = _resume_or_begin(database, due_at or clock(), clock())
             outcome = _outcome(settings, database, row, clock)
             with database.begin() as session:
                 rebuilds.end(session, row.id, outcome, now=clock())
@@ -78,7 +79,7 @@ def attempt(settings: Settings, *, due_at: datetime | None, clock: Callable[[], 
 
 
 @contextmanager
-def _only_one(runs_dir: Path) -> Iterator[bool]:
+def _exclusive_lock(runs_dir: Path) -> Iterator[bool]:
     descriptor = os.open(runs_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.FILE_MODE)
     try:
         try:
@@ -91,7 +92,7 @@ def _only_one(runs_dir: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _take_up(database: Database, due_at: datetime, now: datetime) -> RebuildRow:
+def _resume_or_begin(database: Database, due_at: datetime, now: datetime) -> RebuildRow:
     with database.begin() as session:
         row = rebuilds.running(session)
         if row is None:
@@ -106,17 +107,20 @@ def _outcome(settings: Settings, database: Database, row: RebuildRow, clock: Cal
     durable.make_folder(folder)
     if row.attempts >= settings.rebuild.max_attempts:
         return _failed(folder, row, KILLED, "It was killed as often as rebuild.max_attempts allows: is memory short?")
-    work = Rebuild(settings, database, folder, row.due_at, _known(settings, database), clock)
+    rebuild = Rebuild(settings, database, folder, row.due_at, _earlier_manifests(settings, database), clock)
     try:
-        outcome = work.run()
+        outcome = rebuild.run()
     except CxrError as error:
         return _failed(folder, row, error.code, str(error))
-    except Exception:  # a process loop: whatever it is, it is written down, and the next one starts anew
+    except Exception:  # recorded as a failure; the next rebuild starts anew
         log.exception("unexpected")
-        return _failed(folder, row, CxrError.code, "A fault that nobody foresaw; the log says where.")
+        return _failed(folder, row, CxrError.code, "An unexpected fault; the log names its place in the code.")
     if outcome.error_code is not None:
         write_failure(
-            folder / REPORT_FILE, row.due_at, outcome.error_code, f"{outcome.new_images} new labelled images."
+            folder / REPORT_FILE,
+            row.due_at,
+            outcome.error_code,
+            f"{counted(outcome.new_images or 0, 'new labelled image')}.",
         )
     return outcome
 
@@ -126,8 +130,8 @@ def _failed(folder: Path, row: RebuildRow, code: str, message: str) -> Outcome:
     return Outcome(state=RebuildState.FAILED, error_code=code)
 
 
-def _known(settings: Settings, database: Database) -> list[Path]:
-    """Manifests of the run that it starts from, and of the latest rebuild that came to a package."""
+def _earlier_manifests(settings: Settings, database: Database) -> list[Path]:
+    """Return the manifests of the start run and of the latest rebuild that made a package."""
     with database.read() as session:
         done = rebuilds.latest(session, state=RebuildState.DONE)
     folders = [settings.rebuild.start, None if done is None else settings.runs_dir / done.run_name]

@@ -1,4 +1,4 @@
-"""What a rebuild trains on: the service's own images with their test results, divided so that figures stay honest."""
+"""Training data of a rebuild: images of the service with their test results, and their sides of the split."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MANIFEST_FILE: Final = "manifest.csv"
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many labelled images there are for the recipe's task, and how many of them are new."""
+    """Number of images with a label of the task of the recipe, and of those that no earlier manifest has."""
 
     images: int
     new_images: int
@@ -38,25 +38,25 @@ def prepare(
     spool_dir: Path,
     folder: Path,
     recipe: TrainingRecipe,
-    known: Sequence[Path],
+    earlier_manifests: Sequence[Path],
 ) -> Counts:
-    """Write a rebuild's manifest, with a side for each image, unless it is there or too little is new.
+    """Write the manifest of a rebuild with a side for each image, unless it exists or too few images are new.
 
     Parameters
     ----------
     settings
-        Where labels and images, or the manifest, are.
+        Paths of labels and images, or of a manifest.
     database
-        Whose images are exported.
+        Audit database whose results are exported.
     spool_dir
-        Where their files are, if the settings name no other folder.
+        Folder of the image files, if the settings name no other.
     folder
-        The rebuild's.
+        Folder of the rebuild.
     recipe
-        Its task says which labels count; its split, how cases are divided.
-    known
-        Manifests of the run it starts from and of the rebuild before: a patient stays on the side
-        that these say, so that no model was trained on what another one is tested on.
+        Its task selects the labels; its split divides the cases.
+    earlier_manifests
+        Manifests of the start run and of the last rebuild: a patient stays on the side given there, so that no model
+        is tested on images that another one was trained on.
 
     Raises
     ------
@@ -68,16 +68,14 @@ def prepare(
         If no image has a label of the task, or the settings name no data.
     """
     target = folder / MANIFEST_FILE
-    earlier = [read_manifest(path) for path in known]
-    is_there = target.exists()
-    cases = (
-        resolve_paths(read_manifest(target), folder) if is_there else _collect(settings, database, spool_dir, folder)
-    )
-    chosen = select(cases, recipe.task).frame
-    seen = {name for frame in earlier for name in frame["image_id"]}
-    counts = Counts(images=len(chosen), new_images=int((~chosen["image_id"].isin(seen)).sum()))
-    if not is_there and counts.new_images >= settings.min_new_images:
-        write_manifest(_divided(cases, recipe, earlier), target)
+    earlier = [read_manifest(path) for path in earlier_manifests]
+    exists = target.exists()
+    cases = resolve_paths(read_manifest(target), folder) if exists else _collect(settings, database, spool_dir, folder)
+    labelled = select(cases, recipe.task).frame
+    earlier_images = {name for frame in earlier for name in frame["image_id"]}
+    counts = Counts(images=len(labelled), new_images=int((~labelled["image_id"].isin(earlier_images)).sum()))
+    if not exists and counts.new_images >= settings.min_new_images:
+        write_manifest(_with_sides(cases, recipe, earlier), target)
     return counts
 
 
@@ -110,34 +108,34 @@ def _export(database: Database, target: Path) -> None:
         write_csv(iterate_results(database, ResultFilter()), stream, form=IdentifierForm.UIDS)
 
 
-def _divided(cases: pd.DataFrame, recipe: TrainingRecipe, earlier: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Give each case a side: the one its patient had, else by the recipe's split."""
-    wanted = recipe.split
+def _with_sides(cases: pd.DataFrame, recipe: TrainingRecipe, earlier: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Assign each case to the side that its patient had, else by the split of the recipe."""
+    rules = recipe.split
     if (cases["split"] != "").all():
         return cases
-    kept = _carried(cases, earlier) if wanted.strategy == "patient" else pd.Series("", index=cases.index)
-    parts = list(_parts(cases, kept, recipe))
+    sides_before = _sides_before(cases, earlier) if rules.strategy == "patient" else pd.Series("", index=cases.index)
+    parts = list(_parts(cases, sides_before, recipe))
     divided = pd.concat(parts).sort_index()
-    splits.assert_disjoint(divided, patients=wanted.strategy != "image")
+    splits.assert_disjoint(divided, patients=rules.strategy != "image")
     return divided
 
 
-def _parts(cases: pd.DataFrame, kept: pd.Series, recipe: TrainingRecipe) -> Iterator[pd.DataFrame]:
-    wanted = recipe.split
-    is_new = kept == ""
+def _parts(cases: pd.DataFrame, sides_before: pd.Series, recipe: TrainingRecipe) -> Iterator[pd.DataFrame]:
+    rules = recipe.split
+    is_new = sides_before == ""
     if not is_new.all():
-        yield cases[~is_new].assign(split=kept[~is_new])
+        yield cases[~is_new].assign(split=sides_before[~is_new])
     if is_new.any():
-        fresh = cases[is_new]
-        fractions = dict(zip(("train", "val", "test"), wanted.fractions, strict=True))
+        new_cases = cases[is_new]
+        fractions = dict(zip(("train", "val", "test"), rules.fractions, strict=True))
         divided = splits.split(
-            fresh, strategy=wanted.strategy, fractions=fractions, seed=wanted.seed, train_only=wanted.train_only
+            new_cases, strategy=rules.strategy, fractions=fractions, seed=rules.seed, train_only=rules.train_only
         )
-        yield divided.set_index(fresh.index)
+        yield divided.set_index(new_cases.index)
 
 
-def _carried(cases: pd.DataFrame, earlier: Sequence[pd.DataFrame]) -> pd.Series:
-    """The side that each case's patient, or where none is known the image, had before; the latest word counts."""
+def _sides_before(cases: pd.DataFrame, earlier: Sequence[pd.DataFrame]) -> pd.Series:
+    """Return the last earlier side of the patient of each case, or of its image where the patient is unknown."""
     sides: dict[tuple[str, str], str] = {}
     for frame in earlier:
         sides |= dict(zip(_names(frame), frame["split"], strict=True))

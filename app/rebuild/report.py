@@ -1,4 +1,4 @@
-"""The report of a rebuild: what it was trained on, what it reaches, which gates it passes, and how to go on."""
+"""Report of a rebuild in Markdown: training data, figures, gates, and the commands that follow."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from app.counted import counted
 from cxr.product import NOTICE
 from training.files import write_whole
 
@@ -23,7 +24,7 @@ _NONE: Final = "unknown"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a report says; no patient is in it."""
+    """Content of a report; without values of patients."""
 
     due_at: datetime
     ended_at: datetime
@@ -36,26 +37,26 @@ class Report:
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write the report as Markdown; whole, or not at all."""
+    """Write the report as Markdown, atomically."""
     write_whole(path, "\n".join(_lines(report)) + "\n")
 
 
 def write_failure(path: Path, due_at: datetime, code: str, message: str) -> None:
-    """Write what there is to say of a rebuild that came to no package.
+    """Write the report of a rebuild that made no package.
 
     Parameters
     ----------
     path
-        The report's.
+        Path of the report.
     due_at
-        The time of the schedule that it was for.
+        Scheduled time of the rebuild.
     code, message
-        Why; an error's, or ours.
+        Error code and sentence.
     """
     write_whole(
         path,
         f"# Rebuild of {due_at:%Y-%m-%d %H:%M} UTC\n\n**{NOTICE}**\n\nNo package was made: `{code}`. {message}\n\n"
-        "Nothing else was changed; the next time of the schedule starts anew.\n",
+        "Nothing else was changed; the next scheduled rebuild starts anew.\n",
     )
 
 
@@ -64,7 +65,7 @@ def _lines(report: Report) -> Iterator[str]:
     failed = [gate.name for gate in report.gates if not gate.is_passed]
     yield f"# Rebuild of {report.due_at:%Y-%m-%d %H:%M} UTC"
     yield f"\n**{NOTICE}**\n"
-    verdict = f"It fails {len(failed)} gate(s): {', '.join(failed)}." if failed else "It passes every gate."
+    verdict = f"It fails {counted(len(failed), 'gate')}: {', '.join(failed)}." if failed else "It passes every gate."
     yield f"{manifest.name} {manifest.version}, fingerprint `{report.package.fingerprint}`. {verdict}"
     yield "It is **not** in service: a person decides that.\n"
     yield from _data(report)
@@ -76,8 +77,9 @@ def _lines(report: Report) -> Iterator[str]:
 
 def _data(report: Report) -> Iterator[str]:
     cases = report.run.manifest()
-    yield "## What it was trained on\n"
-    yield f"{report.counts.images} labelled images, {report.counts.new_images} of them new since the rebuild before.\n"
+    yield "## Training data\n"
+    images, new_images = counted(report.counts.images, "labelled image"), f"{report.counts.new_images:,}"
+    yield f"{images}, {new_images} of them new since the last rebuild.\n"
     table = cases.groupby(["split", "label", "source"]).size()
     rows = ((*map(str, key if isinstance(key, tuple) else (key,)), str(count)) for key, count in table.items())
     yield from _table(("side", "label", "source", "images"), rows)
@@ -89,7 +91,7 @@ def _data(report: Report) -> Iterator[str]:
 
 def _figures(report: Report) -> Iterator[str]:
     evaluation: Mapping[str, Any] = report.package.manifest.evaluation
-    yield "## On its test images\n"
+    yield "## Figures on its test images\n"
     classes: Mapping[str, Mapping[str, Any]] = evaluation.get("classes", {})
     rows = (
         (
@@ -102,33 +104,37 @@ def _figures(report: Report) -> Iterator[str]:
         )
         for name, figures in classes.items()
     )
-    yield from _table(("class", "with it", "ROC AUC (95 %)", "sensitivity", "specificity", "ECE"), rows)
+    yield from _table(("class", "positive", "ROC AUC (95 %)", "sensitivity", "specificity", "ECE"), rows)
     for caution in evaluation.get("cautions", ()):
         yield f"\n* {caution['sentence']}"
     yield ""
 
 
 def _comparison(report: Report) -> Iterator[str]:
-    yield "## Against the package in service\n"
+    yield "## Comparison with the package in service\n"
     evaluation: Mapping[str, Any] = report.package.manifest.evaluation
     compared: Sequence[Mapping[str, Any]] = evaluation.get("comparisons", ())
     if report.active is None or not compared:
-        yield "Not compared: there is none, it is untrained, it has other findings, or the settings say so.\n"
+        yield (
+            "Not compared: no package is in service, it is untrained, it has other findings, or the settings switch it "
+            "off.\n"
+        )
         return
     latest = compared[-1]
-    yield f"This minus {latest['name']} (`{latest['fingerprint'][:12]}`), over {latest['images']} of the test images:\n"
+    images = counted(latest["images"], "test image")
+    yield f"This minus {latest['name']} (`{latest['fingerprint'][:12]}`), over {images}:\n"
     rows = (
         (name, f"{_number(each['difference'])} ({_number(each['low'])} to {_number(each['high'])})")
         for name, each in latest["classes"].items()
     )
     yield from _table(("class", "difference of the ROC AUC (95 %)"), rows)
-    yield "\nImages that the one in service was trained on, if there are any among these, speak for it.\n"
+    yield "\nIf the package in service was trained on some of these images, the comparison favours it.\n"
 
 
 def _gates(gates: Sequence[GateResult]) -> Iterator[str]:
     yield "## Gates\n"
     yield from _table(
-        ("gate", "", "found", "wanted"),
+        ("gate", "", "measured", "required"),
         ((gate.name, "passed" if gate.is_passed else "**failed**", gate.figure, gate.requirement) for gate in gates),
     )
     yield ""
@@ -136,16 +142,16 @@ def _gates(gates: Sequence[GateResult]) -> Iterator[str]:
 
 def _next(report: Report, failed: Sequence[str]) -> Iterator[str]:
     folder = report.package.folder.absolute()
-    yield "## What next\n"
+    yield "## Next steps\n"
     yield "```sh"
     yield f"cxr model gates {folder}"
-    yield f'cxr model shadow {folder} --reason "beside the one in service"'
+    yield f'cxr model shadow {folder} --reason "beside the package in service"'
     yield f'cxr model promote {folder} --reason "TEXT"'
     yield "```"
     if failed:
         yield (
-            f"\nAs it stands its promotion is refused. `--accept-gate NAME` for each of {', '.join(failed)} puts it "
-            "into service as a DEMONSTRATION MODEL, which says so in every result."
+            f"\nIts promotion is refused because of failed gates. `--accept-gate NAME` for each of {', '.join(failed)} "
+            "puts it into service as a DEMONSTRATION MODEL; every result is marked so."
         )
 
 

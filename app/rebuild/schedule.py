@@ -17,12 +17,12 @@ from app.clock_steps import to_utc
 from db.models import RebuildRow
 
 CATCH_UP: Final = timedelta(days=1)
-"""A time that passed while no service ran is caught up with for this long."""
+"""How long a scheduled time that passed while no service ran is caught up with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A cron expression of five fields, and the time zone in which it is read."""
+    """A cron expression of five fields in a time zone."""
 
     cron: str
     time_zone: str
@@ -30,7 +30,7 @@ class Schedule:
     def due(self, after: datetime, until: datetime) -> datetime | None:
         """Find the latest time of the schedule within (after, until], in UTC; None: there is none."""
         zone = ZoneInfo(self.time_zone)
-        # In local time without an offset, which the trigger takes for UTC.
+        # Local time without an offset, which the trigger takes for UTC.
         trigger = CronTrigger.from_crontab(self.cron, timezone=UTC)
         local = after.astimezone(zone).replace(tzinfo=UTC) - timedelta(hours=3)  # more than clocks ever jump back
         latest: datetime | None = None
@@ -65,25 +65,25 @@ def decide(
     service_started: datetime,
     now: datetime,
 ) -> Decision:
-    """Decide what the holder of the maintenance lease does now.
+    """Decide whether to begin or resume a rebuild now, or to wait.
 
     Parameters
     ----------
     schedule
-        None: it is switched off. What is under way is then still brought to its end.
+        None: switched off; an unfinished rebuild is still resumed.
     under_way, latest
         Rows of the audit database.
     is_child_alive
-        Whether this process has one at work.
+        Whether a child of this process runs a rebuild.
     service_started
-        Times of the schedule before it are caught up with only where a rebuild was ever done.
+        Scheduled times before it are caught up with only if a rebuild was recorded before.
     now
-        The time.
+        Current time; aware.
 
     Returns
     -------
     Decision
-        ``resume``: a rebuild is under way and this process has no child at work on it.
+        ``resume``: a rebuild is unfinished and no child of this process runs it.
     """
     if is_child_alive:
         return "wait"

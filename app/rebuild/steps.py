@@ -1,4 +1,4 @@
-"""The steps of a rebuild, each of which finds what an earlier attempt has done: data, fine-tune, package, gates."""
+"""Steps of a rebuild (data, fine-tune, package, gates); each one continues from the files of an earlier attempt."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ TOO_FEW: Final = "too_few_images"
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """One rebuild: where it works, and what it may look at.
+    """One rebuild in its folder.
 
     Parameters
     ----------
     settings
         All settings.
     database
-        Whose images it exports.
+        Audit database whose results are exported.
     folder
-        Its own.
+        Folder of this rebuild.
     due_at
-        The time of the schedule that it is for.
-    known
-        Manifests of the run it starts from and of the rebuild before.
+        Its scheduled time.
+    earlier_manifests
+        Manifests of the start run and of the last rebuild.
     clock
-        The time, as an aware datetime.
+        Returns the current time, aware.
     """
 
     settings: Settings
     database: Database
     folder: Path
     due_at: datetime
-    known: Sequence[Path]
+    earlier_manifests: Sequence[Path]
     clock: Callable[[], datetime]
 
     def run(self) -> Outcome:
-        """Do what is not done yet, and write the report; nothing is promoted.
+        """Run the remaining steps and write the report; nothing is promoted.
 
         Returns
         -------
@@ -67,12 +67,12 @@ class Rebuild:
         Raises
         ------
         CxrError
-            If a step fails; what was done before it stays.
+            If a step fails; files of earlier steps stay.
         """
         recipe = self._recipe()
-        wanted = self.settings.rebuild
-        counts = prepare(wanted, self.database, self.settings.spool_dir, self.folder, recipe, self.known)
-        if counts.new_images < wanted.min_new_images:
+        settings = self.settings.rebuild
+        counts = prepare(settings, self.database, self.settings.spool_dir, self.folder, recipe, self.earlier_manifests)
+        if counts.new_images < settings.min_new_images:
             return Outcome(
                 state=RebuildState.SKIPPED,
                 error_code=TOO_FEW,
@@ -119,9 +119,9 @@ class Rebuild:
         target = self.folder / PACKAGE
         if target.exists():
             return load_package(target)
-        return package_run(run.folder, target, compare_with=self._rivals(run), options=self._options())
+        return package_run(run.folder, target, compare_with=self._comparable_packages(run), options=self._options())
 
-    def _rivals(self, run: Run) -> list[Path]:
+    def _comparable_packages(self, run: Run) -> list[Path]:
         active = self._active()
         if active is None or not self.settings.rebuild.compare_with_active:
             return []

@@ -1,4 +1,4 @@
-"""The rebuild's timer: starts the child process when it is due, and after a kill once more."""
+"""Timer of rebuilds: start a child process at each scheduled time, and again after it was killed."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-PATIENCE_S: Final = 10.0
+STOP_TIMEOUT_S: Final = 10.0
 
 
 class RebuildTimer:
-    """Looks every minute whether a rebuild is due, or was left unfinished.
+    """Start a child process when a rebuild is due or unfinished; `tick` is called every minute.
 
     Parameters
     ----------
     settings
         The ``rebuild`` table.
     database
-        Which knows what was done.
+        Audit database, which records the rebuilds.
     arguments
         Global options that give the child the same settings.
     clock
-        The time, as an aware datetime.
+        Returns the current time, aware.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RebuildTimer:
         self._child: subprocess.Popen[bytes] | None = None
 
     def tick(self) -> None:
-        """Start a child if one is due."""
+        """Start a child if a rebuild is due or unfinished."""
         is_alive = self._child is not None and self._child.poll() is None
         with self._database.read() as session:
             under_way, latest = rebuilds.running(session), rebuilds.latest(session)
@@ -72,31 +72,31 @@ class RebuildTimer:
             self._start()
 
     def stop(self) -> None:
-        """End the child; the service's next start goes on with what it was doing, and this costs no attempt."""
+        """Stop the child; the next start of the service resumes its rebuild, and the stop counts as no attempt."""
         child = self._child
         if child is None or child.poll() is not None:
-            self._let_go()
+            self._close_pipe()
             return
         child.terminate()
         try:
-            child.wait(PATIENCE_S)
+            child.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-        self._let_go()
+        self._close_pipe()
         with suppress(CxrError), self._database.begin() as session:
             under_way = rebuilds.running(session)
             if under_way is not None and under_way.attempts:
                 rebuilds.count_attempt(session, under_way.id, by=-1)
 
-    def _let_go(self) -> None:
+    def _close_pipe(self) -> None:
         """Close the pipe to a child that has ended."""
         if self._child is not None and self._child.stdin is not None:
             self._child.stdin.close()
 
     def _start(self, *options: str) -> None:
-        self._let_go()
+        self._close_pipe()
         command = [sys.executable, "-P", "-m", "app", *self._arguments, "rebuild", *options, "--with-parent"]
-        # Its standard input is a pipe that ends when we do, however that comes.
+        # Its standard input is a pipe that closes when this process ends, also by a kill.
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, umask=0o077)
         log.info("child_started", role="rebuild", pid=self._child.pid)

@@ -1,1 +1,1 @@
-"""``cxr score``: score files without a server, exactly as the worker would."""
+"""``cxr score``: score files without a server, with the steps of the worker."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
-_REMARK = 18  # columns: the longest error code
+_REMARK = 18  # columns; length of the longest error code
 
 
 @app.command()
@@ -38,28 +38,30 @@ def score(
     ctx: typer.Context,
     paths: Annotated[
         list[Path],
-        typer.Argument(help="DICOM, PNG or JPEG files, and folders of them.", metavar="PATH..."),
+        typer.Argument(help="DICOM, PNG or JPEG files, and folders of them.", metavar="PATH"),
     ],
     package: Annotated[Path | None, typer.Option(help="Model package (folder); else the one in service.")] = None,
     overlay: Annotated[
         Path | None, typer.Option(help="Write the file's evidence map (or Grad-CAM) over its image here, as PNG.")
     ] = None,
-    any_view: Annotated[bool, typer.Option("--any-view", help="Score also what is not a frontal chest image.")] = False,
+    any_view: Annotated[
+        bool, typer.Option("--any-view", help="Also score images that are not frontal chest images.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file and finding.")] = False,
 ) -> None:
     """Score files; the header's view decides as in the service, but unknown views are scored.
 
-    Of a folder, what is neither DICOM, PNG nor JPEG is left out.
+    Files of a folder that are not DICOM, PNG or JPEG are skipped.
 
     Example: cxr score chest.dcm film.png --overlay evidence.png
     """
     context: CommandContext = ctx.obj
     settings = context.settings()
-    # What is wrong with a file or a device stands in the table; a log line would cut through it.
+    # Faults of a file are printed in the table, which log lines would interrupt.
     configure(LogSettings(level="error"))
     files = list(files_to_score(paths))
     if not files:
-        raise SettingsError("There is no DICOM, PNG or JPEG file in what was named.")
+        raise SettingsError("The named files and folders hold no DICOM, PNG or JPEG file.")
     if overlay is not None:
         _check_overlay(overlay, files)
     progress = track(files, description="scoring", console=Console(stderr=True), disable=len(files) < 3, transient=True)
@@ -74,13 +76,13 @@ def score(
 
 
 def files_to_score(paths: Sequence[Path]) -> Iterator[Path]:
-    """Name each file once; of a folder only those that begin as DICOM, PNG or JPEG files do."""
-    for named in find_files(paths):
-        if not named.is_found or _looks_like_an_image(named.path):
-            yield named.path
+    """Yield each file once; of a folder only files with the first bytes of DICOM, PNG or JPEG."""
+    for file in find_files(paths):
+        if not file.is_in_folder or _is_image(file.path):
+            yield file.path
 
 
-def _looks_like_an_image(file: Path) -> bool:
+def _is_image(file: Path) -> bool:
     try:
         with file.open("rb") as stream:
             start = stream.read(132)
@@ -97,16 +99,16 @@ def _check_overlay(overlay: Path, files: Sequence[Path]) -> None:
 
 
 def print_table(rows: Sequence[FileScore], package: ModelPackage, console: Console) -> None:
-    """Print one line per file and finding; it fits 80 columns, long names are folded.
+    """Print a table with one line per file and finding, in 80 columns; long names are folded.
 
     Parameters
     ----------
     rows
-        What came of the files.
+        Results of the files.
     package
-        The model package that scored them.
+        Model package that scored them.
     console
-        Where to.
+        Output.
     """
     manifest = package.manifest
     console.print(Text(f"{manifest.name} {manifest.version}"))
@@ -129,14 +131,14 @@ def print_table(rows: Sequence[FileScore], package: ModelPackage, console: Conso
 
 
 def threshold_words(row: FileScore) -> str:
-    """Return the threshold and the score's side of it."""
+    """Return the threshold and whether the score reaches it, or an empty text without a threshold."""
     if row.threshold is None or row.at_or_above is None:
         return ""
     return f"{'above' if row.at_or_above else 'below'} {row.threshold:.4f}"
 
 
 def remark(row: FileScore) -> str:
-    """Return what a person has to know of a row: why there is no score, or what speaks against it."""
+    """Return the predicted class, the reason for a missing score, and the warnings."""
     parts = ["predicted class"] if row.is_predicted else []
     if row.error_code is not None:
         parts.append(row.error_code)

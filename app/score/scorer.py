@@ -1,4 +1,4 @@
-"""One file after the other through header, view model, score and input gate, as in the worker."""
+"""Score single files with the steps of the worker: header, view model, model, input gate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileScore:
-    """One line of the answer; the first six names are interface."""
+    """One line of the output; the first six field names are interface."""
 
     file: str
     view: str
@@ -36,7 +36,7 @@ class FileScore:
     finding: str | None = None
     score: float | None = None
     error_code: str | None = None
-    error_detail: str | None = None  # the error in a sentence
+    error_detail: str | None = None  # sentence
     threshold: float | None = None
     model: str | None = None
     fingerprint: str | None = None
@@ -47,16 +47,16 @@ class FileScore:
 
 
 class Scorer:
-    """Scores one file after the other with one package; a context manager.
+    """Score files with one package; a context manager.
 
     Parameters
     ----------
     settings
         All settings.
     package
-        Folder of a model package; None: the package in service, or where there is none the default.
+        Folder of a model package; None: the package in service, else the default.
     any_view
-        Whether to score what the header says is not a frontal chest image.
+        Whether to score images that are not frontal chest images by their header.
     """
 
     def __init__(self, settings: Settings, package: Path | None, *, any_view: bool) -> None:
@@ -66,12 +66,12 @@ class Scorer:
         self._expanded = ExitStack()  # a default's temporary folder
         self.package: ModelPackage = load_package(package) if package else self._served(settings)
         if is_view_model(self.package.manifest):
-            raise SettingsError("This package tells the view and no finding: name it with the setting view.model.")
+            raise SettingsError("This package classifies views and no finding: name it with the setting view.model.")
         self._settings = settings
         self._any_view = any_view
         self._loaded: Model | None = None
         self._gate: InputGate | None = None
-        self._views: list[ViewCheck | None] = []  # once it was looked for
+        self._views: list[ViewCheck | None] = []  # empty until it was loaded
 
     def __enter__(self) -> Self:
         return self
@@ -80,23 +80,23 @@ class Scorer:
         self._expanded.close()
 
     def _served(self, settings: Settings) -> ModelPackage:
-        """Find the package in service; where none is, expand the default that comes with the project."""
+        """Return the package in service; without one, expand the default that comes with the project."""
         from cxr.package.shipped import shipped_models
         from inference.registry import Registry
 
-        registry, wanted, shipped = Registry(settings.models_dir), settings.worker.default_model, shipped_models()
-        is_there = shipped is not None and wanted in shipped.fingerprints
-        if shipped is None or not is_there or registry.active_fingerprint() is not None:
+        registry, default, shipped = Registry(settings.models_dir), settings.worker.default_model, shipped_models()
+        has_default = shipped is not None and default in shipped.fingerprints
+        if shipped is None or not has_default or registry.active_fingerprint() is not None:
             return registry.active()
-        return self._expanded.enter_context(shipped.expanded(wanted))
+        return self._expanded.enter_context(shipped.expanded(default))
 
     def score(self, file: Path, overlay: Path | None) -> list[FileScore]:
-        """Return one row per finding, or one row that says why there is none."""
+        """Return one row per finding, or one row with the reason for the missing score."""
         view, reason = View.UNKNOWN.value, "not_dicom"
         try:
             if is_dicom(file):
-                view, reason, is_wanted = self._decide(file)
-                if not (is_wanted or self._any_view):
+                view, reason, is_scorable = self._decide(file)
+                if not (is_scorable or self._any_view):
                     return [FileScore(file=str(file), view=view, reason=reason)]
             return list(self._rows(file, view, reason, overlay))
         except CxrError as error:
@@ -113,25 +113,25 @@ class Scorer:
 
         limit = self._settings.listener.max_object_mib * MIB
         decision = decide_view(read_header(open_dataset(file, max_inflated_bytes=limit)))
-        is_wanted = decision.is_scorable or decision.view is View.UNKNOWN
-        return decision.view.value, decision.reason, is_wanted
+        is_scorable = decision.is_scorable or decision.view is View.UNKNOWN
+        return decision.view.value, decision.reason, is_scorable
 
     def _rows(self, file: Path, view: str, reason: str, overlay: Path | None) -> Iterator[FileScore]:
         from cxr.pixels.model_input import to_model_input
 
         manifest = self.package.manifest
-        verdict = self._judge_view(file, view)
+        verdict = self._check_view(file, view)
         if verdict.state is not None:
             yield FileScore(file=str(file), view=view, reason=verdict.reason)
             return
         pixels = to_model_input(file, manifest.recipe, max_megapixels=self._settings.worker.max_megapixels)
-        seen = self._model().mask_lungs(pixels)
-        output = self._model().score(seen.pixels[None])
+        masked = self._model().mask_lungs(pixels)
+        output = self._model().score(masked.pixels[None])
         warnings = self._input_gate().warnings(
-            seen, output, 0, shape=self._shape_of(file), geometry=self._geometry_of(file)
+            masked, output, 0, shape=self._shape_of(file), geometry=self._geometry_of(file)
         )
         if overlay is not None:
-            self._write_overlay(overlay, seen.pixels, output, warnings)
+            self._write_overlay(overlay, masked.pixels, output, warnings)
         largest = int(np.argmax(output.probabilities[0])) if manifest.activation == "softmax" else None
         for number, (entry, probability) in enumerate(zip(manifest.classes, output.probabilities[0], strict=True)):
             yield FileScore(
@@ -149,8 +149,8 @@ class Scorer:
                 is_predicted=None if largest is None else number == largest,
             )
 
-    def _judge_view(self, file: Path, view: str) -> Verdict:
-        """Ask the view model, as the worker does; with --any-view it flags and nothing more."""
+    def _check_view(self, file: Path, view: str) -> Verdict:
+        """Check the view by pixels as the worker does; with ``--any-view`` the result is a warning only."""
         from cxr.pixels.model_input import to_model_input
         from inference.model.model import Model
         from inference.worker.view_check import SCORED, ViewCheck
@@ -165,7 +165,7 @@ class Scorer:
         return check.verdict(picture, view=View(view), is_released=self._any_view, geometry=self._geometry_of(file))
 
     def _shape_of(self, file: Path) -> tuple[int, int] | None:
-        """Rows and columns as the file's header says them."""
+        """Return Rows and Columns of the header, or the size of a picture."""
         from PIL import Image
 
         from cxr.dicom import open_dataset
@@ -174,10 +174,10 @@ class Scorer:
             with Image.open(file) as image:
                 return image.height, image.width
         header = open_dataset(file, max_inflated_bytes=self._settings.listener.max_object_mib * MIB)
-        return int(header.Rows), int(header.Columns)  # checked, or it would not have been decoded
+        return int(header.Rows), int(header.Columns)  # validated by the decoder before
 
     def _geometry_of(self, file: Path) -> Geometry:
-        """How the image lies, by its header."""
+        """Return the orientation and mirroring that the header states; upright for a picture."""
         from cxr.dicom import open_dataset
         from cxr.pixels.geometry import UPRIGHT, read_geometry
 
@@ -210,13 +210,15 @@ class Scorer:
         model = self._model()
         evidence = model.grad_cam(pixels) if output.evidence is None else output.evidence[0]
         if evidence is None:
-            raise SettingsError("--overlay needs a model package that can say where its evidence lies; this one can't.")
+            raise SettingsError(
+                "--overlay needs a model package with an evidence map or features for Grad-CAM; this one has neither."
+            )
         scored = scored_image(output.probabilities[0], self.package, model.device, datetime.now(UTC), warnings)
         target.write_bytes(overlay_png(pixels, evidence, scored, Method.of(self.package.manifest)))
 
 
 def is_dicom(file: Path) -> bool:
-    """Whether a file is to be read as DICOM: anything but a PNG or JPEG, by its first bytes."""
+    """Return whether a file is read as DICOM: every file without the first bytes of PNG or JPEG."""
     with file.open("rb") as stream:
         start = stream.read(8)
     return not start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"))

@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from app.send.files import Named, Sendable, find_files, read_all
+from app.counted import counted
+from app.send.files import InputFile, Sendable, find_files, read_all
 from app.send.store import Outcome, store_files
 from config.logs import configure
 from config.settings import DestinationSettings, LogSettings
@@ -27,29 +28,27 @@ _SHOWN_FAILURES = 20
 
 @app.command()
 def send(
-    paths: Annotated[
-        list[Path], typer.Argument(help="DICOM files, and folders of them.", metavar="PATH...", exists=True)
-    ],
-    to: Annotated[str, typer.Option("--to", help="Where to.", metavar="[AET@]HOST:PORT")],
-    called: Annotated[str | None, typer.Option(help="AE title to call; else the one in --to, else CXR.")] = None,
-    calling: Annotated[str, typer.Option(help="Our AE title.")] = "CXRSEND",
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, and folders of them.", metavar="PATH", exists=True)],
+    to: Annotated[str, typer.Option("--to", help="Address of the Storage SCP.", metavar="[AET@]HOST:PORT")],
+    called: Annotated[str | None, typer.Option(help="Called AE title; else the one in --to, else CXR.")] = None,
+    calling: Annotated[str, typer.Option(help="Calling AE title.")] = "CXRSEND",
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds that one answer may take.", min=0.1)] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as one JSON object.")] = False,
 ) -> None:
     """Send DICOM objects by C-STORE, each in its own SOP class and transfer syntax.
 
-    What is not DICOM in a folder is skipped and counted. Exit code 1 if something was not stored, or
-    if there was nothing to send.
+    Files of a folder that are not DICOM are skipped and counted. Exit code 1: a file was not stored, or there was none
+    to send.
 
     Example: cxr send chest.dcm studies/ --to 127.0.0.1:11112
     """
     address = read_address(to, called=called, calling=calling, timeout_s=timeout_s)
     configure(LogSettings(level="error"))
-    # Every fault of an association or a file comes out below as the outcome of that file.
+    # Faults of associations and files are printed below as outcomes of files.
     for library in ("pydicom", "pynetdicom"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     console = Console(stderr=True)
-    files, outcomes, skipped = look(paths, console)
+    files, outcomes, skipped = read_headers(paths, console)
     sending = track(
         store_files(address, files),
         description="sending",
@@ -71,10 +70,10 @@ def read_address(to: str, *, called: str | None, calling: str, timeout_s: float)
     SettingsError
         If the address or an AE title has another form.
     """
-    named, _, where = to.rpartition("@")
+    title, _, host_and_port = to.rpartition("@")
     try:
         destination = DestinationSettings(
-            name="to", kind="dicom", address=f"{called or named or 'CXR'}@{where}", calling_ae_title=calling
+            name="to", kind="dicom", address=f"{called or title or 'CXR'}@{host_and_port}", calling_ae_title=calling
         )
     except ValueError as error:
         raise SettingsError(
@@ -85,38 +84,38 @@ def read_address(to: str, *, called: str | None, calling: str, timeout_s: float)
     return Address(ae_title=ae_title, host=host, port=port, calling_ae_title=calling.strip(), timeout_s=timeout_s)
 
 
-def look(paths: Sequence[Path], console: Console) -> tuple[list[Sendable], list[Outcome], int]:
+def read_headers(paths: Sequence[Path], console: Console) -> tuple[list[Sendable], list[Outcome], int]:
     """Read the header of every file.
 
     Returns
     -------
     tuple
-        What can be sent, the outcomes of what can't, and how many files were skipped.
+        Files to send, outcomes of files that can't be sent, number of skipped files.
     """
     files: list[Sendable] = []
     failed: list[Outcome] = []
     skipped = 0
-    named: list[Named] = list(find_files(paths))
+    paths_in_order: list[InputFile] = list(find_files(paths))
     reading = track(
-        read_all(named),
+        read_all(paths_in_order),
         description="reading",
-        total=len(named),
+        total=len(paths_in_order),
         console=console,
         disable=not console.is_terminal,
         transient=True,
     )
-    for file, found in reading:
-        if isinstance(found, Sendable):
-            files.append(found)
-        elif found is None:
+    for file, result in reading:
+        if isinstance(result, Sendable):
+            files.append(result)
+        elif result is None:
             skipped += 1
         else:
-            failed.append(Outcome(path=file.path, code=found))
+            failed.append(Outcome(path=file.path, code=result))
     return files, failed, skipped
 
 
 def summarize(outcomes: Sequence[Outcome], *, skipped: int) -> dict[str, Any]:
-    """Count what came of all files.
+    """Count the outcomes of all files.
 
     Returns
     -------
@@ -146,7 +145,7 @@ def summarize(outcomes: Sequence[Outcome], *, skipped: int) -> dict[str, Any]:
 
 
 def describe(summary: dict[str, Any]) -> str:
-    """Say the summary in lines."""
+    """Return the summary as text, one line per status and failure."""
     lines = [
         f"{summary['stored']} stored ({summary['warned']} with a warning), {summary['failed']} failed, "
         f"{summary['skipped']} skipped (not DICOM)"
@@ -162,9 +161,9 @@ def describe(summary: dict[str, Any]) -> str:
     )
     lines += [f"  the peer does not accept {kind} in {syntax}: {count}" for (kind, syntax), count in refused.items()]
     if len(failures) > _SHOWN_FAILURES:
-        lines.append(f"  and {len(failures) - _SHOWN_FAILURES} more failures: --json names them all")
+        lines.append(f"  and {counted(len(failures) - _SHOWN_FAILURES, 'more failure')}: --json lists them all")
     if not summary["stored"] and not summary["failed"]:
-        lines.append("  there was nothing to send")
+        lines.append("  no file to send")
     return "\n".join(lines)
 
 

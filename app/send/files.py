@@ -1,4 +1,4 @@
-"""Which of the named files and folders hold objects that can be sent, and as what."""
+"""Find the DICOM objects in files and folders, and read what a C-STORE request needs of them."""
 
 from __future__ import annotations
 
@@ -22,37 +22,36 @@ _MEDIA_STORAGE_DIRECTORY = b"1.2.840.10008.1.3.10"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sendable:
-    """One file and what its C-STORE request says of it."""
+    """One file and the values of its C-STORE request."""
 
     path: Path
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
-    is_plain: bool  # its file meta information says the same, so that its bytes can be sent as they are
+    is_plain: bool  # file meta information has the same UIDs: the data set can be sent unchanged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
-    """One file, named on the command line or found in a folder that was."""
+class InputFile:
+    """One file that was named, or that lies in a folder that was named."""
 
     path: Path
-    is_found: bool  # in a folder: whatever is no DICOM object there is skipped, not a failure
+    is_in_folder: bool  # then it is skipped, not a failure, if it is no DICOM object
 
 
-def find_files(paths: Iterable[Path]) -> Iterator[Named]:
-    """Name each file once, folders with all that lies below them, in the order of their names."""
-    seen: set[Path] = set()
+def find_files(paths: Iterable[Path]) -> Iterator[InputFile]:
+    """Yield each file once, those of folders recursively and sorted by name."""
+    yielded: set[Path] = set()
     for path in paths:
-        found = _below(path) if path.is_dir() else [path]
-        for file in found:
+        for file in _files_below(path) if path.is_dir() else [path]:
             real = file.resolve()
-            if real not in seen:
-                seen.add(real)
-                yield Named(path=file, is_found=path.is_dir())
+            if real not in yielded:
+                yielded.add(real)
+                yield InputFile(path=file, is_in_folder=path.is_dir())
 
 
 def read_sendable(path: Path) -> Sendable:
-    """Read what a C-STORE request has to say of a file.
+    """Read the values that a C-STORE request needs of a file.
 
     Parameters
     ----------
@@ -62,19 +61,18 @@ def read_sendable(path: Path) -> Sendable:
     Raises
     ------
     UnparsableObject
-        If it is no DICOM object, or one that can't be stored: a DICOMDIR, one without its UIDs, or one
-        that was cut.
+        If it is no DICOM object, or one that can't be stored: a DICOMDIR, one without its UIDs, or a truncated one.
     OSError
         If it can't be read.
     """
     with warnings.catch_warnings():
-        # On purpose: pydicom names values in its warnings, and these would be a patient's.
+        # pydicom prints values in its warnings, which may be a patient's.
         warnings.simplefilter("ignore")
         header = open_dataset(path)
         sop_class_uid, sop_instance_uid = _uid(header, "SOPClassUID"), _uid(header, "SOPInstanceUID")
         transfer_syntax_uid, is_plain = _encoding(header, sop_class_uid, sop_instance_uid)
     if path.stat().st_size % 2:
-        raise UnparsableObject("A dataset has an even length (PS3.5 Section 7.1.1); this one was cut.")
+        raise UnparsableObject("A data set has an even length (PS3.5 Section 7.1.1); this one is truncated.")
     return Sendable(
         path=path,
         sop_class_uid=sop_class_uid,
@@ -84,32 +82,32 @@ def read_sendable(path: Path) -> Sendable:
     )
 
 
-def read_all(files: Iterable[Named]) -> Iterator[tuple[Named, Sendable | str | None]]:
-    """Read each file's header.
+def read_all(files: Iterable[InputFile]) -> Iterator[tuple[InputFile, Sendable | str | None]]:
+    """Read the header of each file.
 
     Yields
     ------
     tuple
-        The file, with what to send, or the code of the error, or None for what is skipped.
+        The file, and: its values; or an error code; or None if it is skipped.
     """
     for file in files:
         try:
             yield file, read_sendable(file.path)
         except CxrError as error:
-            yield file, None if file.is_found and not _claims_to_be_an_object(file.path) else error.code
+            yield file, None if file.is_in_folder and not _has_dicom_prefix(file.path) else error.code
         except OSError:
             yield file, "unreadable_file"
 
 
-def _claims_to_be_an_object(path: Path) -> bool:
-    """Whether a file says that it is a DICOM object; a DICOMDIR is a table of contents of others."""
+def _has_dicom_prefix(path: Path) -> bool:
+    """Return whether a file has the prefix DICM and is no DICOMDIR."""
     with path.open("rb") as file:
         start = file.read(_BEGINNING)
     has_magic = start[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC
     return has_magic and _MEDIA_STORAGE_DIRECTORY not in start
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _files_below(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
         yield from (Path(parent) / name for name in sorted(names))
@@ -123,7 +121,7 @@ def _uid(header: HeaderDataset, keyword: str) -> str:
 
 
 def _encoding(header: HeaderDataset, sop_class_uid: str, sop_instance_uid: str) -> tuple[str, bool]:
-    """Read the transfer syntax, or, in a file without it, tell it from how the dataset was read."""
+    """Return the transfer syntax, from the file meta information or the encoding that the reader detected."""
     meta = getattr(header, "file_meta", None) or {}
     transfer_syntax_uid = str(meta.get("TransferSyntaxUID") or "")
     if transfer_syntax_uid:

@@ -1,4 +1,4 @@
-"""Files on their way to a Storage SCP: as few associations as can be, one outcome per file.
+"""Send files to a Storage SCP over as few associations as possible, with one outcome per file.
 
 References
 ----------
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from app.send.files import Sendable
 
-MOST_KINDS = 64  # of SOP class and transfer syntax in one association: two contexts each
-CUTS_IN_A_ROW = 2  # so many, and the peer is down: the remaining files are not tried
+MAX_KINDS = 64  # of SOP class and transfer syntax in one association, with two contexts each
+MAX_BREAKS = 2  # consecutive broken associations, after which the remaining files are not tried
 
 _CONVERTIBLE = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
@@ -39,16 +39,16 @@ Kind = tuple[str, str]  # SOP class, transfer syntax
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of one file."""
+    """Outcome of one file."""
 
     path: Path
-    status: int | None = None  # DIMSE status, if the peer answered
-    code: str | None = None  # of the error; None: it is stored
+    status: int | None = None  # DIMSE status of the response, if there was one
+    code: str | None = None  # error code; None: stored
     refused: tuple[str, str] | None = None  # names of the SOP class and transfer syntax that the peer does not accept
 
     @property
     def is_warned(self) -> bool:
-        """Whether the peer stored it, but not quite as sent."""
+        """Whether the peer stored it with a warning status."""
         return self.code is None and self.status is not None and is_warning(self.status)
 
 
@@ -58,16 +58,16 @@ def store_files(address: Address, files: Sequence[Sendable]) -> Iterator[Outcome
     Parameters
     ----------
     address
-        Whom to.
+        Address of the Storage SCP.
     files
-        What; those of the same kinds share an association.
+        Files to send; up to `MAX_KINDS` kinds share an association.
 
     Yields
     ------
     Outcome
         One per file, in their order.
     """
-    with _bytes_as_they_are():
+    with _send_files_unchanged():
         start = 0
         while start < len(files):
             end = _end_of_group(files, start)
@@ -79,7 +79,7 @@ def _end_of_group(files: Sequence[Sendable], start: int) -> int:
     kinds: set[Kind] = set()
     for number in range(start, len(files)):
         kinds.add(_kind(files[number]))
-        if len(kinds) > MOST_KINDS:
+        if len(kinds) > MAX_KINDS:
             return number
     return len(files)
 
@@ -94,17 +94,17 @@ def _store_group(address: Address, files: Sequence[Sendable]) -> Iterator[Outcom
 
 
 class _Group:
-    """Files that one association has the contexts for; it is opened again after a cut."""
+    """Files whose contexts fit one association, which is opened again after it broke."""
 
     def __init__(self, address: Address, kinds: set[Kind]) -> None:
         self._address = address
         self._contexts = [context(sop_class, syntaxes) for sop_class, syntaxes in _proposals(sorted(kinds))]
         self._association: Association | None = None
-        self._cuts = 0
+        self._breaks = 0
 
     def store(self, file: Sendable) -> Outcome:
-        """Send one file, whatever comes of it."""
-        if self._cuts >= CUTS_IN_A_ROW:
+        """Send one file and return its outcome; raise nothing for a failure."""
+        if self._breaks >= MAX_BREAKS:
             return Outcome(path=file.path, code=PeerUnreachable.code)
         try:
             if self._association is None:
@@ -118,27 +118,27 @@ class _Group:
                 code=error.code,
                 refused=(UID(file.sop_class_uid).name, UID(file.transfer_syntax_uid).name) if is_refused else None,
             )
-            self._count(error)
+            self._note_break(error)
         else:
-            self._cuts = 0
+            self._breaks = 0
         return outcome
 
     def close(self) -> None:
-        """Release the association, if it still is one."""
+        """Release the association, if it is open."""
         if self._association is not None:
             close(self._association)
 
-    def _count(self, error: CxrError) -> None:
-        """Give up an association that no answer came on, and the peer after several."""
+    def _note_break(self, error: CxrError) -> None:
+        """Abandon an association without an answer, and count it."""
         if isinstance(error, DeliveryError) and error.retryable and error.status is None:
-            self._cuts += 1
+            self._breaks += 1
             if self._association is not None:
                 abandon(self._association)
                 self._association = None
 
 
 def _proposals(kinds: Sequence[Kind]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Propose each kind as it is and, for uncompressed ones, a context that the file can be converted to."""
+    """Yield the contexts of each kind: its own syntax and, if uncompressed, the syntaxes to convert it to."""
     for sop_class, syntax in kinds:
         yield sop_class, (syntax,)
         if not UID(syntax).is_transfer_syntax or not UID(syntax).is_compressed:
@@ -146,23 +146,23 @@ def _proposals(kinds: Sequence[Kind]) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _store(association: Association, file: Sendable) -> int:
-    """Send one file; return the status that stands for stored."""
+    """Send one file and return the DIMSE status of success or warning."""
     accepted = {
         (str(accepted.abstract_syntax), str(accepted.transfer_syntax[0])) for accepted in association.accepted_contexts
     }
-    is_accepted_as_it_is = _kind(file) in accepted
-    what = file.path if is_accepted_as_it_is and file.is_plain else _read(file)
+    is_accepted_unchanged = _kind(file) in accepted
+    content = file.path if is_accepted_unchanged and file.is_plain else _read(file)
     try:
-        status = status_of(association.send_c_store(what))
+        status = status_of(association.send_c_store(content))
     except ValueError as error:
-        if is_accepted_as_it_is:
+        if is_accepted_unchanged:
             raise UnparsableObject("The file can't be encoded for sending.") from error
         sop_class, syntax = UID(file.sop_class_uid).name, UID(file.transfer_syntax_uid).name
         raise PresentationContextRejected(
             f"The peer does not accept {sop_class} in {syntax}, nor in a transfer syntax that it can be converted to."
         ) from error
     except (AttributeError, OSError, *READING_FAULTS) as error:
-        if isinstance(error, RuntimeError):  # pynetdicom's way to say that the association has just ended
+        if isinstance(error, RuntimeError):  # raised by pynetdicom when the association has just ended
             raise PeerUnreachable("The peer ended the association.") from error
         raise UnparsableObject("The file can't be read to its end.") from error
     if not is_stored(status):
@@ -171,10 +171,10 @@ def _store(association: Association, file: Sendable) -> int:
 
 
 def _read(file: Sendable) -> Dataset:
-    """Read a file whole, to send it in another encoding or under identifiers that its meta does not have."""
+    """Read a whole file, to send it in another transfer syntax or with the UIDs of its data set."""
     try:
         with warnings.catch_warnings():
-            # On purpose: pydicom names values in its warnings, and these would be a patient's.
+            # pydicom prints values in its warnings, which may be a patient's.
             warnings.simplefilter("ignore")
             dataset = dcmread(file.path, force=True)
     except (OSError, *READING_FAULTS) as error:
@@ -190,8 +190,8 @@ def _kind(file: Sendable) -> Kind:
 
 
 @contextmanager
-def _bytes_as_they_are() -> Iterator[None]:
-    """Let pynetdicom send a path's bytes without decoding them; its switch is one for the process."""
+def _send_files_unchanged() -> Iterator[None]:
+    """Make pynetdicom send a file without decoding it; its switch is global to the process."""
     before = _config.STORE_SEND_CHUNKED_DATASET
     _config.STORE_SEND_CHUNKED_DATASET = True
     try:

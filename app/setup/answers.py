@@ -1,4 +1,4 @@
-"""The four answers that a site's first settings are made of, read from people's text and checked."""
+"""The four answers of `cxr init`: parsed and validated."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pydantic import ValidationError
 from config.sections import DestinationSettings, ListenerSettings, PeerSettings, is_loopback
 from cxr.errors import SettingsError
 
-NOBODY: Final = "none"
-"""The answer for: no named sender, or no destination."""
+NONE: Final = "none"
+"""Answer for no named sender or no destination."""
 
 _NAME_CHARACTERS: Final = re.compile(r"[^a-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sender:
-    """Who may send: a calling AE title and the network that it calls from."""
+    """A permitted sender: calling AE title and network."""
 
     ae_title: str
     network: str  # CIDR notation
@@ -40,7 +40,7 @@ class Sender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Where reports go."""
+    """Destination of the reports."""
 
     name: str
     kind: str  # dicom, stow or folder
@@ -49,7 +49,7 @@ class Results:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What a site's settings begin with."""
+    """Values of the first settings of a site."""
 
     ae_title: str
     sender: Sender | None
@@ -58,12 +58,12 @@ class Answers:
 
 
 def read_ae_title(text: str) -> str:
-    """Read our AE title.
+    """Read the AE title of the listener.
 
     Raises
     ------
     SettingsError
-        If it has no AE title's form.
+        If it is not a valid AE title.
     """
     try:
         return ListenerSettings(ae_title=text).ae_title
@@ -79,15 +79,15 @@ def read_sender(text: str) -> Sender | None:
     Raises
     ------
     SettingsError
-        If it has another form, or the name is not known to this machine.
+        If it has another form, or the host name can't be resolved.
     """
-    if text.strip().lower() in ("", NOBODY):
+    if text.strip().lower() in ("", NONE):
         return None
-    title, at, where = text.strip().partition("@")
+    title, at, host = text.strip().partition("@")
     try:
-        network = _network(where.strip())
+        network = _network(host.strip())
         peer = PeerSettings(ae_title=title, network=network)
-    except (ValidationError, ValueError, OSError):  # OSError: the host name is not known
+    except (ValidationError, ValueError, OSError):  # OSError: the host name can't be resolved
         at = ""
     if not at:
         raise SettingsError(
@@ -97,36 +97,36 @@ def read_sender(text: str) -> Sender | None:
     return Sender(ae_title=peer.ae_title, network=peer.network)
 
 
-def _network(where: str) -> str:
+def _network(host: str) -> str:
     try:
-        return str(ipaddress.ip_network(where, strict=False))
+        return str(ipaddress.ip_network(host, strict=False))
     except ValueError:
-        return socket.gethostbyname(where)
+        return socket.gethostbyname(host)
 
 
 def read_results(text: str) -> Results | None:
-    """Read where reports go: ``AET@HOST:PORT``, a DICOMweb URL, or a folder.
+    """Read a destination: ``AET@HOST:PORT``, a DICOMweb URL, or a folder.
 
     Raises
     ------
     SettingsError
         If it is none of them.
     """
-    given = text.strip()
-    if given.lower() in ("", NOBODY):
+    address = text.strip()
+    if address.lower() in ("", NONE):
         return None
-    if given.startswith(("http://", "https://")):
+    if address.startswith(("http://", "https://")):
         kind, name = "stow", "dicomweb"
-    elif "@" in given:
-        kind, name = "dicom", _NAME_CHARACTERS.sub("-", given.partition("@")[0].lower()).strip("-_") or "pacs"
+    elif "@" in address:
+        kind, name = "dicom", _NAME_CHARACTERS.sub("-", address.partition("@")[0].lower()).strip("-_") or "pacs"
     else:
         kind, name = "folder", "results"
-        given = str(Path(given).expanduser().absolute())
+        address = str(Path(address).expanduser().absolute())
     try:
-        checked = DestinationSettings(name=name, kind=kind, address=given)
+        destination = DestinationSettings(name=name, kind=kind, address=address)
     except ValidationError:
         raise SettingsError(
             "Results go to AET@HOST:PORT (C-STORE), to the URL of a DICOMweb service (STOW-RS, without user or "
             f"password in it), to a folder, or to none; got {text!r}."
         ) from None
-    return Results(name=checked.name, kind=kind, address=checked.address)
+    return Results(name=destination.name, kind=kind, address=destination.address)

@@ -1,4 +1,4 @@
-"""``cxr demo``: send the example radiograph to the running service and show what becomes of it."""
+"""``cxr demo``: send the example radiograph to the running service and show its result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LOCAL: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # an address to call
 def demo(
     ctx: typer.Context,
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the result.", min=1)] = 300.0,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a report leaves for a PACS.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Deliver the report without asking.")] = False,
 ) -> None:
     """Send the example radiograph to the running service, wait for its result and show it.
 
@@ -60,18 +60,18 @@ def demo(
 
 
 def demo_address(settings: Settings) -> Address:
-    """Choose the address and the calling AE title that the running listener lets in.
+    """Return the address of the running listener and a calling AE title that it accepts.
 
     Raises
     ------
     SettingsError
-        If it takes TLS alone, or no ``[[peers]]`` entry covers this machine.
+        If it accepts TLS only, or no ``[[peers]]`` entry covers this machine.
     """
     from inference.delivery.association import Address
 
     listening = settings.listener
     if listening.tls.required:
-        raise SettingsError("This listener takes TLS alone (listener.tls.required); the demo sends without TLS.")
+        raise SettingsError("This listener accepts TLS only (listener.tls.required); the demo sends without TLS.")
     host = _LOCAL.get(listening.bind, listening.bind)
     ours = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     titles = [peer.ae_title for peer in settings.peers if ours in ipaddress.ip_network(peer.network)]
@@ -90,7 +90,7 @@ def demo_address(settings: Settings) -> Address:
 
 
 def _confirm_delivery(settings: Settings, title: str, *, yes: bool) -> None:
-    """Ask before the example's report reaches a real destination."""
+    """Ask before the report of the example is delivered to a destination."""
     bound = [
         destination.name
         for destination in settings.destinations
@@ -160,7 +160,7 @@ def _is_settled(timeline: Timeline) -> bool:
 
 
 def describe(timeline: Timeline) -> list[str]:
-    """Return what became of the film, line by line.
+    """Return the result of the film, line by line.
 
     Parameters
     ----------

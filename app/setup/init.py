@@ -1,4 +1,4 @@
-"""``cxr init``: a settings file for the answers to four questions, and the files that go with it."""
+"""``cxr init``: write a settings file, Orthanc's auto-route and systemd units from four answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from app.setup.answers import NOBODY, Answers, read_ae_title, read_results, read_sender
+from app.setup.answers import NONE, Answers, read_ae_title, read_results, read_sender
 from app.setup.site_files import SETTINGS, key_folder, site_files
 from config.context import CommandContext
 from config.settings import load_settings
@@ -22,11 +22,13 @@ T = TypeVar("T")
 @app.command()
 def init(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="Where the files are written.", metavar="FOLDER")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Target folder.", metavar="FOLDER")] = Path(),
     ae_title: Annotated[str | None, typer.Option(help="AE title of this listener.", metavar="AET")] = None,
-    sender: Annotated[str | None, typer.Option(help="Who sends; none: anyone here.", metavar="AET@ADDRESS")] = None,
+    sender: Annotated[
+        str | None, typer.Option(help="Sender; none: any on this machine.", metavar="AET@ADDRESS")
+    ] = None,
     results: Annotated[
-        str | None, typer.Option(help="Where reports go: AET@HOST:PORT, a DICOMweb URL, a folder, or none.")
+        str | None, typer.Option(help="Destination of reports: AET@HOST:PORT, a DICOMweb URL, a folder, or none.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Take the defaults of the remaining questions.")] = False,
 ) -> None:
@@ -39,11 +41,9 @@ def init(
     ask = _Questions(is_silent=yes)
     answers = Answers(
         ae_title=ask("AE title of this listener", ae_title, "CXR", read_ae_title),
-        sender=ask("Who sends (AET@ADDRESS, or none: anyone on this machine)", sender, NOBODY, read_sender),
-        results=ask("Where reports go (AET@HOST:PORT, a URL, a folder, or none)", results, NOBODY, read_results),
-        data_dir=ask(
-            "Folder of everything that is kept", context.overrides.get("data_dir"), str(folder / "var"), _read_folder
-        ),
+        sender=ask("Who sends (AET@ADDRESS, or none: anyone on this machine)", sender, NONE, read_sender),
+        results=ask("Where reports go (AET@HOST:PORT, a URL, a folder, or none)", results, NONE, read_results),
+        data_dir=ask("Data folder", context.overrides.get("data_dir"), str(folder / "var"), _read_folder),
     )
     files = {folder / name: text for name, text in site_files(answers, folder).items()}
     present = [path for path in files if path.exists()]
@@ -52,19 +52,19 @@ def init(
             f"{present[0]} is there already, and nothing was written: name another folder, or move it away."
         )
     _write(files, answers)
-    load_settings(folder / SETTINGS)  # a fault here would be ours: better told now than at the first start
+    load_settings(folder / SETTINGS)  # reports a fault of these templates now, not at the first start
     typer.echo(_next_steps(folder, answers))
 
 
 class _Questions:
-    """Asks for what the options leave open, again until the answer can be read."""
+    """Prompt for each answer that no option gives, until it is valid."""
 
     def __init__(self, *, is_silent: bool) -> None:
         self._is_silent = is_silent
 
-    def __call__(self, question: str, given: str | None, default: str, read: Callable[[str], T]) -> T:
-        if given is not None or self._is_silent:
-            return read(default if given is None else given)
+    def __call__(self, question: str, option: str | None, default: str, read: Callable[[str], T]) -> T:
+        if option is not None or self._is_silent:
+            return read(default if option is None else option)
         while True:
             try:
                 return read(typer.prompt(question, default=default))
@@ -75,14 +75,14 @@ class _Questions:
 def _read_folder(text: str) -> Path:
     path = Path(text).expanduser().absolute()
     if path.exists() and not path.is_dir():
-        raise SettingsError(f"{path} is a file: everything that is kept needs a folder.")
+        raise SettingsError(f"{path} is a file; the data folder has to be a folder.")
     return path
 
 
 def _write(files: dict[Path, str], answers: Answers) -> None:
     try:
-        for kept in (answers.data_dir, key_folder(answers)):
-            kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (answers.data_dir, key_folder(answers)):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if answers.results is not None and answers.results.kind == "folder":
             Path(answers.results.address).mkdir(mode=0o700, parents=True, exist_ok=True)
         for path, text in files.items():

@@ -1,4 +1,4 @@
-"""The files of a site: settings, Orthanc's auto-route, systemd units; made from its four answers."""
+"""Text of the files of a site: settings, Orthanc's auto-route, systemd units."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _DICOM_ADDRESS: Final = re.compile(r"(?P<title>[^@]+)@(?P<host>.+):(?P<port>\d+)
 
 
 def site_files(answers: Answers, folder: Path) -> Mapping[str, str]:
-    """Write every file's text.
+    """Return the text of every file.
 
     Parameters
     ----------
     answers
         The four answers.
     folder
-        Where the files will lie; absolute.
+        Target folder; absolute.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def site_files(answers: Answers, folder: Path) -> Mapping[str, str]:
 
 
 def settings_text(answers: Answers) -> str:
-    """Return the settings file: the answers, each with a comment on what it means."""
+    """Return the settings file: the answers, each with a comment."""
     lines = [
         "# Settings of cxr-listener, written by `cxr init`. RESEARCH USE ONLY - NOT FOR CLINICAL USE.",
         "# `cxr config example` lists every other setting with its default; `cxr config check` checks this file.",
@@ -132,17 +132,17 @@ def _orthanc(answers: Answers, folder: Path) -> str:
         "StorageDirectory": "OrthancStorage",
         "IndexDirectory": "OrthancStorage",
         "LuaScripts": [str(folder / "orthanc" / "autoroute.lua")],
-        "DicomModalities": {"cxr": [answers.ae_title, _our_host(sender), 11112]},
+        "DicomModalities": {"cxr": [answers.ae_title, _listener_host(sender), 11112]},
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _our_host(sender: Sender | None) -> str:
+def _listener_host(sender: Sender | None) -> str:
     return "127.0.0.1" if sender is None or sender.is_local else os.uname().nodename
 
 
 def _unit(name: str, answers: Answers, folder: Path) -> str:
-    """Adapt a unit to this installation: command, settings file, account, folders that it writes to."""
+    """Adapt a systemd unit to this installation: command, settings file, account, writable folders."""
     command = Path(sys.executable).parent / "cxr"
     data, keys = answers.data_dir, key_folder(answers)
     user = "cxr" if os.geteuid() == 0 else getpass.getuser()
@@ -151,7 +151,7 @@ def _unit(name: str, answers: Answers, folder: Path) -> str:
     text = re.sub(r"^User=.*$", f"User={user}", text, flags=re.MULTILINE)
     text = re.sub(r"^Group=.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^StateDirectory=.*\nStateDirectoryMode=.*\n", "", text, flags=re.MULTILINE)
-    # One path to the end of the line: spaces stay as they are.
+    # systemd reads one path up to the end of the line, spaces included.
     text = text.replace("WorkingDirectory=/var/lib/cxr", f"WorkingDirectory={str(data).replace('%', '%%')}")
     if any(_is_in_a_home(path) for path in (command, folder, data)):
         text = text.replace("ProtectHome=yes", "ProtectHome=read-only")
@@ -161,7 +161,7 @@ def _unit(name: str, answers: Answers, folder: Path) -> str:
 
 
 def key_folder(answers: Answers) -> Path:
-    """Return the folder of the audit key, as the settings' default has it."""
+    """Return the default folder of the audit key."""
     return answers.data_dir.parent / f"{answers.data_dir.name}.keys"
 
 
@@ -170,5 +170,5 @@ def _is_in_a_home(path: Path) -> bool:
 
 
 def _escaped(path: Path) -> str:
-    """Write a path as a systemd unit needs it: percent signs doubled, spaces escaped."""
+    """Return a path in the syntax of systemd units: percent signs doubled, spaces escaped."""
     return str(path).replace("%", "%%").replace(" ", r"\x20")

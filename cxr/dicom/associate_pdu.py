@@ -1,9 +1,9 @@
-"""Read the PDUs that open or refuse an association as DCMTK and Orthanc do, and rewrite them for a strict decoder.
+"""Rewrite association PDUs, read as leniently as DCMTK and Orthanc read them, for a strict decoder.
 
-The decoder behind this module (pynetdicom's) raises on what the standard tells a receiver to ignore, and on
-padding that many modalities send. `normalise` takes the bytes of one PDU and returns those of an equal PDU that
-holds only what an association here depends on: AE titles, presentation contexts, maximum length, implementation
-identification and role selection. Everything else is left out, so that its cost has a bound, too.
+pynetdicom's decoder raises on items that a receiver must ignore by the standard, and on padding that many modalities
+send. `normalise` takes the bytes of one PDU and returns an equivalent PDU of the items that this project uses: AE
+titles, presentation contexts, maximum length, implementation identification and role selection. All other items are
+left out, which also bounds the cost of decoding.
 
 No network, no logging: bytes in, bytes out.
 
@@ -23,10 +23,10 @@ from dataclasses import dataclass
 ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, ABORT = 0x01, 0x02, 0x03, 0x07
 
 HEADER_BYTES = 6
-"""PDU type, a reserved byte, and the length of what follows."""
+"""PDU type, a reserved byte, and the length of the rest (PS3.8 Section 9.3.1)."""
 
 HEAD_BYTES = 74
-"""Header and fixed fields of an A-ASSOCIATE-RQ or -AC: protocol version and AE titles are among them."""
+"""Header and fixed fields of an A-ASSOCIATE-RQ or -AC, protocol version and AE titles included."""
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 """The DICOM application context name (PS3.7 Annex A)."""
@@ -35,17 +35,17 @@ MAX_CONTEXTS = 128
 """Presentation contexts of one association: their IDs are the odd numbers from 1 to 255."""
 
 MAX_TRANSFER_SYNTAXES = 64
-"""Transfer syntaxes of one presentation context that are looked at; the standard has fewer."""
+"""Transfer syntaxes that are read of one presentation context; the standard defines fewer."""
 
 DEFAULT_MAX_LENGTH = 16384
-"""Largest PDU in bytes that is sent to a peer that names none, or one that no fragment fits in."""
+"""Maximum length in bytes for a peer that declares none, or one too small for a fragment."""
 
 _APPLICATION, _CONTEXT_RQ, _CONTEXT_AC, _ABSTRACT, _TRANSFER, _USER = 0x10, 0x20, 0x21, 0x30, 0x40, 0x50
 _MAX_LENGTH, _CLASS_UID, _ROLE, _VERSION_NAME = 0x51, 0x52, 0x54, 0x55
 _MIN_MAX_LENGTH = 8  # a fragment's header has six bytes, and fragments have an even length (PS3.8 Annex E)
 _PADDING = b" \x00"
 _UID = re.compile(rb"[0-9.]{1,64}")
-_NEVER_ACCEPTED = b"0.0"  # stands for a UID that can't be read: its context is answered, and rejected
+_NEVER_ACCEPTED = b"0.0"  # replaces an unreadable UID: its context is answered with a rejection
 _UNREADABLE_TITLE = b"UNREADABLE".ljust(16)
 _UNKNOWN_CLASS_UID = b"0.0"
 _ACCEPTED, _NO_REASON = 0, 2  # result of a presentation context in an A-ASSOCIATE-AC (PS3.8 Table 9-18)
@@ -54,42 +54,43 @@ _BY_USER, _BY_PROVIDER = 0, 2  # source of an A-ABORT (PS3.8 Table 9-26)
 _MAX_ABORT_REASON = 6
 
 
-class MalformedPdu(ValueError):  # noqa: N818 (what the peer sent, not an error of ours)
-    """An item of the PDU does not fit into what holds it.
+class MalformedPdu(ValueError):  # noqa: N818 (names the PDU)
+    """An item of the PDU does not fit into the PDU or into its parent item.
 
     Attributes
     ----------
     item
         Item type, 0 to 255; 0: the PDU's fixed fields.
     offset
-        Where the item begins, in bytes from the first byte of the PDU.
+        First byte of the item, counted from the first byte of the PDU.
     """
 
     def __init__(self, item: int, offset: int) -> None:
-        super().__init__(f"Item {item:02X}H at byte {offset} is longer than what holds it, or ends too early.")
+        super().__init__(
+            f"Item {item:02X}H at byte {offset} is longer than the item or PDU around it, or ends too early."
+        )
         self.item = item
         self.offset = offset
 
 
 @dataclass(frozen=True, slots=True)
 class Titles:
-    """The AE titles of an A-ASSOCIATE-RQ without their padding; control characters stay what they are."""
+    """AE titles of an A-ASSOCIATE-RQ without padding; control characters are kept."""
 
     called: str
     calling: str
 
 
 @dataclass(frozen=True, slots=True)
-class Normalised:
-    """A PDU for a strict decoder, and what that does not look at.
+class NormalisedPdu:
+    """A encode PDU, and the received application context name.
 
     Attributes
     ----------
     encoded
-        The PDU.
+        The PDU; its application context name is always DICOM's.
     application_context
-        Application context name of an A-ASSOCIATE-RQ or -AC as received, without padding; empty: absent. The PDU
-        carries DICOM's.
+        Application context name of an A-ASSOCIATE-RQ or -AC as received, without padding; empty: absent.
     """
 
     encoded: bytes
@@ -107,12 +108,12 @@ def read_titles(head: bytes | bytearray) -> Titles:
     Returns
     -------
     Titles
-        Decoded as ISO 8859-1, which every byte has a character in; only spaces and NULs at either end are padding.
+        Decoded as ISO 8859-1, which can decode any byte; spaces and NULs at either end are removed as padding.
 
     Raises
     ------
     MalformedPdu
-        If there are fewer bytes.
+        If `head` is shorter than `HEAD_BYTES`.
     """
     if len(head) < HEAD_BYTES:
         raise MalformedPdu(0, 0)
@@ -124,41 +125,41 @@ def is_title(title: str) -> bool:
     return 1 <= len(title) <= 16 and title.isascii() and title.isprintable() and "\\" not in title
 
 
-def normalise(encoded: bytes | bytearray, transfer_syntaxes: Collection[str] | None = None) -> Normalised:
+def normalise(encoded: bytes | bytearray, transfer_syntaxes: Collection[str] | None = None) -> NormalisedPdu:
     """Rewrite one PDU for a strict decoder.
 
     Parameters
     ----------
     encoded
-        A whole PDU of any type; only A-ASSOCIATE-RQ, -AC, -RJ and A-ABORT are rewritten.
+        A whole PDU of any type; only A-ASSOCIATE-RQ, -AC, -RJ and A-ABORT are encode.
     transfer_syntaxes
-        Those that can be accepted; others are left out of the contexts of an A-ASSOCIATE-RQ. None: all that can be.
+        UIDs that can be accepted; others are left out of the contexts of an A-ASSOCIATE-RQ. None: keep all.
 
     Returns
     -------
-    Normalised
-        The PDU as a strict decoder takes it.
+    NormalisedPdu
+        Decodable by a strict decoder.
 
     Raises
     ------
     MalformedPdu
-        If the items don't fit into each other.
+        If an item is longer than the item or PDU around it.
     """
     pdu = bytes(encoded)
     kind = pdu[0]
     if kind == ASSOCIATE_RQ:
-        return _Request(pdu, transfer_syntaxes).rewritten()
+        return _Request(pdu, transfer_syntaxes).encode()
     if kind == ASSOCIATE_AC:
-        return _Answer(pdu).rewritten()
+        return _Answer(pdu).encode()
     if kind == ASSOCIATE_RJ:
-        return Normalised(_rejection(pdu))
+        return NormalisedPdu(_rejection(pdu))
     if kind == ABORT:
-        return Normalised(_abort(pdu))
-    return Normalised(pdu)
+        return NormalisedPdu(_abort(pdu))
+    return NormalisedPdu(pdu)
 
 
 class _Associate:
-    """What an A-ASSOCIATE-RQ and an A-ASSOCIATE-AC have in common."""
+    """Common part of A-ASSOCIATE-RQ and A-ASSOCIATE-AC."""
 
     context_item: int
 
@@ -168,7 +169,7 @@ class _Associate:
         self.pdu = pdu
         self.application_context = b""
         self.contexts: dict[int, bytes] = {}  # context ID to item, in the order of the PDU
-        self.user: dict[int, bytes] = {}  # type to value of the sub-items that are there once
+        self.user: dict[int, bytes] = {}  # type to value of the sub-items that occur once
         self.roles: dict[bytes, bytes] = {}  # SOP class UID to value
         for kind, start, end in _items(pdu, HEAD_BYTES, len(pdu)):
             if kind == _APPLICATION:
@@ -178,12 +179,12 @@ class _Associate:
             elif kind == _USER:
                 self._read_user(start, end)
 
-    def rewritten(self) -> Normalised:
-        """Encode what was read."""
+    def encode(self) -> NormalisedPdu:
+        """Encode the items that were read."""
         body = b"".join(
             (self.head(), _item(_APPLICATION, APPLICATION_CONTEXT.encode()), *self.contexts.values(), self._user_item())
         )
-        return Normalised(
+        return NormalisedPdu(
             struct.pack(">BxI", self.pdu[0], len(body)) + body, self.application_context.decode("iso-8859-1")
         )
 
@@ -192,11 +193,11 @@ class _Associate:
         raise NotImplementedError
 
     def context(self, number: int, start: int, end: int) -> bytes:
-        """Encode one presentation context whose sub-items are at these offsets."""
+        """Encode the presentation context whose sub-items lie between two offsets."""
         raise NotImplementedError
 
     def _read_context(self, start: int, end: int) -> None:
-        """Take one context; its ID must be odd and new, or nothing could refer to it."""
+        """Read one presentation context; skip an even or repeated ID, which no later PDU could refer to."""
         if end - start < 4:
             raise MalformedPdu(self.context_item, start - 4)
         number = self.pdu[start]
@@ -211,22 +212,22 @@ class _Associate:
                 self.user.setdefault(kind, self.pdu[begin:stop])
 
     def _read_role(self, value: bytes) -> None:
-        """Take one role selection; what can't be read selects nothing, which is the default role."""
+        """Read one role selection; skip an unreadable one, which leaves the default role."""
         length = int.from_bytes(value[:2], "big")
         uid, roles = value[2 : 2 + length].strip(_PADDING), value[2 + length :]
-        is_read = _UID.fullmatch(uid) and len(roles) == 2 and max(roles) <= 1
-        if is_read and len(self.roles) < MAX_CONTEXTS:
+        is_readable = _UID.fullmatch(uid) and len(roles) == 2 and max(roles) <= 1
+        if is_readable and len(self.roles) < MAX_CONTEXTS:
             self.roles.setdefault(uid, struct.pack(">H", len(uid)) + uid + roles)
 
     def _user_item(self) -> bytes:
         length = self.user.get(_MAX_LENGTH, b"")
-        largest = int.from_bytes(length, "big") if len(length) == 4 else DEFAULT_MAX_LENGTH
-        if 0 < largest < _MIN_MAX_LENGTH:
-            largest = DEFAULT_MAX_LENGTH
+        max_length = int.from_bytes(length, "big") if len(length) == 4 else DEFAULT_MAX_LENGTH
+        if 0 < max_length < _MIN_MAX_LENGTH:
+            max_length = DEFAULT_MAX_LENGTH
         class_uid = self.user.get(_CLASS_UID, b"").strip(_PADDING)
         name = re.sub(rb"[^ -~]", b"?", self.user.get(_VERSION_NAME, b"").strip(_PADDING))[:16].strip()
         sub_items = [
-            _item(_MAX_LENGTH, struct.pack(">I", largest)),
+            _item(_MAX_LENGTH, struct.pack(">I", max_length)),
             _item(_CLASS_UID, class_uid if _UID.fullmatch(class_uid) else _UNKNOWN_CLASS_UID),
             *(_item(_ROLE, role) for role in self.roles.values()),
             *([_item(_VERSION_NAME, name)] if name else []),
@@ -238,11 +239,11 @@ class _Request(_Associate):
     context_item = _CONTEXT_RQ
 
     def __init__(self, pdu: bytes, transfer_syntaxes: Collection[str] | None) -> None:
-        self._wanted = None if transfer_syntaxes is None else frozenset(uid.encode() for uid in transfer_syntaxes)
+        self._accepted = None if transfer_syntaxes is None else frozenset(uid.encode() for uid in transfer_syntaxes)
         super().__init__(pdu)
 
     def head(self) -> bytes:
-        # Bit 0 alone tells whether the peer speaks version 1 (PS3.8 Section 9.3.2).
+        # Only bit 0 is tested for version 1 (PS3.8 Section 9.3.2).
         titles = (_encoded_title(self.pdu[10:26]), _encoded_title(self.pdu[26:42]))
         return struct.pack(">HH", self.pdu[7] & 1, 0) + b"".join(titles) + bytes(32)
 
@@ -254,7 +255,7 @@ class _Request(_Associate):
                 abstract = self.pdu[begin:stop].strip(_PADDING)
             elif kind == _TRANSFER and len(transfer) < MAX_TRANSFER_SYNTAXES:
                 uid = self.pdu[begin:stop].strip(_PADDING)
-                if _UID.fullmatch(uid) and (self._wanted is None or uid in self._wanted) and uid not in transfer:
+                if _UID.fullmatch(uid) and (self._accepted is None or uid in self._accepted) and uid not in transfer:
                     transfer.append(uid)
         if not _UID.fullmatch(abstract):
             abstract, transfer = _NEVER_ACCEPTED, []
@@ -284,7 +285,7 @@ class _Answer(_Associate):
 
 
 def _rejection(pdu: bytes) -> bytes:
-    """Rewrite an A-ASSOCIATE-RJ: a value that the standard does not have becomes "no reason given"."""
+    """Rewrite an A-ASSOCIATE-RJ: a value that the standard does not define becomes "no reason given"."""
     if len(pdu) < HEADER_BYTES + 4:
         raise MalformedPdu(0, 0)
     result, source, reason = pdu[7:10]
@@ -294,19 +295,19 @@ def _rejection(pdu: bytes) -> bytes:
 
 
 def _abort(pdu: bytes) -> bytes:
-    """Rewrite an A-ABORT: whatever its source, the association is over."""
+    """Rewrite an A-ABORT with a defined source and reason."""
     if len(pdu) < HEADER_BYTES + 4:
         raise MalformedPdu(0, 0)
     source, reason = pdu[8:10]
     source = _BY_PROVIDER if source == _BY_PROVIDER else _BY_USER
-    is_known = source == _BY_PROVIDER and reason <= _MAX_ABORT_REASON and reason != 3  # 3 is reserved
-    return struct.pack(">BxIxxBB", ABORT, 4, source, reason if is_known else 0)
+    is_defined = source == _BY_PROVIDER and reason <= _MAX_ABORT_REASON and reason != 3  # 3 is reserved
+    return struct.pack(">BxIxxBB", ABORT, 4, source, reason if is_defined else 0)
 
 
 def _items(pdu: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Walk along items; yield type, and where the value begins and ends.
+    """Yield type, first byte and end of the value of each item.
 
-    Fewer bytes at the end than an item's header has are padding.
+    Trailing bytes that are shorter than an item's header are padding.
     """
     while start + 4 <= end:
         kind, length = struct.unpack_from(">BxH", pdu, start)

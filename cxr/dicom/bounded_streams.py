@@ -1,6 +1,6 @@
-"""Streams that end where a dataset grows beyond what is read of one.
+"""Streams that bound the bytes and reads of one dataset.
 
-pydicom reads what a dataset says that it has. Here is said how much of it there may be.
+pydicom trusts the lengths that a dataset declares; these streams raise where a dataset exceeds its bounds.
 
 References
 ----------
@@ -18,15 +18,15 @@ from pydicom.errors import InvalidDicomError
 from cxr.errors import ObjectTooLarge
 
 _CHUNK_BYTES = 64 * 1024
-_KEPT_BYTES = 1024 * 1024  # pydicom goes back by some kilobytes at most
+_KEPT_BYTES = 1024 * 1024  # pydicom seeks back by some kilobytes at most
 MAX_HEADER_BYTES = 32 * 1024 * 1024
-# An element or item takes one to three; a radiograph has some hundreds, nested ones included. What is read
-# takes up to 700 bytes of memory for 8 of the file.
-_MAX_PIECES = 128 * 1024
+# An element or item takes one to three reads; a radiograph has some hundreds, nested ones included. One of 8 bytes
+# in the file takes up to 700 bytes of memory.
+_MAX_READS = 128 * 1024
 
 
 class _Source(Protocol):
-    """What is read from."""
+    """A seekable binary stream."""
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -35,42 +35,42 @@ class _Source(Protocol):
     def tell(self) -> int: ...
 
 
-class Metered:
-    """A stream that gives no more than a header may have, in bytes and in pieces, nested ones included.
+class MeteredStream:
+    """A stream that bounds bytes and reads, those of nested elements included.
 
-    pydicom makes an object of every element and every item of a sequence: a few megabytes of empty
-    items would take gigabytes of memory and minutes.
+    pydicom creates an object for every element and sequence item: a few megabytes of empty items would
+    take gigabytes of memory and minutes.
 
     Parameters
     ----------
     source
-        What is read from, at its place.
+        The stream to read, from its current position.
     max_bytes
-        How much is read of it, in bytes.
-    max_pieces
-        How many reads are allowed; an element or an item takes one to three.
+        Most bytes that are read.
+    max_reads
+        Most calls of ``read``; an element or an item takes one to three.
     """
 
-    def __init__(self, source: _Source, max_bytes: int = MAX_HEADER_BYTES, max_pieces: int = _MAX_PIECES) -> None:
+    def __init__(self, source: _Source, max_bytes: int = MAX_HEADER_BYTES, max_reads: int = _MAX_READS) -> None:
         self._source = source
         self._bytes_left = max_bytes
-        self._pieces_left = max_pieces
+        self._reads_left = max_reads
         self.seek = source.seek
         self.tell = source.tell
         self.name = getattr(source, "name", "header")
 
     def read(self, size: int) -> bytes:
-        """Read one piece.
+        """Read at most ``size`` bytes.
 
         Raises
         ------
         InvalidDicomError
-            If it is one too many, or everything is asked for at once.
+            If there are too many reads, or ``size`` is negative (read to the end).
         ObjectTooLarge
-            If it goes beyond the bytes that may be read.
+            If more than ``max_bytes`` would be read.
         """
-        self._pieces_left -= 1
-        if size < 0 or self._pieces_left < 0:
+        self._reads_left -= 1
+        if size < 0 or self._reads_left < 0:
             raise InvalidDicomError
         piece = self._source.read(min(size, self._bytes_left + 1))
         self._bytes_left -= len(piece)
@@ -82,18 +82,18 @@ class Metered:
         return piece
 
 
-class Inflated:
-    """A deflated dataset as a seekable stream that inflates only as far as it is read.
+class InflatedStream:
+    """A deflated dataset as a seekable stream that inflates on demand.
 
-    What lies more than a megabyte behind is forgotten, so that an element that is skipped takes no
-    memory, however far it swells.
+    Bytes more than 1 MiB before the position are dropped, so that a skipped element takes no memory,
+    whatever its inflated length.
 
     Parameters
     ----------
     source
-        The file, at the beginning of the dataset.
+        The file, positioned at the first byte of the dataset.
     limit
-        How far it may swell, in bytes.
+        Most bytes of the inflated dataset.
     """
 
     name = "deflated"
@@ -102,40 +102,40 @@ class Inflated:
         self._source = source
         self._limit = limit
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._held = bytearray()
-        self._held_from = 0  # where in the dataset they begin
-        self._at = 0
+        self._buffer = bytearray()
+        self._buffer_start = 0  # its offset in the inflated dataset
+        self._position = 0
 
     def read(self, size: int) -> bytes:
-        """Read on; fewer bytes at the end.
+        """Read ``size`` bytes, or fewer at the end.
 
         Raises
         ------
         InvalidDicomError
-            If the place is one that is forgotten.
+            If the position lies in the dropped bytes.
         ObjectTooLarge
-            If the dataset swells beyond the limit before.
+            If the inflated dataset exceeds the limit before the position.
         """
-        self._inflate_until(self._at + size)
-        start = self._at - self._held_from
+        self._inflate_until(self._position + size)
+        start = self._position - self._buffer_start
         if start < 0:
             raise InvalidDicomError
-        with memoryview(self._held) as held:
-            piece = bytes(held[start : start + size])
-        self._at += len(piece)
+        with memoryview(self._buffer) as buffer:
+            piece = bytes(buffer[start : start + size])
+        self._position += len(piece)
         return piece
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place; nothing is inflated before it is read."""
-        self._at = offset + (self._at if whence == os.SEEK_CUR else 0)
-        return self._at
+        """Set the position, relative to the start or the current one; inflate nothing."""
+        self._position = offset + (self._position if whence == os.SEEK_CUR else 0)
+        return self._position
 
     def tell(self) -> int:
-        """Say the place, in inflated bytes."""
-        return self._at
+        """Return the position, in inflated bytes."""
+        return self._position
 
     def _inflate_until(self, position: int) -> None:
-        while (end := self._held_from + len(self._held)) < position and not self._inflater.eof:
+        while (end := self._buffer_start + len(self._buffer)) < position and not self._inflater.eof:
             if end >= self._limit:
                 raise ObjectTooLarge(
                     f"The deflated dataset swells beyond {self._limit} bytes before its pixels; smaller ones are "
@@ -144,11 +144,11 @@ class Inflated:
             deflated = self._inflater.unconsumed_tail or self._source.read(_CHUNK_BYTES)
             if not deflated:
                 return
-            self._held += self._inflater.decompress(deflated, _CHUNK_BYTES)
-            self._forget()
+            self._buffer += self._inflater.decompress(deflated, _CHUNK_BYTES)
+            self._drop_old_bytes()
 
-    def _forget(self) -> None:
-        behind = min(self._at - self._held_from, len(self._held)) - _KEPT_BYTES
-        if behind >= _KEPT_BYTES:
-            del self._held[:behind]
-            self._held_from += behind
+    def _drop_old_bytes(self) -> None:
+        surplus = min(self._position - self._buffer_start, len(self._buffer)) - _KEPT_BYTES
+        if surplus >= _KEPT_BYTES:
+            del self._buffer[:surplus]
+            self._buffer_start += surplus

@@ -1,4 +1,4 @@
-"""The data set of a Storage Commitment report.
+"""Event Information of a Storage Commitment N-EVENT-REPORT.
 
 References
 ----------
@@ -16,21 +16,21 @@ from pydicom.sequence import Sequence
 def commitment_report(
     transaction_uid: str, committed: Iterable[tuple[str, str]], refused: Iterable[tuple[str, str, int]]
 ) -> Dataset:
-    """Write the Event Information of an N-EVENT-REPORT.
+    """Build the Event Information of an N-EVENT-REPORT.
 
     Parameters
     ----------
     transaction_uid
-        As the peer gave it.
+        Transaction UID of the request (N-ACTION).
     committed
-        SOP Class UID and SOP Instance UID of each instance.
+        SOP Class UID and SOP Instance UID of each stored instance.
     refused
-        The same, and Failure Reason.
+        SOP Class UID, SOP Instance UID and Failure Reason (PS3.3 Section C.14.1.1) of each other instance.
 
     Returns
     -------
     Dataset
-        Without a sequence that would be empty: both are type 1C.
+        Without empty sequences: Referenced SOP Sequence and Failed SOP Sequence are type 1C.
     """
     report = Dataset()
     report.TransactionUID = transaction_uid

@@ -1,8 +1,7 @@
-"""Which attributes of an image a report takes over, and a digest of them.
+"""Attributes that a report copies from its image, and their digest.
 
-A PACS corrects a patient's name and sends the image again under the same SOP Instance UID: the
-digest differs, so the report that follows has UIDs of its own, and changed content never travels
-under an old UID.
+A PACS may correct a patient's name and resend the image under the same SOP Instance UID. The digest
+then differs and the new report has new UIDs: changed content is never sent under an old UID.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pydicom.dataset import Dataset
 from cxr.dicom import elements
 
 COPIED_KEYWORDS: tuple[str, ...] = (
-    # How to read the rest (PS3.3 Section C.12.1)
+    # Encoding (PS3.3 Section C.12.1)
     "SpecificCharacterSet",
     "TimezoneOffsetFromUTC",
     # Patient (C.7.1.1)
@@ -35,7 +34,7 @@ COPIED_KEYWORDS: tuple[str, ...] = (
     "PatientAge",
     "PatientSize",
     "PatientWeight",
-    # Clinical Trial Subject and Study (C.7.1.3, C.7.2.3), where the image has them
+    # Clinical Trial Subject and Study (C.7.1.3, C.7.2.3), if present
     "ClinicalTrialSponsorName",
     "ClinicalTrialProtocolID",
     "ClinicalTrialProtocolName",
@@ -45,13 +44,13 @@ COPIED_KEYWORDS: tuple[str, ...] = (
     "ClinicalTrialSubjectReadingID",
     "ClinicalTrialTimePointID",
     "ClinicalTrialTimePointDescription",
-    # The device that made the image (C.7.5.1, C.12.1)
+    # Equipment (C.7.5.1, C.12.1)
     "Manufacturer",
     "ManufacturerModelName",
     "StationName",
     "DeviceSerialNumber",
     "SoftwareVersions",
-    # How the tree refers to the image, and what it says of it
+    # References of the content tree to the image
     "SOPClassUID",
     "SeriesInstanceUID",
     "Modality",
@@ -59,7 +58,7 @@ COPIED_KEYWORDS: tuple[str, ...] = (
     "Columns",
     "PatientOrientation",
 )
-"""Every attribute that a report takes over; a report takes over no other."""
+"""All attributes that a report copies."""
 
 SCORED_KEYWORDS: tuple[str, ...] = (
     "PhotometricInterpretation",
@@ -72,7 +71,7 @@ SCORED_KEYWORDS: tuple[str, ...] = (
     "VOILUTFunction",
     "PresentationLUTShape",
 )
-"""How the stored pixels are read: the same Pixel Data, said to be inverted, scores otherwise."""
+"""Attributes that change the meaning of the stored pixels, and so the score of unchanged Pixel Data."""
 
 _BINARY = frozenset(
     {"Rows", "Columns", "BitsStored", "PixelRepresentation"}
@@ -81,16 +80,15 @@ _ABSENT, _PRESENT = b"\0", b"\1"
 
 
 def identity_digest(dataset: Dataset) -> str:
-    """Digest the attributes that a report takes over, and those that its scores depend on.
+    """Digest the attributes that a report copies, and those that its scores depend on.
 
-    Values count as the bytes they came in, together with the character set that tells how to read
-    them; trailing padding and the transfer syntax don't count. An absent element and an empty one
-    differ.
+    Values enter as received bytes, with Specific Character Set; trailing padding and the transfer syntax
+    are ignored. An absent element and an empty one differ.
 
     Parameters
     ----------
     dataset
-        A received header; it stays unconverted.
+        A received header; its elements stay unconverted.
 
     Returns
     -------
@@ -100,7 +98,7 @@ def identity_digest(dataset: Dataset) -> str:
     digest = blake3()
     for keyword in (*COPIED_KEYWORDS, *SCORED_KEYWORDS):
         value = _value(dataset, keyword)
-        # Keyword, mark and length frame each value: no two lists of values run into the same bytes.
+        # Keyword, presence and length precede each value: different values never concatenate to equal bytes.
         digest.update(keyword.encode("ascii"))
         digest.update(_ABSENT if value is None else _PRESENT + len(value).to_bytes(8, "big") + value)
     return digest.hexdigest()

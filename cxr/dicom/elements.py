@@ -1,8 +1,8 @@
 """Read single elements of a dataset from their bytes as received.
 
-pydicom converts an element when it is asked for, in place, with warnings that quote the value, and
-with exceptions where the value is malformed. Here nothing is converted and nothing raises: what
-can't be understood is None. The report's builder finds every element as it came.
+pydicom converts an element on access, in place, with warnings that quote the value, and raises where the value is
+malformed. The functions here convert nothing in the dataset and raise nothing: they return None for a malformed
+value. The report's builder can then copy every element as received.
 
 References
 ----------
@@ -27,16 +27,16 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_sequence_item
 from pydicom.valuerep import PersonName
 
-from cxr.dicom.bounded_streams import Metered
-from cxr.dicom.reader import READING_FAULTS, is_of_the_machine
+from cxr.dicom.bounded_streams import MeteredStream
+from cxr.dicom.reader import READING_FAULTS, is_operating_system_error
 from cxr.domain import Code
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b[\x20-\x2f]*[\x30-\x7e]")
 _UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
 _PADDING = " \0"
-# pydicom makes an object of 700 bytes of an item of 8 bytes: elements and items are bounded, bytes are not. One
-# LUT has 128 KiB in a single element.
-_MAX_PIECES: Final = 8192
+# An item of 8 bytes becomes an object of 700 bytes in pydicom: the number of elements and items is bounded. Bytes are
+# not, because one LUT has 128 KiB in a single element.
+_MAX_READS: Final = 8192
 _MAX_ITEMS: Final = 1024
 
 
@@ -46,7 +46,7 @@ def find(dataset: Dataset, keyword: str) -> RawDataElement | DataElement | None:
     try:
         element = None if tag is None or tag not in dataset else dataset.get_item(tag)
     except (*READING_FAULTS, OSError):
-        return None  # it claims to be so long that it was left in the file, and is not there
+        return None  # a deferred element whose declared length exceeds the file
     return element if isinstance(element, RawDataElement | DataElement) else None
 
 
@@ -56,21 +56,21 @@ def raw_bytes(dataset: Dataset, keyword: str) -> bytes | None:
     Returns
     -------
     bytes or None
-        Without trailing padding; empty where the element is; None where it is absent.
+        Without trailing padding; empty for an empty element; None if absent.
     """
     element = find(dataset, keyword)
     return None if element is None else element_bytes(element, codecs(dataset))
 
 
 def element_bytes(element: RawDataElement | DataElement, encodings: Sequence[str]) -> bytes:
-    """Give an element's value as bytes without trailing padding.
+    """Return an element's value as bytes without trailing padding.
 
     Parameters
     ----------
     element
-        As received, or as a program set it; not a sequence.
+        As received, or set by a program; not a sequence.
     encodings
-        Python's names of the dataset's character sets, for values that a program set.
+        Python codecs of the dataset's character sets, for values set by a program.
     """
     value = element.value
     if not isinstance(value, bytes):
@@ -99,27 +99,27 @@ def _encoded(value: object, encodings: Sequence[str]) -> bytes:
 
 
 def codecs(dataset: Dataset) -> tuple[str, ...]:
-    """Name Python's codecs for a dataset's Specific Character Set; unknown terms are left out.
+    """Return Python's codecs for a dataset's Specific Character Set, without unknown terms.
 
     Returns
     -------
     tuple[str, ...]
-        At least one; Latin-1 where nothing is declared, because it decodes any byte.
+        At least one; Latin-1 by default, because it decodes any byte.
     """
     element = find(dataset, "SpecificCharacterSet")
     declared = "" if element is None else element_bytes(element, ("ascii",)).decode("latin-1")
-    known = (python_encoding.get(term.strip(_PADDING)) for term in declared.split("\\"))
-    return tuple(codec for codec in known if codec is not None) or ("latin-1",)
+    names = (python_encoding.get(term.strip(_PADDING)) for term in declared.split("\\"))
+    return tuple(name for name in names if name is not None) or ("latin-1",)
 
 
 def text(dataset: Dataset, keyword: str) -> str | None:
-    """Read a text, decoded as well as it can be; None if it is absent, empty or no text."""
+    """Read a text; undecodable bytes become U+FFFD. None if it is absent, empty or only padding."""
     value = raw_bytes(dataset, keyword)
     return _decoded(value, codecs(dataset)).strip(_PADDING) or None if value else None
 
 
 def _decoded(value: bytes, encodings: Sequence[str]) -> str:
-    # With code extensions (PS3.5 Section 6.1.2.5) the first character set is the one before any escape.
+    # With code extensions (PS3.5 Section 6.1.2.5) the first character set applies before any escape sequence.
     candidates = tuple(reversed(encodings)) if b"\x1b" in value else tuple(encodings[:1])
     for encoding in candidates:
         try:
@@ -137,38 +137,36 @@ def code_strings(dataset: Dataset, keyword: str) -> tuple[str, ...]:
 
 
 def code_string(dataset: Dataset, keyword: str) -> str | None:
-    """Read a code string of which there should be one, upper-cased."""
+    """Read a code string of value multiplicity 1, upper-cased; several values stay joined by backslashes."""
     return "\\".join(code_strings(dataset, keyword)) or None
 
 
 def uid(dataset: Dataset, keyword: str) -> str | None:
-    """Read a unique identifier; None if it is absent or not one.
+    """Read a UID; None if it is absent or not a UID.
 
-    Components with leading zeros, which PS3.5 Section 9.1 forbids, occur and name their object all
-    the same: they are taken as they are.
+    Components with leading zeros, which PS3.5 Section 9.1 forbids, occur in practice and are accepted.
     """
     value = text(dataset, keyword) or ""
     return value if len(value) <= 64 and _UID.fullmatch(value) else None
 
 
 def integer(dataset: Dataset, keyword: str) -> int | None:
-    """Read a whole number, binary (US, UL) or written (IS); None if it is absent or not one."""
+    """Read an integer, binary (US, UL) or as a string (IS); None if it is absent or not an integer."""
     element = find(dataset, keyword)
     value = None if element is None else element.value
     if isinstance(value, int):
         return int(value)
-    if isinstance(element, RawDataElement) and isinstance(value, bytes) and element.VR != "IS":
-        is_written = keyword == "NumberOfFrames"
-        if not is_written:
-            order = "<" if element.is_little_endian else ">"
-            code = {2: "H", 4: "L"}.get(len(value))
-            return struct.unpack(order + code, value)[0] if code else None
-    written = (text(dataset, keyword) or "").split("\\")[0].strip()
-    return int(written) if re.fullmatch(r"[+-]?\d{1,12}", written, re.ASCII) else None
+    is_string = keyword == "NumberOfFrames"  # IS, also where the VR is unknown
+    if isinstance(element, RawDataElement) and isinstance(value, bytes) and element.VR != "IS" and not is_string:
+        order = "<" if element.is_little_endian else ">"
+        code = {2: "H", 4: "L"}.get(len(value))
+        return struct.unpack(order + code, value)[0] if code else None
+    string = (text(dataset, keyword) or "").split("\\")[0].strip()
+    return int(string) if re.fullmatch(r"[+-]?\d{1,12}", string, re.ASCII) else None
 
 
 def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    """Read the values of a decimal or integer string; empty if it is absent or one is not a finite number."""
+    """Read the values of a decimal or integer string; empty if it is absent or a value is not a finite number."""
     try:
         values = tuple(float(part) for part in (text(dataset, keyword) or "").split("\\"))
     except ValueError:
@@ -177,22 +175,22 @@ def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
 
 
 def items(dataset: Dataset, keyword: str, at_most: int = _MAX_ITEMS) -> list[Dataset]:
-    """Read the first items of a sequence, whatever its length in bytes.
+    """Read the first items of a sequence, of any length in bytes.
 
-    The sequence of the dataset itself stays unconverted.
+    The dataset's own element stays unconverted.
 
     Parameters
     ----------
     dataset, keyword
-        Where the sequence is.
+        The dataset, and the keyword of the sequence.
     at_most
-        Number of items to read; those behind them are not looked at.
+        Most items to read; later items are ignored.
 
     Returns
     -------
     list[Dataset]
-        Empty if the sequence is absent or empty, if an item is malformed, or if the items have more elements than
-        a header of an image needs.
+        Empty if the sequence is absent or empty, if an item is malformed, or if the items have more than some
+        thousands of elements.
     """
     element = find(dataset, keyword)
     if element is None:
@@ -201,22 +199,22 @@ def items(dataset: Dataset, keyword: str, at_most: int = _MAX_ITEMS) -> list[Dat
         if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
             return list(islice(_parsed(element, dataset), at_most))
         value = element.value
-        found = [item for item in value if isinstance(item, Dataset)] if isinstance(value, Sequence) else []
-        return found[:at_most]
+        datasets = [item for item in value if isinstance(item, Dataset)] if isinstance(value, Sequence) else []
+        return datasets[:at_most]
     except (*READING_FAULTS, OSError) as error:
-        if is_of_the_machine(error):
+        if is_operating_system_error(error):
             raise
         return []
 
 
 def _parsed(element: RawDataElement, dataset: Dataset) -> Iterator[Dataset]:
-    """Parse the items of a sequence of explicit length, one by one."""
+    """Parse the items of a raw sequence one by one."""
     value = element.value or b""
     # A value of VR UN is encoded in Implicit VR Little Endian (PS3.5 Section 6.2.2, note 2).
     is_unknown = element.VR == "UN"
     is_implicit, is_little = (True, True) if is_unknown else (element.is_implicit_VR, element.is_little_endian)
     encodings = dataset.original_character_set or "iso8859"
-    stream = cast("BinaryIO", Metered(BytesIO(value), sys.maxsize - 1, _MAX_PIECES))
+    stream = cast("BinaryIO", MeteredStream(BytesIO(value), sys.maxsize - 1, _MAX_READS))
     while stream.tell() < len(value):
         item = read_sequence_item(stream, is_implicit, is_little, encodings)
         if item is None:
@@ -225,16 +223,16 @@ def _parsed(element: RawDataElement, dataset: Dataset) -> Iterator[Dataset]:
 
 
 def coded(dataset: Dataset, keyword: str) -> tuple[Code, ...]:
-    """Read a code sequence (PS3.3 Section 8); items without a code are left out."""
-    found = []
+    """Read a code sequence (PS3.3 Section 8), without items that have no code value."""
+    codes = []
     for item in items(dataset, keyword):
         value = next(filter(None, (text(item, key) for key in ("CodeValue", "LongCodeValue", "URNCodeValue"))), None)
         if value is not None:
-            found.append(
+            codes.append(
                 Code(
                     value=value,
                     scheme_designator=(text(item, "CodingSchemeDesignator") or "").upper(),
                     meaning=text(item, "CodeMeaning") or "",
                 )
             )
-    return tuple(found)
+    return tuple(codes)

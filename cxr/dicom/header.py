@@ -1,4 +1,4 @@
-"""A received dataset as an ``ImageHeader``: missing is None, malformed is None, wrong identity is an error.
+"""Read a received dataset into an ``ImageHeader``: absent or malformed attributes are None, bad identifiers an error.
 
 References
 ----------
@@ -24,18 +24,18 @@ _HUMAN_WORDS = frozenset({"HUMAN", "HOMO SAPIENS", "HOMO SAPIENS SAPIENS"})
 
 
 def read_header(dataset: Dataset) -> ImageHeader:
-    """Read the attributes of an image that we look at.
+    """Read the attributes of an image that this project uses.
 
     Parameters
     ----------
     dataset
-        A received dataset, with or without pixels; its elements stay unconverted, so that a report
+        A received dataset, with or without pixels. Its elements stay unconverted, so that a report
         can copy them byte for byte.
 
     Raises
     ------
     IdentityMismatch
-        If the SOP Class UID, or the SOP Instance UID, is absent or malformed.
+        If the SOP Class UID or the SOP Instance UID is absent or malformed.
     UnparsableObject
         If the dataset can't be read.
     """
@@ -99,7 +99,7 @@ def _required_uid(dataset: Dataset, keyword: str) -> str:
 
 
 def _is_animal(dataset: Dataset) -> bool:
-    """Whether a species or breed is named that is not ours; people's headers name none as a rule."""
+    """Whether the header names a breed, a species other than human, or a quadruped's orientation."""
     if elements.code_string(dataset, "AnatomicalOrientationType") == "QUADRUPED":
         return True
     described = elements.text(dataset, "PatientSpeciesDescription")
@@ -113,12 +113,12 @@ def _is_animal(dataset: Dataset) -> bool:
 
 
 def _is_own_output(dataset: Dataset) -> bool:
-    """Whether this project made the object, by the mark that every object of ours carries."""
-    made_by = [elements.text(dataset, "Manufacturer")]
-    made_by += [
+    """Whether this project created the object, by the manufacturer of the equipment and of contributing equipment."""
+    manufacturers = [elements.text(dataset, "Manufacturer")]
+    manufacturers += [
         elements.text(item, "Manufacturer") for item in elements.items(dataset, "ContributingEquipmentSequence")
     ]
-    return product.MANUFACTURER in made_by
+    return product.MANUFACTURER in manufacturers
 
 
 def _has_pixel_data(dataset: Dataset) -> bool:

@@ -1,7 +1,7 @@
-"""Open a DICOM file up to its pixels, whatever is in it.
+"""Open a DICOM file up to its pixels, safely for any content.
 
-A received object is a peer's to write: truncated, nested a thousand deep, or deflated so that a
-few kilobytes swell to gigabytes. What can't be read is an ``UnparsableObject``, never a crash.
+A received object may be truncated, nested a thousand levels deep, or inflate from a few kilobytes to
+gigabytes. An unreadable file raises ``UnparsableObject``; none crashes the process.
 
 References
 ----------
@@ -24,7 +24,7 @@ from pydicom.filereader import dcmread, read_dataset, read_partial, read_preambl
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from cxr.dicom.bounded_streams import Inflated, Metered
+from cxr.dicom.bounded_streams import InflatedStream, MeteredStream
 from cxr.errors import UnparsableObject
 
 DEFAULT_MAX_INFLATED_BYTES = 256 * 1024 * 1024
@@ -44,52 +44,52 @@ READING_FAULTS = (
     TypeError,
     EOFError,
     MemoryError,
-    RuntimeError,  # NotImplementedError and RecursionError among them
+    RuntimeError,  # includes NotImplementedError and RecursionError
 )
-"""What pydicom raises over a dataset that is not well-formed (seen on the files of its own test suite)."""
+"""Exceptions that pydicom raises on malformed datasets (collected on the files of its own test suite)."""
 
 _IDENTIFIER_TAGS = frozenset({0x00080016, 0x00080018})  # SOP Class UID, SOP Instance UID
-_LEFT_OUT_FROM_BYTES = 1024 * 1024
+_MAX_ELEMENT_BYTES = 1024 * 1024
 
 
 class HeaderDataset(FileDataset):
-    """A dataset as it was read up to its pixels; elements stay as received until somebody asks for them.
+    """A dataset that was read up to its pixels; elements stay raw until they are accessed.
 
-    Elements of more than 1 MiB are left out: none of those that we look at is as long.
+    Elements of more than 1 MiB are left out: no attribute that this project uses is as long.
     """
 
     has_pixel_data: bool = False
-    """Whether an element with pixels, of a length other than 0, follows."""
+    """Whether a non-empty element of `PIXEL_TAGS` follows."""
 
     pixels_at: int = 0
-    """Where reading stopped, in bytes: from the start of the file, or of the inflated dataset."""
+    """Offset in bytes at which reading stopped, from the start of the file or of the inflated dataset."""
 
 
 def open_dataset(source: Path | BinaryIO, *, max_inflated_bytes: int = DEFAULT_MAX_INFLATED_BYTES) -> HeaderDataset:
-    """Read a DICOM file up to, and without, its pixels.
+    """Read a DICOM file up to its pixels.
 
-    Takes at most some 130 MiB of memory and some seconds, whatever the file holds. Files without
-    preamble and file meta information are taken too (implicit or explicit VR is guessed), if they
-    carry the identifiers of an object.
+    Takes at most some 130 MiB of memory and some seconds for any content. Files without preamble and file
+    meta information are read too (implicit or explicit VR is guessed), if they have SOP Class UID or SOP
+    Instance UID.
 
     Parameters
     ----------
     source
-        A file, or a seekable binary stream at its beginning; a stream stays open.
+        A file, or a seekable binary stream at its start; a stream stays open.
     max_inflated_bytes
-        How far a deflated dataset may swell before its pixels are reached.
+        Most bytes of a deflated dataset, inflated, before its pixels.
 
     Returns
     -------
     HeaderDataset
-        With ``file_meta``, if the file has it.
+        With ``file_meta`` if the file has it.
 
     Raises
     ------
     UnparsableObject
-        If this is not a DICOM dataset that can be read.
+        If this is not a readable DICOM dataset.
     ObjectTooLarge
-        If a deflated dataset swells beyond the bound, or there are more than 32 MiB in front of the pixels.
+        If a deflated dataset exceeds the bound, or more than 32 MiB precede the pixels.
     OSError
         If the file can't be read.
     """
@@ -99,7 +99,7 @@ def open_dataset(source: Path | BinaryIO, *, max_inflated_bytes: int = DEFAULT_M
     try:
         return _read(source, max_inflated_bytes)
     except (*READING_FAULTS, OSError) as error:
-        if is_of_the_machine(error):
+        if is_operating_system_error(error):
             raise
         raise UnparsableObject(
             f"The received bytes are not a DICOM dataset that can be read ({type(error).__name__}); accepted is a "
@@ -108,21 +108,21 @@ def open_dataset(source: Path | BinaryIO, *, max_inflated_bytes: int = DEFAULT_M
 
 
 def open_with_pixels(path: Path, *, max_inflated_bytes: int) -> FileDataset:
-    """Read a whole DICOM file, pixels included; they are not decoded.
+    """Read a whole DICOM file, pixels included but not decoded.
 
     Parameters
     ----------
     path
-        A file that ``open_dataset`` has taken.
+        A file that ``open_dataset`` can read.
     max_inflated_bytes
-        How far a deflated dataset may swell, its pixels included.
+        Most bytes of a deflated dataset, inflated, pixels included.
 
     Raises
     ------
     UnparsableObject
-        If this is not a DICOM dataset that can be read to its end.
+        If this is not a DICOM dataset that is readable to its end.
     ObjectTooLarge
-        If a deflated dataset swells beyond the bound.
+        If a deflated dataset exceeds the bound.
     OSError
         If the file can't be read.
     """
@@ -130,7 +130,7 @@ def open_with_pixels(path: Path, *, max_inflated_bytes: int) -> FileDataset:
         with path.open("rb") as stream:
             return _read_whole(stream, max_inflated_bytes)
     except (*READING_FAULTS, OSError) as error:
-        if is_of_the_machine(error):
+        if is_operating_system_error(error):
             raise
         raise UnparsableObject(
             f"The file is not a DICOM dataset that can be read to its end ({type(error).__name__}): have the sender "
@@ -143,64 +143,64 @@ def _read_whole(stream: BinaryIO, max_inflated_bytes: int) -> FileDataset:
     meta = _read_meta(stream)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         stream.seek(0)
-        # As many elements as a header may have, wherever they stand; pixels of any length.
-        return dcmread(cast("BinaryIO", Metered(stream, sys.maxsize - 1)), force=True)
-    inflated = cast("BinaryIO", Metered(Inflated(stream, max_inflated_bytes), sys.maxsize - 1))
+        # The number of elements is bounded as in a header; the length of the pixels is not.
+        return dcmread(cast("BinaryIO", MeteredStream(stream, sys.maxsize - 1)), force=True)
+    inflated = cast("BinaryIO", MeteredStream(InflatedStream(stream, max_inflated_bytes), sys.maxsize - 1))
     read = read_dataset(inflated, is_implicit_VR=False, is_little_endian=True)
     dataset = FileDataset(BytesIO(), read, preamble, meta, is_implicit_VR=False, is_little_endian=True)
     dataset.set_original_encoding(False, True, read.original_character_set)
     return dataset
 
 
-def is_of_the_machine(error: Exception) -> bool:
-    """Tell the operating system's errors from pydicom's, which raises OSError over a cut sequence."""
+def is_operating_system_error(error: Exception) -> bool:
+    """Check for an error of the operating system; pydicom raises OSError without errno on a truncated sequence."""
     return isinstance(error, OSError) and error.errno is not None
 
 
 def _read(stream: BinaryIO, max_inflated_bytes: int) -> HeaderDataset:
-    watch = _PixelWatch()
-    metered = cast("BinaryIO", Metered(stream))
+    stop = _StopAtPixels()
+    metered = cast("BinaryIO", MeteredStream(stream))
     preamble = read_preamble(metered, force=True)
     meta = _read_meta(metered)
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        inflated = cast("BinaryIO", Metered(Inflated(stream, max_inflated_bytes)))
+        inflated = cast("BinaryIO", MeteredStream(InflatedStream(stream, max_inflated_bytes)))
         read = read_dataset(
-            inflated, is_implicit_VR=False, is_little_endian=True, stop_when=watch, defer_size=_LEFT_OUT_FROM_BYTES
+            inflated, is_implicit_VR=False, is_little_endian=True, stop_when=stop, defer_size=_MAX_ELEMENT_BYTES
         )
         dataset = HeaderDataset(BytesIO(), read, preamble, meta, is_implicit_VR=False, is_little_endian=True)
         dataset.set_original_encoding(False, True, read.original_character_set)
         dataset.pixels_at = inflated.tell()
     else:
         metered.seek(0)
-        partial = read_partial(metered, stop_when=watch, defer_size=_LEFT_OUT_FROM_BYTES, force=True)
+        partial = read_partial(metered, stop_when=stop, defer_size=_MAX_ELEMENT_BYTES, force=True)
         is_implicit, is_little = partial.original_encoding
         dataset = HeaderDataset(stream, partial, preamble, partial.file_meta, bool(is_implicit), bool(is_little))
         dataset.set_original_encoding(is_implicit, is_little, partial.original_character_set)
         dataset.pixels_at = stream.tell()
     if preamble is None and not _IDENTIFIER_TAGS & dataset.keys():
-        # Any bytes can be read as some elements; without the identifiers they are not an object.
+        # Almost any bytes parse as some elements; without identifiers they are not a DICOM object.
         raise InvalidDicomError
-    dataset.has_pixel_data = watch.has_pixel_data
+    dataset.has_pixel_data = stop.has_pixel_data
     return _without_long_elements(dataset)
 
 
 def _read_meta(stream: BinaryIO) -> FileMetaDataset:
-    def is_past(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    def is_after_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:
         return tag.group != 2
 
-    return FileMetaDataset(read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=is_past))
+    return FileMetaDataset(read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=is_after_meta))
 
 
 def _without_long_elements(dataset: HeaderDataset) -> HeaderDataset:
-    """Leave out what pydicom would fetch from the file, however long it is, when somebody asks for it."""
+    """Remove deferred elements, which pydicom would read from the file on access, at any length."""
     for element in list(dataset.values()):
-        if isinstance(element, RawDataElement) and element.value is None and element.length > _LEFT_OUT_FROM_BYTES:
+        if isinstance(element, RawDataElement) and element.value is None and element.length > _MAX_ELEMENT_BYTES:
             del dataset[element.tag]
     return dataset
 
 
-class _PixelWatch:
-    """Tells pydicom to stop at the pixels, and remembers that they were there."""
+class _StopAtPixels:
+    """Stop condition for pydicom: stop at the pixels, and record whether there are any."""
 
     def __init__(self) -> None:
         self.has_pixel_data = False

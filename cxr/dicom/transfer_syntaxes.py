@@ -1,4 +1,11 @@
-"""Which transfer syntaxes' pixels can be decoded. Light: loads no decoder."""
+"""The table of transfer syntaxes: those whose pixels can be decoded, in order of preference.
+
+Importing this module loads no decoder.
+
+References
+----------
+DICOM PS3.5 Section 10 and Annex A
+"""
 
 from __future__ import annotations
 
@@ -6,6 +13,7 @@ from typing import Final
 
 from pydicom.uid import (
     HTJ2K,
+    JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -22,31 +30,36 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     RLELossless,
 )
-from pydicom.uid import JPEG2000 as JPEG2000_LOSSY
 
-NATIVE_SYNTAXES: Final[tuple[UID, ...]] = (
-    ImplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-)
-"""Pixels as they are (PS3.5 Annex A.1 to A.3, A.5)."""
-
-COMPRESSED_SYNTAXES: Final[tuple[UID, ...]] = (
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
+LOSSLESS_SYNTAXES: Final[tuple[UID, ...]] = (
     JPEGLosslessSV1,
+    JPEGLossless,
     JPEGLSLossless,
-    JPEGLSNearLossless,
     JPEG2000Lossless,
-    JPEG2000_LOSSY,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
-    HTJ2K,
     RLELossless,
 )
-"""Encapsulated pixels (PS3.5 Annex A.4) for which there is a decoder in ``cxr.pixels.decoders``."""
+"""Encapsulated pixels (PS3.5 Section A.4), compressed without loss."""
 
-DECODABLE_SYNTAXES: Final[tuple[UID, ...]] = NATIVE_SYNTAXES + COMPRESSED_SYNTAXES
-"""Every transfer syntax whose pixels can be decoded; the conformance statement lists these."""
+LOSSY_SYNTAXES: Final[tuple[UID, ...]] = (
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    JPEG2000,
+    HTJ2K,
+)
+"""Encapsulated pixels (PS3.5 Section A.4), compressed with loss, or possibly so (JPEG 2000, HTJ2K)."""
+
+COMPRESSED_SYNTAXES: Final[tuple[UID, ...]] = LOSSLESS_SYNTAXES + LOSSY_SYNTAXES
+"""Encapsulated pixels that ``cxr.pixels.decoders`` can decode."""
+
+DECODABLE_SYNTAXES: Final[tuple[UID, ...]] = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,
+    *COMPRESSED_SYNTAXES,
+    ExplicitVRBigEndian,
+)
+"""All transfer syntaxes whose pixels can be decoded, in order of preference: uncompressed, lossless, lossy; the retired
+one last."""

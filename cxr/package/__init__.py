@@ -1,4 +1,4 @@
-"""The model package: folder, manifest, and the components that a package may carry.
+"""The model package: folder, manifest, and optional components.
 
 Components (``lung_mask``, ``input_gate``, ``view_model``, ...) are imported from their modules; ``lung_mask`` loads
 OpenCV.

@@ -1,10 +1,12 @@
-"""Weights in few bytes, and back to the very same file.
+"""Compact encoding of ``.keras`` files that restores each file byte for byte.
 
-A ``.keras`` file is cut into its tensors and what stands between them (the skeleton). A kernel whose
-values are whole multiples, -127 to 127, of one number per output channel (``training.shipped.quantise``
-makes such) is kept in 8 bits; every other tensor as it is. Equal tensors of several files are kept
-once, so that models that share a trunk share its bytes. Expanded, a file has its own bytes again,
-whatever Keras or HDF5 is installed: the product of a 7-bit and a 16-bit number is exact in float32.
+A file is split into its tensors and the bytes between them (the skeleton). A kernel whose values are integer
+multiples, -127 to 127, of one scale per output channel (see ``training.shipped.quantise``) is stored in 8 bits; other
+tensors are stored unchanged. Equal tensors of several files are stored once, so that models share a trunk.
+
+The restored bytes don't depend on the installed Keras or HDF5: a scale has at most 16 significant bits, so that its
+product with an 8-bit integer is exact in float32. int8 arrays in an ``.npz`` file would not replace the skeleton:
+``model.keras`` saved anew by Keras has other bytes than its SHA-256 in ``package.json``.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cxr.errors import DamagedPackage
 
 LEVELS: Final = 127
-"""Largest whole number of an 8-bit weight."""
+"""Largest absolute value of an 8-bit weight."""
 
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Floats = NDArray[np.float32]
@@ -31,35 +33,35 @@ class _Part(BaseModel):
 
 
 class Tensor(_Part):
-    """One tensor of a file: where it lies, and how it is kept."""
+    """One tensor of a file: position and encoding."""
 
     offset: int = Field(ge=0)  # of its first byte in the file
     form: Literal["float32", "int8"]
     values: int = Field(ge=1)
-    channels: int = Field(1, ge=1)  # int8: scales, one for each place of the last axis
-    key: Key  # of its bytes in the archive
+    channels: int = Field(1, ge=1)  # int8: number of scales, one for each index of the last axis
+    key: Key  # of its encoded bytes in the archive
 
 
 class Layout(_Part):
-    """How a file is put together again."""
+    """Size of a file, and its tensors."""
 
     size: int = Field(ge=1)
-    tensors: tuple[Tensor, ...]  # in the order in which they lie in the file
+    tensors: tuple[Tensor, ...]  # by offset
 
 
 def encode(values: Floats) -> tuple[Literal["float32", "int8"], int, bytes]:
-    """Keep a tensor in as few bytes as it can be had back from exactly.
+    """Encode a tensor losslessly: 8 bits per value if its scales permit, else float32.
 
     Parameters
     ----------
     values
-        Any shape.
+        Any shape; the last axis is that of the output channels.
 
     Returns
     -------
     tuple
-        The form, the number of channels, and the bytes: with ``int8``, the scales (float32, little
-        endian) and then the whole numbers.
+        Form, number of channels, and encoded bytes; those of ``int8`` are the scales (float32, little
+        endian) followed by the integers.
     """
     plain = np.ascontiguousarray(values, "<f4")
     scales = scales_of(plain) if plain.ndim > 1 else None
@@ -71,56 +73,56 @@ def encode(values: Floats) -> tuple[Literal["float32", "int8"], int, bytes]:
 
 
 def scales_of(values: Floats) -> Floats:
-    """Give each channel (last axis) the number that its largest value is 127 times of."""
+    """Return the scale of each channel (last axis): its largest absolute value / 127."""
     largest = np.abs(values).max(axis=tuple(range(values.ndim - 1)))
     scales: Floats = (largest / np.float32(LEVELS)).astype(np.float32)
     return scales
 
 
 def to_levels(values: Floats, scales: Floats) -> NDArray[np.int8]:
-    """Round values to whole multiples of their channel's scale."""
+    """Round values to integer multiples, -127 to 127, of their channel's scale."""
     steps = np.where(scales > 0, scales, np.float32(1))
     return np.clip(np.rint(values / steps), -LEVELS, LEVELS).astype(np.int8)
 
 
 def key_of(content: bytes) -> str:
-    """Name a tensor's bytes."""
+    """Return the archive name of encoded bytes: the first 128 bits of their SHA-256, in hex."""
     return hashlib.sha256(content).hexdigest()[:32]
 
 
 def expand(layout: Layout, skeleton: bytes, contents: Mapping[str, bytes]) -> bytes:
-    """Put a file together again.
+    """Restore a file.
 
     Parameters
     ----------
     layout
-        Its layout.
+        Size and tensors of the file.
     skeleton
-        Everything that is not a tensor, in order.
+        The bytes between the tensors, in order.
     contents
-        Key to bytes of the tensors.
+        Key to encoded bytes of the tensors.
 
     Returns
     -------
     bytes
-        The file.
+        The file's content.
 
     Raises
     ------
     DamagedPackage
-        If the parts don't fit each other.
+        If layout, skeleton and tensors are inconsistent.
     """
     parts: list[bytes] = []
-    written = taken = 0
+    written = used = 0  # bytes of the file, bytes of the skeleton
     for tensor in layout.tensors:
         gap = tensor.offset - written
-        parts.append(skeleton[taken : taken + gap])
-        taken += gap
+        parts.append(skeleton[used : used + gap])
+        used += gap
         parts.append(_decode(tensor, contents.get(tensor.key, b"")))
         written = tensor.offset + 4 * tensor.values
-        if gap < 0 or taken > len(skeleton):
+        if gap < 0 or used > len(skeleton):
             break
-    parts.append(skeleton[taken:])
+    parts.append(skeleton[used:])
     whole = b"".join(parts)
     if len(whole) != layout.size:
         raise _damaged()
@@ -142,4 +144,4 @@ def _decode(tensor: Tensor, content: bytes) -> bytes:
 
 
 def _damaged() -> DamagedPackage:
-    return DamagedPackage("The parts of a shipped model don't fit each other: install this project again.")
+    return DamagedPackage("The parts of a shipped model are inconsistent: install this project again.")

@@ -1,8 +1,8 @@
-"""A model package on disk: a folder that is verified before anything in it is used.
+"""Read, verify and write the folder of a model package.
 
-``model.keras`` (graph and weights), ``package.json`` (see ``cxr.package.manifest``), ``MODEL_CARD.md``, and
-whatever else the manifest lists. Every file is listed with its SHA-256; a file that is not listed,
-a link or a folder inside is refused.
+The folder holds ``model.keras`` (graph and weights), ``package.json`` (see ``cxr.package.manifest``),
+``MODEL_CARD.md`` and other files that the manifest lists. The manifest lists every file with its SHA-256; unlisted
+files, links and subfolders are refused.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MANIFEST_FILE = "package.json"
 MODEL_CARD_FILE = "MODEL_CARD.md"
 REQUIRED_FILES = frozenset({MODEL_FILE, MODEL_CARD_FILE})
 
-# A manifest is a few KiB; what is larger is not one.
+# A manifest has a few KiB.
 _MAX_MANIFEST_BYTES = 1 << 20
 
 
@@ -63,11 +63,11 @@ class ModelPackage:
     Parameters
     ----------
     folder
-        Where it lies.
+        The package's folder.
     manifest
-        What it says about itself.
+        Content of ``package.json``.
     fingerprint
-        What names it in every result: hex SHA-256, see ``cxr.package.manifest.fingerprint_of``.
+        Identifier of the package in every result: hex SHA-256, see ``cxr.package.manifest.fingerprint_of``.
     """
 
     folder: Path
@@ -76,7 +76,7 @@ class ModelPackage:
 
     @property
     def model_path(self) -> Path:
-        """The graph and its weights."""
+        """Path of the graph with its weights."""
         return self.folder / MODEL_FILE
 
 
@@ -91,9 +91,9 @@ def read_manifest(folder: Path) -> tuple[PackageManifest, str]:
     Raises
     ------
     DamagedPackage
-        If there is no readable ``package.json``.
+        If ``package.json`` is missing or unreadable.
     IncompatiblePackage
-        If this version does not read it.
+        If this version does not support its content.
     """
     try:
         with _open_regular(folder / MANIFEST_FILE) as file:
@@ -111,9 +111,9 @@ def load_package(folder: Path) -> ModelPackage:
     Raises
     ------
     DamagedPackage
-        If a file is missing, is not listed, is a link or a folder, or differs from its digest.
+        If a file is missing, unlisted, a link or a folder, or differs from its digest.
     IncompatiblePackage
-        If this version does not read its manifest.
+        If this version does not support its manifest.
     """
     manifest, fingerprint = read_manifest(folder)
     _check_file_set(folder, manifest)
@@ -132,21 +132,21 @@ def write_package(folder: Path, manifest: PackageManifest, contents: Mapping[str
     Parameters
     ----------
     folder
-        The folder to make; it must not exist.
+        The folder to create; it must not exist.
     manifest
-        Without ``files``, which are filled in here.
+        The manifest; ``files`` is replaced.
     contents
-        File name to content, or to the file that it is copied from; ``model.keras`` and
-        ``MODEL_CARD.md`` at least.
+        File name to content, or to a file to copy; at least ``model.keras`` and ``MODEL_CARD.md``.
 
     Raises
     ------
     PackageError
-        If the folder exists, a required file is absent, or the disk refuses.
+        If the folder exists, a required file is absent, or writing fails.
     """
-    missing = sorted(REQUIRED_FILES - set(contents))
-    if missing or MANIFEST_FILE in contents:
-        raise PackageError(f"A package needs {', '.join(sorted(REQUIRED_FILES))}, and its manifest is made here.")
+    if not set(contents) >= REQUIRED_FILES or MANIFEST_FILE in contents:
+        raise PackageError(
+            f"A package needs {', '.join(sorted(REQUIRED_FILES))}; {MANIFEST_FILE} is written for it: leave that out."
+        )
     if folder.exists():
         raise PackageError("The folder of the new package exists already: give another one, or remove it.")
     try:
@@ -165,7 +165,7 @@ def write_package(folder: Path, manifest: PackageManifest, contents: Mapping[str
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, as fsync does for a file's content."""
+    """Make the directory entries of a folder durable (fsync of the folder)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -174,7 +174,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _fill(folder: Path, manifest: PackageManifest, contents: Mapping[str, bytes | Path]) -> None:
-    # The names are checked before anything is written under them.
+    # Check the names before any file is written.
     _with_files(manifest, dict.fromkeys(contents, "0" * 64))
     for name, content in contents.items():
         if isinstance(content, Path):
@@ -194,27 +194,29 @@ def _with_files(manifest: PackageManifest, digests: Mapping[str, str]) -> Packag
     try:
         return PackageManifest.model_validate(dict(manifest) | {"files": dict(digests)})
     except ValidationError:
-        raise PackageError("A file of a package has a plain name: letters, digits, '.', '_' and '-'.") from None
+        raise PackageError(
+            "A file name of the package is refused; accepted are letters, digits, '.', '_' and '-': rename the file."
+        ) from None
 
 
 def _check_file_set(folder: Path, manifest: PackageManifest) -> None:
     with os.scandir(folder) as entries:
-        found = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
-    if not all(found.values()):
+        is_file = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+    if not all(is_file.values()):
         raise DamagedPackage("The package holds a link or a folder; it may hold plain files only.")
     listed = set(manifest.files)
-    missing = sorted((listed | REQUIRED_FILES) - set(found))
+    missing = sorted((listed | REQUIRED_FILES) - set(is_file))
     if missing:
         raise DamagedPackage(f"The package lacks {', '.join(missing)}: restore it from where it was exported.")
-    extra = len(set(found) - listed - {MANIFEST_FILE})
+    extra = len(set(is_file) - listed - {MANIFEST_FILE})
     if extra:
-        # Their names are not repeated: nobody knows what was dropped there.
+        # The message omits their names, which could contain patient data.
         raise DamagedPackage(f"The package holds {extra} file(s) that package.json does not list: remove them.")
 
 
 def _open_regular(path: Path) -> io.BufferedReader:
-    # O_NOFOLLOW: between the look at the folder and here somebody may have put a link in place.
-    # O_NONBLOCK: opening a pipe would wait for its writer.
+    # O_NOFOLLOW: a link may have replaced the file since the folder was checked.
+    # O_NONBLOCK: opening a named pipe would block until it has a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     file = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

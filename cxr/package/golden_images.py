@@ -1,7 +1,7 @@
-"""Golden images: a few images that a package carries, with the probabilities that training saw for them.
+"""Golden images: a few images in a package, with their probabilities after training.
 
-The service prepares and scores them with its own code before the package is promoted. A package
-whose numbers can't be reproduced here would not give what its figures say.
+The service prepares and scores them with its own code before it promotes the package. If it can't reproduce the
+probabilities, the figures of the package's evaluation don't hold for this installation.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from cxr.package.folder import ModelPackage
 from cxr.package.manifest import Probability
 
 GOLDEN_FILE: Final = "golden.json"
-"""Name of the list; the images are files of the package beside it."""
+"""File name of the list; the images are files of the package, too."""
 
 GOLDEN_TOLERANCE: Final = 1e-4
-"""How far a probability may be off, absolute, on the CPU."""
+"""Largest absolute difference of a probability, on the CPU."""
 
-MOST_GOLDEN: Final = 32
-"""Images that a package may hold."""
+MAX_GOLDEN_IMAGES: Final = 32
+"""Most golden images of a package."""
 
 Name = Annotated[str, Field(pattern=r"^golden-[0-9]{2}\.(dcm|png)$")]
 
@@ -40,37 +40,37 @@ class _Image(BaseModel):
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    images: tuple[_Image, ...] = Field(min_length=1, max_length=MOST_GOLDEN, strict=False)
+    images: tuple[_Image, ...] = Field(min_length=1, max_length=MAX_GOLDEN_IMAGES, strict=False)
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenImage:
-    """One image, and what the model gave for it."""
+    """One image and its expected probabilities."""
 
     path: Path
     probabilities: tuple[float, ...]  # in the order of the package's classes
 
 
 def to_golden_document(images: Sequence[tuple[str, Sequence[float]]]) -> bytes:
-    """Write the list.
+    """Encode ``golden.json``.
 
     Parameters
     ----------
     images
-        Name of each file and its probabilities, in the order of the package's classes.
+        File name and probabilities of each image; probabilities in the order of the package's classes.
     """
     document = {"images": [{"file": name, "probabilities": list(values)} for name, values in images]}
     return json.dumps(_Document.model_validate(document).model_dump(), indent=1).encode() + b"\n"
 
 
 def read_golden(package: ModelPackage) -> tuple[GoldenImage, ...]:
-    """Read the list of a verified package.
+    """Read ``golden.json`` of a verified package.
 
     Raises
     ------
     DamagedPackage
-        If it is not such a list, names a file that the package does not hold, or has another
-        number of probabilities than the package has classes.
+        If the file is invalid, lists an image that the package does not hold, or has another number of
+        probabilities than the package has classes.
     """
     try:
         document = _Document.model_validate_json((package.folder / GOLDEN_FILE).read_bytes())

@@ -1,4 +1,4 @@
-"""Grad-CAM's arithmetic: from features and gradients to a map, for graphs without an evidence map of their own.
+"""Grad-CAM from features and gradients, for graphs without an evidence output.
 
 References
 ----------
@@ -15,19 +15,19 @@ Floats = NDArray[np.float32]
 
 
 def grad_cam(features: Floats, gradients: Floats) -> Floats:
-    """Weigh each channel by its mean gradient, and keep what speaks for the class (equations 1 and 2).
+    """Sum the channels, weighted by their mean gradients, and clip at 0 (equations 1 and 2).
 
     Parameters
     ----------
     features
-        A layer's maps, shape (images, height, width, channels).
+        Output of a layer, shape (images, height, width, channels).
     gradients
-        Of a class's logit by these maps; the same shape.
+        Gradients of a class's logit with respect to the features; same shape.
 
     Returns
     -------
     NDArray[np.float32]
-        Shape (images, height, width), at least 0; comparable within one map only.
+        Shape (images, height, width), at least 0; values are comparable only within one map.
 
     Raises
     ------
@@ -37,5 +37,5 @@ def grad_cam(features: Floats, gradients: Floats) -> Floats:
     if features.ndim != 4 or features.shape != gradients.shape:
         raise ValueError(f"maps and gradients of one shape are needed; got {features.shape} and {gradients.shape}")
     weights = gradients.mean(axis=(1, 2), keepdims=True)
-    found: Floats = np.maximum((weights * features).sum(axis=-1), 0).astype(np.float32)
-    return found
+    maps: Floats = np.maximum((weights * features).sum(axis=-1), 0).astype(np.float32)
+    return maps

@@ -1,8 +1,8 @@
-"""The input gate of a package: which images are unlike its training's, and which scores are undecided.
+"""The input gate of a package: detection of outlier images and of undecided scores.
 
-Component ``input-gate`` of a package. Features are the means of the trunk's last maps; the gate
-keeps their principal axes over the training images, and the distance that one in 200 of the images
-it was set on exceeds. Split-conformal prediction keeps, for each class, how odd a score may be.
+Component ``input-gate`` of a package. Features are the spatial means of the trunk's last feature maps. The gate
+stores the principal axes of the features of the training images, and a distance threshold at a quantile of held-out
+images. Split-conformal prediction stores thresholds on 1 - probability for each class.
 
 References
 ----------
@@ -35,40 +35,40 @@ _MAX_BYTES: Final = 64 << 20
 Floats = NDArray[np.float32]
 
 
-class Oddness(BaseModel):
-    """How odd a score may be for an answer to stay possible: 1 minus what the model gives that answer."""
+class ConformalThresholds(BaseModel):
+    """Thresholds on 1 - probability of an answer: up to it, the answer is in the conformal set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     yes: Probability
-    no: Probability | None = None  # None with softmax, where another class is the other answer
+    no: Probability | None = None  # None with softmax, where the other classes are the alternatives
 
 
 class Conformal(BaseModel):
-    """Split-conformal sets."""
+    """Settings of split-conformal prediction."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    alpha: float = Field(gt=0, lt=1)  # of each answer's cases, the share that its set may miss
-    classes: dict[str, Oddness]
+    alpha: float = Field(gt=0, lt=1)  # permitted share of each answer's cases whose set omits the true answer
+    classes: dict[str, ConformalThresholds]
 
 
 class GateComponent(BaseModel):
-    """The content of the component."""
+    """Content of the component ``input-gate``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    layer: str = Field(min_length=1, max_length=128)  # of the graph, whose maps are averaged
+    layer: str = Field(min_length=1, max_length=128)  # layer of the graph whose output is averaged
     file: FileName = FILE
-    distance: float = Field(gt=0, allow_inf_nan=False)  # beyond it, an image is an outlier
-    quantile: float = Field(gt=0, lt=1)  # of the images that the distance was set on
-    images: int = Field(ge=1)
+    distance: float = Field(gt=0, allow_inf_nan=False)  # above it, an image is an outlier
+    quantile: float = Field(gt=0, lt=1)  # of the distances of the calibration images
+    images: int = Field(ge=1)  # number of calibration images
     conformal: Conformal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpace:
-    """Where features of training images lie.
+    """Gaussian model of the features of the training images.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class FeatureSpace:
     deviations
         Standard deviation along each axis; shape (axes,), above 0.
     rest
-        Root mean square of what the axes leave out; above 0.
+        Standard deviation of the remainder orthogonal to the axes, one for all directions; above 0.
     """
 
     mean: Floats
@@ -88,7 +88,7 @@ class FeatureSpace:
     rest: float
 
     def distances(self, features: Floats) -> Floats:
-        """Mahalanobis distance of each row of features, with one variance for all that the axes leave out.
+        """Return the Mahalanobis distance of each row of features.
 
         Parameters
         ----------
@@ -102,13 +102,13 @@ class FeatureSpace:
         """
         centred = np.asarray(features, np.float64) - self.mean
         along = centred @ self.axes.T.astype(np.float64)
-        left = np.maximum((centred**2).sum(axis=1) - (along**2).sum(axis=1), 0)
-        squared = ((along / self.deviations) ** 2).sum(axis=1) + left / self.rest**2
-        found: Floats = np.sqrt(squared).astype(np.float32)
-        return found
+        remainder = np.maximum((centred**2).sum(axis=1) - (along**2).sum(axis=1), 0)
+        squared = ((along / self.deviations) ** 2).sum(axis=1) + remainder / self.rest**2
+        distances: Floats = np.sqrt(squared).astype(np.float32)
+        return distances
 
     def to_bytes(self) -> bytes:
-        """Write the arrays as an ``.npz`` file; the same arrays give the same bytes."""
+        """Encode the arrays as an ``.npz`` file, deterministically."""
         buffer = io.BytesIO()
         rest = np.array(self.rest, np.float32)
         np.savez(buffer, mean=self.mean, axes=self.axes, deviations=self.deviations, rest=rest)
@@ -116,12 +116,12 @@ class FeatureSpace:
 
 
 def component_of(manifest: PackageManifest) -> GateComponent | None:
-    """Return the input gate that a package has, if it has one.
+    """Return the component of a package; None without one.
 
     Raises
     ------
     IncompatiblePackage
-        If the component is not one that this version reads.
+        If this version does not support the component.
     """
     document = manifest.components.get(COMPONENT)
     if document is None:
@@ -131,20 +131,21 @@ def component_of(manifest: PackageManifest) -> GateComponent | None:
     except ValidationError as error:
         faults = ", ".join(".".join(map(str, each["loc"])) for each in error.errors()[:10])
         raise IncompatiblePackage(f"The component {COMPONENT} is not one that is served: {faults}.") from None
-    odd = component.conformal.classes if component.conformal is not None else {}
+    thresholds = component.conformal.classes if component.conformal is not None else {}
     is_softmax = manifest.activation == "softmax"
-    if set(odd) - set(manifest.findings) or any((each.no is None) != is_softmax for each in odd.values()):
+    is_mixed = any((each.no is None) != is_softmax for each in thresholds.values())
+    if is_mixed or set(thresholds) - set(manifest.findings):
         raise IncompatiblePackage(f"The component {COMPONENT} does not fit the package's classes: export it again.")
     return component
 
 
 def read_space(path: Path) -> FeatureSpace:
-    """Read what ``FeatureSpace.to_bytes`` wrote.
+    """Read a file of ``FeatureSpace.to_bytes``.
 
     Raises
     ------
     DamagedPackage
-        If it is anything else.
+        If the file is invalid.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -152,8 +153,8 @@ def read_space(path: Path) -> FeatureSpace:
         arrays = _load(path) if size <= _MAX_BYTES else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DamagedPackage(f"{path.name} is not an input gate's file: export the model again.") from error
-    if arrays is None or not _fits(arrays):
-        raise DamagedPackage(f"The arrays of {path.name} do not fit each other: export the model again.")
+    if arrays is None or not _are_consistent(arrays):
+        raise DamagedPackage(f"The arrays of {path.name} are inconsistent: export the model again.")
     return FeatureSpace(arrays["mean"], arrays["axes"], arrays["deviations"], float(arrays["rest"]))
 
 
@@ -162,7 +163,7 @@ def _load(path: Path) -> Mapping[str, Floats]:
         return {name: np.asarray(file[name], np.float32) for name in ARRAYS}
 
 
-def _fits(arrays: Mapping[str, NDArray[Any]]) -> bool:
+def _are_consistent(arrays: Mapping[str, NDArray[Any]]) -> bool:
     mean, axes, deviations, rest = (arrays[name] for name in ARRAYS)
     shapes_fit = axes.shape == (len(deviations), len(mean)) if mean.ndim == deviations.ndim == 1 else False
     return (
@@ -174,22 +175,22 @@ def _fits(arrays: Mapping[str, NDArray[Any]]) -> bool:
 
 
 def is_unsure(conformal: Conformal, probabilities: Mapping[str, float], *, is_softmax: bool) -> bool:
-    """Whether the scores leave an answer open: not exactly one is possible.
+    """Check whether a conformal set does not hold exactly one answer.
 
     Parameters
     ----------
     conformal
-        Of the package.
+        Thresholds of the package.
     probabilities
-        Class to score, in [0, 1].
+        Probability of each class, in [0, 1].
     is_softmax
-        Whether exactly one of the classes is true; else each is true or not by itself, and one of
-        them that is open makes the whole unsure.
+        True: the set holds classes, of which exactly one is true. False: each class has a set of its own, of
+        yes and no; one undecided class suffices.
     """
     if is_softmax:
-        possible = [name for name, odd in conformal.classes.items() if 1 - probabilities[name] <= odd.yes]
-        return len(possible) != 1
+        conformal_set = [name for name, limit in conformal.classes.items() if 1 - probabilities[name] <= limit.yes]
+        return len(conformal_set) != 1
     return any(
-        (1 - probabilities[name] <= odd.yes) == (odd.no is not None and probabilities[name] <= odd.no)
-        for name, odd in conformal.classes.items()
+        (1 - probabilities[name] <= limit.yes) == (limit.no is not None and probabilities[name] <= limit.no)
+        for name, limit in conformal.classes.items()
     )

@@ -1,12 +1,11 @@
-"""The lungs alone: everything outside them made black, in training and in serving by one function.
+"""Lung masks: set every pixel outside the lungs to black, in training and serving alike.
 
-A package of masked lungs carries a small U-Net (component ``lung-mask``). It is asked about the
-prepared picture, one at a time and on the CPU, so that training, which fills its cache so, and
-serving see the same bytes. How a graph is loaded is the caller's; what is done with its answer
-stands here.
+A package of a masked model contains a small U-Net (component ``lung-mask``). It segments the prepared images one by
+one on the CPU, so that the cache of training and serving hold the same bytes. This module turns the U-Net's output
+into a mask; the caller loads the graph.
 
-A package that was trained on masks that people drew has nothing to find lungs with. Its component
-says so (``source`` is ``manifest``), and it can't be served: films without masks are not what it knows.
+A package that was trained with drawn masks (``source`` is ``manifest``) has no U-Net and can't be served, because
+images of the service have no masks.
 """
 
 from __future__ import annotations
@@ -27,51 +26,51 @@ COMPONENT: Final = "lung-mask"
 FILE: Final = "lung-mask.keras"
 
 Grey = NDArray[np.float32]
-Inside = NDArray[np.bool_]
+LungMask = NDArray[np.bool_]
 
 Segment = Callable[[Grey], Grey]
-"""From a picture (size, size) in [0, 1] to the chance of lung at each place (size, size), in [0, 1]."""
+"""Map an image (size, size), in [0, 1], to the probability of lung of each pixel (size, size), in [0, 1]."""
 
-_ONE_SIDED: Final = 0.1
-"""Less of the lungs' area than this share on one side of the picture: a lung was missed, or is not there."""
+_MIN_SHARE_OF_SIDE: Final = 0.1
+"""Smallest share of the lungs' area on either half of the image; below it, a lung is missing or was not found."""
 
 
 class MaskSettings(BaseModel):
-    """How a U-Net's answer becomes a mask."""
+    """Parameters from a U-Net's probabilities to a mask."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    size: Annotated[int, Field(ge=32, le=1024)]  # rows and columns that the U-Net takes
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5  # lung from here on
-    parts: Annotated[int, Field(ge=1, le=16)] = 2  # connected parts that are kept, the largest
-    smallest: Annotated[float, Field(gt=0, lt=1)] = 0.01  # share of the picture that a part has at least
+    size: Annotated[int, Field(ge=32, le=1024)]  # rows and columns of the U-Net's input
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5  # smallest probability of a lung pixel
+    parts: Annotated[int, Field(ge=1, le=16)] = 2  # number of largest connected parts in the mask
+    smallest: Annotated[float, Field(gt=0, lt=1)] = 0.01  # smallest area of a part, as a share of the image
 
 
 class LungMaskComponent(BaseModel):
-    """The content of the component."""
+    """Content of the component ``lung-mask``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    source: Literal["model", "manifest"]  # of the masks in training; manifest: there is no U-Net, and no serving
+    source: Literal["model", "manifest"]  # of the masks in training; manifest: drawn masks, no U-Net
     file: FileName | None = None
     sha256: Sha256 | None = None  # of the file, as in the manifest's `files`
     settings: MaskSettings | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        given = [each is not None for each in (self.file, self.sha256, self.settings)]
-        if given != [self.source == "model"] * 3:
-            raise ValueError("file, sha256 and settings: needed with source = model, and only there")
+        is_present = [each is not None for each in (self.file, self.sha256, self.settings)]
+        if is_present != [self.source == "model"] * 3:
+            raise ValueError("file, sha256 and settings: required with source = model, refused without")
         return self
 
 
 def component_of(manifest: PackageManifest) -> LungMaskComponent | None:
-    """Return what a package says of its masks; None: it sees whole films.
+    """Return the component of a package; None: the model uses unmasked images.
 
     Raises
     ------
     IncompatiblePackage
-        If the component is not one that this version reads, or its file is not in the package.
+        If this version does not support the component, or its file is not in the package.
     """
     document = manifest.components.get(COMPONENT)
     if document is None:
@@ -87,41 +86,41 @@ def component_of(manifest: PackageManifest) -> LungMaskComponent | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One picture on its way to a graph.
+class GraphInput:
+    """One prepared image for a graph.
 
     Parameters
     ----------
     plain
-        As prepared; shape (size, size, 1), in [0, 1].
+        Before masking; shape (size, size, 1), in [0, 1].
     pixels
-        What the graph gets: the same, or black outside the lungs.
+        Input of the graph: ``plain``, or black outside the lungs; shape (size, size, 1).
     lungs
-        Shape (size, size); None: the graph sees whole films.
+        Lung mask, shape (size, size); None: the graph uses unmasked images.
     """
 
     plain: Grey
     pixels: Grey
-    lungs: Inside | None = None
+    lungs: LungMask | None = None
 
     @property
     def is_one_sided(self) -> bool:
-        """Whether nearly all of the lungs that were found lie on one side of the picture."""
+        """Whether more than 90 % of the mask lies on one half of the image."""
         if self.lungs is None:
             return False
         middle = self.lungs.shape[1] // 2
         left, right = int(self.lungs[:, :middle].sum()), int(self.lungs[:, middle:].sum())
-        return min(left, right) < _ONE_SIDED * (left + right)
+        return min(left, right) < _MIN_SHARE_OF_SIDE * (left + right)
 
 
 @dataclass(frozen=True, slots=True)
 class LungFinder:
-    """Finds lungs with a U-Net.
+    """Segmentation of lungs with a U-Net.
 
     Parameters
     ----------
     settings
-        How its answer becomes a mask.
+        From probabilities to a mask.
     segment
         The U-Net.
     """
@@ -129,73 +128,73 @@ class LungFinder:
     settings: MaskSettings
     segment: Segment
 
-    def find(self, plain: Grey) -> Inside:
-        """Say where the lungs are.
+    def find(self, plain: Grey) -> LungMask:
+        """Segment the lungs.
 
         Parameters
         ----------
         plain
-            A prepared picture; shape (size, size, 1), in [0, 1]. The size is the recipe's, not the U-Net's.
+            A prepared image; shape (size, size, 1), in [0, 1]; of the recipe's size, which may differ from the U-Net's.
 
         Returns
         -------
-        Inside
-            Shape (size, size).
+        LungMask
+            Mask of shape (size, size).
 
         Raises
         ------
         LungsNotFound
-            If no part is large enough.
+            If no connected part is large enough.
         """
         size = plain.shape[0]
-        chances = resized(self.segment(resized(plain[:, :, 0], self.settings.size)), size)
-        inside = _largest_parts(chances >= self.settings.threshold, self.settings)
+        probabilities = resized(self.segment(resized(plain[:, :, 0], self.settings.size)), size)
+        inside = _largest_parts(probabilities >= self.settings.threshold, self.settings)
         if not inside.any():
             raise LungsNotFound(
-                "No lung was found in the picture, and the model sees lungs alone: look whether it is a frontal chest "
-                "radiograph."
+                "No lung was found in the image, and the model needs segmented lungs: check whether it is a frontal "
+                "chest radiograph."
             )
         return inside
 
-    def see(self, plain: Grey) -> Seen:
-        """Make everything outside the lungs black.
+    def mask_lungs(self, plain: Grey) -> GraphInput:
+        """Segment the lungs, and set all other pixels to black.
 
         Raises
         ------
         LungsNotFound
-            If there are none.
+            If no connected part is large enough.
         """
         lungs = self.find(plain)
-        return Seen(plain, masked(plain, lungs), lungs)
+        return GraphInput(plain, masked(plain, lungs), lungs)
 
 
-def masked(plain: Grey, lungs: Inside) -> Grey:
-    """Make everything outside a mask black.
+def masked(plain: Grey, lungs: LungMask) -> Grey:
+    """Set every pixel outside a mask to black.
 
     Parameters
     ----------
     plain
-        Shape (size, size, 1).
+        Image of shape (size, size, 1).
     lungs
-        Shape (size, size).
+        Mask of shape (size, size).
     """
-    kept: Grey = plain * lungs[:, :, np.newaxis].astype(np.float32)
-    return kept
+    pixels: Grey = plain * lungs[:, :, np.newaxis].astype(np.float32)
+    return pixels
 
 
 def resized(picture: Grey, size: int) -> Grey:
-    """Bring a square picture (n, n) to another size: the mean over areas when shrinking, linear when enlarging."""
+    """Resample a square image (n, n) to (size, size): mean over areas when shrinking, linear when enlarging."""
     if picture.shape == (size, size):
         return picture
     kind = cv2.INTER_AREA if size < picture.shape[0] else cv2.INTER_LINEAR
-    other: Grey = cv2.resize(picture, (size, size), interpolation=kind)
-    return other
+    image: Grey = cv2.resize(picture, (size, size), interpolation=kind)
+    return image
 
 
-def _largest_parts(inside: NDArray[Any], settings: MaskSettings) -> Inside:
-    count, labels, figures, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=8)
-    areas = figures[1:count, cv2.CC_STAT_AREA]  # the first is what is outside
+def _largest_parts(inside: NDArray[Any], settings: MaskSettings) -> LungMask:
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=8)
+    areas = statistics[1:count, cv2.CC_STAT_AREA]  # label 0 is the background
     order = np.argsort(-areas, kind="stable")[: settings.parts]
-    kept = [part + 1 for part in order if areas[part] >= settings.smallest * inside.size]
-    lungs: Inside = np.isin(labels, kept)
+    largest = [part + 1 for part in order if areas[part] >= settings.smallest * inside.size]
+    lungs: LungMask = np.isin(labels, largest)
     return lungs

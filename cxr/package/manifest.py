@@ -1,9 +1,8 @@
-"""What a model package says about itself: the content of ``package.json``.
+"""The manifest of a model package: the content of ``package.json``.
 
-The format is strict: an unknown format version, field or component is refused, never guessed at.
-What only later versions of this project need goes into ``components`` (parts that serving has to
-apply; a reader that does not know one refuses the package) or ``evaluation`` (figures that are
-shown and judged, and change no score), so that the format itself can stay.
+The format is strict: an unknown format version, field or component is refused. Additions of later versions go into
+``components`` (parts that change a score; a version that does not support one refuses the package) or ``evaluation``
+(figures that are shown and checked, and change no score), so that the format version can stay.
 """
 
 from __future__ import annotations
@@ -31,19 +30,19 @@ from cxr.errors import DamagedPackage, IncompatiblePackage
 from cxr.pixels.recipe import PixelRecipe
 
 FORMAT_VERSION: Final = 1
-"""The format that this version writes, and the only one it reads."""
+"""Format version that is written, and the only one that is read."""
 
 KNOWN_COMPONENTS: frozenset[str] = frozenset({"input-gate", "lung-mask", "view"})
-"""Components that this version can serve, beyond the graph and the recipe."""
+"""Components that this version supports, beside graph and recipe."""
 
 DEVICE_TOLERANCE = 1e-3
-"""Default of ``score_tolerance``: float32 on two devices, convolutions summed in another order."""
+"""Default of ``score_tolerance``: devices sum float32 convolutions in different orders."""
 
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
-# Both go into the report: Algorithm Name and Version, LO, PS3.5 Table 6.2-1.
+# Values of the report: Algorithm Name and Version, LO, PS3.5 Table 6.2-1.
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}$")]
 ModelVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,31}$")]
 
@@ -65,58 +64,58 @@ class PackageClass(_Part):
     """One output of the model, in the order of the graph's units."""
 
     finding: Slug  # a name of cxr.labels.FINDINGS
-    code: Code  # what the report calls it
-    threshold: Probability | None = None  # the operating point; None: it has none
+    code: Code  # of the finding in the report
+    threshold: Probability | None = None  # operating point; None: not chosen
 
     @field_validator("code", mode="before")
     @classmethod
     def _code_is_complete(cls, value: object) -> object:
-        # pydantic ignores unknown keys of a plain dataclass; we do not.
+        # pydantic ignores unknown keys of a standard dataclass.
         if isinstance(value, Mapping) and not set(value) <= {"value", "scheme_designator", "meaning"}:
             raise ValueError("a code has value, scheme_designator and meaning")
         return value
 
 
 class OperatingPoint(_Part):
-    """How the thresholds of the classes were chosen."""
+    """Choice of the classes' thresholds."""
 
     rule: str = Field(min_length=1)  # e.g. "sensitivity of at least 0.90"
-    chosen_on: str = Field(min_length=1)  # the data; never the test set
+    chosen_on: str = Field(min_length=1)  # a side of the split, never the test set
     prevalence: Probability | None = None  # in that data
 
 
 class AcceptedGate(_Part):
-    """A gate that the package failed and that somebody promoted it past."""
+    """A promotion gate that the package failed and an operator accepted."""
 
     name: Slug
-    figure: str  # what was measured against what bar
+    figure: str  # measured value and limit
     reason: str = Field(min_length=1)
     accepted_at: AwareDatetime
 
 
 class Provenance(_Part):
-    """Where the weights come from."""
+    """Origin of the weights."""
 
     training_data: str = Field(min_length=1)  # "none" for random weights
     architecture: str = Field(min_length=1)
     created: AwareDatetime
     seed: int | None = None
     software: dict[str, str] = Field(default_factory=dict)  # name -> version
-    parents: tuple[str, ...] = ()  # fingerprints or digests of what training started from
+    parents: tuple[str, ...] = ()  # fingerprints or digests of the initial weights and inputs of training
 
 
 class Outputs(_Part):
     """Names of the graph's outputs."""
 
     probabilities: str = "prob"
-    evidence: str | None = None  # (N, h, w, C) logits whose mean is the class's logit; None: the graph has none
+    evidence: str | None = None  # logits (images, rows, columns, classes), their mean is the class's; None: no output
 
 
 class PackageManifest(_Part):
-    """The content of ``package.json``.
+    """Content of ``package.json``.
 
-    ``files`` is empty until ``cxr.package.folder.write_package`` has filled it. ``score_tolerance`` is how
-    far a score may differ between devices, absolute, in probability.
+    ``cxr.package.folder.write_package`` fills ``files``. ``score_tolerance`` is the largest absolute difference
+    of a probability between devices.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -165,18 +164,18 @@ class PackageManifest(_Part):
 
 
 def to_document(manifest: PackageManifest) -> dict[str, Any]:
-    """Return the manifest as what JSON can hold."""
+    """Return the manifest as JSON types."""
     document: dict[str, Any] = manifest.model_dump(mode="json")
     return document
 
 
 def fingerprint_of(document: Mapping[str, Any]) -> str:
-    """Return what names the package in every result.
+    """Return the fingerprint that identifies the package in every result.
 
-    SHA-256, in hex, over the whole manifest in canonical JSON (sorted keys, no spaces, ASCII). The
-    manifest holds the digest of every other file, so a changed weight, threshold, recipe, status
-    or word of the card gives another fingerprint. It is taken over what stands in the file, not
-    over what this version makes of it: fields of later versions do not change old fingerprints.
+    It is the SHA-256, in hex, of the whole manifest in canonical JSON (sorted keys, no spaces, ASCII). The
+    manifest holds the digest of every other file, so that any change of weights, thresholds, recipe, status
+    or model card changes the fingerprint. The document is that of the file, without defaults of this
+    version: fields that later versions add don't change old fingerprints.
     """
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
@@ -195,7 +194,7 @@ def parse_manifest(content: bytes) -> tuple[PackageManifest, str]:
     DamagedPackage
         If the content is not a JSON object.
     IncompatiblePackage
-        If it is one that this version does not read.
+        If this version does not support it.
     """
     document = _parse_json(content)
     version = document.get("format_version")
@@ -228,12 +227,12 @@ def _parse_json(content: bytes) -> dict[str, Any]:
 
 
 def _refuse_constant(constant: str) -> NoReturn:
-    # NaN and Infinity are Python's own addition to JSON.
+    # NaN and Infinity are an extension of Python's parser, not JSON.
     raise ValueError(constant)
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Two readers would take two different values of a key that stands there twice.
+    # Parsers differ in which value of a duplicate key they return.
     document = dict(pairs)
     if len(document) != len(pairs):
         raise ValueError("duplicate key")

@@ -1,4 +1,4 @@
-"""Temporary folders for whole models, which a killed process must not leave behind for good."""
+"""Temporary folders for expanded models; folders of killed processes are removed later."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from pathlib import Path
 from typing import Final
 
 PREFIX: Final = "cxr-model-"
-_MARK: Final = ".in-use"
-_YOUNG_S: Final = 60.0  # one that is being made may not be marked yet
+_LOCK_FILE: Final = ".in-use"
+_YOUNG_S: Final = 60.0  # a new folder may not have its lock file yet
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Make a temporary folder, and remove those that killed processes of this account left.
+    """Create a temporary folder; remove those that killed processes of this account left.
 
-    A process in its life holds a lock on a file in its folder; the lock ends with it, however it ends.
+    The process holds a lock on a file in its folder; the kernel releases the lock when the process ends.
 
     Yields
     ------
     Path
-        The folder; it is gone afterwards.
+        The folder; removed on exit.
     """
     remove_abandoned(Path(tempfile.gettempdir()), now=time.time())
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, (Path(folder) / _MARK).open("wb") as mark:
-        fcntl.flock(mark, fcntl.LOCK_EX)
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, (Path(folder) / _LOCK_FILE).open("wb") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
         yield Path(folder)
 
 
 def remove_abandoned(folder: Path, *, now: float) -> int:
-    """Remove the scratch folders in a folder that no living process uses.
+    """Remove the scratch folders that no running process uses.
 
     Parameters
     ----------
     folder
-        Such as ``/tmp``.
+        Parent of the scratch folders, e.g. ``/tmp``.
     now
-        The time, in seconds since the epoch.
+        Current time, in seconds since the epoch.
 
     Returns
     -------
     int
-        How many were removed.
+        Number of removed folders.
     """
     removed = 0
     for each in folder.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # another account's, or gone meanwhile
+        with suppress(OSError):  # of another account, or already removed
             status = each.lstat()
             if each.is_symlink() or status.st_uid != os.getuid() or now - status.st_mtime < _YOUNG_S:
                 continue
@@ -63,8 +63,8 @@ def remove_abandoned(folder: Path, *, now: float) -> int:
 
 def _is_abandoned(folder: Path) -> bool:
     try:
-        with (folder / _MARK).open("rb") as mark:
-            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (folder / _LOCK_FILE).open("rb") as lock_file:
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return True
     except BlockingIOError:

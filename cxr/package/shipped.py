@@ -1,16 +1,16 @@
-"""The models that come with the project: where they lie, and how one becomes an ordinary package.
+"""The models that are shipped with this project, and their expansion to ordinary packages.
 
 ::
 
     models/
-      shipped.json       what there is: digests, fingerprints
-      weights.zip        the tensors of all of them, each once (cxr.package.compact_weights)
-      covid19/           a package without its model.keras
-      four-class/        another
-      view/              the view model, whole: it is small
+      shipped.json       index: digest of weights.zip, fingerprints of the packages
+      weights.zip        tensors of all models, each once (cxr.package.compact_weights)
+      covid19/           package without model.keras
+      four-class/        package without model.keras
+      view/              view model: a complete package
 
-Everything is verified: the archive by its digest before it is read, the expanded package by its own
-digests and by the fingerprint that is written down here.
+All of it is verified: the archive by its digest before it is read, the expanded package by its own
+digests and by the fingerprint of the index.
 """
 
 from __future__ import annotations
@@ -35,34 +35,34 @@ INDEX_FILE: Final = "shipped.json"
 WEIGHTS_FILE: Final = "weights.zip"
 VIEW: Final = "view"
 INSTALLED: Final = Path(__file__).resolve().parent.parent / "models"
-"""Where they lie in the wheel; in a checkout they are the folder ``models`` at its top."""
+"""Folder of the models in the wheel; in a checkout it is ``models`` at the top."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
 class Index(BaseModel):
-    """The content of ``shipped.json``."""
+    """Content of ``shipped.json``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     format_version: Literal[1] = 1
-    weights: Sha256  # of the archive
-    packages: dict[Name, Sha256]  # fingerprints
+    weights: Sha256  # of weights.zip
+    packages: dict[Name, Sha256]  # fingerprint of each model
 
 
 class Shipped:
-    """The shipped models under one folder.
+    """The shipped models in a folder.
 
     Parameters
     ----------
     folder
-        With ``shipped.json``.
+        The folder with ``shipped.json``.
 
     Raises
     ------
     DamagedPackage
-        If there is none, or it is not one that this version reads.
+        If ``shipped.json`` is missing or invalid.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,35 +74,50 @@ class Shipped:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Names of the models, and the fingerprints of their packages."""
+        """Fingerprint of each model's package, by the model's name."""
         return dict(self._index.packages)
 
     @contextmanager
     def expanded(self, name: str) -> Iterator[ModelPackage]:
-        """Make an ordinary package of a shipped model, in a temporary folder.
+        """Expand a shipped model to an ordinary package in a temporary folder.
 
         Parameters
         ----------
         name
-            One of ``fingerprints``.
+            A key of ``fingerprints``.
 
         Yields
         ------
         ModelPackage
-            Verified; its folder is gone afterwards.
+            The verified package; its folder is removed on exit.
 
         Raises
         ------
         DamagedPackage
-            If a byte is not what was shipped.
+            If a shipped file is damaged, or the disk is full.
         PackageError
-            If there is no such model, or no room.
+            If there is no such model.
         """
         with scratch_folder() as folder:
             yield self.expand(name, folder / name)
 
     def expand(self, name: str, target: Path) -> ModelPackage:
-        """Do the same into a folder, which must not exist."""
+        """Expand a shipped model to an ordinary package.
+
+        Parameters
+        ----------
+        name
+            A key of ``fingerprints``.
+        target
+            The package's folder; it must not exist.
+
+        Raises
+        ------
+        DamagedPackage
+            If a shipped file is damaged, or writing fails.
+        PackageError
+            If there is no such model.
+        """
         if name not in self._index.packages:
             raise PackageError(f"No model of this name is shipped; there are {', '.join(self._index.packages)}.")
         try:
@@ -115,13 +130,13 @@ class Shipped:
             ) from error
         package = load_package(target)
         if package.fingerprint != self._index.packages[name]:
-            raise DamagedPackage("The shipped model is not the one that was shipped: install this project again.")
+            raise DamagedPackage("The shipped model differs from its recorded fingerprint: install this project again.")
         return package
 
     def _model(self, name: str) -> bytes:
         with (self._folder / WEIGHTS_FILE).open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != self._index.weights:
-                raise DamagedPackage("The shipped weights are not those that were shipped: install this project again.")
+                raise DamagedPackage("The shipped weights differ from their digest: install this project again.")
             with zipfile.ZipFile(file) as archive:
                 layout = Layout.model_validate_json(archive.read(f"{name}.json"))
                 contents = {tensor.key: archive.read(tensor.key) for tensor in layout.tensors}
@@ -129,16 +144,16 @@ class Shipped:
 
 
 def shipped_folder() -> Path | None:
-    """Find the folder of the shipped models; None: this installation has none."""
-    found = [each for each in (INSTALLED, INSTALLED.parent.parent / "models") if each.is_dir()]
-    return found[0] if found else None
+    """Return the folder of the shipped models; None: this installation has none."""
+    folders = [each for each in (INSTALLED, INSTALLED.parent.parent / "models") if each.is_dir()]
+    return folders[0] if folders else None
 
 
-def view_folder(named: Path | None) -> Path | None:
-    """Find the view model: the folder that the settings name, else the shipped one; None: there is none."""
+def view_folder(configured: Path | None) -> Path | None:
+    """Return the view model's folder: the configured one, else the shipped one; None: there is none."""
     folder = shipped_folder()
     shipped = None if folder is None else folder / VIEW
-    return named or (shipped if shipped is not None and shipped.is_dir() else None)
+    return configured or (shipped if shipped is not None and shipped.is_dir() else None)
 
 
 def shipped_models() -> Shipped | None:
@@ -147,7 +162,7 @@ def shipped_models() -> Shipped | None:
     Raises
     ------
     DamagedPackage
-        If there are some, and their list can't be read.
+        If ``shipped.json`` is invalid.
     """
     folder = shipped_folder()
     return Shipped(folder) if folder is not None and (folder / INDEX_FILE).exists() else None

@@ -1,8 +1,8 @@
-"""The view model: whether a picture is a frontal chest radiograph, a lateral one, or none of a chest.
+"""The view model: classification of an image as frontal chest, lateral chest, or no chest radiograph.
 
-An ordinary package (``cxr.package.folder``) with three outputs and the component ``view``, which says on how
-many laterals it was trained. Few can't decide: below ``ENOUGH_LATERALS`` it may flag an image or have
-it held for a person, and no more.
+An ordinary package (``cxr.package.folder``) with three outputs and the component ``view``, which records the number of
+lateral images in training. Below ``ENOUGH_LATERALS`` the model may flag an image or hold it for a person, but not
+decide on it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from cxr.package.manifest import PackageManifest
 
 COMPONENT: Final = "view"
 ENOUGH_LATERALS: Final = 200
-"""Real laterals that a view model must have been trained on before it may decide (``view.unknown = model``)."""
+"""Real lateral images in training that a view model needs to decide (``view.unknown = model``)."""
 
 FRONTAL: Final = "frontal"
 LATERAL: Final = "lateral"
 NOT_A_CHEST: Final = "not_a_chest"
 CLASSES: Final = (FRONTAL, LATERAL, NOT_A_CHEST)
-"""Outputs of the graph, in order."""
+"""Classes of the graph's outputs, in order."""
 
 Count = Annotated[int, Field(ge=0)]
 
 
-class Seen(StrEnum):
-    """What the pixels show."""
+class PredictedView(StrEnum):
+    """Class of an image by its pixels; UNSURE: no class reaches the confidence."""
 
     FRONTAL = FRONTAL
     LATERAL = LATERAL
@@ -39,56 +39,56 @@ class Seen(StrEnum):
 
 
 class ViewComponent(BaseModel):
-    """The content of the component."""
+    """Content of the component ``view``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    laterals: Count  # real images that it was trained on, of each kind
+    laterals: Count  # real images in training, by class
     frontals: Count
     not_a_chest: Count
-    synthetic: Count = 0  # made pictures of what is not a chest
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.8  # below it, nothing is said
-    frontal_at_least: Annotated[float, Field(ge=0.5, lt=1)] = 0.5  # below it, an image is held for a person
+    synthetic: Count = 0  # drawn or rearranged pictures of class not_a_chest
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.8  # of a class; below it, UNSURE
+    frontal_at_least: Annotated[float, Field(ge=0.5, lt=1)] = 0.5  # of frontal; below it, an image is held
 
     @property
     def may_decide(self) -> bool:
-        """Whether it may decide about images whose header does not tell the view."""
+        """Whether the model may decide on images whose header does not determine the view."""
         return self.laterals >= ENOUGH_LATERALS
 
-    def judge(self, probabilities: Sequence[float]) -> Seen:
-        """Say what the pixels show.
+    def judge(self, probabilities: Sequence[float]) -> PredictedView:
+        """Return the most probable class, or UNSURE below ``confidence``.
 
         Parameters
         ----------
         probabilities
-            In the order of ``CLASSES``.
+            Probabilities in [0, 1], in the order of ``CLASSES``.
         """
-        chance, name = max(zip(map(float, probabilities), CLASSES, strict=True))
-        return Seen(name) if chance >= self.confidence else Seen.UNSURE
+        probability, name = max(zip(map(float, probabilities), CLASSES, strict=True))
+        return PredictedView(name) if probability >= self.confidence else PredictedView.UNSURE
 
     def is_held(self, probabilities: Sequence[float]) -> bool:
-        """Whether a person should look first: the picture may be anything but a frontal chest radiograph.
+        """Check whether the probability of a frontal chest radiograph is too low to score without a person's release.
 
         Parameters
         ----------
         probabilities
-            In the order of ``CLASSES``.
+            Probabilities in [0, 1], in the order of ``CLASSES``.
         """
         return float(probabilities[CLASSES.index(FRONTAL)]) < min(self.frontal_at_least, self.confidence)
 
 
 def is_view_model(manifest: PackageManifest) -> bool:
-    """Whether a package tells the view, and no finding."""
+    """Check whether a package is a view model."""
     return COMPONENT in manifest.components
 
 
 def component_of(manifest: PackageManifest) -> ViewComponent:
-    """Return what a view model says about itself.
+    """Return the component of a view model.
 
     Raises
     ------
     IncompatiblePackage
-        If the package is none.
+        If the package is not a view model.
     """
     try:
         component = ViewComponent.model_validate(manifest.components.get(COMPONENT))

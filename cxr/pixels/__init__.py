@@ -1,5 +1,5 @@
 """From the stored pixels of an image to the input of a model.
 
-Nothing is imported here: ``raster``, ``recipe`` and ``pixel_header`` are light, ``model_input`` and ``decode`` load
-OpenCV and the decoders.
+This module imports nothing: ``model_input`` and ``decode`` load OpenCV and the decoders, which the listener must not
+load.
 """

@@ -1,4 +1,4 @@
-"""The pixels of an image as they are stored, taken out of a DICOM dataset or an array.
+"""Decode the stored pixels of a DICOM image, and separate the stored values from other bits.
 
 References
 ----------
@@ -17,44 +17,41 @@ from pydicom.encaps import encapsulate, generate_fragments
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import (
-    HTJ2K,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
-    JPEGLSNearLossless,
     JPEGLSTransferSyntaxes,
 )
-from pydicom.uid import JPEG2000 as JPEG2000_LOSSY
 
 from cxr.dicom import READING_FAULTS, elements
+from cxr.dicom.transfer_syntaxes import LOSSY_SYNTAXES
 from cxr.errors import DamagedPixels, MissingPixels
 from cxr.pixels.decoders import register_decoders
 from cxr.pixels.geometry import UPRIGHT, Geometry, read_geometry
-from cxr.pixels.grey_table import Tones
+from cxr.pixels.grey_table import GreyTransform
 from cxr.pixels.luts import Values, read_modality, read_voi
 from cxr.pixels.pixel_header import MONOCHROME, CodeStream, PixelHeader, check_code_stream, check_header
 from cxr.pixels.raster import luminance
 from cxr.pixels.recipe import PixelRecipe
 
 _JPEG: Final = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})
-_LOSSY: Final = _JPEG | {JPEGLSNearLossless, JPEG2000_LOSSY, HTJ2K}
-_OVERSHOOT: Final = 1 / 8  # of the range: how far a lossy coder goes beyond it
+_OVERSHOOT: Final = 1 / 8  # share of the range by which a lossy coder may exceed it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoredPixels:
-    """One channel of integers as they stand in their containers, and what they mean."""
+    """One channel of integers in their containers (PS3.5 Section 8.1.1), and their meaning."""
 
     containers: NDArray[np.unsignedinteger[Any]]  # (rows, columns): uint8, uint16 or uint32
-    value_bits: int  # how many bits of a container are its value
-    high_bit: int  # the highest of them
+    value_bits: int  # number of bits of the stored value
+    high_bit: int  # highest bit of the stored value, from 0
     is_signed: bool
-    tones: Tones
-    limits: tuple[float, float] | None = None  # what values beyond are set to
-    geometry: Geometry = UPRIGHT  # of the image as received; the containers are upright
+    transform: GreyTransform
+    limits: tuple[float, float] | None = None  # values beyond are clipped to these
+    geometry: Geometry = UPRIGHT  # from the received image to the containers, which are upright
 
     def values(self, containers: NDArray[np.unsignedinteger[Any]]) -> Values:
-        """Give the stored value (PS3.5 Section 8.1.1) of each container."""
+        """Return the stored value (PS3.5 Section 8.1.1) of each container; any shape, float64."""
         width = containers.dtype.itemsize * 8
         kind = "i" if self.is_signed else "u"
         shifted = (containers << (width - 1 - self.high_bit)).astype(containers.dtype)
@@ -63,14 +60,14 @@ class StoredPixels:
 
 
 def decode(dataset: Dataset, recipe: PixelRecipe, *, max_megapixels: int) -> StoredPixels:
-    """Decode the one frame of a dataset.
+    """Decode the single frame of a dataset.
 
     Raises
     ------
     MissingPixels
         If there is no pixel data.
     UnsupportedPixels, DamagedPixels
-        As ``check_header`` does, or if the pixel data is too short or does not decode.
+        See ``check_header``; or if the pixel data is too short or does not decode.
     """
     header = check_header(dataset, recipe, max_megapixels=max_megapixels)
     register_decoders()
@@ -81,19 +78,19 @@ def decode(dataset: Dataset, recipe: PixelRecipe, *, max_megapixels: int) -> Sto
         frame, stream = _one_frame(data, header)
         pixels = _decode_frame(frame, header, dataset, stream)
         bits = _read_bits(pixels, header, stream)
-        tones = _read_tones(dataset, header, pixels, bits)
+        transform = _read_transform(dataset, header, pixels, bits)
     except READING_FAULTS as error:
         raise DamagedPixels(
             f"The pixel data does not decode as {header.syntax.name} ({type(error).__name__}): have the sender "
             "export the image again."
         ) from error
-    return _contain(pixels, bits, tones, read_geometry(dataset))
+    return _to_stored_pixels(pixels, bits, transform, read_geometry(dataset))
 
 
 def _one_frame(data: bytes, header: PixelHeader) -> tuple[bytes, CodeStream | None]:
-    """Return the frame's bytes and what its code stream says; check both against the header.
+    """Return the frame's bytes and its code stream's header; check both against the DICOM header.
 
-    The one frame of an image is all its fragments: the offset table has nothing to add, and is often wrong.
+    All fragments belong to the single frame; the offset table, which is often wrong, is ignored.
     """
     if not header.syntax.is_encapsulated:
         if len(data) < header.frame_bytes:
@@ -127,7 +124,7 @@ def _decode_frame(frame: bytes, header: PixelHeader, dataset: Dataset, stream: C
         "raw": not is_colour,
     }
     if not is_colour:
-        # Unused bits and signs are looked after with the table's 65,536 entries, not with the image's pixels.
+        # StoredPixels.values corrects unused bits and signs, on at most 65,536 table entries instead of all pixels.
         options |= {
             "correct_unused_bits": False,
             "apply_j2k_sign_correction": False,
@@ -142,26 +139,26 @@ def _decode_frame(frame: bytes, header: PixelHeader, dataset: Dataset, stream: C
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bits:
-    """Which bits of a container are the value."""
+    """Bits of a container that hold the stored value."""
 
     value_bits: int
     high_bit: int
-    stored: int  # Bits Stored, or what the code stream shows it to be
+    stored: int  # Bits Stored, corrected by the code stream's precision
     limits: tuple[float, float] | None = None
 
 
 def _read_bits(pixels: NDArray[Any], header: PixelHeader, stream: CodeStream | None) -> _Bits:
-    """Tell the value from the foreign bits of its container.
+    """Find the bits of the stored value in its container.
 
-    Nothing may be assumed of bits outside Bits Stored (PS3.5 Section 8.1.1): they hold overlays, or no sign. A code
-    stream that is as wide as the container holds them too; one of fewer bits holds values alone.
+    Bits outside Bits Stored are undefined (PS3.5 Section 8.1.1): they may hold overlays, or no sign extension. A code
+    stream as wide as the container includes these bits; one of lower precision holds only values.
     """
     width, stored = pixels.dtype.itemsize * 8, header.bits_stored
     whole = _Bits(value_bits=width, high_bit=width - 1, stored=stored)
     if header.photometric not in MONOCHROME or (stream is None and width != header.bits_allocated):
         return whole
     precision = width if stream is None else stream.precision
-    if precision > header.bits_allocated:  # the stream is what it says; the header is another image's
+    if precision > header.bits_allocated:  # the header contradicts the stream
         return _Bits(value_bits=precision, high_bit=precision - 1, stored=precision)
     if precision <= stored:
         has_own_width = header.syntax in JPEG2000TransferSyntaxes or header.syntax in JPEGLSTransferSyntaxes
@@ -169,13 +166,13 @@ def _read_bits(pixels: NDArray[Any], header: PixelHeader, stream: CodeStream | N
         return _Bits(value_bits=bits, high_bit=bits - 1, stored=stored)
     high_bit = header.high_bit if header.high_bit < precision else stored - 1
     masked = _Bits(value_bits=stored, high_bit=high_bit, stored=stored)
-    if header.syntax not in _LOSSY or high_bit != stored - 1:
+    if header.syntax not in LOSSY_SYNTAXES or high_bit != stored - 1:
         return masked
     return _read_lossy_bits(pixels, header, precision, masked)
 
 
 def _read_lossy_bits(pixels: NDArray[Any], header: PixelHeader, precision: int, masked: _Bits) -> _Bits:
-    """Tell a lossy coder's overshoot, which is cut, from bits that are used."""
+    """Distinguish overshoot of a lossy coder, which is clipped, from values wider than Bits Stored."""
     stored, is_signed = header.bits_stored, header.is_signed
     low, high = (-(1 << stored - 1), (1 << stored - 1) - 1) if is_signed else (0, (1 << stored) - 1)
     values = pixels.view(f"{'i' if is_signed else 'u'}{pixels.dtype.itemsize}")
@@ -184,12 +181,12 @@ def _read_lossy_bits(pixels: NDArray[Any], header: PixelHeader, precision: int, 
     if low - slack <= lowest and highest <= high + slack:
         width = pixels.dtype.itemsize * 8
         return _Bits(value_bits=width, high_bit=width - 1, stored=stored, limits=(float(low), float(high)))
-    if header.syntax in _JPEG:  # 8 or 12 bits, of values alone (PS3.5 Table 8.2.1-1): Bits Stored is wrong
+    if header.syntax in _JPEG:  # 8 or 12 bits, all of the value (PS3.5 Table 8.2.1-1): Bits Stored is wrong
         return _Bits(value_bits=precision, high_bit=precision - 1, stored=precision)
     return masked
 
 
-def _contain(pixels: NDArray[Any], bits: _Bits, tones: Tones, geometry: Geometry) -> StoredPixels:
+def _to_stored_pixels(pixels: NDArray[Any], bits: _Bits, transform: GreyTransform, geometry: Geometry) -> StoredPixels:
     is_signed = pixels.dtype.kind == "i"
     if pixels.ndim == 3:
         pixels = luminance(pixels)
@@ -199,20 +196,20 @@ def _contain(pixels: NDArray[Any], bits: _Bits, tones: Tones, geometry: Geometry
         value_bits=bits.value_bits,
         high_bit=bits.high_bit,
         is_signed=is_signed,
-        tones=tones,
+        transform=transform,
         limits=bits.limits,
         geometry=geometry,
     )
 
 
-def _read_tones(dataset: Dataset, header: PixelHeader, pixels: NDArray[Any], bits: _Bits) -> Tones:
-    if header.photometric == "PALETTE COLOR":  # now the palette's own depth
-        return Tones(extremes=(0.0, float(np.iinfo(pixels.dtype).max)), is_raster=True)
+def _read_transform(dataset: Dataset, header: PixelHeader, pixels: NDArray[Any], bits: _Bits) -> GreyTransform:
+    if header.photometric == "PALETTE COLOR":  # the palette's depth
+        return GreyTransform(extremes=(0.0, float(np.iinfo(pixels.dtype).max)), is_raster=True)
     half, full = float(1 << (bits.stored - 1)), float(1 << bits.stored)
     extremes = (-half, half - 1) if header.is_signed else (0.0, full - 1)
     if header.photometric not in MONOCHROME:
-        return Tones(extremes=extremes, is_raster=True)
-    return Tones(
+        return GreyTransform(extremes=extremes, is_raster=True)
+    return GreyTransform(
         extremes=extremes,
         modality=read_modality(dataset),
         voi=read_voi(dataset),

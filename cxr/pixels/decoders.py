@@ -1,11 +1,11 @@
 """Decoders of compressed Pixel Data, from imagecodecs, as plug-ins of pydicom.
 
-This is the plug-in module itself (pydicom asks for ``is_available``, ``DECODER_DEPENDENCIES`` and
-a decoding function), and ``register_decoders`` puts it before pydicom's own plug-ins, which are
-still tried where this one gives up. Importing the module changes nothing.
+The module has the interface of a pydicom plug-in (``is_available``, ``DECODER_DEPENDENCIES`` and a decoding function).
+``register_decoders`` places it before pydicom's own plug-ins, which remain as fallback. Importing the module registers
+nothing.
 
-pydicom's plug-ins for JPEG Lossless need packages that are not installed here; for the others,
-these are 3 to 14 times faster and give the same integers.
+pydicom's plug-ins for JPEG Lossless need packages that this project does not install; for the other transfer syntaxes
+imagecodecs is 3 to 14 times faster and returns the same integers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 PLUGIN: Final = "imagecodecs"
 
 DECODER_DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = dict.fromkeys(COMPRESSED_SYNTAXES, ("numpy", PLUGIN))
-"""Asked for by pydicom (guide "Decoder plugins")."""
+"""Part of pydicom's plug-in interface (guide "Decoder plugins")."""
 
 _END_OF_CODE_STREAM: Final = b"\xff\xd9"
 """EOC of JPEG 2000."""
@@ -52,7 +52,7 @@ _END_OF_CODE_STREAM: Final = b"\xff\xd9"
 _START_OF_DATA: Final = b"\xff\x93"
 """SOD of JPEG 2000."""
 
-# Where pydicom's own plug-ins live, to register them again behind ours.
+# Modules of pydicom's own plug-ins, to register them again after this one.
 _PYDICOM_MODULES: Final = MappingProxyType(
     {
         "gdcm": "pydicom.pixels.decoders.gdcm",
@@ -65,10 +65,10 @@ _PYDICOM_MODULES: Final = MappingProxyType(
 
 
 def register_decoders() -> None:
-    """Prefer imagecodecs in pydicom, in this process; registering twice changes nothing.
+    """Prefer imagecodecs in pydicom, in this process; repeated calls change nothing.
 
-    pydicom tries its plug-ins in the order in which they were added, so its own are taken out and
-    added again. A plug-in that somebody else added stays first: that was on purpose.
+    pydicom tries plug-ins in the order in which they were added, so its own are removed and added again.
+    Plug-ins that other code has added stay first.
     """
     for syntax in COMPRESSED_SYNTAXES:
         decoder = get_decoder(syntax)
@@ -83,30 +83,29 @@ def register_decoders() -> None:
 
 
 def is_available(uid: str) -> bool:
-    """Tell pydicom whether this plug-in decodes a transfer syntax."""
+    """Return to pydicom whether this plug-in decodes a transfer syntax."""
     return uid in _DECODERS
 
 
 def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
-    """Decode one frame, as pydicom asks its plug-ins to.
+    """Decode one frame (interface of pydicom's plug-ins).
 
     Parameters
     ----------
     src
         The frame's code stream.
     runner
-        What the header says of it; Bits Allocated and Planar Configuration are set to what the
-        result has.
+        Options from the header; Bits Allocated and Planar Configuration are set to those of the result.
 
     Returns
     -------
     bytearray
-        Rows x Columns x Samples per Pixel integers, in the machine's byte order.
+        Rows x Columns x Samples per Pixel integers, in native byte order.
 
     Raises
     ------
     NotImplementedError
-        For colour that this plug-in leaves to the next one.
+        For colour images that the next plug-in decodes.
     ValueError, RuntimeError
         If the code stream is damaged.
     """
@@ -114,47 +113,47 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
 
 
 def _decode_jpeg(src: bytes, runner: DecodeRunner) -> bytearray:
-    """JPEG Baseline and Extended, 8 and 12 bit (ITU-T T.81, processes 1, 2 and 4)."""
+    """Decode JPEG Baseline and Extended, 8 and 12 bit (ITU-T T.81, processes 1, 2 and 4)."""
     if runner.samples_per_pixel != 1:
-        raise NotImplementedError("colour is left to Pillow, which keeps the colour space apart")
+        raise NotImplementedError("colour is decoded by Pillow, which keeps the colour space")
     _check_is_complete(src)
-    return _hand_over(imagecodecs.jpeg8_decode(src), runner)
+    return _to_frame(imagecodecs.jpeg8_decode(src), runner)
 
 
 def _decode_lossless_jpeg(src: bytes, runner: DecodeRunner) -> bytearray:
-    """JPEG Lossless, any predictor (process 14)."""
+    """Decode JPEG Lossless, any predictor (ITU-T T.81, process 14)."""
     _check_is_complete(src)
     try:
         pixels = imagecodecs.jpeg8_decode(src)
     except imagecodecs.Jpeg8Error:
-        pixels = imagecodecs.jpegsof3_decode(src)  # twice the time, and takes what libjpeg-turbo does not
-    return _hand_over(pixels, runner)
+        pixels = imagecodecs.jpegsof3_decode(src)  # twice as slow; decodes streams that libjpeg-turbo refuses
+    return _to_frame(pixels, runner)
 
 
 def _decode_jpeg_ls(src: bytes, runner: DecodeRunner) -> bytearray:
     _check_is_complete(src)
-    return _hand_over(imagecodecs.jpegls_decode(src), runner)
+    return _to_frame(imagecodecs.jpegls_decode(src), runner)
 
 
 def _decode_jpeg_2000(src: bytes, runner: DecodeRunner) -> bytearray:
     if runner.samples_per_pixel != 1:
-        raise NotImplementedError("colour is left to Pillow, which tells the colour space")
-    return _hand_over(imagecodecs.jpeg2k_decode(src), runner)
+        raise NotImplementedError("colour is decoded by Pillow, which returns the colour space")
+    return _to_frame(imagecodecs.jpeg2k_decode(src), runner)
 
 
 def _decode_htj2k(src: bytes, runner: DecodeRunner) -> bytearray:
-    """High-throughput JPEG 2000 (ITU-T T.814); the colour transform, if any, is undone."""
-    # Coded data can't contain the marker (T.800 B.10.1): what stands behind it is padding.
+    """Decode high-throughput JPEG 2000 (ITU-T T.814); a colour transform is inverted."""
+    # Coded data can't contain the marker (T.800 B.10.1): bytes after it are padding.
     if src.find(_END_OF_CODE_STREAM, max(0, src.find(_START_OF_DATA))) < 0:
         raise ValueError("the code stream is cut short: it has no end marker")
-    pixels = _hand_over(imagecodecs.htj2k_decode(src), runner)
+    pixels = _to_frame(imagecodecs.htj2k_decode(src), runner)
     if runner.samples_per_pixel == 3:
         runner.set_option("photometric_interpretation", "RGB")
     return pixels
 
 
 def _decode_rle(src: bytes, runner: DecodeRunner) -> bytearray:
-    """RLE Lossless (PS3.5 Annex G); the segments of a colour image are planes."""
+    """Decode RLE Lossless (PS3.5 Annex G); the segments of a colour image are planes."""
     frame = bytearray(int(runner.frame_length(unit="bytes")))
     decoded = imagecodecs.dicomrle_decode(src, dtype=runner.pixel_dtype, out=frame)
     if len(decoded) != len(frame):
@@ -165,13 +164,13 @@ def _decode_rle(src: bytes, runner: DecodeRunner) -> bytearray:
 
 
 def _check_is_complete(src: bytes) -> None:
-    # libjpeg fills what is missing with grey, and reports it at most on its own console; CharLS stays busy for minutes.
+    # Of a truncated stream, libjpeg returns grey pixels with at most a message on stderr; CharLS computes for minutes.
     if not has_end_of_image(src):
         raise ValueError("the code stream is cut short: it has no end marker")
 
 
-def _hand_over(pixels: NDArray[Any], runner: DecodeRunner) -> bytearray:
-    """Tell pydicom the container's width; a bytearray, because pydicom changes it in place."""
+def _to_frame(pixels: NDArray[Any], runner: DecodeRunner) -> bytearray:
+    """Set the width of the result's containers; return a bytearray, because pydicom changes it in place."""
     runner.set_option("bits_allocated", pixels.dtype.itemsize * 8)
     if runner.samples_per_pixel > 1:
         runner.set_option("planar_configuration", 0)

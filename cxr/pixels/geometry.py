@@ -1,6 +1,6 @@
-"""How an image lies, by its header: turned, mirrored, with pixels that are not square.
+"""Orientation and pixel aspect ratio of an image, from its header.
 
-The model was trained with upright frontal films of square pixels: rows run to the patient's left, columns to the feet.
+Models are trained with upright frontal images of square pixels: rows run to the patient's left, columns to the feet.
 
 References
 ----------
@@ -20,26 +20,26 @@ from pydicom.dataset import Dataset
 
 from cxr.dicom import elements
 
-# The first that is there counts: calibrated, at the detector, of the scanned film; last Pixel Aspect Ratio.
+# In order of preference: calibrated, at the detector, of the scanned film, without physical size.
 _SPACINGS: Final = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
-_SQUARE_WITHIN: Final = 0.01  # rounding of written spacings
-_MOST_UNEQUAL: Final = 8.0  # no detector has such pixels: the header is wrong
+_SQUARE_WITHIN: Final = 0.01  # tolerance for rounded decimal strings
+_MAX_ASPECT: Final = 8.0  # beyond any detector: the header is wrong
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """How to make an image upright, and the proportions of its pixels.
+    """Transformation to the upright image, and the proportions of its pixels.
 
     Parameters
     ----------
     is_transposed
-        Rows and columns are to be swapped; before the image is mirrored.
+        Swap rows and columns, before mirroring.
     is_mirrored
-        Left and right are to be swapped.
+        Swap left and right.
     is_upside_down
-        Top and bottom are to be swapped.
+        Swap top and bottom.
     aspect
-        Height of a pixel in shares of its width, after rows and columns were swapped; 1: square.
+        Height / width of a pixel, after transposition; 1: square.
     """
 
     is_transposed: bool = False
@@ -49,11 +49,11 @@ class Geometry:
 
     @property
     def is_upright(self) -> bool:
-        """Whether the pixels stay where they are."""
+        """Whether the transformation is the identity."""
         return not (self.is_transposed or self.is_mirrored or self.is_upside_down)
 
     def upright(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Turn and mirror an image upright.
+        """Transform an image to upright.
 
         Parameters
         ----------
@@ -63,21 +63,21 @@ class Geometry:
         Returns
         -------
         NDArray[Any]
-            Shape (rows, columns), or (columns, rows) where they are swapped; in one block of memory.
+            Shape (rows, columns), or (columns, rows) if transposed; C-contiguous if transformed.
         """
         if self.is_upright:
             return pixels
-        turned = pixels.T if self.is_transposed else pixels
-        turned = turned[:, ::-1] if self.is_mirrored else turned
-        return np.ascontiguousarray(turned[::-1] if self.is_upside_down else turned)
+        image = pixels.T if self.is_transposed else pixels
+        image = image[:, ::-1] if self.is_mirrored else image
+        return np.ascontiguousarray(image[::-1] if self.is_upside_down else image)
 
     @property
     def changes_sides(self) -> bool:
-        """Whether left and right of the patient change sides: a reflection, not a rotation."""
+        """Whether the transformation is a reflection, which swaps the patient's left and right, not a rotation."""
         return (self.is_transposed + self.is_mirrored + self.is_upside_down) % 2 == 1
 
     def shape(self, rows: int, columns: int) -> tuple[int, int]:
-        """Return the proportions of the upright image in square pixels, from its Rows and Columns."""
+        """Return height and width of the upright image in square pixels, from Rows and Columns of the received one."""
         height, width = (columns, rows) if self.is_transposed else (rows, columns)
         return max(1, round(height * self.aspect)), width
 
@@ -86,15 +86,15 @@ UPRIGHT: Final = Geometry()
 
 
 def read_geometry(dataset: Dataset) -> Geometry:
-    """Read how an image lies; what is absent or impossible counts as upright and square.
+    """Read orientation and aspect ratio; absent or impossible values mean upright and square.
 
-    Only the first letter of a direction is looked at: the others tell of a tilt. A direction towards the front or
-    the back is not of a frontal film, and turns nothing.
+    Only the first letter of a direction counts; further letters describe a tilt. An anterior or posterior direction
+    is not of a frontal image, and counts as absent.
 
     Parameters
     ----------
     dataset
-        Of the image, with or without pixels.
+        Header of the image, with or without pixels.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def read_geometry(dataset: Dataset) -> Geometry:
 
 
 def _read_orientation(dataset: Dataset) -> tuple[bool, bool, bool]:
-    """Read which steps make the rows run to the patient's left and the columns to the feet."""
+    """Return transposed, mirrored, upside down: the steps to rows towards the left and columns towards the feet."""
     directions = elements.code_strings(dataset, "PatientOrientation")
     if len(directions) != 2 or any(set(direction) - set("LRHF") for direction in directions) or not all(directions):
         return False, False, False
@@ -125,11 +125,11 @@ def _read_orientation(dataset: Dataset) -> tuple[bool, bool, bool]:
 
 
 def _read_aspect(dataset: Dataset) -> float:
-    """Read the height of a pixel in shares of its width."""
+    """Read height / width of a pixel."""
     for keyword in _SPACINGS:
         pair = elements.numbers(dataset, keyword)
         if len(pair) == 2 and min(pair) > 0 and math.isfinite(ratio := pair[0] / pair[1]) and ratio > 0:
             is_square = abs(ratio - 1) <= _SQUARE_WITHIN
-            is_possible = 1 / _MOST_UNEQUAL <= ratio <= _MOST_UNEQUAL
+            is_possible = 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT
             return ratio if is_possible and not is_square else 1.0
     return 1.0

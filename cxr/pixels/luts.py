@@ -1,7 +1,6 @@
-"""The header's own account of what its values mean: modality LUT, VOI LUT, window.
+"""Modality LUT, VOI LUT and window: read from the header, applied to float64 arrays.
 
-Read from a dataset into frozen values, and applied to float64 arrays. A malformed or impossible
-element counts as absent, because the picture can still be shown without it.
+A malformed or impossible element counts as absent, because the image can be displayed without it.
 
 References
 ----------
@@ -28,18 +27,18 @@ _LINEAR, _LINEAR_EXACT, _SIGMOID = "LINEAR", "LINEAR_EXACT", "SIGMOID"
 class LookupTable:
     """A Modality or VOI LUT Sequence item."""
 
-    first: int  # the input value that the first entry stands for
+    first: int  # input value of the first entry
     entries: Values  # (n,)
-    maximum: float  # the entry that is shown white
+    maximum: float  # entry that is displayed white
 
     def look_up(self, values: Values) -> Values:
-        """Give each value its entry; below the first the first, beyond the last the last."""
+        """Return the entry of each value; values beyond the table get the first or last entry."""
         index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.intp)
         entries: Values = self.entries[index]
         return entries
 
     def to_grey(self, values: Values) -> Values:
-        """As a VOI LUT: look up, in shares of the largest entry, in [0, 1]."""
+        """Apply the table as a VOI LUT: entry / maximum, in [0, 1]."""
         return self.look_up(values) / self.maximum
 
 
@@ -51,7 +50,7 @@ class Rescale:
     intercept: float
 
     def look_up(self, values: Values) -> Values:
-        """Give ``slope * values + intercept``."""
+        """Return ``slope * values + intercept``."""
         return values * self.slope + self.intercept
 
 
@@ -64,9 +63,9 @@ class Window:
     function: str = _LINEAR
 
     def to_grey(self, values: Values) -> Values:
-        """Give the grey of each value, in [0, 1] (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
+        """Return the grey of each value, in [0, 1] (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
         if self.function == _SIGMOID:
-            # exp() of more than 700 overflows; there, the curve is 0 or 1 to the last bit of float32.
+            # exp() overflows beyond 700, where the curve is 0 or 1 in float32.
             slope = np.clip(-4.0 * (values - self.center) / self.width, -700.0, 700.0)
             return 1.0 / (1.0 + np.exp(slope))
         if self.function == _LINEAR_EXACT:
@@ -78,9 +77,9 @@ class Window:
 
 
 def read_modality(dataset: Dataset) -> LookupTable | Rescale | None:
-    """Read how stored values become modality values; None: they are the same.
+    """Read the transformation from stored to modality values; None: identity.
 
-    A LUT sequence goes before slope and intercept, of which the standard allows only one.
+    The standard allows a Modality LUT Sequence or slope and intercept; of both, the sequence is used.
     """
     is_signed = elements.integer(dataset, "PixelRepresentation") == 1
     table = _read_table(dataset, "ModalityLUTSequence", may_be_negative=is_signed)
@@ -94,7 +93,7 @@ def read_modality(dataset: Dataset) -> LookupTable | Rescale | None:
 
 
 def read_voi(dataset: Dataset) -> LookupTable | Window | None:
-    """Read the header's choice of grey: the first VOI LUT, else the first window, else None."""
+    """Read the first VOI LUT, else the first window, else None."""
     is_signed = elements.integer(dataset, "PixelRepresentation") == 1
     rescale = (number(dataset, "RescaleIntercept") or 0.0, number(dataset, "RescaleSlope") or 0.0)
     may_be_negative = is_signed or min(rescale) < 0
@@ -103,10 +102,10 @@ def read_voi(dataset: Dataset) -> LookupTable | Window | None:
 
 
 def number(dataset: Dataset, keyword: str) -> float | None:
-    """Give the first value of a decimal string as a finite number; None if absent or malformed."""
-    written = (elements.text(dataset, keyword) or "").split("\\")[0]
+    """Return the first value of a decimal string; None if it is absent, malformed or not finite."""
+    string = (elements.text(dataset, keyword) or "").split("\\")[0]
     try:
-        value = float(written)
+        value = float(string)
     except ValueError:
         return None
     return value if math.isfinite(value) else None
@@ -123,7 +122,7 @@ def _read_window(dataset: Dataset) -> Window | None:
 
 
 def _read_table(dataset: Dataset, keyword: str, *, may_be_negative: bool) -> LookupTable | None:
-    """Read the first item of a LUT sequence; None if absent or unusable."""
+    """Read the first item of a LUT sequence; None if it is absent or unusable."""
     items = elements.items(dataset, keyword, at_most=1)
     byte_order = ">" if dataset.original_encoding[1] is False else "<"
     try:
@@ -135,24 +134,24 @@ def _read_table(dataset: Dataset, keyword: str, *, may_be_negative: bool) -> Loo
         return None
     if may_be_negative and first > 0x7FFF:
         first -= 0x10000
-    # The third value of LUT Descriptor often is the width of the entries' containers, not of their range: Agfa and
-    # others declare 16 bits and use 12 to 15. The largest entry is white, as in other viewers.
+    # The third value of LUT Descriptor often is the width of the containers, not of the entries' range: Agfa and
+    # others declare 16 bits and use 12 to 15. The largest entry is displayed white, as in other viewers.
     return LookupTable(first=first, entries=entries, maximum=float(entries.max()) or 1.0)
 
 
 def _words(value: object, byte_order: str) -> NDArray[np.int64]:
-    """Give 16-bit words, unsigned, from bytes (OW, or a VR that pydicom left open) or numbers."""
+    """Return unsigned 16-bit words from bytes (OW, or an ambiguous VR) or numbers."""
     if isinstance(value, bytes):
         return np.frombuffer(value[: len(value) // 2 * 2], f"{byte_order}u2").astype(np.int64)
     return np.atleast_1d(np.array(value, dtype=np.int64)) & 0xFFFF  # SS where US was meant
 
 
 def _entries(data: object, count: int, bits: int, byte_order: str) -> Values:
-    """Unpack LUT Data: words, or bytes where 8 bits are enough and there are no more bytes."""
+    """Unpack LUT Data: 16-bit words, or bytes if entries have 8 bits and the data is as short."""
     packed = data if isinstance(data, bytes) else _words(data, "<").astype("<u2").tobytes()
     if bits <= 8 and count <= len(packed) <= count + 1:
         return np.frombuffer(packed, np.uint8, count).astype(np.float64)
     words = _words(data, byte_order)
     if len(words) < count:
-        raise ValueError("LUT Data is shorter than LUT Descriptor says")
+        raise ValueError("LUT Data is shorter than LUT Descriptor declares")
     return words[:count].astype(np.float64)

@@ -1,4 +1,4 @@
-"""The one way from an image to the model's input, for training and serving alike.
+"""Prepare an image as the model's input, in training and serving alike.
 
 ::
 
@@ -6,11 +6,10 @@
                                      ├─ table (cxr.pixels.grey_table) ─▶ grey ─▶ square ─▶ float32 (size, size, 1)
     PNG, JPEG, array ────────────────┘
 
-A DICOM image is made upright and its pixels square as its header says (``cxr.pixels.geometry``); stored values and
-pictures without header are taken as they lie.
+A DICOM image is turned upright and resampled to square pixels by its header (``cxr.pixels.geometry``); arrays and
+pictures without header keep their orientation and proportions.
 
-Scaling to ImageNet's statistics and the three equal channels live in the graph, so that [0, 1] is
-the only contract.
+The graph itself scales to ImageNet's statistics and repeats the channel, so that its input is always in [0, 1].
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from pydicom.dataset import Dataset
 from cxr.dicom import open_dataset, open_with_pixels
 from cxr.errors import DamagedPixels, ObjectTooLarge, UnparsableObject, UnsupportedPixels
 from cxr.pixels.decode import StoredPixels, decode
-from cxr.pixels.grey_table import Counts, Tones, grey_table
+from cxr.pixels.grey_table import Counts, GreyTransform, grey_table
 from cxr.pixels.normalise import central, equalised, without_borders
 from cxr.pixels.pixel_header import DEFAULT_MAX_MEGAPIXELS, check_header
 from cxr.pixels.raster import RASTER_SIGNATURES, read_raster, to_one_channel
@@ -40,9 +39,9 @@ __all__ = ["DEFAULT_MAX_MEGAPIXELS", "DEFAULT_RECIPE", "PixelRecipe", "read_imag
 
 Grey = NDArray[np.float32]
 
-# Pixels that are looked up at once: index and result stay in the cache.
+# Pixels of one look-up: index and result fit into the processor's cache.
 _BLOCK_PIXELS: Final = 1 << 18
-_HEADER_BYTES: Final = 64 * 1024 * 1024  # what a deflated dataset may hold beside its pixels
+_HEADER_BYTES: Final = 64 * 1024 * 1024  # allowance for a deflated dataset beside its pixels
 
 
 def to_model_input(
@@ -60,9 +59,9 @@ def to_model_input(
         (uint8 or uint16: a picture without header; floating point: grey, in [0, 1]), of shape
         (rows, columns), (rows, columns, 1) or (rows, columns, 3) RGB.
     recipe
-        Every choice on the way.
+        The preprocessing of the model.
     max_megapixels
-        Rows x Columns, in millions, beyond which nothing is decoded.
+        Largest Rows x Columns that are decoded, in millions.
 
     Returns
     -------
@@ -71,18 +70,18 @@ def to_model_input(
     Raises
     ------
     MissingPixels
-        If there are none.
+        If there is no pixel data.
     UnsupportedPixels
-        If they are of a kind that the recipe does not accept: several frames, colour, too large.
+        If the image has several frames, is too large, or has colour that the recipe does not accept.
     DamagedPixels
-        If they do not decode, or show nothing.
+        If the pixels do not decode, or all have the same value.
     OSError
         If the file can't be read.
 
     Notes
     -----
-    pydicom's and Pillow's warnings quote what they warn of; they are kept back here, for the whole
-    process (``warnings.catch_warnings``), so call from one thread at a time.
+    Warnings of pydicom and Pillow quote values of the file; they are suppressed for the whole process
+    (``warnings.catch_warnings``), so call from one thread at a time.
     """
     (prepared,) = to_model_inputs(source, (recipe,), max_megapixels=max_megapixels)
     return prepared
@@ -94,19 +93,20 @@ def to_model_inputs(
     *,
     max_megapixels: int = DEFAULT_MAX_MEGAPIXELS,
 ) -> tuple[Grey, ...]:
-    """Prepare one image for several models; it is decoded once.
+    """Prepare one image for several models, decoding it once.
 
-    What is accepted is what the first recipe accepts. Otherwise as ``to_model_input``, recipe by recipe.
+    Parameters, result per recipe and errors are those of ``to_model_input``; the first recipe decides whether colour
+    is accepted.
     """
     with _without_warnings():
         if isinstance(source, Path):
             source = _read(source, recipes[0], max_megapixels)
         if isinstance(source, Dataset):
             stored = decode(source, recipes[0], max_megapixels=max_megapixels)
-            greys = _paintings(stored, recipes)
+            greys = _render_for_recipes(stored, recipes)
             aspect = stored.geometry.aspect
-            return tuple(_finish(grey, recipe, aspect) for grey, recipe in zip(greys, recipes, strict=True))
-        return tuple(_finish(_from_array(source, recipe), recipe) for recipe in recipes)
+            return tuple(_to_input(grey, recipe, aspect) for grey, recipe in zip(greys, recipes, strict=True))
+        return tuple(_to_input(_from_array(source, recipe), recipe) for recipe in recipes)
 
 
 def read_image(path: Path, *, max_megapixels: int = DEFAULT_MAX_MEGAPIXELS) -> Dataset | NDArray[Any]:
@@ -115,9 +115,9 @@ def read_image(path: Path, *, max_megapixels: int = DEFAULT_MAX_MEGAPIXELS) -> D
     Parameters
     ----------
     path
-        The file; what it is is told by its content.
+        The file; its format is detected from its content.
     max_megapixels
-        Size beyond which PNG and JPEG are not decoded; bounds how far a deflated dataset swells.
+        Largest PNG or JPEG that is decoded; bounds the size of an inflated dataset, too.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def read_image(path: Path, *, max_megapixels: int = DEFAULT_MAX_MEGAPIXELS) -> D
     Raises
     ------
     DamagedPixels, UnsupportedPixels
-        If it is none of the three, is cut short, or is too large.
+        If the file has another format, is truncated, or is too large.
     OSError
         If the file can't be read.
     """
@@ -144,7 +144,7 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _read(path: Path, recipe: PixelRecipe, max_megapixels: int) -> Dataset | NDArray[Any]:
-    """Read an image; refuse what its header forbids before its pixels are in memory."""
+    """Read an image; check its header before its pixels are read into memory."""
     if not _is_raster(path):
         header = _open(open_dataset, path, _HEADER_BYTES)
         check_header(header, recipe, max_megapixels=max_megapixels)
@@ -163,7 +163,7 @@ def _open(opener: Callable[..., Dataset], path: Path, max_inflated_bytes: int) -
         raise DamagedPixels("The file can't be read as DICOM, PNG or JPEG: export the image again.") from error
     except ObjectTooLarge as error:
         raise UnsupportedPixels(
-            "The deflated dataset swells beyond the accepted size: have the image sent in another transfer syntax."
+            "The deflated dataset is larger than accepted: have the image sent in another transfer syntax."
         ) from error
 
 
@@ -177,26 +177,22 @@ def _from_array(pixels: NDArray[Any], recipe: PixelRecipe) -> Grey:
         return _checked_float(pixels)
     channel = to_one_channel(pixels, accepts_colour=recipe.colour == "luminance")
     width = channel.dtype.itemsize * 8
-    tones = Tones(extremes=(0.0, float(2**width - 1)), is_raster=True)
-    return _paint(
-        StoredPixels(containers=channel, value_bits=width, high_bit=width - 1, is_signed=False, tones=tones), recipe
+    transform = GreyTransform(extremes=(0.0, float(2**width - 1)), is_raster=True)
+    stored = StoredPixels(
+        containers=channel, value_bits=width, high_bit=width - 1, is_signed=False, transform=transform
     )
+    return next(_render_for_recipes(stored, (recipe,)))
 
 
 def _checked_float(pixels: NDArray[Any]) -> Grey:
     channel = to_one_channel(pixels, accepts_colour=False) if pixels.shape[2:] != (3,) else None
-    if channel is None or not (np.min(channel) >= 0 and np.max(channel) <= 1):  # a NaN is not either
+    if channel is None or not (np.min(channel) >= 0 and np.max(channel) <= 1):  # also refuses NaN
         raise UnsupportedPixels("Received floating-point pixels; accepted are (rows, columns) in [0, 1].")
     return channel.astype(np.float32)
 
 
-def _paint(stored: StoredPixels, recipe: PixelRecipe) -> Grey:
-    """Give every pixel its grey, float32 (rows, columns), at full size."""
-    return next(_paintings(stored, (recipe,)))
-
-
-def _paintings(stored: StoredPixels, recipes: Sequence[PixelRecipe]) -> Iterator[Grey]:
-    """Do so for each recipe; one whose greys are those of the recipe before gets the same picture."""
+def _render_for_recipes(stored: StoredPixels, recipes: Sequence[PixelRecipe]) -> Iterator[Grey]:
+    """Render the grey image, float32 (rows, columns), once per recipe; reuse it when the grey table is identical."""
     containers = stored.containers
     if containers.dtype.itemsize > 2:
         possible, index, counts = np.unique(containers, return_inverse=True, return_counts=True)
@@ -204,11 +200,11 @@ def _paintings(stored: StoredPixels, recipes: Sequence[PixelRecipe]) -> Iterator
     else:
         possible = np.arange(1 << (containers.dtype.itemsize * 8), dtype=containers.dtype)
         counts = _count(containers, len(possible))
-    last: NDArray[np.float32] | None = None
+    previous: NDArray[np.float32] | None = None
     for recipe in recipes:
-        table = grey_table(stored.values(possible), counts, stored.tones, recipe)
-        if last is None or not np.array_equal(table, last):
-            last, grey = table, np.empty(containers.shape, np.float32)
+        table = grey_table(stored.values(possible), counts, stored.transform, recipe)
+        if previous is None or not np.array_equal(table, previous):
+            previous, grey = table, np.empty(containers.shape, np.float32)
             for block in _blocks(containers):
                 np.take(table, containers[block], out=grey[block], mode="clip")
         yield grey
@@ -227,13 +223,13 @@ def _blocks(containers: NDArray[Any]) -> Iterator[slice]:
     return (slice(first, first + step) for first in range(0, rows, step))
 
 
-def _finish(grey: Grey, recipe: PixelRecipe, aspect: float = 1.0) -> Grey:
+def _to_input(grey: Grey, recipe: PixelRecipe, aspect: float = 1.0) -> Grey:
     square = np.clip(_normalise(grey, recipe, aspect), 0.0, 1.0)
     return (from_steps(to_steps(square)) if recipe.quantised else square)[:, :, np.newaxis]
 
 
 def _normalise(grey: Grey, recipe: PixelRecipe, aspect: float) -> Grey:
-    """Bring a picture to the model's size, and what the recipe says beside that; ``aspect`` as in `Geometry`."""
+    """Crop, resample and equalise by the recipe; ``aspect`` is that of `Geometry`."""
     if recipe.borders == "crop":
         grey = without_borders(grey)
     if recipe.margin:
@@ -251,7 +247,7 @@ def _to_square(grey: Grey, size: int, recipe: PixelRecipe, aspect: float) -> Gre
     scale = size / max(height, width)
     rows, columns = (max(1, round(side * scale)) for side in (height, width))
     small = _resize(grey, rows, columns, recipe)
-    # Filled after resampling: the same picture, at a fraction of the cost.
+    # Padded after resampling: equal result, at a fraction of the cost.
     top, left = (size - rows) // 2, (size - columns) // 2
     square = np.empty((size, size), np.float32)
     square[:top], square[top + rows :] = np.median(small[0]), np.median(small[-1])
@@ -264,7 +260,7 @@ def _resize(grey: Grey, rows: int, columns: int, recipe: PixelRecipe) -> Grey:
     if recipe.resample == "nearest":
         nearest: Grey = cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_NEAREST_EXACT)
         return nearest
-    # INTER_AREA is a mean over areas only where both sides shrink, so each kind has a step of its own.
+    # INTER_AREA averages areas only if both sides shrink: shrink first, enlarge in a second step.
     smaller = (min(columns, grey.shape[1]), min(rows, grey.shape[0]))
     if smaller != grey.shape[::-1]:
         grey = cv2.resize(grey, smaller, interpolation=cv2.INTER_AREA)

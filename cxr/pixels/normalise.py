@@ -1,8 +1,8 @@
-"""One border, one sharpness and one contrast for the pictures of all sources.
+"""Normalise borders, sharpness and contrast across sources.
 
-What a source leaves on its pictures beside the patient (dark margins, tone curve, resolution) tells a
-network where a picture is from, and in many collections that tells the diagnosis. These steps take a
-part of it away, for training and serving alike; ``PixelRecipe`` says which are used.
+Borders, tone curve and resolution identify the source of an image, and in many collections the source predicts the
+diagnosis (a shortcut). These steps remove part of that information, in training and serving alike; ``PixelRecipe``
+selects them.
 
 References
 ----------
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 Grey = NDArray[np.float32]
 
-_SIDE: Final = 128  # rows and columns of the small picture in which borders are looked for
-_MIN_SPREAD: Final = 0.04  # standard deviation of grey along a line: below, it shows nothing
-_MOST: Final = 0.2  # share of a side that may be border
+_SIDE: Final = 128  # rows and columns of the reduced image in which borders are detected
+_MIN_SPREAD: Final = 0.04  # standard deviation of grey along a line; below it, the line is border
+_MAX_BORDER: Final = 0.2  # largest border at an edge, as a share of the side
 
 
 def without_borders(grey: Grey) -> Grey:
-    """Cut off lines at the edges that show nothing: collimator, black or white margins.
+    """Cut off uniform lines at the edges: collimator shutters, black or white margins.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def without_borders(grey: Grey) -> Grey:
 
     Returns
     -------
-    A view; at least three fifths of each side.
+    A view of the array; at least three fifths of each side.
     """
     kind = cv2.INTER_AREA if min(grey.shape) >= _SIDE else cv2.INTER_LINEAR
     small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=kind)
@@ -44,12 +44,12 @@ def without_borders(grey: Grey) -> Grey:
 
 
 def central(grey: Grey, margin: float) -> Grey:
-    """Cut off a share of each side at each of its two ends; a view of at least one pixel."""
+    """Return a view without a share (``margin``, below 0.5) of rows and columns at each edge; at least one pixel."""
     return _cut(grey, (margin, 1 - margin), (margin, 1 - margin))
 
 
 def equalised(grey: Grey) -> Grey:
-    """Give each pixel the share of all pixels that are darker, in [0, 1]: every picture has the same histogram."""
+    """Return the share of darker pixels at each pixel, in [0, 1]: histogram equalisation by rank."""
     ordered = np.sort(grey, axis=None)
     darker = np.searchsorted(ordered, grey.ravel(), side="left")
     shares: Grey = (darker / max(1, grey.size - 1)).astype(np.float32).reshape(grey.shape)
@@ -57,11 +57,11 @@ def equalised(grey: Grey) -> Grey:
 
 
 def _bounds(spread: NDArray[np.float64]) -> tuple[float, float]:
-    """Find the first and the last line that shows something, in shares of the side."""
+    """Return first and last line that are not border, as shares of the side."""
     lines = np.flatnonzero(spread > _MIN_SPREAD)
     if not len(lines):
         return 0.0, 1.0
-    return min(lines[0] / _SIDE, _MOST), max((lines[-1] + 1) / _SIDE, 1 - _MOST)
+    return min(lines[0] / _SIDE, _MAX_BORDER), max((lines[-1] + 1) / _SIDE, 1 - _MAX_BORDER)
 
 
 def _cut(grey: Grey, rows: tuple[float, float], columns: tuple[float, float]) -> Grey:

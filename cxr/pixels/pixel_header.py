@@ -1,7 +1,7 @@
-"""Checks of an image's size before any pixel is decoded: header and compressed frame.
+"""Check the sizes in DICOM header and code stream before any pixel is decoded.
 
-A header of 900 bytes can promise 4 gigapixels. A decoder follows the code stream and not the DICOM
-header: a stream that promises 65,500 x 65,500 makes it allocate gigabytes for a header of 512 x 512.
+A header of 900 bytes can declare 4 gigapixels. A decoder uses the size in the code stream, not in the DICOM header:
+a stream that declares 65,500 x 65,500 makes it allocate gigabytes although the header declares 512 x 512.
 
 References
 ----------
@@ -53,7 +53,7 @@ _JP2_HEADER_BYTES: Final = 65536  # boxes that may stand before the code stream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelHeader:
-    """The Image Pixel Module of an image that may be decoded."""
+    """Checked Image Pixel Module of an image."""
 
     rows: int
     columns: int
@@ -68,7 +68,7 @@ class PixelHeader:
 
     @property
     def frame_bytes(self) -> int:
-        """Length of one frame that is not compressed."""
+        """Length of one native frame, in bytes."""
         samples = self.rows * self.columns * self.samples
         if self.photometric == "YBR_FULL_422":
             samples = samples // 3 * 2
@@ -76,26 +76,28 @@ class PixelHeader:
 
 
 def check_header(dataset: Dataset, recipe: PixelRecipe, *, max_megapixels: int) -> PixelHeader:
-    """Read the Image Pixel Module and refuse what is not to be decoded; touches no pixel.
+    """Read and check the Image Pixel Module, without reading pixels.
 
     Raises
     ------
     UnsupportedPixels
-        More than one frame, colour that the recipe does not accept, floating point, a bit depth
-        other than 1, 8, 16, 32, an unknown transfer syntax, or too large.
+        If there is more than one frame, colour that the recipe does not accept, floating-point pixels, Bits
+        Allocated other than 1, 8, 16 or 32, a transfer syntax without decoder, or the image is too large.
+    MissingPixels
+        If the object is not an image.
     DamagedPixels
-        An element that every image has is absent or impossible.
+        If a mandatory element is absent or impossible.
     """
     if any(keyword in dataset for keyword in _FLOAT_PIXELS):
         raise UnsupportedPixels("Received floating-point pixels; accepted are whole numbers of 1, 8, 16 or 32 bits.")
     _check_frames(dataset)
-    rows, columns = _needed(dataset, "Rows"), _needed(dataset, "Columns")
-    allocated = _needed(dataset, "BitsAllocated")
+    rows, columns = _required(dataset, "Rows"), _required(dataset, "Columns")
+    allocated = _required(dataset, "BitsAllocated")
     if allocated not in _BITS_ALLOCATED:
         raise UnsupportedPixels(f"Received {allocated} bits allocated; accepted are 1, 8, 16 and 32.")
     stored = elements.integer(dataset, "BitsStored") or allocated
     syntax = _syntax(dataset)
-    if syntax.is_encapsulated and allocated < stored <= 16:  # the code stream has a depth of its own
+    if syntax.is_encapsulated and allocated < stored <= 16:  # the code stream declares its own depth
         allocated = 16
     if not 1 <= stored <= allocated:
         raise DamagedPixels(f"Received {stored} bits stored in {allocated} allocated: have the image exported again.")
@@ -133,7 +135,7 @@ def _check_frames(dataset: Dataset) -> None:
         raise UnsupportedPixels(f"Received {frames} frames; accepted is one: send single images.")
 
 
-def _needed(dataset: Dataset, keyword: str) -> int:
+def _required(dataset: Dataset, keyword: str) -> int:
     value = elements.integer(dataset, keyword)
     if value is None or value < 1:
         if not any(keyword in dataset for keyword in ("PixelData", "Rows")):
@@ -143,7 +145,7 @@ def _needed(dataset: Dataset, keyword: str) -> int:
 
 
 def _check_size(header: PixelHeader, max_megapixels: int) -> None:
-    # The values of a 32-bit image are sorted, not counted: eight times the memory.
+    # Values of 32-bit images are sorted instead of counted, which takes eight times the memory.
     weight = header.samples * (8 if header.bits_allocated > 16 else 1)
     if header.rows * header.columns * weight > max_megapixels * 1_000_000:
         raise UnsupportedPixels(
@@ -165,7 +167,7 @@ def _check_colour(header: PixelHeader, recipe: PixelRecipe) -> None:
 
 
 def _syntax(dataset: Dataset) -> UID:
-    """Give the transfer syntax; without file meta information, what the reader found."""
+    """Return the transfer syntax; without file meta information, the one that the reader detected."""
     meta = getattr(dataset, "file_meta", None)
     declared = meta.get("TransferSyntaxUID") if meta is not None else None
     if not declared:
@@ -182,7 +184,7 @@ def _syntax(dataset: Dataset) -> UID:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeStream:
-    """What a code stream says of its image."""
+    """Size and precision that a code stream declares."""
 
     rows: int
     columns: int
@@ -196,36 +198,36 @@ class CodeStream:
 
 
 def check_code_stream(frame: bytes, syntax: UID, *, rows: int, columns: int, samples: int) -> CodeStream | None:
-    """Refuse a frame whose own size is not the header's, or that ends early.
+    """Check the size in a frame's code stream against the header, and that the stream is complete.
 
-    RLE tells no size; its decoder writes into a buffer of the header's.
+    RLE declares no size; its decoder writes into a buffer of the header's size.
 
     Parameters
     ----------
     frame
-        The frame: all its fragments.
+        Concatenated fragments of the frame.
     syntax
         An encapsulated transfer syntax.
     rows, columns, samples
-        Of the DICOM header.
+        Values of the DICOM header.
 
     Returns
     -------
     CodeStream | None
-        What the code stream says; None for RLE.
+        None for RLE.
 
     Raises
     ------
     DamagedPixels
-        If the sizes differ, the frame does not begin as its transfer syntax says, or a JPEG or JPEG-LS stream
-        has no end.
+        If the sizes differ, the frame is not of its transfer syntax, or a JPEG or JPEG-LS stream has no end
+        marker.
     """
     if syntax == RLELossless:
         return None
     is_jpeg_2000 = syntax in JPEG2000TransferSyntaxes
     stream = _read_jpeg_2000(frame) if is_jpeg_2000 else _read_jpeg(frame)
     if stream is None:
-        raise DamagedPixels(f"The pixel data does not begin as {syntax.name} does: have the image exported again.")
+        raise DamagedPixels(f"The pixel data is not a {syntax.name} stream: have the image exported again.")
     if stream.size != (rows, columns, samples):
         raise DamagedPixels(
             f"The {syntax.name} stream has {stream.rows} x {stream.columns} pixels of {stream.samples} samples where "
@@ -239,9 +241,9 @@ def check_code_stream(frame: bytes, syntax: UID, *, rows: int, columns: int, sam
 
 
 def has_end_of_image(frame: bytes) -> bool:
-    """Check that a JPEG or JPEG-LS stream has its end marker (EOI) behind its first scan.
+    """Check that a JPEG or JPEG-LS stream has an end marker (EOI) after its first scan header.
 
-    Coded data can't contain the marker (T.81 B.1.1.5, T.87 A.1), and what stands behind it is padding.
+    Coded data can't contain the marker (T.81 B.1.1.5, T.87 A.1); bytes after it are padding.
     """
     scan = _find_marker(frame, frozenset({_START_OF_SCAN}))
     return scan is not None and frame.find(_END_OF_IMAGE, scan) >= 0
@@ -256,14 +258,14 @@ def _read_jpeg(frame: bytes) -> CodeStream | None:
     return CodeStream(rows=rows, columns=columns, samples=samples, precision=precision)
 
 
-def _find_marker(frame: bytes, wanted: frozenset[int]) -> int | None:
-    """Find the first of some markers in front of the first scan's data; None if there is none."""
+def _find_marker(frame: bytes, markers: frozenset[int]) -> int | None:
+    """Return the position of the first of some markers before the first scan's data; None if there is none."""
     position = 2 if frame.startswith(_START_OF_IMAGE) else len(frame)
     while position + 4 <= len(frame):
         if frame[position] != 0xFF:
             return None
         marker = frame[position + 1]
-        if marker in wanted:
+        if marker in markers:
             return position
         if marker == 0xFF:  # a fill byte
             position += 1
@@ -277,7 +279,7 @@ def _find_marker(frame: bytes, wanted: frozenset[int]) -> int | None:
 
 
 def _read_jpeg_2000(frame: bytes) -> CodeStream | None:
-    """Read the SIZ segment of a JPEG 2000 or HTJ2K code stream, in JP2 boxes or bare."""
+    """Read the SIZ segment of a JPEG 2000 or HTJ2K code stream, with or without JP2 boxes."""
     start = frame.find(_J2K_START_AND_SIZ, 0, _JP2_HEADER_BYTES)
     if start < 0 or start + 43 > len(frame):
         return None

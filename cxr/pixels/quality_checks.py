@@ -1,8 +1,8 @@
-"""Whether a picture looks like a frontal chest radiograph at all: checks of the model's input.
+"""Quality checks: test whether the model's input looks like a frontal chest radiograph.
 
-They warn, and refuse nothing: the codes stand beside the scores, in the report and in the audit
-database. The bounds were set on 2,423 public frontal radiographs; each warns of fewer than 1 in 100
-of them, and ``inverted`` finds 97 of 100 of the same films turned to their negatives.
+A failed check adds a warning code to the scores, in the report and in the audit database; the image is still scored.
+The limits were chosen on 2,423 public frontal radiographs: each check warns on fewer than 1 in 100 of them, and
+``inverted`` on 97 of 100 of their negatives.
 """
 
 from __future__ import annotations
@@ -33,41 +33,41 @@ TURNED: Final = "turned"
 
 WARNINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        INVERTED: "The lungs are brighter than what lies between them: the picture is probably a negative.",
-        CLIPPED: "Much of the picture is entirely black or entirely white.",
-        ASPECT: "The picture is much longer one way than the other.",
-        FLAT: "The picture has hardly any shades of grey.",
-        OUTLIER: "The picture is unlike those that the model was trained with (Mahalanobis distance of its features).",
-        UNSURE: "The score fits both answers, or neither (split-conformal prediction).",
-        ONE_LUNG: "The model sees lungs alone, and nearly all that was found lies on one side of the picture.",
-        LOOKS_LATERAL: "The picture looks like a lateral chest radiograph (view model).",
-        LOOKS_NOT_A_CHEST: "The picture does not look like a chest radiograph (view model).",
-        VIEW_UNSURE: "The view model is not sure that the picture is a frontal chest radiograph.",
-        TURNED: "Patient Orientation says turned or mirrored: the picture was scored, and is shown, turned upright.",
-        VIEW_FROM_PIXELS: "The header does not tell the view; the view model takes the picture for frontal.",
+        INVERTED: "The lungs are brighter than the mediastinum: the image is probably inverted.",
+        CLIPPED: "A large part of the image is black or white.",
+        ASPECT: "One side of the image is much longer than the other.",
+        FLAT: "The image has very few grey levels.",
+        OUTLIER: "The image is an outlier to the training images (Mahalanobis distance of its features).",
+        UNSURE: "The conformal set holds both answers, or neither (split-conformal prediction).",
+        ONE_LUNG: "Nearly all of the lung mask lies on one side of the image.",
+        LOOKS_LATERAL: "The view model classifies the image as a lateral chest radiograph.",
+        LOOKS_NOT_A_CHEST: "The view model does not classify the image as a chest radiograph.",
+        VIEW_UNSURE: "The view model is not sure that the image is a frontal chest radiograph.",
+        TURNED: "Patient Orientation is rotated or mirrored: the image was scored, and is displayed, upright.",
+        VIEW_FROM_PIXELS: "The header does not determine the view; the view model classifies the image as frontal.",
     }
 )
-"""What each code of a warning says. The first four are of every image, the next two of packages with an input gate,
-the last of packages with a lung mask."""
+"""Meaning of each warning code. ``inverted`` to ``flat`` are checked on every image, ``outlier`` and ``unsure`` with an
+input gate, ``one_lung`` with a lung mask, the others with a view model or Patient Orientation."""
 
-_BRIGHTER = 0.05  # of the grey scale
-_MOST_BLACK = 0.5
-_MOST_WHITE = 0.25
-_LONGEST = 1.6
-_LEAST_BITS = 3.5
-_GREYS = 64
-_STEP = 1 / 255
+_MAX_LUNG_EXCESS = 0.05  # grey of the lungs minus the mediastinum, as a share of the grey scale
+_MAX_BLACK = 0.5  # share of pixels
+_MAX_WHITE = 0.25  # share of pixels
+_MAX_ASPECT = 1.6  # longer side / shorter side
+_MIN_ENTROPY = 3.5  # bits
+_BINS = 64  # of the histogram of the entropy
+_STEP = 1 / 255  # one 8-bit level
 
 
 def quality_warnings(pixels: Pixels, shape: tuple[int, int] | None = None) -> tuple[str, ...]:
-    """Check one picture.
+    """Check one image.
 
     Parameters
     ----------
     pixels
-        What the model sees; shape (size, size, 1), in [0, 1].
+        The model's input; shape (size, size, 1), in [0, 1].
     shape
-        Rows and columns of the image that it was made of; None: not known.
+        Rows and columns of the original image; None: unknown.
 
     Returns
     -------
@@ -78,20 +78,20 @@ def quality_warnings(pixels: Pixels, shape: tuple[int, int] | None = None) -> tu
 
 
 def heart_side(pixels: Pixels) -> float:
-    """Tell on which side of an upright frontal film the heart lies.
+    """Return an index of the side of the image on which the heart lies.
 
-    The difference of mean ranks of grey between the lower middle fields, right of the picture minus left.
+    The index is the difference of the mean grey ranks of two lower central fields, right of the image minus left.
 
     Parameters
     ----------
     pixels
-        Upright; shape (size, size, 1), in [0, 1].
+        Upright frontal image; shape (size, size, 1), in [0, 1].
 
     Returns
     -------
     float
-        In [-1, 1]. Of 481 public frontal films, with and without pneumonia, 81 of 100 are above 0, the median is
-        0.18, and 5 of 100 are below -0.18.
+        In [-1, 1]; above 0: heart on the right of the image (levocardia). Of 481 public frontal radiographs, with
+        and without pneumonia, 81 % are above 0, the median is 0.18, and 5 % are below -0.18.
     """
     ranks = equalised(pixels[..., 0])
     size = len(ranks)
@@ -101,31 +101,31 @@ def heart_side(pixels: Pixels) -> float:
 
 
 def _check(picture: Pixels, shape: tuple[int, int] | None) -> Iterator[str]:
-    if _lungs(picture) - _mediastinum(picture) > _BRIGHTER:
+    if _lungs(picture) - _mediastinum(picture) > _MAX_LUNG_EXCESS:
         yield INVERTED
-    if (picture <= _STEP).mean() > _MOST_BLACK or (picture >= 1 - _STEP).mean() > _MOST_WHITE:
+    if (picture <= _STEP).mean() > _MAX_BLACK or (picture >= 1 - _STEP).mean() > _MAX_WHITE:
         yield CLIPPED
-    if shape is not None and max(shape) > _LONGEST * min(shape):
+    if shape is not None and max(shape) > _MAX_ASPECT * min(shape):
         yield ASPECT
-    if _bits(picture) < _LEAST_BITS:
+    if _entropy(picture) < _MIN_ENTROPY:
         yield FLAT
 
 
 def _mediastinum(picture: Pixels) -> float:
-    """Mean grey of the strip in the middle, where heart and spine are white."""
+    """Return the mean grey of the central strip: heart and spine, which are white."""
     size = len(picture)
     return float(picture[size // 4 : 3 * size // 4, 9 * size // 20 : 11 * size // 20].mean())
 
 
 def _lungs(picture: Pixels) -> float:
-    """Mean grey of the upper fields on both sides, where air is black."""
+    """Return the mean grey of the upper fields on both sides: air, which is black."""
     size = len(picture)
     upper = picture[size // 4 : size // 2]
     return float((upper[:, size // 5 : 2 * size // 5].mean() + upper[:, 3 * size // 5 : 4 * size // 5].mean()) / 2)
 
 
-def _bits(picture: Pixels) -> float:
-    """Entropy of the histogram, in bits."""
-    counts, _ = np.histogram(picture, bins=_GREYS, range=(0, 1))
+def _entropy(picture: Pixels) -> float:
+    """Return the entropy of the grey histogram, in bits."""
+    counts, _ = np.histogram(picture, bins=_BINS, range=(0, 1))
     shares = counts[counts > 0] / picture.size
     return float(-(shares * np.log2(shares)).sum())

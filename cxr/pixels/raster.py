@@ -1,4 +1,4 @@
-"""PNG, JPEG and plain arrays: pictures without a DICOM header."""
+"""Read PNG and JPEG files, and reduce arrays to one channel."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from PIL import Image, ImageOps
 from cxr.errors import DamagedPixels, UnsupportedPixels
 
 RASTER_SIGNATURES: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
-"""How PNG and JPEG files begin."""
+"""First bytes of PNG and JPEG files."""
 
 _RASTER_FAULTS: Final = (
     OSError,
-    SyntaxError,  # Pillow's word for a broken PNG chunk
+    SyntaxError,  # Pillow raises it for a broken PNG chunk
     ValueError,
     TypeError,
     LookupError,
@@ -31,22 +31,20 @@ _RASTER_FAULTS: Final = (
     zlib.error,
 )
 
-# A JPEG coder moves the channels of a grey picture apart a little; a coloured arrow covers little.
+# JPEG coding separates the channels of a grey picture slightly; coloured marks cover a small area.
 _GREY_TOLERANCE: Final = 16  # of 255
 _COLOURED_SHARE: Final = 0.01
 
 
 def read_raster(data: bytes, *, max_megapixels: int) -> NDArray[np.uint8 | np.uint16]:
-    """Decode a PNG or JPEG file, turned as its EXIF orientation says.
-
-    Transparent pixels are black.
+    """Decode a PNG or JPEG file; apply its EXIF orientation, and blend transparency with black.
 
     Parameters
     ----------
     data
-        The file.
+        Content of the file.
     max_megapixels
-        Size beyond which it is not decoded.
+        Largest rows x columns that are decoded, in millions.
 
     Returns
     -------
@@ -57,7 +55,7 @@ def read_raster(data: bytes, *, max_megapixels: int) -> NDArray[np.uint8 | np.ui
     UnsupportedPixels
         If the picture is larger.
     DamagedPixels
-        If it does not decode to its end.
+        If it does not decode completely.
     """
     try:
         with Image.open(BytesIO(data), formats=("PNG", "JPEG")) as image:
@@ -75,7 +73,7 @@ def read_raster(data: bytes, *, max_megapixels: int) -> NDArray[np.uint8 | np.ui
 
 
 def _to_array(image: Image.Image) -> NDArray[np.uint8 | np.uint16]:
-    if image.mode.startswith("I"):  # 16-bit PNG: "I;16", "I;16B"; 32 bits hold the same values
+    if image.mode.startswith("I"):  # 16-bit PNG: "I;16", "I;16B", or "I" with 16-bit values
         deep: NDArray[np.uint16] = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
         return deep
     if image.mode in {"1", "L"} and "transparency" not in image.info:
@@ -88,7 +86,7 @@ def _to_array(image: Image.Image) -> NDArray[np.uint8 | np.uint16]:
 
 
 def to_one_channel(pixels: NDArray[Any], *, accepts_colour: bool) -> NDArray[Any]:
-    """Give the luminance of a picture that is grey, or of any where colour is accepted.
+    """Return the luminance of a grey picture, or of a colour picture if accepted.
 
     Parameters
     ----------
@@ -98,7 +96,7 @@ def to_one_channel(pixels: NDArray[Any], *, accepts_colour: bool) -> NDArray[Any
     Raises
     ------
     UnsupportedPixels
-        If it has another shape, or colour.
+        If the shape is another, or the picture has colour that is not accepted.
     """
     if pixels.ndim == 2:
         return pixels
@@ -108,13 +106,13 @@ def to_one_channel(pixels: NDArray[Any], *, accepts_colour: bool) -> NDArray[Any
         )
     if pixels.shape[2] == 1:
         return pixels[:, :, 0]
-    if not accepts_colour and not _is_really_grey(pixels):
+    if not accepts_colour and not _is_grey(pixels):
         raise UnsupportedPixels("Received a colour picture; accepted are grey ones: send radiographs.")
     return luminance(pixels)
 
 
 def luminance(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Weigh red, green and blue (ITU-R BT.601), in whole numbers, so that grey stays what it is.
+    """Return the luminance (ITU-R BT.601) in integer arithmetic, which keeps grey values exactly.
 
     Parameters
     ----------
@@ -129,7 +127,7 @@ def luminance(pixels: NDArray[Any]) -> NDArray[Any]:
     return ((red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16).astype(pixels.dtype)
 
 
-def _is_really_grey(pixels: NDArray[Any]) -> bool:
+def _is_grey(pixels: NDArray[Any]) -> bool:
     red, green, blue = (pixels[:, :, channel] for channel in range(3))
     highest = np.maximum(np.maximum(red, green), blue)
     distance = highest - np.minimum(np.minimum(red, green), blue)

@@ -1,20 +1,22 @@
-"""How stored pixels become the model's input: a small, frozen, versioned recipe.
+"""The pixel recipe: a small, frozen, versioned description of how stored pixels become the model's input.
 
-A recipe stands in the model package, its digest in the package's fingerprint. Training and serving
-call ``cxr.pixels.model_input.to_model_input`` with the same recipe, so that they see the same bytes. Whatever
-changes a pixel of the result is a field here, or raises ``RECIPE_VERSION``. Corrections of how a header is read are
-neither: they change films that were read wrongly, and no other.
+The model package holds its recipe, and the recipe's digest is part of the package's fingerprint. Training and serving
+call ``cxr.pixels.model_input.to_model_input`` with the same recipe, so that they produce the same bytes. A choice that
+changes a pixel of the result is a field here, or raises ``RECIPE_VERSION``. A corrected reading of the DICOM header is
+neither: it changes only films that were read wrongly before.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from types import MappingProxyType
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from cxr.errors import IncompatiblePackage
 
@@ -29,42 +31,32 @@ Raster = Literal["full", "robust"]
 Borders = Literal["keep", "crop"]
 Contrast = Literal["keep", "equalise"]
 
-_CHOICES: Final[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
-    {
-        "fit": get_args(Fit),
-        "resample": get_args(Resample),
-        "scaling": get_args(Scaling),
-        "colour": get_args(Colour),
-        "raster": get_args(Raster),
-        "borders": get_args(Borders),
-        "contrast": get_args(Contrast),
-    }
-)
-_FLAGS: Final = ("modality_lut", "inversion", "padding", "quantised")
-# Fields of later versions: left out of a recipe's document while they change nothing, so that the
-# digests of packages that were made without them stay.
+Size = Annotated[int, Field(ge=16, le=4096)]  # rows and columns
+GreyLevels = Annotated[int, Field(ge=2, le=65536)]
+Percentile = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+# Fields that later versions added: a recipe's document leaves them out at these values, so that the digests of
+# packages that were made without them stay.
 _LATER: Final[Mapping[str, Any]] = MappingProxyType(
     {"quantised": False, "borders": "keep", "margin": 0.0, "detail": None, "contrast": "keep"}
 )
-_SIZES: Final = (16, 4096)  # as in the package's manifest
-_GREY_LEVELS: Final = (2, 65536)
-_MOST_MARGIN: Final = 0.25
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# A dataclass rather than a BaseModel: dataclasses.replace checks the changed fields, model_copy does not.
+@dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(strict=True, extra="forbid"))
 class PixelRecipe:
     """Every choice between the stored pixels and the model's input.
 
     Raises
     ------
-    ValueError
-        If a field is of another type or outside its range; the message names field and range.
+    pydantic.ValidationError
+        (a ValueError) If a field is of another type or outside its range; the message names every fault.
     """
 
-    version: int = RECIPE_VERSION
+    version: Annotated[int, Field(ge=RECIPE_VERSION, le=RECIPE_VERSION)] = RECIPE_VERSION
 
-    size: int = 224
-    """Rows and columns of the model's input."""
+    size: Size = 224
+    """Rows and columns of the model's input, 16 to 4096."""
 
     fit: Fit = "pad"
     """``pad``: keep the proportions, centre, and fill with the border's value (nothing is cropped:
@@ -72,25 +64,25 @@ class PixelRecipe:
 
     resample: Resample = "area"
     """``area``: mean over each area when shrinking, linear when enlarging. ``nearest``: nearest
-    neighbour, the same pixels as Pillow takes."""
+    neighbour, the pixels that Pillow selects."""
 
     scaling: Scaling = "voi"
-    """How DICOM values become grey. ``voi``: the header's VOI LUT sequence or window, and robust
-    percentiles where there is none or it ruins the picture. ``percentile``: always percentiles.
+    """How DICOM values become grey. ``voi``: the header's VOI LUT sequence or window, and robust percentiles where
+    there is none or it is unusable (``max_saturated``, ``min_spread``). ``percentile``: always percentiles.
     ``maximum``: ``max(x, 0) / max(x)``."""
 
-    low_percentile: float = 0.5
-    high_percentile: float = 99.5
+    low_percentile: Percentile = 0.5
+    high_percentile: Percentile = 99.5
     """Percentiles, in [0, 100], that become black and white; see ``cxr.pixels.grey_table.robust_range``."""
 
-    max_saturated: float = 0.75
-    """A header's window that leaves more than this share of the pixels within one 8-bit level of
-    black or of white ruins the picture: percentiles are used instead. In (0, 1]; 1: never. Real films
-    with proper windows reach 0.44 (wide collimator borders); a CT's window on a lateral film, 0.86."""
+    max_saturated: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.75
+    """Largest share of pixels that a header's window may leave within one 8-bit level of black or of white, in (0, 1];
+    beyond it percentiles replace the window. 1: never. Films with proper windows reach 0.44 (wide collimator borders);
+    a CT window on a lateral film, 0.86."""
 
-    min_spread: float = 0.15
-    """A header's window that puts the low and the high percentile closer together than this share
-    of the grey scale ruins the picture too. In [0, 1); 0: never. Proper windows: 0.7 and more."""
+    min_spread: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.15
+    """Smallest distance, as a share of the grey scale, in [0, 1), that a header's window may leave between the low and
+    the high percentile; below it percentiles replace the window. 0: never. Proper windows: 0.7 and more."""
 
     modality_lut: bool = True
     """Apply the Modality LUT Sequence, or Rescale Slope and Intercept."""
@@ -101,8 +93,8 @@ class PixelRecipe:
     padding: bool = True
     """Leave Pixel Padding Value (and Range Limit) out of the statistics, and make it black."""
 
-    grey_levels: int | None = None
-    """Truncate to this many grey levels before resampling, as systems do that store PNG files;
+    grey_levels: GreyLevels | None = None
+    """Truncate to this many grey levels, 2 to 65536, before resampling, as systems that store PNG files do;
     None: no truncation."""
 
     colour: Colour = "grey_only"
@@ -115,59 +107,35 @@ class PixelRecipe:
 
     quantised: bool = False
     """Round the result to 65 535 steps (``cxr.pixels.sixteen_bit``), so that a training cache of 16-bit numbers
-    holds exactly what is served. True for everything that this project trains."""
+    holds exactly the values that are served. True for every model that this project trains."""
 
     borders: Borders = "keep"
-    """``crop``: cut off edges that show nothing, before anything else (``cxr.pixels.normalise``)."""
+    """``crop``: cut off uniform edges, before any other step (``cxr.pixels.normalise``)."""
 
-    margin: float = 0.0
-    """Share of each side that is cut off at either end then, in [0, 0.25]: where markers and texts stand."""
+    margin: Annotated[float, Field(ge=0, le=0.25, allow_inf_nan=False)] = 0.0
+    """Share of rows and columns that is cut off at each edge after ``borders``, in [0, 0.25]: markers and burned-in
+    text lie there."""
 
-    detail: int | None = None
-    """Reduce to this many rows and columns before the model's size, so that no source is sharper than
-    another; None: no."""
+    detail: Size | None = None
+    """Resample to this many rows and columns before the model's size, so that no source is sharper than
+    another; None: no such step."""
 
     contrast: Contrast = "keep"
     """``equalise``: give every picture the same histogram, by rank, after ``detail``."""
 
-    def __post_init__(self) -> None:
-        if type(self.version) is not int or self.version != RECIPE_VERSION:
-            raise ValueError(f"version: {RECIPE_VERSION} is accepted")
-        for name, accepted in _CHOICES.items():
-            if getattr(self, name) not in accepted:
-                raise ValueError(f"{name}: accepted are {', '.join(accepted)}")
-        for name in _FLAGS:
-            if type(getattr(self, name)) is not bool:
-                raise ValueError(f"{name}: true or false is accepted")
-        self._check_numbers()
-
-    def _check_numbers(self) -> None:
-        _check_whole("size", self.size, _SIZES)
-        if self.grey_levels is not None:
-            _check_whole("grey_levels", self.grey_levels, _GREY_LEVELS)
-        if self.detail is not None:
-            _check_whole("detail", self.detail, _SIZES)
-        for name in ("low_percentile", "high_percentile", "max_saturated", "min_spread", "margin"):
-            value = getattr(self, name)
-            if type(value) not in (int, float) or not math.isfinite(value):
-                raise ValueError(f"{name}: a finite number is accepted")
-            object.__setattr__(self, name, float(value))  # 1 and 1.0 are one recipe, with one digest
-        if not 0 <= self.low_percentile < self.high_percentile <= 100:
+    @model_validator(mode="after")
+    def _check_percentiles(self) -> Self:
+        if not self.low_percentile < self.high_percentile:
             raise ValueError("low_percentile, high_percentile: accepted is 0 <= low < high <= 100")
-        if not 0 < self.max_saturated <= 1:
-            raise ValueError("max_saturated: a number in (0, 1] is accepted")
-        if not 0 <= self.min_spread < 1:
-            raise ValueError("min_spread: a number in [0, 1) is accepted")
-        if not 0 <= self.margin <= _MOST_MARGIN:
-            raise ValueError(f"margin: a number in [0, {_MOST_MARGIN}] is accepted")
+        return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Give every field that matters, for ``package.json``."""
+        """Return the fields for ``package.json``: all but later ones that are at their default."""
         return {name: value for name, value in asdict(self).items() if name not in _LATER or value != _LATER[name]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PixelRecipe:
-        """Read what ``to_dict`` gave, and nothing else.
+        """Read the document that ``to_dict`` returns, strictly.
 
         Raises
         ------
@@ -182,8 +150,8 @@ class PixelRecipe:
                 f"The pixel recipe's version is not {RECIPE_VERSION}, the one that this version of cxr-listener "
                 "serves: install the version that the package was made with, or rebuild the package."
             )
-        known = {field.name for field in fields(cls)}
-        absent, extra = sorted(known - set(values) - set(_LATER)), len(set(values) - known)
+        names = {field.name for field in fields(cls)}
+        absent, extra = sorted(names - set(values) - set(_LATER)), len(set(values) - names)
         if absent or extra:
             raise IncompatiblePackage(
                 f"The pixel recipe lacks {', '.join(absent) or 'nothing'} and has {extra} unknown "
@@ -191,8 +159,10 @@ class PixelRecipe:
             )
         try:
             return cls(**values)
-        except (ValueError, TypeError) as error:
-            raise IncompatiblePackage(f"The pixel recipe is not valid: {error}.") from error
+        except ValidationError as error:
+            raise IncompatiblePackage(
+                f"The pixel recipe is not valid: {describe_faults(error)}; rebuild the package."
+            ) from error
 
     @property
     def digest(self) -> str:
@@ -201,17 +171,19 @@ class PixelRecipe:
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
-def _check_whole(name: str, value: object, accepted: tuple[int, int]) -> None:
-    low, high = accepted
-    if not (type(value) is int and low <= value <= high):
-        raise ValueError(f"{name}: a whole number from {low} to {high} is accepted")
+def describe_faults(error: ValidationError) -> str:
+    """Return every fault of a recipe as ``field: what is accepted``, without the received values."""
+    return "; ".join(
+        ": ".join([*map(str, fault["loc"][:1]), fault["msg"].removeprefix("Value error, ")])
+        for fault in error.errors(include_url=False, include_input=False)
+    )
 
 
 DEFAULT_RECIPE: Final = PixelRecipe()
-"""224 x 224, padded to a square: what untrained packages are served with."""
+"""224 x 224, padded to a square: the recipe of untrained packages."""
 
 TRAINING_RECIPE: Final = PixelRecipe(quantised=True)
-"""The same in 65 535 steps: what this project trains with, and serves what it trained with."""
+"""``DEFAULT_RECIPE`` in 65 535 steps: the default for training."""
 
 MIDRC_EMORY_RECIPE: Final = PixelRecipe(
     fit="stretch",
@@ -223,11 +195,11 @@ MIDRC_EMORY_RECIPE: Final = PixelRecipe(
     grey_levels=256,
     colour="luminance",
 )
-"""What the weights of MIDRC CRP-2 (Emory ResNet50, 2021) saw: Niffler's PNGs (``max(x, 0) / max(x)``
+"""Preprocessing of MIDRC CRP-2 (Emory ResNet50, 2021) in its training: Niffler's PNGs (``max(x, 0) / max(x)``
 truncated to 8 bits; no VOI LUT, no inversion), stretched to 224 x 224 with Pillow's nearest
-neighbour, divided by 255. The three equal channels are made in the graph."""
+neighbour, divided by 255. The graph repeats the channel."""
 
 RECIPES: Final[Mapping[str, PixelRecipe]] = MappingProxyType(
     {"default": DEFAULT_RECIPE, "midrc-emory": MIDRC_EMORY_RECIPE}
 )
-"""The recipes that have a name."""
+"""Recipes by name."""

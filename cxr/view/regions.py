@@ -1,4 +1,4 @@
-"""Codes of regions of the body that are not the chest: of CID 4031 all but chest, lung, heart and airways.
+"""Codes of anatomic regions other than the chest: CID 4031 without chest, lung, heart and airways.
 
 References
 ----------

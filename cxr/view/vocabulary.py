@@ -1,7 +1,7 @@
-"""The words of the frontal filter: what codes and terms of a header mean for a chest radiograph.
+"""Codes and terms of view and body part in the header of a chest radiograph.
 
-Pairs of code and scheme are listed one by one. pydicom's own tables don't know (R-10214, SRT), the
-code that most equipment sends for a PA chest, nor the older designators of SNOMED RT.
+The tables list every pair of code and scheme explicitly: pydicom's dictionary lacks (R-10214, SRT), the code that most
+equipment sends for a PA chest, and the older designators of SNOMED RT.
 
 References
 ----------
@@ -22,7 +22,7 @@ from cxr.domain import Code
 from cxr.view.regions import OTHER_REGIONS
 
 _SNOMED_RT = ("SRT", "SNM3", "99SDM")
-# Some senders write the scheme's name or UID (PS3.16 Table 8-1) where its designator belongs.
+# Some senders encode the scheme's name or UID (PS3.16 Table 8-1) as its designator.
 _SCHEME_OF: Mapping[str, str] = {
     "2.16.840.1.113883.6.96": "SCT",
     "SNOMED": "SCT",
@@ -94,7 +94,7 @@ _CHEST_REGIONS = (
 
 
 def _pairs(rows: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], str]:
-    """Pair each code with every designator of SNOMED: senders mix those of SNOMED CT and RT."""
+    """Pair each code with every designator of SNOMED, because senders mix those of SNOMED CT and RT."""
     return {
         (code, scheme): meaning
         for sct, srt, meaning in rows
@@ -105,43 +105,43 @@ def _pairs(rows: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], str]:
 
 
 FRONTAL_VIEW_CODES: Mapping[tuple[str, str], str] = _pairs(_FRONTAL_VIEWS)
-"""(code value, scheme designator) of the frontal views -> what it means."""
+"""Frontal views: (code value, scheme designator) -> meaning."""
 
 OTHER_VIEW_CODES: Mapping[tuple[str, str], str] = _pairs(_OTHER_VIEWS)
-"""(code value, scheme designator) of every other view of CID 4010 -> what it means."""
+"""All other views of CID 4010: (code value, scheme designator) -> meaning."""
 
 CHEST_REGION_CODES: Mapping[tuple[str, str], str] = _pairs(_CHEST_REGIONS)
-"""(code value, scheme designator) of the chest and the lungs -> what it means."""
+"""Chest and lungs: (code value, scheme designator) -> meaning."""
 
 OTHER_REGION_CODES: Mapping[tuple[str, str], str] = _pairs(OTHER_REGIONS)
-"""(code value, scheme designator) of other regions of the body -> what it means."""
+"""Other anatomic regions: (code value, scheme designator) -> meaning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Terms of one meaning, folded as ``fold`` folds a text.
+    """Terms of one meaning, in the form that ``fold`` returns.
 
     Parameters
     ----------
     words
         Whole words.
     stems
-        Beginnings of words: of languages with endings, and of compounds.
+        Prefixes of words, for languages with inflection and for compounds.
     parts
-        Looked for anywhere in a text: in scripts that leave no space between words, and within compounds.
+        Substrings of the text, for scripts without spaces between words and for compounds.
     """
 
     words: frozenset[str]
     stems: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
 
-    def found_in(self, text: str) -> frozenset[str]:
-        """Return the terms of this vocabulary that a text has; none of the text's own words."""
+    def terms_in(self, text: str) -> frozenset[str]:
+        """Return the terms of this vocabulary that occur in a text; no other word of the text."""
         if not text:
             return frozenset()
         folded, words = fold(text), words_of(text)
-        begun = (word for word in words if word.startswith(self.stems))
-        stems = (stem for word in begun for stem in self.stems if word.startswith(stem))
+        inflected = (word for word in words if word.startswith(self.stems))
+        stems = (stem for word in inflected for stem in self.stems if word.startswith(stem))
         return frozenset({*(words & self.words), *stems, *(part for part in self.parts if part in folded)})
 
 
@@ -155,7 +155,7 @@ FRONTAL = Vocabulary(
     stems=("ПРЯМ", "ПЕРЕДНЕЗАД", "ЗАДНЕПЕРЕД"),
     parts=("正位", "正面", "後前", "后前", "前後", "前后", "정면", "후전", "전후"),
 )
-"""Terms that say frontal."""
+"""Terms of frontal projections."""
 
 LATERAL = Vocabulary(
     words=frozenset(
@@ -189,13 +189,13 @@ LATERAL = Vocabulary(
         "צדדי",
     ),
 )
-"""Terms that say lateral, oblique, decubitus or another projection than a frontal one, or a localizer."""
+"""Terms of lateral, oblique, decubitus and other projections, and of localizers."""
 
 OTHER_POSITIONS = LATERAL.words | {
     *("LATERAL", "ML", "LM", "SAGITTAL", "OBLIQUE", "MLO", "LMO", "DECUBITUS", "DECUB"),
     *("AXIAL", "TANGENTIAL", "CC", "XCCL", "VD", "DV"),
 }
-"""Words of View Position that say another projection, also beside AP or PA ("AP LORDOTIC")."""
+"""Terms of View Position for other projections, also in combination with AP or PA ("AP LORDOTIC")."""
 
 CHEST = Vocabulary(
     words=frozenset(
@@ -242,7 +242,7 @@ CHEST = Vocabulary(
         *("صدر", "سینه", "سينه", "חזה", "ריאות", "छाती", "वक्ष"),
     ),
 )
-"""Terms of Body Part Examined, and of the descriptions, that say chest, in the languages of DICOM's character sets."""
+"""Terms for chest in Body Part Examined and descriptions, in the languages of DICOM's character sets."""
 
 OTHER_BODY_PARTS = Vocabulary(
     words=frozenset(
@@ -283,10 +283,10 @@ OTHER_BODY_PARTS = Vocabulary(
         *("胸骨", "胸鎖", "胸锁", "흉추", "척추", "腹部", "骨盤", "骨盆", "膝"),
     ),
 )
-"""Terms that say another part of the body, also beside the chest ("CHEST ABDOMEN")."""
+"""Terms of other body parts, also in combination with the chest ("CHEST ABDOMEN")."""
 
 AMBIGUOUS_PARTS = frozenset({"FACE", "HEAD", "EYE", "STOMACH", "ARM", "RADIUS", "NECK"})
-"""Of the other parts, those that a description of a chest film has for another reason ("thorax face", "head up")."""
+"""Terms of other body parts that occur in descriptions of chest images with another meaning ("thorax face")."""
 
 _WORD = re.compile(r"[^\W_]+")
 _MARKS = re.compile("[\u0300-\u036f]")
@@ -297,7 +297,7 @@ _BETWEEN = re.compile(r"\b(ANTERO|POSTERO|ANTERIOR|POSTERIOR)[\s./_-]+(POSTERIOR
 
 
 def fold(text: str) -> str:
-    """Return a text in upper case, full width and without accents, so that spellings compare equal."""
+    """Return a text in upper case, without accents and width variants (NFKC), so that spellings compare equal."""
     if text.isascii():
         return text.upper()
     wide = unicodedata.normalize("NFKC", text).upper()
@@ -311,15 +311,15 @@ def words_of(text: str) -> frozenset[str]:
     "P.A.", "A-P", "antero-posterior" and "c-spine" are one word each.
     """
     joined = fold(text).replace("_", " ")
-    joined = _BETWEEN.sub(lambda found: f"{'ANTERO' if found[1].startswith('A') else 'POSTERO'}{found[2]}", joined)
+    joined = _BETWEEN.sub(lambda match: f"{'ANTERO' if match[1].startswith('A') else 'POSTERO'}{match[2]}", joined)
     joined = re.sub(r"(?<=\b\w)\.(?=\w\b)", "", joined)
-    joined = _INITIALS.sub(lambda found: "AP" if found[1] else "PA", joined)
+    joined = _INITIALS.sub(lambda match: "AP" if match[1] else "PA", joined)
     joined = _NUMBERED.sub(r"\1", joined)
     joined = re.sub(r"\b([CTLS])[ -](?=SPINE\b)", r"\1", joined)
     return frozenset(_WORD.findall(joined))
 
 
-def meaning_of(code: Code, listed: Mapping[tuple[str, str], str]) -> str | None:
-    """Look a code up in one of the tables above; None if it is not in it."""
+def meaning_of(code: Code, table: Mapping[tuple[str, str], str]) -> str | None:
+    """Return the meaning of a code in one of the tables above; None if it is not listed."""
     scheme = _SCHEME_OF.get(code.scheme_designator, code.scheme_designator)
-    return listed.get((code.value, scheme))
+    return table.get((code.value, scheme))

@@ -1,1 +1,1 @@
-"""The commands ``cxr audit``, ``cxr jobs`` and ``cxr db``; each verb loads its queries when it is used."""
+"""Commands ``cxr audit``, ``cxr jobs`` and ``cxr db``; each imports its queries when it runs."""

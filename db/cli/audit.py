@@ -1,9 +1,8 @@
-"""``cxr audit``: results, timelines, exports, tamper check, the copy for SQL."""
+"""``cxr audit``: results, timelines, exports, tamper check, snapshot."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ import typer
 
 from cxr.errors import StorageError
 from db.cli.common import AsJson, open_audit, settings_of
-from db.cli.output import print_json, print_line, print_record, print_table, progress_bar, say
+from db.cli.output import print_json, print_line, print_message, print_record, print_table, progress_bar
 from db.cli.result_options import with_selection
 from db.results.filters import Format, IdentifierForm, ResultFilter
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from db.results.queries import Timeline
     from db.schema.records import ResultRow
 
-_LOOK_S = 20.0
+_TIME_LIMIT_S = 20.0
 _MOST_COLUMNS = 6  # of a table in `cxr audit show`
 
 audit_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Results, timelines, exports, tamper check.")
@@ -35,7 +34,7 @@ audit_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Result
 _TABLE = ("image", "received", "state", "finding", "score", "threshold", "view", "delivered", "error_code",
           "sender", "model", "reason")  # fmt: skip
 _LEAVE_OUT = ("model", "sender", "delivered", "view", "error_code")
-_NEWEST = 500  # images that --follow looks at, each second
+_NEWEST = 500  # rows read by --follow each second
 _FOLLOW_S = 1.0
 
 
@@ -48,15 +47,15 @@ def list_(
         int | None, typer.Option(min=0, help="Rows at most; 0: all. Default: 50 in a table, all with --json.")
     ] = None,
     before: Annotated[
-        int | None, typer.Option(min=1, help="Images before this number: where an earlier list ended.", metavar="IMAGE")
+        int | None, typer.Option(min=1, help="Images with a smaller number: the next page of a list.", metavar="IMAGE")
     ] = None,
     within: Annotated[
         float | None,
-        typer.Option(min=0, help="Look for so many seconds at most. Default: 20 in a table, no limit with --json."),
+        typer.Option(min=0, help="Time limit in seconds. Default: 20 in a table, none with --json."),
     ] = None,
     wide: Annotated[bool, typer.Option("--wide", help="All columns, however narrow the terminal.")] = False,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on, one line for each new result, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Print one line for each new result, until Ctrl-C.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -73,21 +72,24 @@ def list_(
     with open_audit(settings) as database:
         if follow:
             _follow(database, page, as_json=as_json)
-        found = page_results(database, page, within_s=_LOOK_S if within is None and not as_json else within)
+        results = page_results(database, page, within_s=_TIME_LIMIT_S if within is None and not as_json else within)
     if as_json:
         names = [name for name in columns(IdentifierForm.FULL) if name != "patient_id"]
-        for row in found.rows:
+        for row in results.rows:
             print_json(as_record(row, names))
     else:
-        print_table(_TABLE, map(_row, found.rows), leave_out=_LEAVE_OUT, is_wide=wide)
-    if found.is_cut:
-        say(f"The time was up; images before {found.before_image} were not looked at: --before {found.before_image}.")
-    elif found.before_image is not None and not as_json:
-        say(f"{len(found.rows)} rows, and there are more: --before {found.before_image}, or --limit.")
+        print_table(_TABLE, map(_row, results.rows), leave_out=_LEAVE_OUT, is_wide=wide)
+    if results.is_cut:
+        print_message(
+            f"Time limit reached; images before {results.before_image} were not searched: "
+            f"--before {results.before_image}."
+        )
+    elif results.before_image is not None and not as_json:
+        print_message(f"{len(results.rows)} rows, and there are more: --before {results.before_image}, or --limit.")
 
 
 def _with_routes(which: ResultFilter, settings: Settings) -> ResultFilter:
-    """Add the senders whose results have no destination but themselves, and so stay here undelivered."""
+    """Add the senders whose results have no destination, so stay undelivered."""
     from config.advice import unbound_destinations
 
     titles = tuple(destination.dicom_address()[0] for destination in unbound_destinations(settings))
@@ -95,7 +97,7 @@ def _with_routes(which: ResultFilter, settings: Settings) -> ResultFilter:
 
 
 def _row(row: ResultRow) -> tuple[object, ...]:
-    """Return the cells of `_TABLE`; the error's code stands as the reason where there is no other."""
+    """Return the cells of `_TABLE`."""
     side = None if row.at_or_above is None else f"{'above' if row.at_or_above else 'below'} {row.threshold:.3f}"
     return (
         *(row.image_id, row.received_at, row.state, row.finding, row.score, side, row.view, row.delivered),
@@ -104,7 +106,7 @@ def _row(row: ResultRow) -> tuple[object, ...]:
 
 
 def _follow(database: Database, which: ResultFilter, *, as_json: bool) -> NoReturn:
-    """Print what comes or changes, the earliest first, until the process is interrupted."""
+    """Print new and changed results, the earliest first, until interrupted."""
     from db.results.export import as_record, columns
     from db.results.queries import page_results
 
@@ -127,10 +129,10 @@ def _follow(database: Database, which: ResultFilter, *, as_json: bool) -> NoRetu
 @audit_app.command()
 def show(
     ctx: typer.Context,
-    image: Annotated[str, typer.Argument(help="Our number of the image, or its SOP Instance UID.", metavar="IMAGE")],
+    image: Annotated[str, typer.Argument(help="Number or SOP Instance UID of the image.", metavar="IMAGE")],
     as_json: AsJson = False,
 ) -> None:
-    """Show all that is known of one image, and everything that happened to it.
+    """Show everything stored of one image, and its events.
 
     Example: cxr audit show 12
     """
@@ -151,25 +153,25 @@ def show(
 def export(
     ctx: typer.Context,
     which: ResultFilter,
-    form: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.CSV,
-    out: Annotated[Path | None, typer.Option("--out", help="File to write; else standard output.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="Format.")] = Format.CSV,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write. Default: standard output.")] = None,
     identifiers: Annotated[
         IdentifierForm,
         typer.Option(help="UIDs, patient ID, accession number: keyed pseudonyms, none, the UIDs alone, or all."),
     ] = IdentifierForm.PSEUDONYM,
-    identified: Annotated[bool, typer.Option("--identified", help="The same as --identifiers full.")] = False,
+    identified: Annotated[bool, typer.Option("--identified", help="Short for --identifiers full.")] = False,
 ) -> None:
-    """Export results, the earliest first; without what names a patient, unless that is asked for.
+    """Export results, the earliest first; identifiers are pseudonyms by default.
 
     Example: cxr audit export --format parquet --out results.parquet --since 2026-01-01
     """
     from db.identifiers import load_identifiers
     from db.results.export import write_csv, write_json, write_parquet
-    from db.results.masking import masked
+    from db.results.masking import mask_identifiers
     from db.results.queries import iterate_results
 
     if form is Format.PARQUET and out is None:
-        raise typer.BadParameter("Parquet goes to a file: name one", param_hint="--out")
+        raise typer.BadParameter("Parquet needs a file: name one", param_hint="--out")
     identifiers = IdentifierForm.FULL if identified else identifiers
     settings = settings_of(ctx)
     which = _with_routes(which, settings)
@@ -178,7 +180,7 @@ def export(
             "pseudonym", settings.pseudonym_key_path, create=identifiers is IdentifierForm.PSEUDONYM
         )
         stored = iterate_results(database, which, progress=advance)
-        rows = masked(database, stored, identifiers, keyed)
+        rows = mask_identifiers(database, stored, identifiers, keyed)
         if form is Format.PARQUET and out is not None:
             with _draft(out) as draft:
                 count = write_parquet(rows, draft, form=identifiers)
@@ -187,7 +189,7 @@ def export(
             with _stream(out) as stream:
                 count = write(rows, stream, form=identifiers)
     if out is not None:
-        say(f"{count} rows written.")
+        print_message(f"{count} rows written.")
 
 
 @audit_app.command()
@@ -195,14 +197,14 @@ def verify(
     ctx: typer.Context,
     heads: Annotated[
         Path | None,
-        typer.Option(help="File with exported heads; else the one beside the key. A copy kept elsewhere proves more."),
+        typer.Option(help="File of exported heads. Default: beside the key. A copy on another machine proves more."),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Every event and row; else the newest 100,000 events and the rows they name.")
+        bool, typer.Option("--all", help="All events and rows. Default: the newest 100,000 events and their rows.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that no event was changed, removed or cut off, and no row changed without one; exit code 1 if so.
+    """Check that no event was changed or removed, and no row changed without an event; exit code 1 if so.
 
     Example: cxr audit verify --all --heads /mnt/other-machine/audit.heads
     """
@@ -212,9 +214,9 @@ def verify(
     settings = settings_of(ctx)
     if heads is not None and not heads.is_file():
         raise typer.BadParameter("there is no such file", param_hint="--heads")
-    known = read_heads(heads or settings.audit_heads_path)
+    exported = read_heads(heads or settings.audit_heads_path)
     with open_audit(settings) as database, progress_bar("Copying") as advance:
-        chain = integrity.verify(database, heads=known, everything=everything, progress=advance)
+        chain = integrity.verify(database, heads=exported, everything=everything, progress=advance)
     if as_json:
         print_json(chain)
     elif chain.ok:
@@ -222,7 +224,7 @@ def verify(
         rest = "" if chain.first == 1 else " Older ones: --all."
         typer.echo(
             f"{which}, all as they were written, and so are the rows that they name; "
-            f"{len(known)} exported heads agree.{rest}"
+            f"{len(exported)} exported heads agree.{rest}"
         )
     elif chain.changed:
         typer.echo(
@@ -239,9 +241,11 @@ def verify(
 @audit_app.command()
 def snapshot(
     ctx: typer.Context,
-    to: Annotated[Path | None, typer.Option(help="Where; else audit-read.sqlite in the data folder.")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="File to write. Default: audit-read.sqlite in the data folder.")
+    ] = None,
 ) -> None:
-    """Make the copy that people open with sqlite3 or a notebook; the service refreshes it every minute.
+    """Refresh the snapshot for readers (sqlite3, notebooks); the service does so every minute.
 
     Example: cxr audit snapshot && sqlite3 var/audit-read.sqlite "SELECT count(*) FROM images"
     """
@@ -266,7 +270,7 @@ def _print_timeline(timeline: Timeline) -> None:
 
 
 def _print_rows(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Print rows as a table, or where they have many columns one below the other."""
+    """Print rows as a table, or as records if they have many columns."""
     listed = list(rows)
     if listed and len(listed[0]) <= _MOST_COLUMNS:
         print_table(list(listed[0]), [list(row.values()) for row in listed], title=f"\n{title}")
@@ -277,21 +281,16 @@ def _print_rows(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
 
 @contextmanager
 def _draft(out: Path) -> Iterator[Path]:
-    """Write beside the target and rename: an export that breaks off leaves no half file."""
-    from db.disk import create_file
+    """Write a draft that replaces the file only when the export is complete."""
+    from db.disk import whole_file
 
-    draft = out.with_name(f".{out.name}.part")
     try:
-        draft.unlink(missing_ok=True)
-        os.close(create_file(draft))
-        yield draft
-        draft.replace(out)
+        with whole_file(out, draft_suffix="part") as draft:
+            yield draft
     except OSError as error:
         raise StorageError(
             f"The export can't be written ({error.strerror}): check --out and the space there."
         ) from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager

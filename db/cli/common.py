@@ -1,4 +1,4 @@
-"""What the verbs on the audit database share: settings, database, spool."""
+"""Settings, database and spool of a command on the audit database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def settings_of(ctx: typer.Context) -> Settings:
     Raises
     ------
     SettingsError
-        If anything is wrong.
+        If the settings are invalid.
     """
     context: CommandContext = ctx.obj
     return context.settings()
@@ -33,14 +33,14 @@ def settings_of(ctx: typer.Context) -> Settings:
 
 @contextmanager
 def open_audit(settings: Settings) -> Iterator[Database]:
-    """Open the audit database, which must exist.
+    """Open the existing audit database.
 
     Raises
     ------
     SchemaMismatch
         If its schema is older or newer.
     StorageError
-        If there is none, or its key is missing.
+        If it does not exist, or its key is missing.
     """
     from db.engine import open_database
     from db.identifiers import load_identifiers
@@ -67,5 +67,5 @@ def open_spool(settings: Settings) -> Spool:
 
 
 def now() -> datetime:
-    """Return the time, in UTC."""
+    """Return the current time, in UTC."""
     return datetime.now(UTC)

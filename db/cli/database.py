@@ -17,7 +17,7 @@ db_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Upgrade, 
 
 @db_app.command()
 def upgrade(ctx: typer.Context) -> None:
-    """Bring the database to the schema of this version; stop the service and make a backup first.
+    """Migrate the database to the schema of this version; stop the service and make a backup first.
 
     Example: cxr db upgrade
     """
@@ -30,7 +30,7 @@ def upgrade(ctx: typer.Context) -> None:
 
 @db_app.command()
 def check(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Check file, references, schema, events and spool, beside a running service; exit code 1 if a fault is found.
+    """Check file, references, schema, events and spool while the service runs; exit code 1 if a fault is found.
 
     Example: cxr db check
     """
@@ -62,10 +62,10 @@ def check(ctx: typer.Context, as_json: AsJson = False) -> None:
 def backup(
     ctx: typer.Context,
     to: Annotated[
-        Path | None, typer.Option(help="Folder; else backup/ in the data folder. No older backup is removed.")
+        Path | None, typer.Option(help="Folder. Default: backup/ in the data folder. No older backup is removed.")
     ] = None,
 ) -> None:
-    """Back up the database beside a running service, and check the copy.
+    """Back up the database while the service runs, and check the copy.
 
     Example: cxr db backup --to /mnt/backup
     """
@@ -73,5 +73,5 @@ def backup(
 
     settings = settings_of(ctx)
     with open_audit(settings) as database, progress_bar("Copying") as advance:
-        made = make_backup(database, to or settings.backup_dir, keep=None, now=now(), progress=advance)
-    typer.echo(made.path)
+        report = make_backup(database, to or settings.backup_dir, keep=None, now=now(), progress=advance)
+    typer.echo(report.path)

@@ -1,4 +1,4 @@
-"""``cxr audit``, ``cxr jobs`` and ``cxr db``: what people ask of the audit database and tell the queue."""
+"""Commands ``cxr audit``, ``cxr jobs`` and ``cxr db``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verbs on the audit database print: tables for people, lines of JSON for programs."""
+"""Output of commands: tables for people, JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from cxr.printable import printable
 
-_WIDE = 200  # columns of a table that goes into a file or a pipe, at least
+_WIDE = 200  # minimum width of a table in a file or pipe
 _GAP = 2  # columns between two columns of a table
 
 
@@ -35,7 +35,7 @@ def print_table(
     leave_out: Sequence[str] = (),
     is_wide: bool = False,
 ) -> None:
-    """Print a table that fits the terminal, with whole words; times are local, absent values empty cells.
+    """Print a table that fits the terminal; times are local, absent values are empty cells.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ def print_table(
     title
         Printed above.
     leave_out
-        Columns that may be left out where the terminal is narrow, the first of them first.
+        Columns to omit on a narrow terminal, in this order.
     is_wide
-        Print every column, however long the lines; so it is in a pipe or a file, too.
+        Print all columns, as in a pipe or file.
     """
     console = Console()
     cells = [[_cell(value) for value in row] for row in rows]
@@ -67,11 +67,11 @@ def print_table(
         table.add_row(*(Text(row[number]) for number in shown))
     console.print(table)
     if omitted:
-        say(f"Left out: {', '.join(omitted)}; --wide shows them.")
+        print_message(f"Left out: {', '.join(omitted)}; --wide shows them.")
 
 
 def print_record(record: Mapping[str, object], *, title: str) -> None:
-    """Print one record, a line for each value; long values are folded.
+    """Print one record, one line per value; long values are folded.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def print_record(record: Mapping[str, object], *, title: str) -> None:
 
 
 def _omitted(widths: Mapping[str, int], leave_out: Sequence[str], available: int) -> list[str]:
-    """Return the columns to leave out, so that the rest fits."""
+    """Return the columns to omit so that the others fit."""
     omitted: list[str] = []
     for name in leave_out:
         shown = [width for column, width in widths.items() if column not in omitted]
@@ -100,23 +100,23 @@ def _omitted(widths: Mapping[str, int], leave_out: Sequence[str], available: int
 
 
 def print_line(values: Iterable[object]) -> None:
-    """Print values on one line, for a listing that goes on."""
+    """Print values on one line."""
     sys.stdout.write("  ".join(_cell(value) for value in values) + "\n")
 
 
-def say(message: str) -> None:
-    """Tell the person at the terminal something that is no result."""
+def print_message(message: str) -> None:
+    """Print a message that is not part of the result, to standard error."""
     sys.stderr.write(message + "\n")
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar on a terminal, nothing elsewhere.
+def progress_bar(description: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a progress bar on a terminal, nothing elsewhere.
 
     Yields
     ------
     Callable or None
-        To be called with what is done and what there is to do.
+        To be called with the completed and total amounts.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -124,7 +124,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

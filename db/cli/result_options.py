@@ -1,4 +1,4 @@
-"""The options that choose results: ``cxr audit list`` and ``cxr audit export`` have the same."""
+"""Filter options of ``cxr audit list`` and ``cxr audit export``."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def _time(text: str) -> datetime:
 
 
 def _until(text: str) -> datetime:
-    """Read the end of a period; a day that has no time is inside."""
+    """Parse the end of a period; a day without a time is included."""
     moment = _time(text)
     return moment + timedelta(days=1) if len(text) == _DAY_LENGTH else moment
 
 
-def _option(text: str, *names: str, **how: Any) -> Any:  # noqa: ANN401 (typer's own type of an option)
-    return typer.Option(*names, help=text, rich_help_panel="Which results", **how)
+def _option(text: str, *names: str, **options: Any) -> Any:  # noqa: ANN401 (typer's own type of an option)
+    return typer.Option(*names, help=text, rich_help_panel="Which results", **options)
 
 
 def select_results(
@@ -45,8 +45,8 @@ def select_results(
         _option("Received before; a day without a time is included.", parser=_until, metavar="TIME"),
     ] = None,
     finding: Annotated[str | None, _option("This finding, e.g. covid19.", metavar="NAME")] = None,
-    min_score: Annotated[float | None, _option("Scores from here.", min=0, max=1)] = None,
-    max_score: Annotated[float | None, _option("Scores up to here.", min=0, max=1)] = None,
+    min_score: Annotated[float | None, _option("Minimum score.", min=0, max=1)] = None,
+    max_score: Annotated[float | None, _option("Maximum score.", min=0, max=1)] = None,
     view: Annotated[View | None, _option("Images with this view decision.")] = None,
     reason: Annotated[str | None, _option("Images with this reason.", metavar="CODE")] = None,
     state: Annotated[JobState | None, _option("Images in this state.")] = None,
@@ -55,17 +55,19 @@ def select_results(
     ] = None,
     model: Annotated[str | None, _option("Results of this model.", metavar="NAME")] = None,
     fingerprint: Annotated[
-        str | None, _option("Results of this model package; its first digits will do.", metavar="HEX")
+        str | None, _option("Results of this model package; the first digits suffice.", metavar="HEX")
     ] = None,
     accession: Annotated[str | None, _option("Images with this accession number.", metavar="NUMBER")] = None,
     patient_id: Annotated[str | None, _option("Images of this patient.", metavar="ID")] = None,
-    peer: Annotated[str | None, _option("Images that this AE title sent.", metavar="AET")] = None,
+    peer: Annotated[str | None, _option("Images sent by this AE title.", metavar="AET")] = None,
     study: Annotated[str | None, _option("Images of this study.", metavar="UID")] = None,
     error_code: Annotated[str | None, _option("Images that failed with this code.", metavar="CODE")] = None,
-    latest: Annotated[bool, _option("Leave out what a later receipt replaced.", "--latest")] = False,
-    shadow: Annotated[bool, _option("A shadow's scores, which no report shows, instead.", "--shadow")] = False,
+    latest: Annotated[bool, _option("Omit images replaced by a later receipt.", "--latest")] = False,
+    shadow: Annotated[
+        bool, _option("Scores of shadow packages, which are never reported, instead.", "--shadow")
+    ] = False,
 ) -> ResultFilter:
-    """Turn options into a filter; their names, types and words are the command's."""
+    """Return the filter; names, types and help texts of the parameters become the command's options."""
     return ResultFilter(
         received_from=since,
         received_until=until,
@@ -89,14 +91,14 @@ def select_results(
 
 
 def with_selection(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `select_results`; it gets the filter as its parameter ``which``."""
+    """Add the options of `select_results` to a command, which receives the filter as its parameter ``which``."""
     own = inspect.signature(command, eval_str=True).parameters
     options = inspect.signature(select_results, eval_str=True).parameters
 
     @functools.wraps(command)
-    def run(**given: Any) -> None:  # noqa: ANN401 (whatever the options hold)
-        chosen = {name: given.pop(name) for name in options}
-        command(**given, which=select_results(**chosen))
+    def run(**arguments: Any) -> None:  # noqa: ANN401 (whatever the options hold)
+        chosen = {name: arguments.pop(name) for name in options}
+        command(**arguments, which=select_results(**chosen))
 
     parameters = [parameter for name, parameter in own.items() if name != "which"] + list(options.values())
     keyword_only = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in parameters]

@@ -1,4 +1,4 @@
-"""Deliveries: the way of each report to each destination, its states, claims and outcomes."""
+"""Deliveries: claims, states and outcomes of each report to each destination."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from db.deliveries.outcomes import (
     check_again,
     claim,
     count_by_state,
-    dead,
     give_back,
+    give_up,
     list_deliveries,
+    mark_sent,
+    mark_verified,
     requeue,
     retry,
-    sent,
-    verified,
 )
 
 __all__ = [
     "check_again",
     "claim",
     "count_by_state",
-    "dead",
     "give_back",
+    "give_up",
     "list_deliveries",
+    "mark_sent",
+    "mark_verified",
     "requeue",
     "retry",
-    "sent",
-    "verified",
 ]

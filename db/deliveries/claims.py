@@ -1,15 +1,15 @@
-"""Which deliveries are due at a destination, and who has them."""
+"""Claims of due deliveries, and their leases."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, case, func, or_, select, update
+from sqlalchemy import and_, case, or_, select, update
 from sqlalchemy.orm import Session
 
 from cxr.domain import DeliveryState
-from db.deliveries.states import known_delivery, move
+from db.deliveries.states import get_delivery, move
 from db.events import EventKind
 from db.schema.records import ClaimedDelivery
 from db.schema.tables import Delivery, Identity, Image, Job, Report
@@ -27,7 +27,7 @@ def claim(
     lease_s: float,
     states: Collection[DeliveryState] = (DeliveryState.PENDING, DeliveryState.SENT),
 ) -> list[ClaimedDelivery]:
-    """Take the deliveries of one destination that are due: to be sent, or sent and to be verified.
+    """Claim the due deliveries of one destination, to be sent or verified.
 
     Parameters
     ----------
@@ -36,21 +36,21 @@ def claim(
     destination
         Its name in the settings.
     sender_id
-        Who takes them; unique among all senders.
+        Claiming sender; unique among all senders.
     limit
-        How many, at most.
+        Maximum number.
     now
-        The time.
+        Current time, aware.
     lease_s
-        How long nobody else gets them.
+        Duration of the lease, in seconds; no other sender claims them meanwhile.
     states
-        ``PENDING`` for those to be sent, ``SENT`` for those to be verified.
+        ``PENDING`` for deliveries to be sent, ``SENT`` for deliveries to be verified.
 
     Returns
     -------
     list[ClaimedDelivery]
-        The longest due first. One whose report is no longer in the spool is dead with
-        ``missing_object`` instead.
+        The longest due first. A delivery whose report is no longer in the spool is not returned; it becomes
+        dead with ``missing_object``.
     """
     due = (
         select(Delivery.id)
@@ -59,15 +59,15 @@ def claim(
         .order_by(Delivery.due_at, Delivery.id)
         .limit(limit)
     )
-    taken = session.scalars(
+    claimed_ids = session.scalars(
         update(Delivery)
         .where(Delivery.id.in_(due))
         .values(sender_id=sender_id, lease_until=now + timedelta(seconds=lease_s))
         .returning(Delivery.id),
         execution_options={"synchronize_session": False},
     ).all()
-    claimed = _claimed(session, taken)
-    for lost in set(taken) - {each.id for each in claimed}:
+    claimed = _claimed(session, claimed_ids)
+    for lost in set(claimed_ids) - {each.id for each in claimed}:
         _give_up(session, lost, now=now)
     return claimed
 
@@ -75,35 +75,30 @@ def claim(
 def renew(
     session: Session, delivery_ids: Collection[int], *, sender_id: str, now: datetime, lease_s: float
 ) -> frozenset[int]:
-    """Lengthen the leases of a sender's deliveries; return those that are still the sender's."""
-    kept = session.scalars(
+    """Renew the leases of a sender's deliveries; return the deliveries that it still holds."""
+    renewed = session.scalars(
         update(Delivery)
         .where(Delivery.id.in_(delivery_ids), Delivery.sender_id == sender_id)
         .values(lease_until=now + timedelta(seconds=lease_s))
         .returning(Delivery.id),
         execution_options={"synchronize_session": False},
     )
-    return frozenset(kept)
+    return frozenset(renewed)
 
 
 def give_back(session: Session, *, sender_id: str) -> None:
-    """Free what a stopping sender holds."""
+    """Release all leases of a stopping sender."""
     session.execute(
         update(Delivery)
-        .where(Delivery.sender_id == sender_id, Delivery.lease_until.is_not(None))  # who has one has a lease
+        .where(Delivery.sender_id == sender_id, Delivery.lease_until.is_not(None))  # a claimed delivery has a lease
         .values(sender_id=None, lease_until=None),
         execution_options={"synchronize_session": False},
     )
 
 
-def next_due(session: Session, destination: str) -> datetime | None:
-    """Return when there is something to do at a destination; None: nothing is planned."""
-    return session.scalar(select(func.min(Delivery.due_at)).where(Delivery.destination == destination))
-
-
 def _give_up(session: Session, delivery_id: int, *, now: datetime) -> None:
     facts = {"code": MISSING_OBJECT}
-    delivery = known_delivery(session, delivery_id)
+    delivery = get_delivery(session, delivery_id)
     columns = {"error_code": MISSING_OBJECT, "due_at": None}
     move(session, delivery, DeliveryState.DEAD, EventKind.DELIVERY_DEAD, now=now, facts=facts, **columns)
 

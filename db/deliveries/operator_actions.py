@@ -1,4 +1,4 @@
-"""What an operator does with deliveries: look at them, requeue."""
+"""Actions of an operator on deliveries: list, count, requeue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from cxr.domain import DeliveryState
 from cxr.errors import MissingRow
-from db.deliveries.states import known_delivery, move
+from db.deliveries.states import get_delivery, move
 from db.events import NO_FACTS, EventKind
 from db.schema import counts
 from db.schema.records import DeliveryRow, FactValue
@@ -18,7 +18,7 @@ from db.schema.tables import Delivery, Report
 
 
 def requeue(session: Session, delivery_id: int, now: datetime, *, by: Mapping[str, FactValue] = NO_FACTS) -> None:
-    """Try a dead delivery again, from the start; ``by`` says who does it, as ``db.events.operator.facts``.
+    """Return a dead delivery to ``pending`` with no attempts; ``by``: facts of ``db.events.account.account_facts``.
 
     Raises
     ------
@@ -27,7 +27,7 @@ def requeue(session: Session, delivery_id: int, now: datetime, *, by: Mapping[st
     StorageError
         If it is not dead.
     """
-    delivery = known_delivery(session, delivery_id, expected=frozenset({DeliveryState.DEAD}))
+    delivery = get_delivery(session, delivery_id, expected=frozenset({DeliveryState.DEAD}))
     if session.scalar(select(Report.spool_name).where(Report.id == delivery.report_id)) is None:
         raise MissingRow(
             f"The report of delivery {delivery_id} is no longer kept, so it can't be sent; see `cxr audit show`."
@@ -54,7 +54,7 @@ def list_deliveries(
     destination: str | None = None,
     limit: int | None = None,
 ) -> list[DeliveryRow]:
-    """Return deliveries as an operator sees them, latest first.
+    """Return deliveries for an operator, latest first.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def list_deliveries(
     state, destination
         Only these; None: all.
     limit
-        How many, at most; None: all.
+        Maximum number; None: all.
     """
     query = select(*(getattr(Delivery, name) for name in DeliveryRow.__dataclass_fields__))
     if state is not None:
@@ -74,5 +74,5 @@ def list_deliveries(
 
 
 def count_by_state(session: Session) -> dict[DeliveryState, int]:
-    """Return how many deliveries are in each state; states without one are there with 0."""
+    """Return the number of deliveries in each state, zeros included."""
     return counts.count_by_state(session, "delivery", DeliveryState)

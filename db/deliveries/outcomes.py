@@ -1,7 +1,6 @@
-"""Reports on their way: which is due at which destination, and what came of each try.
+"""Outcomes of delivery attempts.
 
-Each destination is asked for alone, so one that hangs holds up no other. A sender may tell who it is
-with each outcome: then one that lost its lease can't write.
+An outcome with a ``sender_id`` is refused if that sender has lost its lease.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from cxr.domain import DeliveryState
-from db.deliveries.claims import claim, give_back, next_due, renew
+from db.deliveries.claims import claim, give_back, renew
 from db.deliveries.operator_actions import count_by_state, list_deliveries, requeue
-from db.deliveries.states import TRANSITIONS, known_delivery, move
+from db.deliveries.states import TRANSITIONS, get_delivery, move
 from db.events import EventKind
 
 __all__ = [
@@ -21,22 +20,21 @@ __all__ = [
     "check_again",
     "claim",
     "count_by_state",
-    "dead",
     "give_back",
+    "give_up",
     "list_deliveries",
-    "next_due",
+    "mark_sent",
+    "mark_verified",
     "renew",
     "requeue",
     "retry",
-    "sent",
-    "verified",
 ]
 
 PENDING = frozenset({DeliveryState.PENDING})
 SENT = frozenset({DeliveryState.SENT})
 
 
-def sent(
+def mark_sent(
     session: Session,
     delivery_id: int,
     *,
@@ -47,35 +45,35 @@ def sent(
     now: datetime,
     sender_id: str | None = None,
 ) -> None:
-    """Write down that the destination took the report.
+    """Record that the destination accepted the report.
 
     Parameters
     ----------
     session
         A write transaction.
     delivery_id
-        Which delivery.
+        Delivery.
     status
-        The destination's answer: a DIMSE or HTTP status; None: it gives none.
+        DIMSE or HTTP status of the response; None: the protocol has none.
     sop_class_uid, sop_instance_uid
-        What was really sent: a fallback has UIDs of its own.
+        UIDs of the sent object: a fallback has its own.
     verify_at
-        When to check that it is there; None: never, ``sent`` is the end.
+        Due time of the verification; None: never, ``sent`` is final.
     now
-        The time.
+        Current time, aware.
     sender_id
-        Who claimed it, if that is to be checked.
+        Claiming sender; None: the lease is not checked.
 
     Raises
     ------
     LeaseLost
-        If another sender has it now.
+        If another sender has claimed it since.
     MissingRow
         If there is no such delivery.
     StorageError
-        If it is not to be sent.
+        If it is not ``pending``.
     """
-    delivery = known_delivery(session, delivery_id, sender_id, expected=PENDING)
+    delivery = get_delivery(session, delivery_id, sender_id, expected=PENDING)
     move(
         session,
         delivery,
@@ -93,36 +91,36 @@ def sent(
     )
 
 
-def verified(
+def mark_verified(
     session: Session, delivery_id: int, *, verified_by: str, now: datetime, sender_id: str | None = None
 ) -> None:
-    """Write down that the destination has the report.
+    """Record that the destination stores the report.
 
     Parameters
     ----------
     session
         A write transaction.
     delivery_id
-        Which delivery.
+        Delivery.
     verified_by
-        How that is known: a code such as ``commitment`` or ``find``.
+        Method, a code such as ``commitment`` or ``find``.
     now
-        The time.
+        Current time, aware.
     sender_id
-        Who claimed it, if that is to be checked.
+        Claiming sender; None: the lease is not checked.
 
     Raises
     ------
     LeaseLost
-        If another sender has it now.
+        If another sender has claimed it since.
     MissingRow
         If there is no such delivery.
     StorageError
-        If it was not sent.
+        If it is not ``sent``.
     """
     move(
         session,
-        known_delivery(session, delivery_id, sender_id),
+        get_delivery(session, delivery_id, sender_id),
         DeliveryState.VERIFIED,
         EventKind.DELIVERY_VERIFIED,
         now=now,
@@ -144,35 +142,35 @@ def retry(
     now: datetime,
     sender_id: str | None = None,
 ) -> None:
-    """Write down that a try failed and the report is to be sent (again) later.
+    """Record a failed attempt and the time of the next one.
 
     Parameters
     ----------
     session
         A write transaction.
     delivery_id
-        A pending delivery, or one that was sent and is not at the destination.
+        A pending delivery, or a sent one that is absent at the destination.
     code
-        Why: the error's code.
+        Code of the error.
     status
-        The destination's answer, if it gave one.
+        DIMSE or HTTP status of the response, if any.
     not_before
-        When to try again.
+        Due time of the next attempt.
     now
-        The time.
+        Current time, aware.
     sender_id
-        Who claimed it, if that is to be checked.
+        Claiming sender; None: the lease is not checked.
 
     Raises
     ------
     LeaseLost
-        If another sender has it now.
+        If another sender has claimed it since.
     MissingRow
         If there is no such delivery.
     StorageError
         If it is verified or dead.
     """
-    delivery = known_delivery(session, delivery_id, sender_id, expected=PENDING | SENT)
+    delivery = get_delivery(session, delivery_id, sender_id, expected=PENDING | SENT)
     attempts = delivery.attempts + (delivery.state is DeliveryState.PENDING)
     move(
         session,
@@ -191,35 +189,35 @@ def retry(
 def check_again(
     session: Session, delivery_id: int, *, check_at: datetime | None, now: datetime, sender_id: str | None = None
 ) -> None:
-    """Write down that it could not be told whether a sent report arrived; it stays ``sent``.
+    """Record that a verification had no result; the delivery stays ``sent``.
 
     Parameters
     ----------
     session
         A write transaction.
     delivery_id
-        Which delivery.
+        Delivery.
     check_at
-        When to look again; None: never.
+        Due time of the next verification; None: never.
     now
-        The time.
+        Current time, aware.
     sender_id
-        Who claimed it, if that is to be checked.
+        Claiming sender; None: the lease is not checked.
 
     Raises
     ------
     LeaseLost
-        If another sender has it now.
+        If another sender has claimed it since.
     MissingRow
         If there is no such delivery.
     StorageError
         If it is not ``sent``.
     """
-    delivery = known_delivery(session, delivery_id, sender_id, expected=SENT)
+    delivery = get_delivery(session, delivery_id, sender_id, expected=SENT)
     move(session, delivery, DeliveryState.SENT, EventKind.DELIVERY_POSTPONED, now=now, due_at=check_at)
 
 
-def dead(
+def give_up(
     session: Session,
     delivery_id: int,
     *,
@@ -228,33 +226,33 @@ def dead(
     now: datetime,
     sender_id: str | None = None,
 ) -> None:
-    """Write down that nothing more is tried until an operator requeues it.
+    """Set a delivery to ``dead``: no more attempts until an operator requeues it.
 
     Parameters
     ----------
     session
         A write transaction.
     delivery_id
-        A pending delivery, or one that was sent and never arrived.
+        A pending delivery, or a sent one that is absent at the destination.
     code
-        Why: the error's code.
+        Code of the error.
     status
-        The destination's answer, if it gave one.
+        DIMSE or HTTP status of the response, if any.
     now
-        The time.
+        Current time, aware.
     sender_id
-        Who claimed it, if that is to be checked.
+        Claiming sender; None: the lease is not checked.
 
     Raises
     ------
     LeaseLost
-        If another sender has it now.
+        If another sender has claimed it since.
     MissingRow
         If there is no such delivery.
     StorageError
         If it is verified or dead already.
     """
-    delivery = known_delivery(session, delivery_id, sender_id)
+    delivery = get_delivery(session, delivery_id, sender_id)
     attempts = delivery.attempts + (delivery.state is DeliveryState.PENDING)
     move(
         session,

@@ -1,10 +1,10 @@
-"""The legal transitions of a delivery, and the one function that makes them.
+"""State machine of a delivery.
 
 ::
 
     pending ──▶ sent ──▶ verified
      ▲ │ ▲       │ │
-     │ │ └───────┘ │  not found at the destination: send again
+     │ │ └───────┘ │  absent at the destination: send again
      │ └──▶ dead ◀─┘
      └───────┘        requeued by an operator
 """
@@ -27,7 +27,7 @@ from db.schema.tables import Delivery, Job
 
 TRANSITIONS: Mapping[DeliveryState, frozenset[DeliveryState]] = MappingProxyType(
     {
-        # A state that leads to itself: a try changed nothing but the time of the next.
+        # From a state to itself: only the due time of the next attempt changes.
         DeliveryState.PENDING: frozenset({DeliveryState.PENDING, DeliveryState.SENT, DeliveryState.DEAD}),
         DeliveryState.SENT: frozenset(
             {DeliveryState.SENT, DeliveryState.VERIFIED, DeliveryState.PENDING, DeliveryState.DEAD}
@@ -41,22 +41,22 @@ TRANSITIONS: Mapping[DeliveryState, frozenset[DeliveryState]] = MappingProxyType
 CurrentDelivery = Row[int, int, int, int, DeliveryState, int, str | None]
 
 
-def known_delivery(
+def get_delivery(
     session: Session,
     delivery_id: int,
     sender_id: str | None = None,
     expected: Collection[DeliveryState] = frozenset(DeliveryState),
 ) -> CurrentDelivery:
-    """Return a delivery as it stands.
+    """Return the current state of a delivery.
 
     Raises
     ------
     LeaseLost
-        If a sender is given and another one has it now.
+        If ``sender_id`` is given and another sender has claimed it since.
     MissingRow
         If there is no such delivery.
     StorageError
-        If it is in a state that is not expected.
+        If its state is not one of ``expected``.
     """
     columns = select(
         Delivery.id,
@@ -67,16 +67,16 @@ def known_delivery(
         Delivery.attempts,
         Delivery.sender_id,
     )
-    found = session.execute(columns.join(Job, Job.id == Delivery.job_id).where(Delivery.id == delivery_id)).first()
-    if found is None:
+    row = session.execute(columns.join(Job, Job.id == Delivery.job_id).where(Delivery.id == delivery_id)).first()
+    if row is None:
         raise MissingRow(f"There is no delivery {delivery_id}: `cxr jobs list` shows what there is.")
-    if sender_id is not None and found.sender_id != sender_id:
+    if sender_id is not None and row.sender_id != sender_id:
         raise LeaseLost(f"Delivery {delivery_id} is no longer this sender's: its lease ran out.")
-    if found.state not in expected:
+    if row.state not in expected:
         raise StorageError(
-            f"Delivery {delivery_id} is {found.state}; only one that is {' or '.join(sorted(expected))} is taken here."
+            f"Delivery {delivery_id} is {row.state}; only one that is {' or '.join(sorted(expected))} is taken here."
         )
-    return found
+    return row
 
 
 def move(
@@ -89,29 +89,29 @@ def move(
     facts: Mapping[str, FactValue] = NO_FACTS,
     **columns: Any,  # noqa: ANN401 (any column's value)
 ) -> None:
-    """Change a delivery's state along the table and write the event of it, in one transaction.
+    """Make a transition of `TRANSITIONS` and write its event, in the session's transaction.
 
     Parameters
     ----------
     session
         A write transaction.
     delivery
-        The delivery as it stands.
+        Current state of the delivery.
     to
-        Its new state. The lease ends with the old one.
+        New state; the lease is released.
     kind
-        The event.
+        Kind of the event.
     now
-        The time.
+        Current time, aware.
     facts
         Facts of the event besides the state.
     columns
-        What else changes in the delivery's row.
+        Other changed columns of the delivery.
 
     Raises
     ------
     StorageError
-        If the table has no such transition.
+        If `TRANSITIONS` has no such transition.
     """
     if to not in TRANSITIONS[delivery.state]:
         raise StorageError(

@@ -1,23 +1,23 @@
-"""Files on disk: the spool, incoming objects, the check of the mount, durable writing."""
+"""Files on disk: spool, incoming objects, mount guard, durable writes."""
 
 from __future__ import annotations
 
-from db.disk.durable import create_file, make_folder, refusals, sync_folder
+from db.disk.durable import make_folder, sync_folder, translate_disk_errors, whole_file
 from db.disk.file_systems import MOUNTS, shared_file_system
 from db.disk.folder_lock import lock_for_listener, running_listener
 from db.disk.incoming_file import IncomingFile
-from db.disk.spool import Spool, Swept
+from db.disk.spool import Spool, SweepResult
 
 __all__ = [
     "MOUNTS",
     "IncomingFile",
     "Spool",
-    "Swept",
-    "create_file",
+    "SweepResult",
     "lock_for_listener",
     "make_folder",
-    "refusals",
     "running_listener",
     "shared_file_system",
     "sync_folder",
+    "translate_disk_errors",
+    "whole_file",
 ]

@@ -1,4 +1,4 @@
-"""Which file system a path is on: a write-ahead log needs memory that all its processes share, so one machine."""
+"""Detection of shared file systems: SQLite's write-ahead log works only between processes of one machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
-# Over a network, or handed from a host into its virtual machine.
+# Network file systems, and folders that a host shares with its virtual machine.
 _SHARED = re.compile(
     r"nfs\d?|cifs|smb\d?|smbfs|ncpfs|afs|9p|ceph|glusterfs|lustre|beegfs|gpfs|ocfs2|gfs2|orangefs|pvfs2|davfs"
     r"|vboxsf|vmhgfs|prl_fs|drvfs|virtiofs|fakeowner|fuse(\..*)?"
@@ -14,19 +14,19 @@ _SHARED = re.compile(
 
 
 def shared_file_system(path: Path, *, mounts: Path = MOUNTS) -> str | None:
-    """Name the file system of a path, if other machines may write to it.
+    """Return the type of a path's file system if other machines may write to it.
 
     Parameters
     ----------
     path
-        A file or folder; where it does not exist yet, the folder above it counts.
+        A file or folder; it need not exist yet.
     mounts
-        In the form of ``/proc/self/mountinfo``; on a system without it nothing is known.
+        File in the format of ``/proc/self/mountinfo``; without it every path counts as local.
 
     Returns
     -------
     str | None
-        Such as ``nfs4``; None: it is local.
+        For example ``nfs4``; None: local.
 
     References
     ----------
@@ -37,10 +37,10 @@ def shared_file_system(path: Path, *, mounts: Path = MOUNTS) -> str | None:
     except OSError:
         return None
     path = path.resolve()
-    found, depth = "", -1
+    file_system, depth = "", -1
     for line in lines:
         before, _, after = line.partition(" - ")
         point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split()[4]))
         if path.is_relative_to(point) and len(point.parts) >= depth:  # a later mount hides an earlier one
-            found, depth = after.split()[0], len(point.parts)
-    return found if _SHARED.fullmatch(found) else None
+            file_system, depth = after.split()[0], len(point.parts)
+    return file_system if _SHARED.fullmatch(file_system) else None

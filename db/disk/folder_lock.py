@@ -1,7 +1,7 @@
-"""The listener's lock on its data folder: a second listener would sweep away objects that the first receives.
+"""Lock of the listener on its data folder: a second listener would sweep objects that the first is receiving.
 
-The kernel holds it for the process, so that it ends with the process. Workers take no lock: several may work on
-one folder. The lock file names the process and its address.
+The kernel releases the lock when the process ends. Workers take no lock: several may use one folder. The lock
+file contains the process id and address of the listener.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ log = get_logger(__name__)
 
 @contextmanager
 def lock_for_listener(data_dir: Path, **address: str | int | None) -> Iterator[None]:
-    """Hold the data folder for the one listener of an installation.
+    """Hold the data folder's lock as the only listener of the installation.
 
     Parameters
     ----------
     data_dir
-        Created where it is missing.
+        Created if missing.
     address
-        Where the listener listens; `running_listener` reads it.
+        Address of the listener, read by `running_listener`.
 
     Raises
     ------
     SettingsError
-        If another listener holds it.
+        If another listener holds the lock.
     OSError
         If the folder can't be written.
     """
@@ -53,12 +53,12 @@ def lock_for_listener(data_dir: Path, **address: str | int | None) -> Iterator[N
 
 
 def running_listener(data_dir: Path) -> Mapping[str, str | int | None] | None:
-    """Return process and address of the listener that holds a data folder.
+    """Return process id and address of the listener that holds a data folder's lock.
 
     Returns
     -------
     Mapping or None
-        ``pid`` and the address as it was given to `lock_for_listener`; None: no listener holds the folder.
+        ``pid`` and the address passed to `lock_for_listener`; None: no listener holds the lock.
     """
     try:
         descriptor = os.open(data_dir / LOCK_NAME, os.O_RDONLY)

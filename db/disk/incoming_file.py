@@ -1,4 +1,4 @@
-"""One object while it arrives."""
+"""The file of one object while it is received."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from types import TracebackType
 
 from blake3 import blake3
 
-from db.disk.durable import create_file, refusals, write_all
+from db.disk.durable import create_file, translate_disk_errors, write_all
 
-# Fragments of 16 KiB (a usual PDU) are gathered, larger ones pass at once; per association in flight.
+# Smaller fragments (a PDU is usually 16 KiB) are buffered; one buffer per association.
 _BUFFER_BYTES = 256 * 1024
 
 
 class IncomingFile:
-    """A file of the spool that is being written, and the digest of the dataset in it.
+    """A file of the spool that is being written, with the digest of its dataset.
 
-    Made by `db.disk.spool.Spool.open_incoming`. Write the preamble and file meta information with
-    `write_header`, the dataset's fragments, in order, with `write`; then either `Spool.keep` or
-    `discard`. As a context manager it discards what was not kept, so a cut transfer leaves nothing.
-    One thread at a time may use it.
+    Created by `db.disk.spool.Spool.open_incoming`. Write the preamble and file meta information with
+    `write_header` and the dataset's fragments, in order, with `write`; then call `Spool.keep` or
+    `discard`. The context manager discards a file that was not kept, so an aborted transfer leaves none.
+    Not thread-safe.
 
     Parameters
     ----------
     path
-        Where it is written; must not exist, in a folder that does.
+        File to create, in a folder that exists.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,31 +34,31 @@ class IncomingFile:
         self._hasher = blake3()
         self._size = 0
         self._pending = bytearray()
-        with refusals():
+        with translate_disk_errors():
             self._descriptor: int | None = create_file(path)
 
     @property
     def name(self) -> str:
-        """The path as a string, as file objects have it."""
+        """The path as a string, like that of a file object."""
         return str(self.path)
 
     @property
     def size(self) -> int:
-        """Bytes of the dataset so far; header bytes don't count."""
+        """Bytes of the dataset written so far, without the header."""
         return self._size
 
     @property
     def digest(self) -> str:
-        """BLAKE3 of the dataset's bytes so far, in hex; header bytes don't count."""
+        """BLAKE3 of the dataset's bytes written so far, in hex, without the header."""
         return self._hasher.hexdigest()
 
     @property
     def closed(self) -> bool:
-        """Whether it was kept or discarded."""
+        """Whether the file was kept or discarded."""
         return self._descriptor is None
 
     def write_header(self, data: bytes) -> None:
-        """Append bytes that are ours and not the peer's: preamble and file meta information.
+        """Append the preamble and file meta information, which the service writes itself.
 
         Raises
         ------
@@ -68,17 +68,17 @@ class IncomingFile:
         self._append(data)
 
     def write(self, data: bytes | memoryview) -> int:
-        """Append one fragment of the dataset; no flush per fragment.
+        """Append one fragment of the dataset, without a flush.
 
         Returns
         -------
         int
-            How many bytes were taken: all.
+            Number of bytes written: always all.
 
         Raises
         ------
         SpoolFull
-            If the disk refuses; `discard` the file then.
+            If the disk refuses; then call `discard`.
         """
         self._append(data)
         self._hasher.update(data)
@@ -86,7 +86,7 @@ class IncomingFile:
         return len(data)
 
     def flush(self) -> None:
-        """Hand everything to the operating system, so that a reader of `path` sees it (not yet durable).
+        """Pass all buffered bytes to the operating system: readers of `path` see them, but they are not durable yet.
 
         Raises
         ------
@@ -94,26 +94,26 @@ class IncomingFile:
             If the disk refuses.
         """
         pending, self._pending = self._pending, bytearray()
-        with refusals():
+        with translate_disk_errors():
             write_all(self._open_descriptor(), pending)
 
-    def settle(self) -> None:
-        """Put the file on the platter and close it; for `Spool.keep`.
+    def sync_and_close(self) -> None:
+        """Fsync and close the file; for `Spool.keep`.
 
         Raises
         ------
         SpoolFull
-            If the disk refuses; the file is still there, to be discarded.
+            If the disk refuses; the file stays until it is discarded.
         """
         self.flush()
-        with refusals():
+        with translate_disk_errors():
             os.fsync(self._open_descriptor())
         self._close()
 
     def discard(self) -> None:
-        """Close and remove the file; after `Spool.keep`, or twice, it does nothing.
+        """Close and remove the file; no effect after `Spool.keep` or a second time.
 
-        A disk that has become read-only keeps it until the next sweep.
+        On a disk that has become read-only the file stays until the next sweep.
         """
         self._pending.clear()
         if self._close():

@@ -1,8 +1,7 @@
-"""The guard file of the spool: an unmounted disk, or another installation's, is never written.
+"""Guard file of the spool: prevents writes to an unmounted disk or to another installation's spool.
 
-A mount point whose disk is not mounted is an empty folder that looks like a new spool. So a spool
-carries a random id, and a copy of it lies beside the spool's folder: where the copy is and the id is
-not, the disk is missing.
+A mount point without its disk is an empty folder, like a new spool. So the spool contains a random id with a
+copy beside the spool's folder: a copy without the id shows that the disk is not mounted.
 """
 
 from __future__ import annotations
@@ -11,43 +10,30 @@ import secrets
 from pathlib import Path
 
 from cxr.errors import StorageError
-from db.disk.durable import sync_folder, write_file
+from db.disk.durable import create_once
 
 _GUARD = "spool.id"
 
 
 def check_guard(root: Path) -> None:
-    """Mark a new spool, or check that this is the spool that was here before.
+    """Mark a new spool, or check the guard file of an existing one.
 
     Parameters
     ----------
     root
-        The spool's folder; it exists.
+        Folder of the spool, which exists.
 
     Raises
     ------
     StorageError
-        If the guard file is absent or another one than its copy says.
+        If the guard file is absent or differs from its copy.
     """
     inside, beside = root / _GUARD, root.parent / f"{root.name}.id"
     if not beside.exists():
-        _create_once(inside, secrets.token_hex(16))
-        _create_once(beside, inside.read_text(encoding="ascii"))
+        create_once(inside, secrets.token_hex(16).encode("ascii"))
+        create_once(beside, inside.read_bytes())
     if not inside.exists() or inside.read_text(encoding="ascii") != beside.read_text(encoding="ascii"):
         raise StorageError(
             "The spool is not the one that was here before: its guard file spool.id is absent or another's. "
             "Mount the spool's disk; if the spool was replaced on purpose, remove the file spool.id beside it."
         )
-
-
-def _create_once(path: Path, content: str) -> None:
-    """Create a file with all its content, or leave the one that another process made first."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    write_file(draft, content.encode("ascii"))
-    try:
-        path.hardlink_to(draft)
-        sync_folder(path.parent)
-    except FileExistsError:
-        return
-    finally:
-        draft.unlink()

@@ -1,17 +1,17 @@
-"""The spool: received objects and reports on disk, under names that no peer has a say in.
+"""The spool: received objects and reports on disk, under random names.
 
 ::
 
     spool/
-      spool.id         guard: a spool without it is not written (an unmounted disk, say)
-      incoming/        what is being received; a leftover is removed by the sweep
-      objects/<aa>/    received objects, as received
+      spool.id         guard file: without it the disk is not mounted, and nothing is written
+      incoming/        objects being received; leftovers are removed by the sweep
+      objects/<aa>/    received objects, unchanged
       reports/<aa>/    results
-      quarantine/      files that no row knows
+      quarantine/      files without a row in the database
 
-A name is random: never a UID, which a peer chooses and which tells of a patient. A file under
-``objects`` or ``reports`` is complete and on the platter: it is written aside, fsynced, renamed, and
-its folder fsynced.
+A name is never a UID: the peer chooses UIDs, and they identify a patient. A file under ``objects`` or
+``reports`` is complete and durable: it is written under ``incoming``, fsynced, renamed, and its folder is
+fsynced.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cxr.errors import SpoolFull, StorageError
-from db.disk.durable import make_folder, refusals, sync_folder, write_file
+from db.disk.durable import make_folder, sync_folder, translate_disk_errors, write_file
 from db.disk.incoming_file import IncomingFile
 from db.disk.mount_guard import check_guard
 
@@ -39,11 +39,11 @@ _MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Swept:
-    """What a sweep found."""
+class SweepResult:
+    """Result of a sweep."""
 
-    quarantined: int  # files that no row knew, moved
-    leftovers: int  # of cut transfers, removed
+    quarantined: int  # files without a row, moved
+    leftovers: int  # files of aborted transfers, removed
 
 
 class Spool:
@@ -52,9 +52,9 @@ class Spool:
     Parameters
     ----------
     root
-        Its folder.
+        Folder of the spool.
     min_free_mib
-        With less free space than this, in MiB, the spool counts as full.
+        Free space in MiB below which the spool counts as full.
     """
 
     def __init__(self, root: Path, *, min_free_mib: int) -> None:
@@ -63,34 +63,33 @@ class Spool:
 
     @property
     def incoming_dir(self) -> Path:
-        """Where objects are written while they arrive; on the same file system as the rest."""
+        """Folder of objects being received, on the same file system as the rest."""
         return self._root / "incoming"
 
     @property
     def quarantine_dir(self) -> Path:
-        """Where the sweep puts files that no row knows."""
+        """Folder for files without a row."""
         return self._root / "quarantine"
 
     def prepare(self) -> None:
-        """Make the folders of a new spool, or check that this is the spool that was here before.
+        """Create the folders of a new spool, or check the guard file of an existing one.
 
         Listener and worker may call it at the same time.
 
         Raises
         ------
         StorageError
-            If the spool's guard file is absent or another one than the copy beside the spool says:
-            the disk that holds the spool is not mounted, or another one is.
+            If the guard file is absent or differs from the copy beside the spool: the spool's disk is not
+            mounted, or another one is.
         SpoolFull
             If the disk refuses.
         """
-        with refusals():
+        with translate_disk_errors():
             make_folder(self._root)
             check_guard(self._root)
             for folder in (self.incoming_dir, self.quarantine_dir):
                 make_folder(folder)
-            # All of them now, so that keeping an object never makes a folder: one fsync less, and an
-            # unmounted spool is found missing.
+            # All folders are created now: `keep` saves an fsync, and a missing folder shows an unmounted disk.
             for kind in (OBJECTS, REPORTS):
                 for shard in _SHARDS:
                     make_folder(self._root / kind / shard)
@@ -98,7 +97,7 @@ class Spool:
             sync_folder(self._root)
 
     def open_incoming(self) -> IncomingFile:
-        """Start to receive one object.
+        """Create the file of an object to be received.
 
         Raises
         ------
@@ -108,17 +107,17 @@ class Spool:
         return IncomingFile(self.incoming_dir / secrets.token_hex(16))
 
     def keep(self, incoming: IncomingFile) -> str:
-        """Make a received object durable under a name of its own.
+        """Make a received object durable under a new random name.
 
         Returns
         -------
         str
-            Its spool name. File and folder entry are on the platter.
+            Its spool name. File and folder entry are durable.
 
         Raises
         ------
         SpoolFull
-            If the disk refuses; nothing of the object is left then.
+            If the disk refuses; the object is removed.
         """
         return self._keep_as(incoming, OBJECTS, ".dcm")
 
@@ -128,9 +127,9 @@ class Spool:
         Parameters
         ----------
         data
-            The whole file.
+            Content of the file.
         suffix
-            End of its name, for example ``.dcm``: one or two parts of lower-case letters and digits.
+            Suffix of its name, for example ``.dcm``: one or two parts of lower-case letters and digits.
 
         Returns
         -------
@@ -140,32 +139,32 @@ class Spool:
         Raises
         ------
         SpoolFull
-            If the disk refuses; nothing is left then.
+            If the disk refuses; no file is left.
         """
         with self.open_incoming() as incoming:
             incoming.write(data)
             return self._keep_as(incoming, REPORTS, suffix)
 
     def path(self, spool_name: str) -> Path:
-        """Where a file lies, by its spool name; it need not exist.
+        """Return the path of a spool name; the file need not exist.
 
         Raises
         ------
         StorageError
-            If this is not a name that the spool gives.
+            If this is not a spool name.
         """
         if _NAME.fullmatch(spool_name) is None:
             raise StorageError(
-                "Received a name that the spool did not give; accepted are names that keep() or write() returned. "
+                "Received a name that is not a spool name; accepted are names returned by keep() or write(). "
                 "Check the database with `cxr db check`."
             )
         return self._root / spool_name
 
     def is_lost(self, spool_name: str) -> bool:
-        """Whether a file is gone from a spool that is there.
+        """Return whether a file is missing from a mounted spool.
 
-        Where its folder is gone as well (a disk that is not mounted), or the disk does not answer,
-        nothing is known about the file, and it does not count as lost.
+        If its folder is missing as well (the disk is not mounted) or the disk fails, the file does not count
+        as lost.
         """
         path = self.path(spool_name)
         try:
@@ -177,47 +176,47 @@ class Spool:
         return False
 
     def remove(self, spool_name: str) -> bool:
-        """Remove a file for good.
+        """Remove a file durably.
 
         Returns
         -------
         bool
-            Whether it was there.
+            Whether the file existed.
 
         Raises
         ------
         SpoolFull
-            If the disk refuses or is not mounted: then nothing is known about the file.
+            If the disk refuses or is not mounted; the file may still exist.
         """
         path = self.path(spool_name)
-        with refusals():
-            is_there = path.exists()
+        with translate_disk_errors():
+            existed = path.exists()
             path.unlink(missing_ok=True)
-            sync_folder(path.parent)  # a folder that is gone is a disk that is not mounted
-        return is_there
+            sync_folder(path.parent)  # fails if the disk is not mounted
+        return existed
 
     def free_mib(self) -> int:
-        """Free space for us, in MiB."""
+        """Return the free space for this account, in MiB."""
         status = os.statvfs(self._root)
         return status.f_bavail * status.f_frsize // _MIB
 
     def is_full(self) -> bool:
-        """Whether less is free than ``min_free_mib``, or no more files can be made."""
+        """Return whether less than ``min_free_mib`` or no inode is free."""
         status = os.statvfs(self._root)
         has_no_inodes = status.f_files > 0 and status.f_favail == 0
         return has_no_inodes or self.free_mib() < self._min_free_mib
 
     def check_writable(self) -> None:
-        """Try whether the disk takes what it is given; nothing stays of that.
+        """Write and remove a probe file.
 
         Raises
         ------
         SpoolFull
-            If it does not, or has too little space; the message says which.
+            If the disk refuses or has too little space; the message names the reason.
         OSError
-            If it is not for us to write here.
+            If this account may not write here.
         """
-        with refusals():
+        with translate_disk_errors():
             if self.is_full():
                 raise SpoolFull(
                     f"The disk of the spool has {self.free_mib()} MiB free, less than listener.min_free_mib = "
@@ -230,28 +229,28 @@ class Spool:
                 probe.unlink(missing_ok=True)
 
     def names(self) -> Iterator[str]:
-        """Spool names of all files that lie here, in no order."""
+        """Return the spool names of all files, in no order."""
         for kind in (OBJECTS, REPORTS):
             for shard in _SHARDS:
                 folder = self._root / kind / shard
                 if folder.is_dir():
                     yield from (f"{kind}/{shard}/{entry.name}" for entry in os.scandir(folder))
 
-    def sweep(self, is_known: Callable[[str], bool], *, older_than: datetime) -> Swept:
-        """Quarantine files that no row knows, and remove what cut transfers left.
+    def sweep(self, is_known: Callable[[str], bool], *, older_than: datetime) -> SweepResult:
+        """Move files without a row to the quarantine, and remove leftovers of aborted transfers.
 
         Parameters
         ----------
         is_known
-            Whether a row has this spool name; asked right before the file is moved.
+            Returns whether a row has this spool name; called right before the file is moved.
         older_than
-            Aware. Files written later stay: their row may not be committed yet. Never later than the
-            start of the listener and the worker.
+            Aware. Later files stay: their row may not be committed yet. Not after the start of the listener
+            and of the worker.
 
         Returns
         -------
-        Swept
-            How many files were moved and removed.
+        SweepResult
+            Numbers of moved and removed files.
         """
         limit = older_than.timestamp()
         quarantined = leftovers = 0
@@ -264,17 +263,16 @@ class Spool:
             if _is_older(leftover, limit):
                 leftover.unlink(missing_ok=True)
                 leftovers += 1
-        return Swept(quarantined=quarantined, leftovers=leftovers)
+        return SweepResult(quarantined=quarantined, leftovers=leftovers)
 
     def quarantined(self, *, before: datetime | None = None) -> list[Path]:
-        """List the files in the quarantine; none where the folder was never made.
+        """Return the files in the quarantine; none if its folder does not exist.
 
         Parameters
         ----------
         before
-            Aware: only files that entered the quarantine earlier; None: all. The age of a file counts from
-            when it was moved or copied here, never from when it was written: a restored file may be months
-            old on the day it is quarantined.
+            Aware: only files that entered the quarantine earlier; None: all. The age of a file counts from its
+            move into the quarantine, not from its last write: a restored file may be months old by then.
         """
         if not self.quarantine_dir.is_dir():
             return []
@@ -282,7 +280,7 @@ class Spool:
         return sorted(path for path in self.quarantine_dir.iterdir() if _entered(path) < limit)
 
     def _quarantine(self, path: Path) -> None:
-        # Before the move: a kill in between leaves a file that the next sweep but one finds.
+        # Before the move: after a kill in between, a later sweep quarantines the file.
         os.utime(path)
         path.rename(self.quarantine_dir / path.name)
 
@@ -291,21 +289,21 @@ class Spool:
         name = f"{kind}/{token[:2]}/{token}{suffix}"
         target = self.path(name)
         try:
-            incoming.settle()
-            with refusals():
+            incoming.sync_and_close()
+            with translate_disk_errors():
                 incoming.path.rename(target)
                 sync_folder(target.parent)
         except BaseException:
             incoming.discard()
             for leftover in (incoming.path, target):
-                with suppress(OSError):  # a disk that has become read-only: the sweep finds it
+                with suppress(OSError):  # the disk has become read-only: a later sweep removes it
                     leftover.unlink(missing_ok=True)
             raise
         return name
 
 
 def _entered(path: Path) -> float:
-    """Return when a file came into its folder, in seconds since the epoch; one that is gone: infinity.
+    """Return when a file entered its folder, in seconds since the epoch; infinity if it is gone.
 
     A move changes ``ctime`` and keeps ``mtime``; ``cp --archive`` restores ``mtime`` alone.
     """

@@ -1,4 +1,4 @@
-"""The event log: append-only, chained by HMAC."""
+"""The append-only event log, chained by HMAC."""
 
 from __future__ import annotations
 

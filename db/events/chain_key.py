@@ -1,8 +1,7 @@
-"""The key of the event chain: made once, kept outside the database's folder."""
+"""Key of the event chain, created once, in a file outside the database's folder."""
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
@@ -13,26 +12,27 @@ KEY_BYTES = 32
 
 
 def load_or_create_key(path: Path) -> bytes:
-    """Read the key of the event chain; make it, readable by its owner only, if there is none.
+    """Read the key of the event chain; create it, readable by its owner only, if it is missing.
 
     Parameters
     ----------
     path
-        The key file: 64 hexadecimal digits. Its folder is made as well.
+        The key file: 64 hexadecimal digits. Its folder is created too.
 
     Returns
     -------
     bytes
-        32 bytes. Processes that start at once all get the same.
+        32 bytes; the same for processes that start at once.
 
     Raises
     ------
     StorageError
-        If the file can't be read or made, is open to other accounts, or holds no key.
+        If the file can't be read or created, is accessible to other accounts, or contains no key.
     """
     try:
         if not path.exists():
-            _create(path)
+            durable.make_folder(path.parent)
+            durable.create_once(path, secrets.token_bytes(KEY_BYTES).hex().encode("ascii"))
         mode = path.stat().st_mode & 0o077
         text = path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
@@ -54,20 +54,3 @@ def _parse(text: str) -> bytes:
             f"The key file of the audit log does not hold {KEY_BYTES * 2} hexadecimal digits: restore your copy."
         )
     return key
-
-
-def _create(path: Path) -> None:
-    """Write a new key beside the path and link it in place, so that nobody reads half a key."""
-    durable.make_folder(path.parent)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = durable.create_file(draft)
-    try:
-        durable.write_all(descriptor, secrets.token_bytes(KEY_BYTES).hex().encode("ascii"))
-        os.fsync(descriptor)
-        path.hardlink_to(draft)
-    except FileExistsError:
-        return  # another process was first: its key is the key
-    finally:
-        os.close(descriptor)
-        draft.unlink()
-    durable.sync_folder(path.parent)

@@ -1,10 +1,10 @@
-"""The event log: append-only, and chained so that whoever changes it without the key is found out.
+"""The event log: append-only, and chained so that changes made without the key are detected.
 
-Every event carries an HMAC-SHA256 over itself and the event before it. An edit, a deletion or an
-insertion breaks the chain at that row. A cut tail leaves a chain that is whole, so the last event's
-hash is exported every minute (`export_head`), and the check compares.
+Every event has an HMAC-SHA256 of itself and the hash of the event before it. An edit, a deletion or an insertion
+breaks the chain at that row. A truncated log is still a valid chain, so the hash of the last event is exported
+every minute (`export_head`), and the check compares with it.
 
-Events carry our integers, codes and figures, never an identifier.
+Facts of events are integers of the database, codes and figures, never identifiers.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from db.schema.records import ChainReport, FactValue, Head
 from db.sqlite.copy_database import translate
 from db.sqlite.driver import sqlite3
 
-AUDIT_KEY = "audit_key"  # where a session's info carries the key of the chain
-FIRST = "0" * 64  # stands for the hash before the first event
+AUDIT_KEY = "audit_key"  # key in a session's info
+FIRST = "0" * 64  # previous hash of the first event
 NO_FACTS: Mapping[str, FactValue] = MappingProxyType({})
 
-# Once, not for each event: putting it together takes longer than asking it.
+# Built once, not for each event: building the statement takes longer than executing it.
 _LAST = select(tables.Event.id, tables.Event.hash, tables.Event.at).order_by(tables.Event.id.desc()).limit(1)
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}|[0-9a-f]{64}")  # a code, or a digest
-ACCOUNT = "account"  # the fact that names the account of an operator's process
+ACCOUNT = "account"  # fact: account of an operator's process
 _ACCOUNT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\$?")
 _TIME = "%Y-%m-%d %H:%M:%S.%f"  # as UtcTime is stored
 _COLUMNS = ("id", "at", "kind", "image_id", "job_id", "report_id", "delivery_id", "facts")
 
 
 class EventKind(StrEnum):
-    """What can happen. Events of a job or delivery that change its state have the fact ``state``."""
+    """Kinds of events. Events that change the state of a job or delivery have the fact ``state``."""
 
     DATABASE_CREATED = "database_created"
     SCHEMA_UPGRADED = "schema_upgraded"
@@ -108,32 +108,32 @@ def append_event(
     facts: Mapping[str, FactValue] = NO_FACTS,
     seals: Sequence[Row] = (),
 ) -> int:
-    """Write what happened, in the transaction that makes it happen.
+    """Append an event, in the transaction of the change that it records.
 
     Parameters
     ----------
     session
         A write transaction.
     kind
-        What happened.
+        Kind of the event.
     now
-        When.
+        Time of the event, aware.
     image_id, job_id, report_id, delivery_id
-        To which of our rows.
+        Ids of the rows concerned.
     facts
         Figures, codes (lower case, digits, underscore) and digests (64 hexadecimal digits).
     seals
-        Rows that this event made or changed, all of whose columns are written already (`db.events.seals`).
+        Created or changed rows, whose columns are all written (`db.events.seals`).
 
     Returns
     -------
     int
-        The event's number: one more than the last.
+        Id of the event: one more than the last.
 
     Raises
     ------
     StorageError
-        If a fact is neither a figure nor a code: it could identify a person.
+        If a fact is neither a figure nor a code nor a digest: it could identify a person.
     """
     _check_facts(facts)
     if seals:
@@ -157,7 +157,7 @@ def append_event(
 
 
 def is_account_name(name: str) -> bool:
-    """Whether an event may name this account: letters, digits, ``_ . -``, as POSIX has it."""
+    """Return whether a fact may contain this account name: a portable user name of POSIX."""
     return _ACCOUNT_NAME.fullmatch(name) is not None
 
 
@@ -173,7 +173,7 @@ def _check_facts(facts: Mapping[str, FactValue]) -> None:
 
 
 def _canonical(value: object) -> str:
-    """Write JSON in one way only: sorted keys, no spaces, ASCII; what is no JSON value, by its repr."""
+    """Return canonical JSON: sorted keys, no spaces, ASCII; the ``repr`` of a value without a JSON type."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
 
 
@@ -184,14 +184,14 @@ def _hash(session: Session, columns: Mapping[str, Any], previous: str) -> str:
 
 
 def _stored(session: Session, *, first: int = 1, limit: int = -1) -> Iterator[Mapping[str, Any]]:
-    """Read events as they are stored: a tampered value may not be of its column's type, nor text that can be read."""
+    """Yield events with their stored values: a changed value may have another type, or be no valid text."""
     connection = session.connection().connection.driver_connection
     if not isinstance(connection, sqlite3.Connection):
         raise TypeError("The audit database is SQLite.")
     names = (*_COLUMNS, "hash")
     connection.text_factory = _as_stored
     try:
-        # From the start also what has a number that no event gets.
+        # The first read includes negative ids, which no event has.
         statement = f"SELECT {', '.join(names)} FROM event WHERE id >= ? ORDER BY id LIMIT ?"
         for values in connection.execute(statement, (-(2**63) if first == 1 else first, limit)):
             yield dict(zip(names, values, strict=True))
@@ -206,21 +206,21 @@ def _as_stored(text: bytes) -> str:
 
 
 def verify_chain(session: Session, heads: Iterable[Head] = (), *, first: int = 1) -> ChainReport:
-    """Check every event against its hash and the one before it.
+    """Check every event against its hash and the previous hash.
 
     Parameters
     ----------
     session
-        Any transaction; one from ``Database.read`` on a copy of the file holds nobody up.
+        Any transaction; on a copy of the file, to delay no writer.
     heads
-        What `export_head` wrote, kept apart from the database.
+        Heads exported by `export_head`.
     first
-        Begin with this event, and take the one before it for sound.
+        Id of the first event to check; the one before it counts as sound.
 
     Returns
     -------
     ChainReport
-        ``first_broken_id``: the first event that is not as it was written, or that is missing.
+        ``first_broken_id``: the first event that was changed or is missing.
     """
     expected = {head.id: head.hash for head in heads}
     count, previous, last = first - 1, FIRST, None
@@ -232,21 +232,21 @@ def verify_chain(session: Session, heads: Iterable[Head] = (), *, first: int = 1
             return ChainReport(ok=False, events=count, first_broken_id=count + 1, head=last)
         count, previous = number, stored
         last = Head(id=number, hash=stored, at=datetime.strptime(row["at"], _TIME).replace(tzinfo=UTC))
-    is_cut = count == 0 or max(expected, default=0) > count  # a database begins with an event
+    is_cut = count == 0 or max(expected, default=0) > count  # every database has a first event
     return ChainReport(ok=not is_cut, events=count, first_broken_id=count + 1 if is_cut else None, head=last)
 
 
 def is_own_key(session: Session) -> bool:
-    """Whether the session's key is the one that this database's chain was begun with."""
+    """Return whether the session's key matches the first event of the chain."""
     return all(row["hash"] == _hash(session, row, FIRST) for row in _stored(session, limit=1))
 
 
 def read_head(session: Session) -> Head | None:
-    """Return the last event's number, hash and time; None for an empty log."""
+    """Return id, hash and time of the last event; None for an empty log."""
     row = session.execute(_LAST).first()
     return Head(id=row.id, hash=row.hash, at=row.at) if row else None
 
 
 def has_event(session: Session, head: Head) -> bool:
-    """Whether the log has this very event."""
+    """Return whether the log contains this event with this hash."""
     return session.scalar(select(tables.Event.hash).where(tables.Event.id == head.id)) == head.hash

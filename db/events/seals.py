@@ -1,11 +1,11 @@
-"""What binds rows to the chain of events: digests of the columns that people see, as facts of events.
+"""Seals: digests of rows as facts of events, which bind the rows to the event chain.
 
-An event that makes or changes a row carries the row's digest, so that a later check finds a row that was
-changed without an event. What never changes legally is sealed apart from what does (`image` from `pixels`,
-`order` from `delivery`): a later event of the row then does not cover up an earlier change of it.
+An event that creates or changes a row contains the row's digest, so that a check detects rows changed without an
+event. Constant columns are sealed apart from those that change (`image` from `pixels`, `order` from `delivery`):
+otherwise a later event of the row would seal an earlier illegal change.
 
-A digest of rows that hold something of a patient includes the image's salt. The salt is deleted when
-the patient is forgotten, and the digest then tells nothing about anybody.
+The digest of a row with patient data includes the image's salt. The salt is deleted when the patient is forgotten;
+without it the digest reveals nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from db.sqlite.driver import sqlite3
 
-Row = tuple[str, int]  # subject, and the number of its row
+Row = tuple[str, int]  # subject, id of its row
 
 PREFIX = "row_"
 
@@ -36,7 +36,7 @@ _SALT_OF_DELIVERY = """(
 
 SUBJECTS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
     {
-        # Subject: its table, and what of it is sealed. The first statement finds nothing where there is no row.
+        # Subject: its table and the sealed columns. The first statement returns no row if the row is absent.
         "image": (
             "image",
             (
@@ -100,7 +100,7 @@ SELECT {_SALT_OF_DELIVERY}, state, attempts, status, error_code, delivered_sop_c
                 "SELECT finding, score, threshold FROM shadow_score WHERE shadow_result_id = ? ORDER BY finding",
             ),
         ),
-        # While it runs, its attempts are counted without an event.
+        # Attempts of a running rebuild are counted without an event.
         "rebuild": (
             "rebuild",
             (
@@ -122,7 +122,7 @@ FROM commitment WHERE id = ?""",
 
 UNSEALED: Mapping[str, str] = MappingProxyType(
     {
-        # Columns that a view shows and no event seals, with the reason.
+        # Columns of views that no event seals, with the reason.
         "job.not_before": "a plan: the correction of a clock that was set back moves it without an event",
         "job.updated_at": "as job.not_before; the events say when each thing happened",
         "delivery.due_at": "a plan, as job.not_before",
@@ -135,31 +135,31 @@ UNSEALED: Mapping[str, str] = MappingProxyType(
 
 
 def facts(session: Session, key: bytes, rows: Sequence[Row]) -> dict[str, str]:
-    """Return the digests of rows as they stand now, as facts of an event.
+    """Return the digests of the present rows, as facts of an event.
 
     Parameters
     ----------
     session
-        A write transaction; what it has changed is written before.
+        A write transaction, flushed.
     key
-        Of the event chain.
+        Key of the event chain.
     rows
-        Which rows.
+        Rows to seal.
     """
     connection = session.connection()
 
-    def ask(statement: str, number: int) -> list[Sequence[Any]]:
+    def select(statement: str, number: int) -> list[Sequence[Any]]:
         return [tuple(row) for row in connection.exec_driver_sql(statement, (number,))]
 
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for subject, number in rows:
-        parts = [ask(statement, number) for statement in SUBJECTS[subject][1]]
-        found[f"{PREFIX}{subject}_{number}"] = _digest(key, subject, number, parts)
-    return found
+        parts = [select(statement, number) for statement in SUBJECTS[subject][1]]
+        digests[f"{PREFIX}{subject}_{number}"] = _digest(key, subject, number, parts)
+    return digests
 
 
 def rows_of(event_facts: Mapping[str, Any]) -> Iterator[tuple[Row, str]]:
-    """Return the rows that an event seals, and their digests."""
+    """Yield the rows sealed by an event, with their digests."""
     for name, digest in event_facts.items():
         if name.startswith(PREFIX):
             subject, _, number = name.removeprefix(PREFIX).rpartition("_")
@@ -167,16 +167,16 @@ def rows_of(event_facts: Mapping[str, Any]) -> Iterator[tuple[Row, str]]:
 
 
 def stored_digest(connection: sqlite3.Connection, key: bytes, row: Row) -> str | None:
-    """Return the digest of a row as it is stored; None: it is not there.
+    """Return the digest of a stored row; None: the row is absent.
 
     Parameters
     ----------
     connection
-        Of a copy that nobody writes to; its ``text_factory`` lets any bytes pass.
+        Connection to a copy without writers; its ``text_factory`` accepts any bytes.
     key
-        Of the event chain.
+        Key of the event chain.
     row
-        Which row.
+        Subject and id.
     """
     subject, number = row
     parts = [connection.execute(statement, (number,)).fetchall() for statement in SUBJECTS[subject][1]]

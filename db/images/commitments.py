@@ -1,8 +1,8 @@
-"""What peers asked us to be responsible for, and what we may say.
+"""Storage Commitment requests of peers, and their reports.
 
-Committed is what is on disk with the bytes that came, whose row is committed, and which the service
-itself then keeps until a day that is written down first. Everything else, whatever became of it, is
-answered with 0x0112, No such object instance.
+An instance is committed if its file has the received bytes and its row is committed; the service then keeps it
+until a date that is stored first. For any other instance the Failure Reason is 0x0112, No such object instance,
+or 0x0119, Class / Instance conflict.
 
 References
 ----------
@@ -40,26 +40,26 @@ _CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """One instance that a peer asks about."""
+    """One instance of a request."""
 
     sop_class_uid: str
     sop_instance_uid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
-    """One request that is to be answered now."""
+class ClaimedRequest:
+    """One claimed request, to be reported now."""
 
     id: int
     transaction_uid: str
     peer_ae_title: str
-    attempts: int  # that were begun before this one
+    attempts: int  # earlier ones
     requested_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What is reported of one request."""
+    """Report of one request."""
 
     transaction_uid: str
     committed: tuple[Reference, ...]
@@ -67,11 +67,11 @@ class Answer:
 
     @property
     def event_type(self) -> int:
-        """Event Type ID: 1, all are committed; 2, some are not."""
+        """Event Type ID: 1, all instances are committed; 2, failures exist."""
         return 2 if self.refused else 1
 
     def dataset(self) -> Dataset:
-        """Write it as the Event Information of an N-EVENT-REPORT."""
+        """Return the Event Information of the N-EVENT-REPORT."""
         return commitment_report(
             self.transaction_uid,
             ((each.sop_class_uid, each.sop_instance_uid) for each in self.committed),
@@ -88,51 +88,51 @@ def request(
     due_at: datetime,
     now: datetime,
 ) -> int:
-    """Write down a request, before the peer is told that it was taken.
+    """Record a request, before the N-ACTION response is sent.
 
     Parameters
     ----------
     session
         A write transaction.
     peer_ae_title
-        Who asks; the report goes there.
+        Requesting peer, which receives the report.
     transaction_uid
-        The peer's; one that it used before is answered anew.
+        Transaction UID of the peer; a repeated one replaces the earlier request.
     references
-        What about.
+        Requested instances.
     due_at
-        When to report on an association of our own, unless that was done by then.
+        Time to report on a new association, unless reported on the peer's before.
     now
-        The time.
+        Current time, aware.
 
     Returns
     -------
     int
-        Our number of it.
+        Id of the request.
     """
-    known = session.scalars(
+    row = session.scalars(
         select(Commitment).where(
             Commitment.peer_ae_title == peer_ae_title, Commitment.transaction_uid == transaction_uid
         )
     ).first()
-    if known is None:
-        known = Commitment(peer_ae_title=peer_ae_title, transaction_uid=transaction_uid)
-        session.add(known)
-    known.state, known.instances, known.committed, known.attempts = PENDING, len(references), None, 0
-    known.error_code, known.due_at, known.requested_at, known.updated_at = None, due_at, now, now
+    if row is None:
+        row = Commitment(peer_ae_title=peer_ae_title, transaction_uid=transaction_uid)
+        session.add(row)
+    row.state, row.instances, row.committed, row.attempts = PENDING, len(references), None, 0
+    row.error_code, row.due_at, row.requested_at, row.updated_at = None, due_at, now, now
     session.flush()
-    _drop_items(session, known.id)
+    _drop_items(session, row.id)
     rows = [
-        {"commitment_id": known.id, "sop_class_uid": each.sop_class_uid, "sop_instance_uid": each.sop_instance_uid}
+        {"commitment_id": row.id, "sop_class_uid": each.sop_class_uid, "sop_instance_uid": each.sop_instance_uid}
         for each in references
     ]
     session.execute(insert(CommitmentItem), rows)
-    _append(session, EventKind.COMMITMENT_REQUESTED, known.id, now, instances=len(references))
-    return known.id
+    _append(session, EventKind.COMMITMENT_REQUESTED, row.id, now, instances=len(references))
+    return row.id
 
 
-def claim(session: Session, *, limit: int, now: datetime, lease_s: float) -> list[Claimed]:
-    """Take the requests that are due; for so long nobody else gets them."""
+def claim(session: Session, *, limit: int, now: datetime, lease_s: float) -> list[ClaimedRequest]:
+    """Claim due requests, with a lease of ``lease_s`` seconds."""
     due = (
         select(Commitment)
         .where(Commitment.state == PENDING, Commitment.due_at <= now)
@@ -147,28 +147,28 @@ def claim(session: Session, *, limit: int, now: datetime, lease_s: float) -> lis
 
 
 def is_any_due(session: Session, now: datetime) -> bool:
-    """Whether a request waits for a report now: cheaper to ask than to claim."""
+    """Return whether a report is due; cheaper than `claim`."""
     due = select(Commitment.id).where(Commitment.state == PENDING, Commitment.due_at <= now).limit(1)
     return session.scalar(due) is not None
 
 
-def find(session: Session, number: int) -> Claimed | None:
-    """Return a request that has no report yet; None: it has one, or was given up."""
+def find(session: Session, number: int) -> ClaimedRequest | None:
+    """Return a pending request; None: it was reported or given up."""
     row = session.get(Commitment, number)
     return None if row is None or row.state != PENDING else _claimed(row)
 
 
-def answer(database: Database, spool: Spool, claimed: Claimed, *, keep_until: datetime) -> Answer:
-    """Say what is committed of a request; what is, is kept from here on.
+def answer(database: Database, spool: Spool, claimed: ClaimedRequest, *, keep_until: datetime) -> Answer:
+    """Return the report of a request, and keep the committed instances from now on.
 
     Parameters
     ----------
     database, spool
-        Rows and files. The files are read whole: their digests are compared with what came.
+        Rows and files. Whole files are read: their digests are compared with those of the received datasets.
     claimed
         The request.
     keep_until
-        Until when the service keeps what it commits to.
+        Time until which the service keeps committed instances, aware.
     """
     with database.read() as session:
         items = session.scalars(select(CommitmentItem).where(CommitmentItem.commitment_id == claimed.id)).all()
@@ -184,29 +184,29 @@ def answer(database: Database, spool: Spool, claimed: Claimed, *, keep_until: da
     return Answer(transaction_uid=claimed.transaction_uid, committed=tuple(committed), refused=tuple(refused))
 
 
-def reported(session: Session, number: int, given: Answer, *, now: datetime) -> None:
-    """Write down that the peer took the report; what it asked about is not remembered any longer."""
+def mark_reported(session: Session, number: int, report: Answer, *, now: datetime) -> None:
+    """Record that the peer accepted the report, and delete the references."""
     _drop_items(session, number)
-    _update(session, number, now, state=REPORTED, committed=len(given.committed), due_at=None, error_code=None)
-    facts = {"committed": len(given.committed), "refused": len(given.refused)}
+    _update(session, number, now, state=REPORTED, committed=len(report.committed), due_at=None, error_code=None)
+    facts = {"committed": len(report.committed), "refused": len(report.refused)}
     _append(session, EventKind.COMMITMENT_REPORTED, number, now, **facts)
 
 
 def postpone(session: Session, number: int, *, code: str | None, due_at: datetime, now: datetime) -> None:
-    """Write down that the peer did not get the report, and when it is tried again.
+    """Record that the report was not delivered, and the time of the next attempt.
 
     Parameters
     ----------
     session
         A write transaction.
     number
-        Which request.
+        Id of the request.
     code
-        Why: the error's code; None: it was not tried, the peer's association ended before.
+        Code of the error; None: no attempt, the peer's association ended before.
     due_at
-        When to try again.
+        Time of the next attempt.
     now
-        The time.
+        Current time, aware.
     """
     if code is None:
         _update(session, number, now, due_at=due_at)
@@ -216,37 +216,37 @@ def postpone(session: Session, number: int, *, code: str | None, due_at: datetim
 
 
 def give_up(session: Session, number: int, *, code: str, now: datetime) -> None:
-    """Write down that the peer never gets a report; it may ask again."""
+    """Record that the report is given up; the peer may request again."""
     _drop_items(session, number)
     _update(session, number, now, state=DEAD, error_code=code, due_at=None, attempts=Commitment.attempts + 1)
     _append(session, EventKind.COMMITMENT_DEAD, number, now, code=code)
 
 
 def _commit(database: Database, spool: Spool, reference: Reference, keep_until: datetime) -> int | None:
-    """Commit to one instance; else the Failure Reason."""
+    """Commit to one instance and return None, or return the Failure Reason."""
     with database.read() as session:
-        known = find_latest(session, reference.sop_instance_uid)
+        latest = find_latest(session, reference.sop_instance_uid)
         identifiers = of_session(session)
-        sop_class_uid = None if known is None else session.get_one(Image, known.image_id).sop_class_uid
-    if known is None or known.spool_name is None:
+        sop_class_uid = None if latest is None else session.get_one(Image, latest.image_id).sop_class_uid
+    if latest is None or latest.spool_name is None:
         return NO_SUCH_INSTANCE
     if sop_class_uid != reference.sop_class_uid:
         return CLASS_CONFLICT
-    if not identifiers.is_same("digest", known.dataset_digest, _digest(spool.path(known.spool_name))):
+    if not identifiers.is_same("digest", latest.dataset_digest, _digest(spool.path(latest.spool_name))):
         return NO_SUCH_INSTANCE
-    with database.begin() as session:  # retention may have been here since
-        if session.scalar(select(Image.spool_name).where(Image.id == known.image_id)) != known.spool_name:
+    with database.begin() as session:  # retention may have removed the file since
+        if session.scalar(select(Image.spool_name).where(Image.id == latest.image_id)) != latest.spool_name:
             return NO_SUCH_INSTANCE
-        before = session.get(Custody, known.image_id)
+        before = session.get(Custody, latest.image_id)
         if before is None:
-            session.add(Custody(image_id=known.image_id, until=keep_until))
+            session.add(Custody(image_id=latest.image_id, until=keep_until))
         else:
             before.until = max(before.until, keep_until)
     return None
 
 
 def _digest(path: Path) -> str:
-    """Digest the data set of a file in the spool; empty: it is gone, or not what we write."""
+    """Return the BLAKE3 of the dataset of a file in the spool; empty if the file can't be read."""
     digest = blake3()
     try:
         with path.open("rb") as file:
@@ -259,8 +259,8 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _claimed(row: Commitment) -> Claimed:
-    return Claimed(
+def _claimed(row: Commitment) -> ClaimedRequest:
+    return ClaimedRequest(
         id=row.id,
         transaction_uid=row.transaction_uid,
         peer_ae_title=row.peer_ae_title,

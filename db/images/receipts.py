@@ -1,4 +1,4 @@
-"""Receipts: a received object becomes an image, its decision and its job, or is known as a resend."""
+"""Receipts: record a received object as a new image with decision and job, or as a resend."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from cxr.errors import StorageError
 from db.events import EventKind, append_event
 from db.identifiers import of_session
 from db.images import resends
-from db.images.lost_files import heal
+from db.images.lost_files import restore_file
 from db.jobs import INITIAL_STATES
 from db.schema.insert import add_row
-from db.schema.records import FactValue, KnownImage, Receipt, Received
+from db.schema.records import FactValue, LatestImage, Receipt, Received
 from db.schema.tables import Decision, Identity, Image, Job
 
 NEED_PIXELS = frozenset({JobState.HELD, JobState.QUEUED})
 
-# Once, not for each object: putting it together takes longer than asking it. Its columns are KnownImage's.
+# Built once, not for each object: building the statement takes longer than executing it. Columns of LatestImage.
 _LATEST = (
     select(
         Image.id.label("image_id"),
@@ -52,44 +52,43 @@ _LATEST = (
 def receive(
     session: Session, receipt: Receipt, *, now: datetime, is_lost: Callable[[str], bool] = lambda _: False
 ) -> Received:
-    """Write down one received object, whose file is durable already.
+    """Record one received object, whose file is already durable.
 
-    The same dataset under the same SOP Instance UID is a resend: one event, and its result goes where this
-    peer's results go (`db.images.resends`). So is another dataset
-    whose pixels, copied attributes and view decision are the same (a PACS that rewrote an element
-    that we don't use). Any other change is a new image with a job of its own.
+    The same dataset under the same SOP Instance UID is a resend: it adds an event, and its result is delivered to
+    this peer's destinations (`db.images.resends`). A dataset with the same pixels, copied attributes and view
+    decision is a resend too (a PACS may rewrite an unused element). Any other change is a new image with its own
+    job.
 
-    A resend whose image lost its file gives it this one, see `db.images.lost_files`.
+    The file of a resend replaces a lost file of its image, see `db.images.lost_files`.
 
     Parameters
     ----------
     session
-        A write transaction; it decides between peers that send the same instance at once.
+        A write transaction; it serialises peers that send the same instance at once.
     receipt
-        What came.
+        The received object.
     now
-        The time.
+        Current time, aware.
     is_lost
-        Whether the file of a spool name is gone: ``Spool.is_lost``.
+        Returns whether the file of a spool name is lost: ``Spool.is_lost``.
 
     Returns
     -------
     Received
-        ``resent``: nothing was added, and the caller removes the file it kept for this receipt, unless
-        it was restored.
+        ``resent``: no image was added, and the caller removes the file of this receipt unless ``is_restored``.
 
     Raises
     ------
     StorageError
-        If an image that is to be scored comes without its file, or its state is not one to start in.
+        If an image to be scored has no file, or its state is no initial state.
     """
     _check(receipt)
-    known = find_latest(session, receipt.header.sop_instance_uid)
-    is_same_dataset = known is not None and is_dataset(session, known, receipt.dataset_digest)
-    if known is None or not (is_same_dataset or _is_unchanged(session, known, receipt)):
-        return _add(session, receipt, known, now=now)
-    received = _resent(session, known, receipt.peer_ae_title, now=now, is_same_dataset=is_same_dataset)
-    is_restored = heal(session, known, receipt.spool_name, now=now, is_lost=is_lost)
+    latest = find_latest(session, receipt.header.sop_instance_uid)
+    is_same_dataset = latest is not None and is_dataset(session, latest, receipt.dataset_digest)
+    if latest is None or not (is_same_dataset or _is_unchanged(session, latest, receipt)):
+        return _add(session, receipt, latest, now=now)
+    received = _resent(session, latest, receipt.peer_ae_title, now=now, is_same_dataset=is_same_dataset)
+    is_restored = restore_file(session, latest, receipt.spool_name, now=now, is_lost=is_lost)
     return replace(received, is_restored=is_restored)
 
 
@@ -102,54 +101,54 @@ def receive_again(
     now: datetime,
     is_lost: Callable[[str], bool] = lambda _: False,
 ) -> Received | None:
-    """Write down the resend of a dataset that is known byte for byte, before its file is made durable.
+    """Record the resend of an identical dataset, before its file is made durable.
 
     Parameters
     ----------
     session
         A write transaction.
     sop_instance_uid, dataset_digest
-        Of what came.
+        Of the received object.
     peer_ae_title
-        Calling AE title of who sent it.
+        Calling AE title of the sender.
     now
-        The time.
+        Current time, aware.
     is_lost
         As for `receive`.
 
     Returns
     -------
     Received or None
-        None: this is not what came last under that UID; keep the file and call `receive`.
+        None: it differs from the latest object of that UID; keep the file and call `receive`.
     """
-    known = find_latest(session, sop_instance_uid)
-    if known is None or not is_dataset(session, known, dataset_digest):
+    latest = find_latest(session, sop_instance_uid)
+    if latest is None or not is_dataset(session, latest, dataset_digest):
         return None
-    received = _resent(session, known, peer_ae_title, now=now, is_same_dataset=True)
-    heal(session, known, None, now=now, is_lost=is_lost)
+    received = _resent(session, latest, peer_ae_title, now=now, is_same_dataset=True)
+    restore_file(session, latest, None, now=now, is_lost=is_lost)
     return received
 
 
-def find_latest(session: Session, sop_instance_uid: str) -> KnownImage | None:
-    """Return what the latest object under a SOP Instance UID was; None if there was none."""
+def find_latest(session: Session, sop_instance_uid: str) -> LatestImage | None:
+    """Return the latest image of a SOP Instance UID; None if there is none."""
     row = session.execute(_LATEST, {"forms": of_session(session).forms("uid", sop_instance_uid)}).first()
-    return None if row is None else KnownImage(**row._mapping)
+    return None if row is None else LatestImage(**row._mapping)
 
 
-def is_dataset(session: Session, known: KnownImage, dataset_digest: str) -> bool:
-    """Whether an image was received with this very data set, in whatever form its digest is stored."""
-    return of_session(session).is_same("digest", known.dataset_digest, dataset_digest)
+def is_dataset(session: Session, latest: LatestImage, dataset_digest: str) -> bool:
+    """Return whether an image has this dataset, in any form of its digest."""
+    return of_session(session).is_same("digest", latest.dataset_digest, dataset_digest)
 
 
 def seal(salt: str, identifiers: Sequence[str | None]) -> str:
-    """Bind identifiers to an event without showing them: a digest under a salt that can be deleted.
+    """Return a digest that binds identifiers to an event, under a salt that can be deleted.
 
     Parameters
     ----------
     salt
-        Random, of this image alone; without it the seal says nothing about anybody.
+        Random hex digits of this image; without them the seal identifies nobody.
     identifiers
-        As ``sealed_values`` gives them.
+        Values of `sealed_values`.
 
     Returns
     -------
@@ -161,7 +160,7 @@ def seal(salt: str, identifiers: Sequence[str | None]) -> str:
 
 
 def sealed_values(source: ImageHeader | Image, dataset_digest: str) -> tuple[str | None, ...]:
-    """Return what the seal of an image covers: whose it is, and which bytes came."""
+    """Return the values covered by the seal of an image: its identifiers and its dataset's digest."""
     return (
         source.sop_class_uid,
         source.sop_instance_uid,
@@ -182,35 +181,35 @@ def _check(receipt: Receipt) -> None:
         raise StorageError(f"An image that starts as {receipt.initial_state} needs its file in the spool.")
 
 
-def _is_unchanged(session: Session, known: KnownImage, receipt: Receipt) -> bool:
-    """Whether everything that a result depends on is the same."""
+def _is_unchanged(session: Session, latest: LatestImage, receipt: Receipt) -> bool:
+    """Return whether everything that a result depends on is the same."""
     decision, identifiers = receipt.decision, of_session(session)
     return (
-        identifiers.is_same("digest", known.pixel_digest, receipt.pixel_digest)
-        and identifiers.is_same("digest", known.identity_digest, receipt.header.identity_digest)
-        and (known.view, known.is_chest, known.reason) == (decision.view, decision.is_chest, decision.reason)
+        identifiers.is_same("digest", latest.pixel_digest, receipt.pixel_digest)
+        and identifiers.is_same("digest", latest.identity_digest, receipt.header.identity_digest)
+        and (latest.view, latest.is_chest, latest.reason) == (decision.view, decision.is_chest, decision.reason)
     )
 
 
 def _resent(
-    session: Session, known: KnownImage, peer_ae_title: str, *, now: datetime, is_same_dataset: bool
+    session: Session, latest: LatestImage, peer_ae_title: str, *, now: datetime, is_same_dataset: bool
 ) -> Received:
-    if known.state is not JobState.NOT_SCORED:  # there is nothing to bring, now or later
-        resends.note(session, known.image_id, peer_ae_title)
+    if latest.state is not JobState.NOT_SCORED:  # no result to deliver, now or later
+        resends.record_resend(session, latest.image_id, peer_ae_title)
     append_event(
         session,
         EventKind.RESENT,
         now=now,
-        image_id=known.image_id,
-        job_id=known.job_id,
+        image_id=latest.image_id,
+        job_id=latest.job_id,
         facts={"same_dataset": is_same_dataset},
     )
-    return Received(outcome="resent", image_id=known.image_id, job_id=known.job_id)
+    return Received(outcome="resent", image_id=latest.image_id, job_id=latest.job_id)
 
 
-def _add(session: Session, receipt: Receipt, known: KnownImage | None, *, now: datetime) -> Received:
+def _add(session: Session, receipt: Receipt, latest: LatestImage | None, *, now: datetime) -> Received:
     identifiers = of_session(session)
-    same_pixels = known is not None and identifiers.is_same("digest", known.pixel_digest, receipt.pixel_digest)
+    same_pixels = latest is not None and identifiers.is_same("digest", latest.pixel_digest, receipt.pixel_digest)
     receipt = identifiers.stored(receipt)
     salt = secrets.token_hex(16)
     image_id = _insert_image(session, receipt, salt)
@@ -225,13 +224,13 @@ def _add(session: Session, receipt: Receipt, known: KnownImage | None, *, now: d
         "is_chest": decision.is_chest,
         "seal": seal(salt, sealed_values(receipt.header, receipt.dataset_digest)),
     }
-    kind = EventKind.RECEIVED if known is None else EventKind.CHANGED_RESEND
-    if known is not None:
-        facts["previous_image"] = known.image_id
+    kind = EventKind.RECEIVED if latest is None else EventKind.CHANGED_RESEND
+    if latest is not None:
+        facts["previous_image"] = latest.image_id
         facts["same_pixels"] = same_pixels
     sealed = (("image", image_id), ("pixels", image_id), ("job", job_id))
     append_event(session, kind, now=now, image_id=image_id, job_id=job_id, facts=facts, seals=sealed)
-    return Received(outcome="new" if known is None else "changed_resend", image_id=image_id, job_id=job_id)
+    return Received(outcome="new" if latest is None else "changed_resend", image_id=image_id, job_id=job_id)
 
 
 def _insert_image(session: Session, receipt: Receipt, salt: str) -> int:

@@ -1,7 +1,7 @@
-"""An image that comes again brings its result to the peer that sent it: another than the first, or now bound elsewhere.
+"""Deliveries of results to the destinations of peers that sent an image again.
 
-The listener notes who sent it. Once the image is reported, the process that delivers asks for what is
-missing: the same report to a further destination, never a second report.
+The listener records the peer of each resend. Once the image is reported, the delivering process creates the missing
+deliveries: the same report to a further destination, never a second report.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from db.jobs import write_delivery
 from db.schema.tables import Image, Job, JobReport, Package, Report, Resend
 
 DestinationsOf = Callable[[str, Collection[str], PackageStatus], Sequence[str]]
-"""From the AE title of the peer that sent an image again, those of all that ever sent it, and the status of the
-package that scored it, to the names of the destinations that take the result."""
+"""Function of the AE title of the peer of a resend, the AE titles of all senders of the image and the status of the
+package that scored it; returns the names of the destinations of the result."""
 
 
-def note(session: Session, image_id: int, peer_ae_title: str) -> None:
-    """Note that a peer sent an image again.
+def record_resend(session: Session, image_id: int, peer_ae_title: str) -> None:
+    """Record that a peer sent an image again.
 
     Parameters
     ----------
     session
         A write transaction.
     image_id
-        Which image.
+        The image.
     peer_ae_title
         Calling AE title of the peer.
     """
@@ -43,31 +43,31 @@ def note(session: Session, image_id: int, peer_ae_title: str) -> None:
 
 
 def is_any_due(session: Session) -> bool:
-    """Whether there is anything to do for `bring_results`."""
+    """Return whether `create_deliveries` has a resend to process."""
     return session.scalar(select(Resend.image_id).where(_is_due()).limit(1)) is not None
 
 
-def bring_results(session: Session, destinations_of: DestinationsOf, *, limit: int, now: datetime) -> int:
-    """Ask for the deliveries of results whose images came again.
+def create_deliveries(session: Session, destinations_of: DestinationsOf, *, limit: int, now: datetime) -> int:
+    """Create the missing deliveries of reported images that were sent again.
 
-    An image that is not reported yet waits until it is. A report that was delivered there, is on its way
-    or dead, or is no longer kept is left as it is.
+    Images that are not reported yet wait. Existing deliveries, dead ones included, and reports that are no longer
+    stored stay unchanged.
 
     Parameters
     ----------
     session
         A write transaction.
     destinations_of
-        Who takes which results.
+        Returns the destinations of a result.
     limit
-        How many resends at most.
+        Maximum number of resends.
     now
-        The time.
+        Current time, aware.
 
     Returns
     -------
     int
-        How many resends it was.
+        Number of processed resends.
     """
     due = session.execute(select(Resend.image_id, Resend.peer_ae_title).where(_is_due()).limit(limit)).all()
     for image_id, peer_ae_title in due:
@@ -85,7 +85,7 @@ def bring_results(session: Session, destinations_of: DestinationsOf, *, limit: i
 
 
 def _is_due() -> ColumnElement[bool]:
-    # A subquery, so that SQLite begins with the few resends and not with all that is reported.
+    # A subquery, so that SQLite starts with the few resends, not with all reported jobs.
     state = select(Job.state).where(Job.image_id == Resend.image_id).scalar_subquery()
     return and_(Resend.brought_at.is_(None), state == JobState.REPORTED)
 

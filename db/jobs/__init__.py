@@ -1,4 +1,4 @@
-"""The job table: claims, leases, transitions, results."""
+"""Jobs: claims, leases, transitions, results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator does with jobs: look at them, release, requeue, discard."""
+"""Actions of an operator on jobs: list, count, release, requeue, discard."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from sqlalchemy.orm import Session
 from cxr.domain import JobState
 from cxr.errors import StorageError
 from db.events import NO_FACTS, EventKind
-from db.jobs.states import check_pixels, known_job, move
+from db.jobs.states import check_pixels, get_job, move
 from db.schema import counts
 from db.schema.records import FactValue, JobRow
 from db.schema.tables import Image, Job
 
 
 def release(session: Session, job_id: int, now: datetime, *, by: Mapping[str, FactValue] = NO_FACTS) -> None:
-    """Send a held image to the model; ``by`` says who does it, as ``db.events.operator.facts``.
+    """Queue a held image for scoring; ``by``: facts of ``db.events.account.account_facts``.
 
     Raises
     ------
     MissingRow
-        If there is no such job, or its pixels are gone.
+        If there is no such job, or its pixels are no longer stored.
     StorageError
         If it is not held.
     """
-    job = known_job(session, job_id, expected=JobState.HELD)
+    job = get_job(session, job_id, expected=JobState.HELD)
     check_pixels(session, job)
     move(session, job, JobState.QUEUED, EventKind.JOB_RELEASED, now=now, facts=by, not_before=None)
 
 
 def requeue(session: Session, job_id: int, now: datetime, *, by: Mapping[str, FactValue] = NO_FACTS) -> None:
-    """Try a failed job again, with all its attempts; ``by`` as for `release`.
+    """Queue a failed job again with no attempts; ``by`` as for `release`.
 
     Raises
     ------
     MissingRow
-        If there is no such job, or its pixels are gone.
+        If there is no such job, or its pixels are no longer stored.
     StorageError
         If it has not failed.
     """
-    job = known_job(session, job_id, expected=JobState.FAILED)
+    job = get_job(session, job_id, expected=JobState.FAILED)
     check_pixels(session, job)
     move(
         session,
@@ -60,20 +60,20 @@ def requeue(session: Session, job_id: int, now: datetime, *, by: Mapping[str, Fa
 def discard(
     session: Session, job_id: int, *, reason: str, now: datetime, by: Mapping[str, FactValue] = NO_FACTS
 ) -> None:
-    """Decide that a held or failed image is never scored.
+    """Set a held or failed image to ``not_scored``.
 
     Parameters
     ----------
     session
         A write transaction.
     job_id
-        Which job.
+        Job.
     reason
-        Why: a code, stored as the image's reason.
+        Code, stored as the image's reason.
     now
-        The time.
+        Current time, aware.
     by
-        Who says so, as ``db.events.operator.facts``.
+        Operator: facts of ``db.events.account.account_facts``.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def discard(
     StorageError
         If it is neither held nor failed.
     """
-    job = known_job(session, job_id)
+    job = get_job(session, job_id)
     if job.state not in (JobState.HELD, JobState.FAILED):
         raise StorageError(
             f"Job {job.id} is {job.state} and can't become not_scored this way; only one that is held or failed can."
@@ -100,29 +100,29 @@ def discard(
 
 
 def oldest_change(session: Session, state: JobState) -> datetime | None:
-    """Return when the job that has been longest in a state came into it; None: no job is in it.
+    """Return the time since which the oldest job of a state is in it; None: no job is in it.
 
     Parameters
     ----------
     session
         Any transaction.
     state
-        One in which few jobs are: all of them are read.
+        State with few jobs: all of them are read.
     """
     return session.scalar(select(func.min(Job.updated_at)).where(Job.state == state))
 
 
 def list_jobs(session: Session, *, state: JobState | None = None, limit: int | None = None) -> list[JobRow]:
-    """Return jobs as an operator sees them, latest first.
+    """Return jobs for an operator, latest first.
 
     Parameters
     ----------
     session
         Any transaction.
     state
-        Only these; None: all.
+        Only this state; None: all.
     limit
-        How many, at most; None: all.
+        Maximum number; None: all.
     """
     query = select(Job, Image.sop_instance_uid, Image.received_at).join(Image, Image.id == Job.image_id)
     if state is not None:
@@ -146,5 +146,5 @@ def list_jobs(session: Session, *, state: JobState | None = None, limit: int | N
 
 
 def count_by_state(session: Session) -> dict[JobState, int]:
-    """Return how many jobs are in each state; states without a job are there with 0."""
+    """Return the number of jobs in each state, zeros included."""
     return counts.count_by_state(session, "job", JobState)

@@ -1,8 +1,7 @@
-"""The queue: who works on which image, and what came of it.
+"""The job queue: claims, leases and outcomes.
 
-A job moves only along `TRANSITIONS`, and every move writes its event in the same transaction. Who
-lost its lease can't write: each outcome is accepted from the worker that holds the job, and from no
-other.
+Every transition is one of `TRANSITIONS` and writes its event in the same transaction. An outcome is accepted
+only from the worker that holds the job's lease.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from cxr.domain import JobState, ScoredImage
 from db.events import EventKind, append_event
 from db.jobs import result_rows
 from db.jobs.operator_actions import count_by_state, discard, list_jobs, release, requeue
-from db.jobs.states import INITIAL_STATES, TRANSITIONS, CurrentJob, move, own_job, select_jobs
+from db.jobs.states import INITIAL_STATES, TRANSITIONS, CurrentJob, get_owned_job, move, select_jobs
 from db.schema.records import ClaimedJob, FactValue, ReportRecord
 from db.schema.tables import Decision, Event, Image, Job
 
@@ -42,36 +41,36 @@ __all__ = [
 LEASE_EXPIRED = "lease_expired"
 MISSING_OBJECT = "missing_object"
 GIVE_UP_AFTER = timedelta(days=7)
-FEWEST_EXPIRIES = 20  # also where the clock jumped ahead
+FEWEST_EXPIRIES = 20  # so that a clock that jumps ahead fails no job
 LONGEST_WAIT_S = 3600.0
 
 _IS_RELEASED = exists().where(Event.image_id == Job.image_id, Event.kind == EventKind.JOB_RELEASED).correlate(Job)
 
 
 def claim(session: Session, *, worker_id: str, limit: int, now: datetime, lease_s: float) -> list[ClaimedJob]:
-    """Take the oldest jobs that are due.
+    """Claim the oldest due jobs.
 
     Parameters
     ----------
     session
         A write transaction.
     worker_id
-        Who takes them; unique among all workers.
+        Claiming worker; unique among all workers.
     limit
-        How many, at most.
+        Maximum number.
     now
-        The time.
+        Current time, aware.
     lease_s
-        How long they are the worker's without `renew`.
+        Duration of the lease without `renew`, in seconds.
 
     Returns
     -------
     list[ClaimedJob]
-        Oldest first; nobody else gets them while the lease lasts. A job whose object is no longer in
-        the spool is failed with ``missing_object`` instead.
+        Oldest first. A job whose object is no longer in the spool is not returned; it becomes failed with
+        ``missing_object``.
     """
     oldest = _due(now).order_by(Job.id).limit(limit)
-    taken = session.scalars(
+    claimed_ids = session.scalars(
         update(Job)
         .where(Job.id.in_(oldest), Job.state == JobState.QUEUED)
         .values(
@@ -83,9 +82,9 @@ def claim(session: Session, *, worker_id: str, limit: int, now: datetime, lease_
         .returning(Job.id),
         execution_options={"synchronize_session": False},
     ).all()
-    claimed = _claimed(session, taken)
+    claimed = _claimed(session, claimed_ids)
     readable = {each.id for each in claimed}
-    for job in select_jobs(session, Job.id.in_(taken)):
+    for job in select_jobs(session, Job.id.in_(claimed_ids)):
         facts = {"state": str(JobState.SCORING), "attempt": job.attempts + 1}
         append_event(
             session,
@@ -102,7 +101,7 @@ def claim(session: Session, *, worker_id: str, limit: int, now: datetime, lease_
 
 
 def is_any_due(session: Session, *, now: datetime) -> bool:
-    """Whether `claim` would find a job; this needs no write transaction, so that an idle worker stops nobody."""
+    """Return whether `claim` would return a job; needs no write transaction, so an idle worker blocks no other."""
     return session.scalar(_due(now).limit(1)) is not None
 
 
@@ -113,14 +112,14 @@ def _due(now: datetime) -> Select[int]:
 def renew(
     session: Session, job_ids: Collection[int], *, worker_id: str, now: datetime, lease_s: float
 ) -> frozenset[int]:
-    """Lengthen the leases of a worker's jobs.
+    """Renew the leases of a worker's jobs.
 
     Returns
     -------
     frozenset[int]
-        The jobs that are still the worker's; the others belong to somebody else now.
+        The jobs that the worker still holds; the leases of the others are lost.
     """
-    kept = session.scalars(
+    renewed = session.scalars(
         update(Job)
         .where(
             Job.id.in_(job_ids),
@@ -131,7 +130,7 @@ def renew(
         .returning(Job.id),
         execution_options={"synchronize_session": False},
     )
-    return frozenset(kept)
+    return frozenset(renewed)
 
 
 def finish(
@@ -144,39 +143,39 @@ def finish(
     destinations: Sequence[str],
     now: datetime,
 ) -> tuple[str, ...]:
-    """Write down the result: scores, reports, deliveries, state ``reported``.
+    """Record the result: scores, reports, deliveries, state ``reported``.
 
     Parameters
     ----------
     session
         A write transaction.
     job_id
-        A job that the worker claimed.
+        A claimed job.
     worker_id
-        Who claimed it.
+        Worker that claimed it.
     scored
         The model's output.
     reports
-        The objects that were made, durable in the spool already.
+        Created objects, already durable in the spool.
     destinations
-        Names of the destinations that each of them goes to.
+        Names of the destinations of each report.
     now
-        The time.
+        Current time, aware.
 
     Returns
     -------
     tuple[str, ...]
-        Spool names that are not needed: a report with the same UID is there already (the image came
-        back to content that it had before), and one UID is never given to two objects.
+        Spool names of unneeded reports: a report with the same UID exists already (the image was resent with
+        earlier content), and a UID identifies one object.
 
     Raises
     ------
     LeaseLost
-        If the job is no longer this worker's; nothing is written.
+        If this worker no longer holds the job; nothing is written.
     MissingRow
         If there is no such job.
     """
-    job = own_job(session, job_id, worker_id)
+    job = get_owned_job(session, job_id, worker_id)
     package_id = result_rows.write_scores(session, job.id, scored, now=now)
     unused = result_rows.write_reports(session, job.id, job.image_id, reports, destinations, now=now)
     facts: dict[str, FactValue] = {"attempt": job.attempts + 1, "fingerprint": scored.fingerprint}
@@ -209,24 +208,24 @@ def fail(
     retry_s: float,
     now: datetime,
 ) -> JobState:
-    """Write down that an attempt failed: again later, or failed for good.
+    """Record a failed attempt: queue the job again, or set it to ``failed``.
 
     Parameters
     ----------
     session
         A write transaction.
     job_id, worker_id
-        Which job, and who claimed it.
+        Claimed job and its worker.
     code
-        Why: the error's code.
+        Code of the error.
     retryable
-        Whether trying again can help.
+        Whether another attempt can succeed.
     max_attempts
-        Attempts that a job has.
+        Maximum number of attempts.
     retry_s
-        Wait after the first attempt, in seconds; it doubles with each.
+        Wait after the first attempt, in seconds; doubled after each.
     now
-        The time.
+        Current time, aware.
 
     Returns
     -------
@@ -236,11 +235,11 @@ def fail(
     Raises
     ------
     LeaseLost
-        If the job is no longer this worker's.
+        If this worker no longer holds the job.
     MissingRow
         If there is no such job.
     """
-    job = own_job(session, job_id, worker_id)
+    job = get_owned_job(session, job_id, worker_id)
     is_last = not retryable or job.attempts + 1 >= max_attempts
     not_before = now + timedelta(seconds=retry_s * 2**job.attempts)
     return _end_attempt(session, job, code=code, is_last=is_last, not_before=not_before, now=now)
@@ -256,14 +255,14 @@ def set_aside(
     facts: Mapping[str, FactValue],
     now: datetime,
 ) -> None:
-    """Write down that an image is not scored for what its pixels show: held for a person, or not scored.
+    """Set an image to held or not scored because of its pixels.
 
     Parameters
     ----------
     session
         A write transaction.
     job_id, worker_id
-        Which job, and who claimed it. This costs no attempt.
+        Claimed job and its worker. No attempt is counted.
     to
         ``HELD`` or ``NOT_SCORED``.
     reason
@@ -271,16 +270,16 @@ def set_aside(
     facts
         Figures for the event.
     now
-        The time.
+        Current time, aware.
 
     Raises
     ------
     LeaseLost
-        If the job is no longer this worker's.
+        If this worker no longer holds the job.
     MissingRow
         If there is no such job.
     """
-    job = own_job(session, job_id, worker_id)
+    job = get_owned_job(session, job_id, worker_id)
     move(
         session,
         job,
@@ -295,12 +294,12 @@ def set_aside(
 
 
 def give_back(session: Session, *, worker_id: str, now: datetime) -> int:
-    """Put what a stopping worker did not finish back into the queue; this costs no attempt.
+    """Return the claimed jobs of a stopping worker to the queue; no attempt is counted.
 
     Returns
     -------
     int
-        How many jobs.
+        Number of jobs.
     """
     unfinished = select_jobs(session, Job.state == JobState.SCORING, Job.worker_id == worker_id)
     for job in unfinished:
@@ -309,26 +308,26 @@ def give_back(session: Session, *, worker_id: str, now: datetime) -> int:
 
 
 def release_expired(session: Session, *, retry_s: float, now: datetime) -> int:
-    """Take the jobs of silent workers from them; this costs no attempt.
+    """Return jobs with expired leases to the queue; no attempt is counted.
 
-    A worker that dies leaves every job that it had claimed, most of which it had not begun with. So a job
-    goes back into the queue, at once the first time, then after waits that double up to an hour and differ
-    between jobs: an image that kills its worker soon stands alone. Failed is only what
-    was left so for a week and at least `FEWEST_EXPIRIES` times.
+    A worker that dies leaves all its claimed jobs, most of them not started. So a job is queued again: at once
+    the first time, then after waits that double up to `LONGEST_WAIT_S` and differ between jobs, so that an image
+    that kills its worker is soon claimed alone. A job fails only after `GIVE_UP_AFTER` and at least
+    `FEWEST_EXPIRIES` expired leases.
 
     Parameters
     ----------
     session
         A write transaction.
     retry_s
-        Wait after the second time, in seconds.
+        Wait after the second expiry, in seconds.
     now
-        The time.
+        Current time, aware.
 
     Returns
     -------
     int
-        How many jobs were taken.
+        Number of jobs.
     """
     stalled = select_jobs(session, Job.state == JobState.SCORING, Job.lease_until <= now)
     for job in stalled:
@@ -350,15 +349,15 @@ def release_expired(session: Session, *, retry_s: float, now: datetime) -> int:
 
 
 def _expiries(session: Session, image_id: int) -> list[datetime]:
-    """Return when leases of an image's job ran out since a person last requeued it, oldest first."""
+    """Return the times at which leases of an image's job expired since its last requeue, oldest first."""
     kinds = (EventKind.JOB_LEASE_EXPIRED, EventKind.JOB_REQUEUED)
     events = session.execute(
         select(Event.kind, Event.at).where(Event.image_id == image_id, Event.kind.in_(kinds)).order_by(Event.id)
     )
-    found: list[datetime] = []
+    expiries: list[datetime] = []
     for kind, at in events:
-        found = [*found, at] if kind == EventKind.JOB_LEASE_EXPIRED else []
-    return found
+        expiries = [*expiries, at] if kind == EventKind.JOB_LEASE_EXPIRED else []
+    return expiries
 
 
 def _claimed(session: Session, job_ids: Sequence[int]) -> list[ClaimedJob]:

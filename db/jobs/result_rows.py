@@ -1,4 +1,4 @@
-"""What a finished job leaves: scores, reports, and a delivery of each report to each destination."""
+"""Rows of a finished job: scores, reports, and a delivery of each report to each destination."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def write_scores(session: Session, job_id: int, scored: ScoredImage, *, now: dat
     Returns
     -------
     int
-        The number of the package's row.
+        Id of the package's row.
     """
-    package_id = activations.remember(
+    package_id = activations.record_package(
         session,
         fingerprint=scored.fingerprint,
         name=scored.model_name,
@@ -56,7 +56,7 @@ def write_reports(
     Returns
     -------
     tuple[str, ...]
-        Spool names of reports that were there already under the same UID: those files are not needed.
+        Spool names of unneeded files: reports with the same UID exist already.
     """
     unused = []
     for report in reports:
@@ -71,13 +71,13 @@ def write_reports(
 def _write_report(
     session: Session, job_id: int, image_id: int, report: ReportRecord, *, now: datetime
 ) -> tuple[int, bool]:
-    """Write a report, or find the one that has its UID; the bytes that went out under a UID stay its bytes."""
-    known = session.execute(
+    """Write a report, or reuse the one with its UID: the content of a UID never changes."""
+    existing = session.execute(
         select(Report.id, Report.spool_name).where(Report.sop_instance_uid == report.sop_instance_uid)
     ).first()
-    report_id = known.id if known else _insert_report(session, report)
-    is_used = known is None or known.spool_name is None
-    if known and is_used:  # retention took the file of the earlier one
+    report_id = existing.id if existing else _insert_report(session, report)
+    is_used = existing is None or existing.spool_name is None
+    if existing and is_used:  # retention removed the file of the earlier one
         session.execute(
             update(Report)
             .where(Report.id == report_id)
@@ -87,7 +87,7 @@ def _write_report(
     add_row(session, JobReport, job_id=job_id, report_id=report_id)
     append_event(
         session,
-        EventKind.REPORT_REUSED if known else EventKind.REPORT_WRITTEN,
+        EventKind.REPORT_REUSED if existing else EventKind.REPORT_WRITTEN,
         now=now,
         image_id=image_id,
         job_id=job_id,
@@ -115,18 +115,18 @@ def _insert_report(session: Session, report: ReportRecord) -> int:
 def write_delivery(
     session: Session, report_id: int, job_id: int, image_id: int, destination: str, *, now: datetime
 ) -> None:
-    """Ask for one delivery; a report that is on its way there already, or was sent, is not sent twice.
+    """Create a delivery, unless this report already has one to this destination.
 
     Parameters
     ----------
     session
         A write transaction.
     report_id, job_id, image_id
-        What is delivered, whose result it is, and of which image.
+        Report to deliver, its job and image.
     destination
         Name of the destination.
     now
-        The time; it is due at once.
+        Current time, aware; the delivery is due at once.
     """
     delivery_id = session.scalar(
         insert_new(Delivery)

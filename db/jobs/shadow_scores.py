@@ -1,7 +1,7 @@
-"""The shadow: a package that is scored beside the one in service, and whose scores no report shows.
+"""Shadow package: scores every image beside the package in service; its scores are never reported.
 
-Which package that is stands here and nowhere else, so that the change and its event are one
-transaction. Its scores lie in tables of their own: what reads ``score`` never meets one.
+The choice of the shadow package is stored only in the database, so that a change and its event are one
+transaction. Its scores have tables of their own, separate from ``score``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from cxr.domain import PackageStatus, ScoredImage
 from db.events import EventKind, append_event
-from db.jobs.states import known_job
+from db.jobs.states import get_job
 from db.models import activations
 from db.schema.records import FactValue
 from db.schema.tables import Package, ShadowChange, ShadowResult, ShadowScore
@@ -23,7 +23,7 @@ from db.schema.tables import Package, ShadowChange, ShadowResult, ShadowScore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowPackage:
-    """The package that is, or becomes, the shadow."""
+    """The shadow package."""
 
     fingerprint: str
     name: str
@@ -32,22 +32,22 @@ class ShadowPackage:
 
 
 def change(session: Session, package: ShadowPackage | None, *, actor: str, reason: str, now: datetime) -> None:
-    """Make a package the shadow; the one before no longer is.
+    """Change the shadow package.
 
     Parameters
     ----------
     session
         A write transaction.
     package
-        None: from now on there is none.
+        New shadow package; None: none.
     actor, reason
-        Who does it and why.
+        Account and reason of the change.
     now
-        The time.
+        Current time, aware.
     """
     package_id = None
     if package is not None:
-        package_id = activations.remember(
+        package_id = activations.record_package(
             session,
             fingerprint=package.fingerprint,
             name=package.name,
@@ -63,7 +63,7 @@ def change(session: Session, package: ShadowPackage | None, *, actor: str, reaso
 
 
 def current(session: Session) -> ShadowPackage | None:
-    """Return the shadow; None: there is none."""
+    """Return the shadow package; None: there is none."""
     latest = session.execute(
         select(ShadowChange.id, Package)
         .outerjoin(Package, Package.id == ShadowChange.package_id)
@@ -72,12 +72,12 @@ def current(session: Session) -> ShadowPackage | None:
     ).first()
     if latest is None or latest.Package is None:
         return None
-    found = latest.Package
-    return ShadowPackage(fingerprint=found.fingerprint, name=found.name, version=found.version, status=found.status)
+    row = latest.Package
+    return ShadowPackage(fingerprint=row.fingerprint, name=row.name, version=row.version, status=row.status)
 
 
 def write_scores(session: Session, job_id: int, scored: ScoredImage, *, now: datetime) -> bool:
-    """Write what the shadow made of one image.
+    """Write the shadow's scores of one image.
 
     Parameters
     ----------
@@ -88,20 +88,20 @@ def write_scores(session: Session, job_id: int, scored: ScoredImage, *, now: dat
     scored
         The shadow's output.
     now
-        The time.
+        Current time, aware.
 
     Returns
     -------
     bool
-        False: this package's output for this image is there already, and stays.
+        False: this package's scores of this image exist already and stay unchanged.
 
     Raises
     ------
     MissingRow
         If there is no such job.
     """
-    job = known_job(session, job_id)
-    package_id = activations.remember(
+    job = get_job(session, job_id)
+    package_id = activations.record_package(
         session,
         fingerprint=scored.fingerprint,
         name=scored.model_name,
@@ -148,22 +148,22 @@ def write_scores(session: Session, job_id: int, scored: ScoredImage, *, now: dat
 
 
 def give_up(session: Session, fingerprint: str, *, code: str, now: datetime) -> None:
-    """Write down that a worker scores no more with the shadow, until it is made the shadow again or the worker starts.
+    """Record that a worker stops scoring with the shadow, until it is set again or the worker restarts.
 
     Parameters
     ----------
     session
         A write transaction.
     fingerprint
-        The shadow's.
+        Fingerprint of the shadow.
     code
-        Why: the error's code.
+        Code of the error.
     now
-        The time.
+        Current time, aware.
     """
     append_event(session, EventKind.SHADOW_GIVEN_UP, now=now, facts={"fingerprint": fingerprint, "code": code})
 
 
 def latest_change(session: Session) -> int:
-    """Return the number of the latest change; 0: there was none. It tells a worker that the same one was set anew."""
+    """Return the id of the latest change; 0: none. Lets a worker notice that the same package was set again."""
     return session.scalar(select(func.max(ShadowChange.id))) or 0

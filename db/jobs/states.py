@@ -1,16 +1,16 @@
-"""The legal transitions of a job, and the one function that makes them.
+"""State machine of a job.
 
 ::
 
     held ──▶ queued ──▶ scoring ──▶ reported
       │        ▲           │
       ▼        ├───────────┤ attempt failed, lease expired, given back
-    not_scored │           ├──▶ held, not_scored: set aside for what its pixels show
+    not_scored │           ├──▶ held, not_scored: set aside because of its pixels
       ▲        │           ▼
       │        └─────── failed
       └───────────────────┘  discarded
 
-A patient who is forgotten takes a job out of any of these: what is not finished becomes ``not_scored``.
+Forgetting a patient sets every unfinished job to ``not_scored``.
 """
 
 from __future__ import annotations
@@ -47,52 +47,52 @@ CurrentJob = Row[int, int, JobState, int, str | None]  # id, image_id, state, at
 
 
 def select_jobs(session: Session, *conditions: ColumnElement[bool]) -> Sequence[CurrentJob]:
-    """Return the jobs that all conditions hold for, oldest first."""
+    """Return the jobs that match all conditions, oldest first."""
     columns = select(Job.id, Job.image_id, Job.state, Job.attempts, Job.worker_id)
     return session.execute(columns.where(*conditions).order_by(Job.id)).all()
 
 
-def known_job(session: Session, job_id: int, expected: JobState | None = None) -> CurrentJob:
-    """Return a job as it stands.
+def get_job(session: Session, job_id: int, expected: JobState | None = None) -> CurrentJob:
+    """Return the current state of a job.
 
     Raises
     ------
     MissingRow
         If there is no such job.
     StorageError
-        If it is in another state than expected.
+        If its state is not ``expected``.
     """
-    found = select_jobs(session, Job.id == job_id)
-    if not found:
+    jobs = select_jobs(session, Job.id == job_id)
+    if not jobs:
         raise MissingRow(f"There is no job {job_id}: `cxr jobs list` shows what there is.")
-    if expected is not None and found[0].state is not expected:
-        raise StorageError(f"Job {job_id} is {found[0].state}; only a job that is {expected} can be taken here.")
-    return found[0]
+    if expected is not None and jobs[0].state is not expected:
+        raise StorageError(f"Job {job_id} is {jobs[0].state}; only a job that is {expected} can be taken here.")
+    return jobs[0]
 
 
-def own_job(session: Session, job_id: int, worker_id: str) -> CurrentJob:
-    """Return a job that this worker holds.
+def get_owned_job(session: Session, job_id: int, worker_id: str) -> CurrentJob:
+    """Return a job if this worker holds its lease.
 
     Raises
     ------
     LeaseLost
-        If it is no longer this worker's.
+        If the worker no longer holds it.
     MissingRow
         If there is no such job.
     """
-    job = known_job(session, job_id)
+    job = get_job(session, job_id)
     if job.state is not JobState.SCORING or job.worker_id != worker_id:
         raise LeaseLost(f"Job {job_id} is no longer this worker's: its lease ran out; the attempt's result is dropped.")
     return job
 
 
 def check_pixels(session: Session, job: CurrentJob) -> None:
-    """Refuse work on an image whose object is no longer in the spool.
+    """Check that the image of a job is still in the spool.
 
     Raises
     ------
     MissingRow
-        If it is gone.
+        If it is not.
     """
     if session.scalar(select(Image.spool_name).where(Image.id == job.image_id)) is None:
         raise MissingRow(f"The pixels of job {job.id} are not kept: send the image again, which puts them back.")
@@ -108,29 +108,29 @@ def move(
     facts: Mapping[str, FactValue] = NO_FACTS,
     **columns: Any,  # noqa: ANN401 (any column's value)
 ) -> None:
-    """Change a job's state along the table and write the event of it, in one transaction.
+    """Make a transition of `TRANSITIONS` and write its event, in the session's transaction.
 
     Parameters
     ----------
     session
         A write transaction.
     job
-        The job as it stands.
+        Current state of the job.
     to
-        Its new state. The lease ends with the old one.
+        New state; the lease is released.
     kind
-        The event.
+        Kind of the event.
     now
-        The time.
+        Current time, aware.
     facts
         Facts of the event besides the state.
     columns
-        What else changes in the job's row.
+        Other changed columns of the job.
 
     Raises
     ------
     StorageError
-        If the table has no such transition.
+        If `TRANSITIONS` has no such transition.
     """
     if to not in TRANSITIONS[job.state]:
         raise StorageError(

@@ -1,4 +1,4 @@
-"""Which model packages were active, and when; rebuilds."""
+"""Activations of model packages, and rebuilds."""
 
 from __future__ import annotations
 

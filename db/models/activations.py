@@ -1,4 +1,4 @@
-"""Which model packages were in service, when, and who put them there."""
+"""Activations: the model packages in service, with time and account."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from db.schema.tables import Activation as ActivationRow
 from db.schema.tables import Package
 
 
-def remember(
+def record_package(
     session: Session, *, fingerprint: str, name: str, version: str, status: PackageStatus, now: datetime
 ) -> int:
-    """Return the number of a package's row; make the row at first sight.
+    """Return the id of a package's row; create the row if it is missing.
 
-    A fingerprint is of weights, recipe and classes; the same fingerprint under another status is a
-    row of its own, so that old results keep the status they were made under.
+    A fingerprint covers weights, recipe and classes. The same fingerprint with another status is a row of its own,
+    so that old results keep their status.
     """
-    known = session.scalar(
+    package_id = session.scalar(
         select(Package.id).where(
             Package.fingerprint == fingerprint,
             Package.name == name,
@@ -30,8 +30,8 @@ def remember(
             Package.status == status,
         )
     )
-    if known is not None:
-        return known
+    if package_id is not None:
+        return package_id
     statement = insert(Package).values(
         fingerprint=fingerprint, name=name, version=version, status=status, first_seen_at=now
     )
@@ -47,16 +47,16 @@ def remember(
 
 
 def record_activation(session: Session, activation: Activation) -> None:
-    """Write down that a package was put into service.
+    """Record that a package was put into service.
 
     Parameters
     ----------
     session
         A write transaction.
     activation
-        Which package, by whom, why, and which failed gates were accepted.
+        Package, account, reason and accepted gates.
     """
-    package_id = remember(
+    package_id = record_package(
         session,
         fingerprint=activation.fingerprint,
         name=activation.name,
@@ -85,7 +85,7 @@ def record_activation(session: Session, activation: Activation) -> None:
 
 
 def list_activations(session: Session, *, limit: int | None = None) -> list[Activation]:
-    """Return what was put into service, latest first."""
+    """Return activations, latest first."""
     rows = session.execute(
         select(ActivationRow, Package)
         .join(Package, Package.id == ActivationRow.package_id)

@@ -1,6 +1,6 @@
-"""Rebuilds of the model: which are under way, and what came of those before.
+"""Rebuilds of the model and their outcomes.
 
-One at a time: a second one can't begin while a row says that one runs.
+Only one rebuild runs at a time.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class RebuildRow:
     """One rebuild."""
 
     id: int
-    due_at: datetime  # the time of the schedule that it is for; by hand: when it was asked for
+    due_at: datetime  # time of the schedule; by hand: time of the command
     state: RebuildState
-    attempts: int  # that were begun
-    run_name: str  # of its folder
+    attempts: int  # started
+    run_name: str  # name of its folder
     error_code: str | None
     images: int | None
     new_images: int | None
@@ -40,28 +40,28 @@ class RebuildRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a rebuild; what is not known is None."""
+    """Outcome of a rebuild; unknown values are None."""
 
     state: RebuildState
     error_code: str | None = None
-    images: int | None = None  # labelled, that it could use
-    new_images: int | None = None  # of them, that no rebuild before it had
+    images: int | None = None  # usable labelled images
+    new_images: int | None = None  # images among them that no earlier rebuild used
     fingerprint: str | None = None
     failed_gates: Sequence[str] | None = None
 
 
 def begin(session: Session, *, due_at: datetime, run_name: str, now: datetime) -> RebuildRow:
-    """Begin a rebuild.
+    """Start a rebuild.
 
     Returns
     -------
     RebuildRow
-        As it stands, before its first attempt.
+        Its row, before the first attempt.
 
     Raises
     ------
     StorageError
-        If one is under way.
+        If another one is running.
     """
     if running(session) is not None:
         raise StorageError("A rebuild is under way; there is one at a time. `cxr rebuild` goes on with it.")
@@ -75,12 +75,12 @@ def begin(session: Session, *, due_at: datetime, run_name: str, now: datetime) -
 
 
 def count_attempt(session: Session, rebuild_id: int, *, by: int = 1) -> int:
-    """Count an attempt that begins, or with -1 take back one that was stopped in order.
+    """Count a started attempt; ``by`` -1 uncounts an attempt that was stopped in order.
 
     Returns
     -------
     int
-        How many were begun, this one included.
+        Number of started attempts, this one included.
     """
     statement = (
         update(Rebuild)
@@ -88,19 +88,19 @@ def count_attempt(session: Session, rebuild_id: int, *, by: int = 1) -> int:
         .values(attempts=Rebuild.attempts + by)
         .returning(Rebuild.attempts)
     )
-    found = session.scalar(statement, execution_options={"synchronize_session": False})
-    if found is None:
+    attempts = session.scalar(statement, execution_options={"synchronize_session": False})
+    if attempts is None:
         raise MissingRow(f"Rebuild {rebuild_id} is not under way.")
-    return found
+    return attempts
 
 
 def end(session: Session, rebuild_id: int, outcome: Outcome, *, now: datetime) -> None:
-    """Write down what came of a rebuild.
+    """Record the outcome of a rebuild.
 
     Raises
     ------
     MissingRow
-        If it is not under way.
+        If it is not running.
     """
     values: dict[str, Any] = {
         "state": outcome.state,
@@ -127,17 +127,17 @@ def end(session: Session, rebuild_id: int, outcome: Outcome, *, now: datetime) -
 
 
 def running(session: Session) -> RebuildRow | None:
-    """Return the one that is under way; None: none is."""
+    """Return the running rebuild; None: none is running."""
     return next(iter(_rows(session, state=RebuildState.RUNNING)), None)
 
 
 def latest(session: Session, *, state: RebuildState | None = None) -> RebuildRow | None:
-    """Return the one with the latest time of the schedule, of any state or of one; None: there is none."""
+    """Return the latest rebuild by due time, of one state or any; None: there is none."""
     return next(iter(_rows(session, state=state)), None)
 
 
 def count_by_state(session: Session) -> dict[RebuildState, int]:
-    """Return how many are in each state; states without one are there with 0."""
+    """Return the number of rebuilds in each state, zeros included."""
     counted = session.execute(select(Rebuild.state, func.count()).group_by(Rebuild.state))
     return dict.fromkeys(RebuildState, 0) | dict(counted.all())
 

@@ -1,8 +1,7 @@
-"""Taking what was forgotten out of every file that holds a copy: the database's own pages, snapshot, backups.
+"""Erasure of forgotten data from every file: the database's own pages, snapshot and backups.
 
-A row that is changed leaves its old bytes in the file until something else is written there, and a
-page that was moved leaves them even with ``secure_delete``. So the file is rebuilt (VACUUM), and
-copies that were made of it are made again or rewritten.
+The old bytes of a changed row stay in the file until they are overwritten, and those of a moved page even with
+``secure_delete``. So the file is rebuilt (VACUUM), the snapshot is made again and backups are rewritten.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cxr.errors import StorageError
-from db.disk import sync_folder
+from db.disk import whole_file
 from db.engine import Database
 from db.identifiers import AS_RECEIVED, Identifiers, of_session
-from db.privacy.forget import Whom, find, forget, forgotten
+from db.privacy.forget import ForgetRequest, find, forget, forgotten
 from db.schema.tables import Image
 from db.sqlite.connection import BUSY_TIMEOUT_S
 from db.sqlite.copy_database import copy_database, translate
@@ -36,59 +35,61 @@ _ABANDONED_AFTER_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Erased:
-    """What became of the copies."""
+class EraseResult:
+    """Result of the erasure in copies."""
 
-    backups: int  # that were rewritten
-    left: tuple[Path, ...]  # of another schema, damaged, or just being made: they hold what they held
+    backups: int  # rewritten
+    left: tuple[Path, ...]  # unchanged: of another schema, damaged, or being written
 
 
-def erase(database: Database, *, snapshot: Path, folders: Sequence[Path], whom: Whom, now: datetime) -> Erased:
-    """Rebuild the database's file, its snapshot, and every backup that holds somebody who was forgotten.
+def erase(
+    database: Database, *, snapshot: Path, folders: Sequence[Path], request: ForgetRequest, now: datetime
+) -> EraseResult:
+    """Rebuild the database file, its snapshot, and every backup with data of a forgotten patient.
 
-    Repeatable: killed, or refused for lack of space, it is done again by the same command.
+    May be repeated after a kill or a full disk.
 
     Parameters
     ----------
     database
-        The live database; forgotten rows are blank already. Everybody else waits while it is rebuilt.
+        The live database, with forgotten rows blanked. Other connections wait while it is rebuilt.
     snapshot
-        The copy that people open; made anew if it is there.
+        The snapshot; refreshed if it exists.
     folders
-        Where backups lie.
-    whom
-        Who was forgotten now; those before are looked for as well.
+        Folders of backups.
+    request
+        The present request; images forgotten earlier are erased too.
     now
-        The time.
+        Current time, aware.
 
     Raises
     ------
     StorageError
         If the database is in use for longer than the busy timeout, or SQLite refuses otherwise.
     SpoolFull
-        If there is no room for the copies.
+        If the disk has no space for the copies.
     """
     rebuild(database.path)
     if snapshot.exists():
         refresh_snapshot(database, snapshot, always=True)
     with database.read() as session:
-        known, identifiers = forgotten(session), of_session(session)
+        already_forgotten, identifiers = forgotten(session), of_session(session)
     key = audit_key(database)
     rewritten, left = 0, list(_drafts([database.path.parent, *folders]))
     for path in (backup for folder in folders for backup in list_backups(folder)):
-        if not _is_ours(path):
+        if not _has_current_schema(path):
             left.append(path)
             continue
         with _opened(path, key, identifiers) as copy:
-            images = _to_forget(copy, whom, known)
+            images = _to_forget(copy, request, already_forgotten)
         if images:
             _rewrite(path, images, key, now=now)
             rewritten += 1
-    return Erased(backups=rewritten, left=tuple(left))
+    return EraseResult(backups=rewritten, left=tuple(left))
 
 
 def rebuild(path: Path) -> None:
-    """Write a database file anew, so that nothing is left of what its rows held before.
+    """Rebuild a database file, without former contents of its rows.
 
     Raises
     ------
@@ -99,11 +100,11 @@ def rebuild(path: Path) -> None:
     """
     try:
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
-            # Beside the database: there is room, and nobody else may read there.
+            # Beside the database: a folder with space that no other account may read.
             folder = str(path.parent.absolute()).replace("'", "''")
             connection.execute(f"PRAGMA temp_store_directory = '{folder}'")
             connection.execute("VACUUM")
-            # Until then the old pages stand in the database's file, and every earlier state of them in the log.
+            # Until the checkpoint, the file has the old pages, and the log their earlier states.
             (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if is_busy:
                 raise StorageError(
@@ -124,9 +125,9 @@ def _opened(path: Path, key: bytes, identifiers: Identifiers) -> Iterator[Databa
 
 
 def _drafts(folders: Iterable[Path]) -> Iterator[Path]:
-    """List backups that are being made; copies that a killed process left are removed.
+    """Yield backups being written; remove copies left by killed processes.
 
-    A snapshot or a check that is under way is gone, or made again, within a minute.
+    A snapshot or check in progress is removed or refreshed within a minute.
     """
     limit = time.time() - _ABANDONED_AFTER_S
     for folder in (folder for folder in folders if folder.is_dir()):
@@ -139,27 +140,30 @@ def _drafts(folders: Iterable[Path]) -> Iterator[Path]:
                 draft.unlink(missing_ok=True)
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a backup has this version's schema."""
+def _has_current_schema(path: Path) -> bool:
+    """Return whether a backup has this version's schema."""
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            found = [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
+            revisions = [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
     except sqlite3.Error:
         return False
-    return found == [newest_revision()]
+    return revisions == [newest_revision()]
 
 
-def _to_forget(copy: Database, whom: Whom, known: Mapping[int, datetime]) -> tuple[int, ...]:
-    """Return the images that a copy still holds and that are forgotten: by whose they are, or by their number.
+def _to_forget(copy: Database, request: ForgetRequest, already_forgotten: Mapping[int, datetime]) -> tuple[int, ...]:
+    """Return the images of a copy to forget: those of the request, and those forgotten earlier, by id.
 
-    A number counts where the copy's image was received at the same moment: after a restore, numbers
-    are given anew.
+    An id counts only with the same time of reception: after a restore, ids are assigned again.
     """
-    named = set(find(copy, None, whom).images)
+    requested = set(find(copy, None, request).images)
     with copy.read() as session:
-        same = {number for number, received_at in _received(session, known) if known[number] == received_at}
+        same = {
+            number
+            for number, received_at in _received(session, already_forgotten)
+            if already_forgotten[number] == received_at
+        }
         blank = set(forgotten(session))
-    return tuple(sorted((named | same) - blank))
+    return tuple(sorted((requested | same) - blank))
 
 
 def _received(session: Session, numbers: Mapping[int, datetime]) -> list[tuple[int, datetime]]:
@@ -168,22 +172,18 @@ def _received(session: Session, numbers: Mapping[int, datetime]) -> list[tuple[i
 
 
 def _rewrite(path: Path, images: Sequence[int], key: bytes, *, now: datetime) -> None:
-    """Forget in a copy of a backup, prove the copy, and give it the backup's name."""
-    draft = path.with_name(f".{path.name}.rewritten")
-    draft.unlink(missing_ok=True)
-    try:
-        copy_database(path, draft)
-        with _opened(draft, key, AS_RECEIVED) as copy, copy.begin() as session:
-            for number in images:
-                forget(session, None, number, now=now)
-        rebuild(draft)
-        faults, _ = check_copy(draft, key)
+    """Replace a backup by a verified copy without the forgotten images."""
+    with whole_file(path, draft_suffix="rewritten") as draft:
+        try:
+            copy_database(path, draft)
+            with _opened(draft, key, AS_RECEIVED) as copy, copy.begin() as session:
+                for number in images:
+                    forget(session, None, number, now=now)
+            rebuild(draft)
+            faults, _ = check_copy(draft, key)
+        finally:
+            draft.with_name(f"{draft.name}-journal").unlink(missing_ok=True)
         if faults:
             raise StorageError(
                 f"A backup could not be rewritten soundly and stays as it was. {faults[0].message} Remove it by hand."
             )
-        draft.replace(path)
-        sync_folder(path.parent)
-    finally:
-        for leftover in (draft, draft.with_name(f"{draft.name}-journal")):
-            leftover.unlink(missing_ok=True)

@@ -1,8 +1,7 @@
-"""What is kept of one patient or one study, and how it goes: files, identifiers, digests.
+"""Forget a patient or a study: find and remove files, identifiers and digests.
 
-Numbers, times, states, decisions and scores stay, and so do the events, which identify nobody: the
-chain of events verifies as before, and each image that was forgotten is an event of its own. Other
-copies of the database are `db.privacy.erase_copies`'s.
+Ids, times, states, decisions, scores and the events stay; they identify nobody. The event chain stays valid, and
+each forgotten image is an event. Other copies of the database: `db.privacy.erase_copies`.
 """
 
 from __future__ import annotations
@@ -35,28 +34,29 @@ _ENDS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Whom:
-    """Who is to be forgotten: a patient, or one study."""
+class ForgetRequest:
+    """The patient or study to forget."""
 
     patient_id: str | None = None
-    issuer_of_patient_id: str | None = None  # None: whoever issued the ID
+    issuer_of_patient_id: str | None = None  # None: any issuer
     study_instance_uid: str | None = None
 
     def is_in(self, path: Path) -> bool:
-        """Whether a DICOM file is of this patient or study; one that can't be read is not."""
+        """Return whether a DICOM file belongs to this patient or study; False if it can't be read."""
         try:
             header = open_dataset(path)
-            found = text(header, "PatientID"), text(header, "IssuerOfPatientID"), uid(header, "StudyInstanceUID")
+            patient_id, issuer = text(header, "PatientID"), text(header, "IssuerOfPatientID")
+            study_instance_uid = uid(header, "StudyInstanceUID")
         except (CxrError, OSError, *READING_FAULTS):
             return False
         if self.study_instance_uid is not None:
-            return found[2] == self.study_instance_uid
-        return found[0] == self.patient_id and self.issuer_of_patient_id in (None, found[1])
+            return study_instance_uid == self.study_instance_uid
+        return patient_id == self.patient_id and self.issuer_of_patient_id in (None, issuer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Elsewhere:
-    """One object of ours that a destination has, or may have."""
+class DeliveredObject:
+    """One report that a destination stores or may store."""
 
     destination: str
     sop_class_uid: str
@@ -66,35 +66,35 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What is kept of somebody."""
+class Holdings:
+    """Everything stored of a patient or study."""
 
     images: tuple[int, ...]
     reports: tuple[int, ...]
-    issuers: int  # how many issue this patient ID, nobody counted as one
-    peers: tuple[str, ...]  # AE titles that sent the images, and may still have them
-    elsewhere: tuple[Elsewhere, ...]
+    issuers: int  # number of issuers of this patient ID; no issuer counts as one
+    peers: tuple[str, ...]  # AE titles that sent the images and may still store them
+    delivered_objects: tuple[DeliveredObject, ...]
     quarantined: tuple[Path, ...]
 
 
-def find(database: Database, spool: Spool | None, whom: Whom) -> Found:
-    """Find what is kept of a patient or study, in whatever form it is stored.
+def find(database: Database, spool: Spool | None, request: ForgetRequest) -> Holdings:
+    """Find everything stored of a patient or study, in any form of identifiers.
 
-    Images that were stored without identifiers are found by their files, where those are still there.
+    Images stored without identifiers are found by their files, if these still exist.
 
     Parameters
     ----------
     database
         The live database, or a copy.
     spool
-        Where its files lie; None: a copy has none.
-    whom
-        Who it is.
+        Its files; None: a copy of the database.
+    request
+        Patient or study.
     """
     with database.read() as session:
-        images = _named(session, whom)
+        images = _named(session, request)
         if spool is not None:
-            images |= {number for number, path in _nameless(session, spool) if whom.is_in(path)}
+            images |= {number for number, path in _nameless(session, spool) if request.is_in(path)}
         numbers = tuple(sorted(images))
         reports = tuple(session.scalars(_reports_of(numbers)))
         rows = session.execute(
@@ -103,33 +103,33 @@ def find(database: Database, spool: Spool | None, whom: Whom) -> Found:
             .where(Image.id.in_(numbers))
         ).all()
         again = set(session.scalars(select(Resend.peer_ae_title).where(Resend.image_id.in_(numbers))))
-        elsewhere = tuple(_elsewhere(session, reports))
-    quarantined = () if spool is None else tuple(path for path in spool.quarantined() if whom.is_in(path))
-    return Found(
+        delivered_objects = tuple(_delivered_objects(session, reports))
+    quarantined = () if spool is None else tuple(path for path in spool.quarantined() if request.is_in(path))
+    return Holdings(
         images=numbers,
         reports=reports,
         issuers=len({row.issuer_of_patient_id for row in rows}),
         peers=tuple(sorted({row.peer_ae_title for row in rows} | again)),
-        elsewhere=elsewhere,
+        delivered_objects=delivered_objects,
         quarantined=quarantined,
     )
 
 
 def forget(session: Session, spool: Spool | None, image_id: int, *, now: datetime) -> None:
-    """Remove one image: its files, and from its rows whatever names the patient or tells the image again.
+    """Remove the files of one image, and the values of its rows that identify the patient or the image.
 
-    A file is removed before its row is committed: killed in between, it is found again by its row.
+    A file is removed before its row is committed: after a kill in between, the row is found again.
 
     Parameters
     ----------
     session
         A write transaction.
     spool
-        Where the files lie; None: this is a copy of the database, which has none.
+        Its files; None: a copy of the database.
     image_id
-        Which image.
+        The image.
     now
-        The time.
+        Current time, aware.
     """
     image = session.get_one(Image, image_id)
     job_id = session.scalars(select(Job.id).where(Job.image_id == image_id)).one()
@@ -142,7 +142,7 @@ def forget(session: Session, spool: Spool | None, image_id: int, *, now: datetim
         report.sop_instance_uid = f"{FORGOTTEN}.{report.id}"
         report.series_instance_uid = report.content_digest = FORGOTTEN
     _remove(spool, image.spool_name)
-    _forget_question(session, image.sop_instance_uid)
+    _delete_commitment_items(session, image.sop_instance_uid)
     session.execute(
         delete(Custody).where(Custody.image_id == image_id), execution_options={"synchronize_session": False}
     )
@@ -158,7 +158,7 @@ def forget(session: Session, spool: Spool | None, image_id: int, *, now: datetim
         now=now,
         image_id=image_id,
         facts={"reports": len(reports)},
-        # All that was sealed with the salt which is gone.
+        # Every row sealed with the deleted salt.
         seals=(
             ("image", image_id),
             ("pixels", image_id),
@@ -169,7 +169,7 @@ def forget(session: Session, spool: Spool | None, image_id: int, *, now: datetim
 
 
 def forgotten(session: Session) -> dict[int, datetime]:
-    """Return every image that was forgotten, and when it was received."""
+    """Return the time of reception of every forgotten image, by id."""
     rows = session.execute(
         select(Image.id, Image.received_at)
         .join(Identity, Identity.image_id == Image.id)
@@ -178,31 +178,31 @@ def forgotten(session: Session) -> dict[int, datetime]:
     return {row.id: row.received_at for row in rows}
 
 
-def _named(session: Session, whom: Whom) -> set[int]:
-    """Find rows that say whose they are."""
+def _named(session: Session, request: ForgetRequest) -> set[int]:
+    """Return the images with matching identifiers."""
     identifiers = of_session(session)
-    if whom.study_instance_uid is not None:
-        study = Image.study_instance_uid.in_(identifiers.forms("uid", whom.study_instance_uid))
+    if request.study_instance_uid is not None:
+        study = Image.study_instance_uid.in_(identifiers.forms("uid", request.study_instance_uid))
         return set(session.scalars(select(Image.id).where(study)))
-    patient: ColumnElement[bool] = Image.patient_id.in_(identifiers.forms("patient_id", whom.patient_id or ""))
-    if whom.issuer_of_patient_id is not None:
-        forms = identifiers.forms("issuer_of_patient_id", whom.issuer_of_patient_id)
+    patient: ColumnElement[bool] = Image.patient_id.in_(identifiers.forms("patient_id", request.patient_id or ""))
+    if request.issuer_of_patient_id is not None:
+        forms = identifiers.forms("issuer_of_patient_id", request.issuer_of_patient_id)
         patient = and_(patient, Identity.issuer_of_patient_id.in_(forms))
     return set(session.scalars(select(Image.id).outerjoin(Identity, Identity.image_id == Image.id).where(patient)))
 
 
 def _nameless(session: Session, spool: Spool) -> Iterator[tuple[int, Path]]:
-    """List files of images that were stored without identifiers: the image's own, and those of its reports."""
+    """Yield the files of images stored without identifiers, and of their reports."""
     nameless = and_(Identity.image_id == Image.id, Identity.kind == "none")
     own = select(Image.id, Image.spool_name).join(Identity, nameless)
-    made = (
+    of_reports = (
         select(Image.id, Report.spool_name)
         .join(Identity, nameless)
         .join(Job, Job.image_id == Image.id)
         .join(JobReport, JobReport.job_id == Job.id)
         .join(Report, Report.id == JobReport.report_id)
     )
-    for row in (*session.execute(own), *session.execute(made)):
+    for row in (*session.execute(own), *session.execute(of_reports)):
         if row.spool_name is not None:
             yield row.id, spool.path(row.spool_name)
 
@@ -212,8 +212,8 @@ def _reports_of(images: Sequence[int]) -> Select[int]:
     return select(JobReport.report_id).where(JobReport.job_id.in_(of_images)).distinct().order_by(JobReport.report_id)
 
 
-def _elsewhere(session: Session, reports: Sequence[int]) -> Iterator[Elsewhere]:
-    """List what a destination took, and what may be on its way there."""
+def _delivered_objects(session: Session, reports: Sequence[int]) -> Iterator[DeliveredObject]:
+    """Yield reports that a destination accepted or may have received."""
     may_be_there = or_(Delivery.sent_at.is_not(None), Delivery.attempts > 0, Delivery.sender_id.is_not(None))
     rows = session.execute(
         select(Delivery, Report)
@@ -222,7 +222,7 @@ def _elsewhere(session: Session, reports: Sequence[int]) -> Iterator[Elsewhere]:
         .order_by(Delivery.id)
     )
     for delivery, report in rows:
-        yield Elsewhere(
+        yield DeliveredObject(
             destination=delivery.destination,
             sop_class_uid=delivery.delivered_sop_class_uid or report.sop_class_uid,
             sop_instance_uid=delivery.delivered_sop_instance_uid or report.sop_instance_uid,
@@ -232,13 +232,13 @@ def _elsewhere(session: Session, reports: Sequence[int]) -> Iterator[Elsewhere]:
 
 
 def _own_reports(job_id: int) -> Select[Report]:
-    """Reports of this job; one that another image came to as well is of the same instance and content."""
+    """Select the reports of this job; a report shared with another image has the same instance and content."""
     return select(Report).join(JobReport, JobReport.report_id == Report.id).where(JobReport.job_id == job_id)
 
 
 def _end_job(session: Session, job_id: int, *, now: datetime) -> None:
-    """Let nobody score the image any more; who does so now loses the lease, and removes what it wrote."""
-    job = job_states.known_job(session, job_id)
+    """End an unfinished job; a worker that is scoring it loses the lease and removes its reports."""
+    job = job_states.get_job(session, job_id)
     if job.state in _UNFINISHED:
         facts = {"reason": FORGOTTEN}
         job_states.move(
@@ -249,8 +249,8 @@ def _end_job(session: Session, job_id: int, *, now: datetime) -> None:
 
 def _end_deliveries(session: Session, report_id: int, *, now: datetime) -> None:
     for number in session.scalars(select(Delivery.id).where(Delivery.report_id == report_id)).all():
-        delivery = delivery_states.known_delivery(session, number)
-        if delivery.state in _ENDS:  # what was sent stays so, and nobody looks for it any more
+        delivery = delivery_states.get_delivery(session, number)
+        if delivery.state in _ENDS:  # a sent delivery stays sent, without verification
             to, kind, code = _ENDS[delivery.state]
             columns = {"error_code": code} if code else {}
             facts = {"code": code} if code else {}
@@ -261,8 +261,8 @@ def _end_deliveries(session: Session, report_id: int, *, now: datetime) -> None:
     )
 
 
-def _forget_question(session: Session, sop_instance_uid: str) -> None:
-    """Drop what a peer asked about the image and has no answer to yet: it stands there as the peer wrote it."""
+def _delete_commitment_items(session: Session, sop_instance_uid: str) -> None:
+    """Delete the image from pending Storage Commitment requests, which contain its UID as received."""
     identifiers = of_session(session)
     for item in session.scalars(select(CommitmentItem)).all():
         if identifiers.is_same("uid", sop_instance_uid, item.sop_instance_uid):

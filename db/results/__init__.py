@@ -1,1 +1,1 @@
-"""Results for readers: filters, queries, masked identifiers, exports."""
+"""Queries and exports of results, with masked identifiers."""

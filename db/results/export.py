@@ -1,6 +1,6 @@
-"""Results as lines of JSON, CSV or Parquet.
+"""Export of results as JSON lines, CSV or Parquet.
 
-The caller chooses the identifiers (`db.results.filters.IdentifierForm`); `db.results.masking` makes pseudonyms.
+The caller chooses the form of identifiers (`db.results.filters.IdentifierForm`); `db.results.masking` makes pseudonyms.
 """
 
 from __future__ import annotations
@@ -43,30 +43,30 @@ Value = TypeVar("Value")
 
 
 def columns(form: IdentifierForm) -> tuple[str, ...]:
-    """Names of the columns of an export, in order."""
+    """Return the column names of an export, in order."""
     return tuple(name for name in COLUMNS if name not in _LEFT_OUT[form])
 
 
 def as_record(row: ResultRow, names: Iterable[str] = COLUMNS) -> dict[str, Plain]:
-    """One result as plain values; times as ISO 8601 in UTC.
+    """Return one result as plain values; times as ISO 8601 in UTC.
 
     Parameters
     ----------
     row
         A result.
     names
-        Which columns.
+        Columns.
     """
     return {name: _plain(getattr(row, name)) for name in names}
 
 
 def write_json(rows: Iterable[ResultRow], stream: TextIO, *, form: IdentifierForm) -> int:
-    """Write one object per line.
+    """Write one JSON object per line.
 
     Returns
     -------
     int
-        How many rows.
+        Number of rows.
     """
     names, count = columns(form), 0
     for count, row in enumerate(rows, start=1):  # noqa: B007 (the count is the result)
@@ -77,13 +77,13 @@ def write_json(rows: Iterable[ResultRow], stream: TextIO, *, form: IdentifierFor
 def write_csv(rows: Iterable[ResultRow], stream: TextIO, *, form: IdentifierForm) -> int:
     """Write CSV with a header line (RFC 4180).
 
-    A text that a spreadsheet would run as a formula gets an apostrophe in front
+    A text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe
     (https://owasp.org/www-community/attacks/CSV_Injection): identifiers come from peers.
 
     Returns
     -------
     int
-        How many rows, the header aside.
+        Number of rows without the header.
     """
     names, count = columns(form), 0
     writer = csv.writer(stream)
@@ -99,15 +99,15 @@ def write_parquet(rows: Iterable[ResultRow], path: Path, *, form: IdentifierForm
     Returns
     -------
     int
-        How many rows.
+        Number of rows.
 
     Raises
     ------
     StorageError
-        If pyarrow is not installed here.
+        If pyarrow is not installed.
     """
     try:
-        import pyarrow  # noqa: PLC0415 (the listener's image has none)
+        import pyarrow  # noqa: PLC0415 (absent in the listener's image)
         import pyarrow.parquet as parquet  # noqa: PLC0415
     except ImportError as error:
         raise StorageError(
@@ -117,7 +117,7 @@ def write_parquet(rows: Iterable[ResultRow], path: Path, *, form: IdentifierForm
     schema = pyarrow.schema([(name, _arrow_type(pyarrow, name)) for name in names])
     with parquet.ParquetWriter(path, schema) as writer:
         for chunk in _chunks(rows, _ROW_GROUP):
-            # Times stay times here; only names of an enumeration become plain text.
+            # Times stay times; only enumerations become text.
             records = [{name: _clean(getattr(row, name)) for name in names} for row in chunk]
             writer.write_table(pyarrow.Table.from_pylist(records, schema=schema))
             count += len(records)
@@ -137,7 +137,7 @@ def _plain(value: Plain | datetime) -> Plain:
 
 
 def _clean(value: Value) -> Value:
-    """Remove control characters of a peer's text; other values stay as they are."""
+    """Remove control characters from text of a peer; other values stay unchanged."""
     if isinstance(value, str) and not isinstance(value, StrEnum):
         return cast("Value", printable(value, lines=True))
     return value

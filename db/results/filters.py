@@ -1,4 +1,4 @@
-"""Which results are asked for, and in which form: values, without a database."""
+"""Filters of results and forms of exports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cxr.domain import JobState, View
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultFilter:
-    """Which rows of the view ``results``, or of ``shadow_results``; what is None does not matter."""
+    """Filter of the view ``results`` or ``shadow_results``; None matches all rows."""
 
     received_from: datetime | None = None  # aware; included
     received_until: datetime | None = None  # aware; excluded
@@ -22,24 +22,24 @@ class ResultFilter:
     reason: str | None = None  # a code of cxr.view.decide.REASONS
     state: JobState | None = None
     delivered: bool | None = None
-    unrouted_senders: tuple[str, ...] = ()  # with delivered=False: AE titles whose images' results have no destination
+    unrouted_senders: tuple[str, ...] = ()  # with delivered=False: AE titles whose results have no destination
     model: str | None = None  # the package's name
-    fingerprint: str | None = None  # or how it begins
+    fingerprint: str | None = None  # or its first digits
     accession_number: str | None = None
     patient_id: str | None = None
     peer_ae_title: str | None = None
     sop_instance_uid: str | None = None
     study_instance_uid: str | None = None
     error_code: str | None = None
-    latest_only: bool = False  # leave out what was replaced by a later receipt
-    of_shadow: bool = False  # a shadow's scores instead of those that were reported
-    first_image: int | None = None  # images with this number or a later one
-    before_image: int | None = None  # images with a smaller number
+    latest_only: bool = False  # without images replaced by a later receipt
+    of_shadow: bool = False  # scores of shadow packages instead of reported ones
+    first_image: int | None = None  # images with this id or a larger one
+    before_image: int | None = None  # images with a smaller id
     limit: int | None = None  # rows
 
 
 class Format(StrEnum):
-    """What an export is written as."""
+    """Format of an export."""
 
     CSV = "csv"
     JSON = "json"  # one object per line
@@ -47,9 +47,9 @@ class Format(StrEnum):
 
 
 class IdentifierForm(StrEnum):
-    """What an export says of identifiers."""
+    """Form of identifiers in an export."""
 
-    PSEUDONYM = "pseudonym"  # keyed: rows of one patient, study or image still meet
-    NONE = "none"  # no such column
+    PSEUDONYM = "pseudonym"  # keyed: rows still join by patient, study and image
+    NONE = "none"  # no identifier columns
     UIDS = "uids"  # DICOM UIDs as stored, to join with images; neither patient ID nor accession number
     FULL = "full"  # everything as stored

@@ -1,4 +1,4 @@
-"""What an export says of identifiers: pseudonyms unless something else is asked for."""
+"""Pseudonyms for identifiers in exports."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from db.schema.tables import Identity
 _BATCH = 1000
 
 
-def masked(
+def mask_identifiers(
     database: Database, rows: Iterable[ResultRow], form: IdentifierForm, identifiers: Identifiers
 ) -> Iterator[ResultRow]:
-    """Give each row its identifiers in the form of an export.
+    """Convert the identifiers of rows to the form of an export.
 
     Parameters
     ----------
     database
-        Knows in which form a row is stored: what is a pseudonym already stays as it is.
+        The audit database, which stores the form of each row: stored pseudonyms stay unchanged.
     rows
-        As they are stored.
+        Stored rows.
     form
-        ``pseudonym`` changes values; the other forms leave columns out, which is the writers' part.
+        ``pseudonym`` converts values; for other forms the writers omit columns.
     identifiers
-        With the key of pseudonyms.
+        Contains the key of pseudonyms.
 
     Yields
     ------
@@ -45,15 +45,17 @@ def masked(
     while batch := list(islice(source, _BATCH)):
         numbers = {row.image_id for row in batch}
         with database.read() as session:
-            kept = set(session.scalars(select(Identity.image_id).where(Identity.image_id.in_(numbers), _IS_MASKED)))
+            pseudonymous = set(
+                session.scalars(select(Identity.image_id).where(Identity.image_id.in_(numbers), _IS_MASKED))
+            )
         for row in batch:
-            yield replace(row, study_date=None) if row.image_id in kept else _masked(row, identifiers)
+            yield replace(row, study_date=None) if row.image_id in pseudonymous else _mask_row(row, identifiers)
 
 
 _IS_MASKED = Identity.kind != "full"
 
 
-def _masked(row: ResultRow, identifiers: Identifiers) -> ResultRow:
+def _mask_row(row: ResultRow, identifiers: Identifiers) -> ResultRow:
     return replace(
         row,
         sop_instance_uid=identifiers.pseudonym("uid", row.sop_instance_uid) or "",

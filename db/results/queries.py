@@ -1,4 +1,4 @@
-"""Reading the audit database through its views: what people and scripts ask for."""
+"""Queries of the audit database's views, for operators and scripts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy import types as sql
 from cxr.domain import DeliveryState, JobState, PackageStatus, View
 from cxr.errors import MissingRow
 from db.engine import Database, Session
-from db.identifiers import Identifiers, What, of_session
+from db.identifiers import Identifiers, IdentifierType, of_session
 from db.results.filters import ResultFilter
 from db.schema.records import ResultRow
 from db.schema.tables import Delivery, Image, JobReport, UtcTime
@@ -25,7 +25,7 @@ from db.sqlite.connection import not_by_index
 
 __all__ = ["Page", "ResultFilter", "Timeline", "iterate_results", "list_results", "page_results", "show"]
 
-# Windows of image numbers, and between which times, in seconds, reading one should lie.
+# Sizes of windows of image ids, and the bounds of the time to read one, in seconds.
 _SMALLEST_WINDOW, _LARGEST_WINDOW = 500, 1_000_000
 _SHORT_S, _LONG_S = 0.02, 0.1
 _SPECIAL: Mapping[str, sql.TypeEngine[Any]] = {
@@ -37,13 +37,13 @@ _SPECIAL: Mapping[str, sql.TypeEngine[Any]] = {
     "is_latest": sql.Boolean(),
 }
 _ENUMS = {"state": JobState, "view": View, "model_status": PackageStatus}
-_IDENTIFYING: Mapping[str, What] = {
+_IDENTIFYING: Mapping[str, IdentifierType] = {
     "accession_number": "accession_number",
     "patient_id": "patient_id",
     "sop_instance_uid": "uid",
     "study_instance_uid": "uid",
 }
-# As many as there ever were: read from the latest on until there are enough, rather than all and sorted.
+# States with the whole history: read from the latest on, not all and sorted.
 _FINISHED = (JobState.REPORTED, JobState.NOT_SCORED)
 _RESULTS, _SHADOW_RESULTS = (
     table(view, *(column(field.name, _SPECIAL.get(field.name)) for field in fields(ResultRow)))
@@ -53,7 +53,7 @@ _RESULTS, _SHADOW_RESULTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """All that is known of one received object; each mapping is a row of the view of that name."""
+    """Everything stored of one received object; each mapping is a row of the view of that name."""
 
     image: Mapping[str, Any]
     decision: Mapping[str, Any]
@@ -62,22 +62,22 @@ class Timeline:
     shadow_scores: tuple[Mapping[str, Any], ...]
     reports: tuple[Mapping[str, Any], ...]
     deliveries: tuple[Mapping[str, Any], ...]
-    events: tuple[Mapping[str, Any], ...]  # in the order in which they happened
+    events: tuple[Mapping[str, Any], ...]  # in order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """The latest rows that match, and where to go on."""
+    """The latest matching rows, and the start of the next page."""
 
     rows: list[ResultRow]
-    before_image: int | None  # go on with the images before this one; None: all were looked at
-    is_cut: bool  # the time was up; rows may be few or none though there are others
+    before_image: int | None  # the next page starts before this image; None: no more
+    is_cut: bool  # the time limit was reached; more rows may match
 
 
 def list_results(session: Session, which: ResultFilter) -> list[ResultRow]:
-    """Rows of the view ``results`` or ``shadow_results``, the latest image first, findings by name.
+    """Return rows of ``results`` or ``shadow_results``, the latest image first, findings by name.
 
-    One question: on a long history ask `page_results` instead, which holds up nothing.
+    One query: on a long history use `page_results`, whose reads are short.
 
     Parameters
     ----------
@@ -98,23 +98,23 @@ def list_results(session: Session, which: ResultFilter) -> list[ResultRow]:
 
 
 def page_results(database: Database, which: ResultFilter, *, within_s: float | None = None) -> Page:
-    """Rows as `list_results` returns them, read in windows of image numbers: no read lasts, whatever matches.
+    """Return rows as `list_results`, read in windows of image ids, so that each read is short.
 
     Parameters
     ----------
     database
         The live database.
     which
-        Filters. ``limit``: rows at most; an image is shown with all its findings or comes with the next page.
+        Filters. ``limit``: maximum number of rows; the findings of an image stay on one page.
     within_s
-        Stop after so many seconds; None: look at everything.
+        Time limit in seconds; None: none.
     """
     end = None if within_s is None else time.monotonic() + within_s
     rows: list[ResultRow] = []
     for window in _windows(database, which, newest_first=True):
-        wanted = None if which.limit is None else which.limit - len(rows) + 1
+        limit = None if which.limit is None else which.limit - len(rows) + 1
         with database.read() as session:
-            rows += list_results(session, replace(window, limit=wanted))
+            rows += list_results(session, replace(window, limit=limit))
         if which.limit is not None and len(rows) > which.limit:
             rows = _whole_images(rows, which.limit)
             return Page(rows=rows, before_image=rows[-1].image_id, is_cut=False)
@@ -126,16 +126,16 @@ def page_results(database: Database, which: ResultFilter, *, within_s: float | N
 def iterate_results(
     database: Database, which: ResultFilter, *, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[ResultRow]:
-    """All rows that match, the earliest image first, in short transactions: no writer waits for long.
+    """Yield all matching rows, the earliest image first, in short transactions.
 
     Parameters
     ----------
     database
         The live database.
     which
-        Filters; the limit is not looked at.
+        Filters; the limit is ignored.
     progress
-        Called with the number of images that were looked at, and of all.
+        Called with the number of read images and of all.
 
     Yields
     ------
@@ -143,11 +143,11 @@ def iterate_results(
         One per image and finding.
     """
     columns = _source(which).c
-    # Two shadows may have scored one image.
-    place = (columns.image_id, func.coalesce(columns.finding, ""), func.coalesce(columns.fingerprint, ""))
+    # Two shadow packages may have scored one image.
+    order = (columns.image_id, func.coalesce(columns.finding, ""), func.coalesce(columns.fingerprint, ""))
     for window in _windows(database, which, newest_first=False):
         with database.read() as session:
-            query = _matching(window, of_session(session)).order_by(*place)
+            query = _matching(window, of_session(session)).order_by(*order)
             rows = [_result(row) for row in session.execute(query).mappings()]
         yield from rows
         if progress is not None:
@@ -155,19 +155,19 @@ def iterate_results(
 
 
 def _whole_images(rows: list[ResultRow], limit: int) -> list[ResultRow]:
-    """Leave out the last image where only some of its rows fit; but for one image alone, show what fits."""
+    """Omit the last image if only some of its rows fit; a single image is cut instead."""
     shown, following = rows[:limit], rows[limit]
     whole = [row for row in shown if row.image_id != following.image_id]
     return whole or shown
 
 
 def _windows(database: Database, which: ResultFilter, *, newest_first: bool) -> Iterator[ResultFilter]:
-    """Cut the image numbers that may match into windows, each of which takes a moment to read."""
+    """Divide the image ids that may match into windows with short reads."""
     first, last = _extent(database, which)
-    # An index finds the few images of a name, wherever they are.
+    # With an identifier, an index finds the few images in a large window.
     size = _LARGEST_WINDOW if any(getattr(which, name) is not None for name in _IDENTIFYING) else _SMALLEST_WINDOW
     while first <= last:
-        begun = time.monotonic()
+        started = time.monotonic()
         if newest_first:
             start = max(first, last - size + 1)
             yield replace(which, first_image=start, before_image=last + 1)
@@ -175,16 +175,16 @@ def _windows(database: Database, which: ResultFilter, *, newest_first: bool) -> 
         else:
             end = min(last, first + size - 1)
             yield replace(which, first_image=first, before_image=end + 1)
-            first, last = end + 1, _extent(database, which)[1]  # what came meanwhile belongs to it
-        taken = time.monotonic() - begun
-        if taken < _SHORT_S:
+            first, last = end + 1, _extent(database, which)[1]  # images received meanwhile included
+        duration_s = time.monotonic() - started
+        if duration_s < _SHORT_S:
             size = min(size * 4, _LARGEST_WINDOW)
-        elif taken > _LONG_S:
+        elif duration_s > _LONG_S:
             size = max(size // 4, _SMALLEST_WINDOW)
 
 
 def _extent(database: Database, which: ResultFilter) -> tuple[int, int]:
-    """Return the first and last image number that can match; with the last before the first: none can."""
+    """Return the first and last image id that can match; the last is smaller if none can."""
     conditions: list[ColumnElement[bool]] = []
     number: ColumnElement[int] = Image.id.expression
     if which.received_from is not None:
@@ -192,9 +192,9 @@ def _extent(database: Database, which: ResultFilter) -> tuple[int, int]:
     if which.received_until is not None:
         conditions.append(Image.received_at < which.received_until)
     if conditions:
-        number = not_by_index(number)  # else SQLite walks the rows in their order until one matches
+        number = not_by_index(number)  # else SQLite scans the rows in order until one matches
     with database.read() as session:
-        # Two questions: SQLite finds one end of an index at once, and both by reading all of it.
+        # Two queries: SQLite finds either end of an index at once, but both only by a scan.
         first = session.scalar(select(func.min(number)).where(*conditions)) or 1
         last = session.scalar(select(func.max(number)).where(*conditions)) or 0
     if which.first_image is not None:
@@ -203,20 +203,19 @@ def _extent(database: Database, which: ResultFilter) -> tuple[int, int]:
 
 
 def show(session: Session, which: int | str) -> list[Timeline]:
-    """All that is known of an image.
+    """Return everything stored of an image.
 
     Parameters
     ----------
     session
         A read transaction.
     which
-        Our number of the image, or its SOP Instance UID.
+        Id or SOP Instance UID of the image.
 
     Returns
     -------
     list[Timeline]
-        One per received object, the latest first: an object that was sent again with changes has more
-        than one.
+        One per received object, the latest first; a SOP Instance UID with changed resends has several.
 
     Raises
     ------
@@ -232,7 +231,7 @@ def show(session: Session, which: int | str) -> list[Timeline]:
 
 
 def _named(session: Session, which: int | str) -> list[tuple[str, int | str]]:
-    """Say which column of the view ``images`` holds what to name an image by."""
+    """Return the column of the view ``images`` and the values that identify an image."""
     if isinstance(which, int):
         return [("image_id", which)]
     return [("sop_instance_uid", form) for form in of_session(session).forms("uid", which)]
@@ -243,7 +242,7 @@ def _timeline(session: Session, image_id: int) -> Timeline:
         return tuple(_rows(session, view, image_id=image_id))
 
     reports = rows("reports")
-    # What happens to a report's file happens to no image: two of them may have come to the same report.
+    # Events of a report's file have no image: two images may share the report.
     of_reports = (_rows(session, "events", image_id=None, report_id=report["report_id"]) for report in reports)
     return Timeline(
         image=rows("images")[0],
@@ -277,7 +276,7 @@ def _rows(session: Session, view: str, **equals: int | str | None) -> list[Mappi
 
 
 def _value(name: str, value: Any) -> Any:  # noqa: ANN401 (whatever a column holds)
-    """Give times, yes-or-no and JSON columns of a view their types back; SQLite has no such types."""
+    """Convert times, booleans and JSON of a view, which SQLite stores as text and integers."""
     if value is None:
         return None
     if name == "at" or name.endswith("_at") or name == "not_before":
@@ -301,15 +300,15 @@ def _conditions(which: ResultFilter, identifiers: Identifiers) -> Iterator[Colum
         "view", "reason", "delivered", "model", "accession_number", "patient_id", "peer_ae_title",
         "sop_instance_uid", "study_instance_uid", "error_code",
     ):  # fmt: skip
-        wanted = getattr(which, name)
-        if wanted is not None and not (name == "delivered" and which.unrouted_senders):
-            what = _IDENTIFYING.get(name)
-            yield columns[name].in_(identifiers.forms(what, wanted)) if what else columns[name] == wanted
+        value = getattr(which, name)
+        if value is not None and not (name == "delivered" and which.unrouted_senders):
+            kind = _IDENTIFYING.get(name)
+            yield columns[name].in_(identifiers.forms(kind, value)) if kind else columns[name] == value
     if which.state is not None:
         yield (not_by_index(columns.state) if which.state in _FINISHED else columns.state) == which.state
     if which.finding is not None:
         yield not_by_index(columns.finding) == which.finding
-    if which.delivered is False:  # said twice: the view's column can't be looked for
+    if which.delivered is False:  # in addition to the view's column, which has no index
         is_under_way = columns.job_id.in_(_undelivered())
         yield or_(is_under_way, _has_no_destination(which)) if which.unrouted_senders else is_under_way
     if which.fingerprint is not None:
@@ -336,7 +335,7 @@ def _bounds(which: ResultFilter) -> Iterator[ColumnElement[bool]]:
 
 
 def _has_no_destination(which: ResultFilter) -> ColumnElement[bool]:
-    """Whether a result stayed here because its sender is the only place that it could have gone to."""
+    """Return the condition of a result without a destination: its sender has none."""
     columns = _source(which).c
     return and_(
         not_by_index(columns.state) == JobState.REPORTED,
@@ -346,7 +345,7 @@ def _has_no_destination(which: ResultFilter) -> ColumnElement[bool]:
 
 
 def _undelivered() -> Select[int]:
-    """Jobs with a report that has not reached a destination."""
+    """Select jobs with a report that has not reached a destination."""
     return (
         select(JobReport.job_id)
         .join(Delivery, Delivery.report_id == JobReport.report_id)

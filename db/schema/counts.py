@@ -1,6 +1,6 @@
-"""How many images and deliveries are in each state, without reading them.
+"""Counts of jobs and deliveries by state, from the table ``tally``.
 
-Triggers keep the counts in the transaction that changes a state (``db.schema.views``).
+Triggers update the counts in the transaction of a change of state (``db.schema.views``).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Subject = Literal["job", "delivery"]
 
 
 def count_by_state(session: Session, subject: Subject, states: type[State]) -> dict[State, int]:
-    """Return how many rows are in each state; states without one are there with 0.
+    """Return the number of rows in each state, zeros included.
 
     Parameters
     ----------
     session
         A read transaction.
     subject
-        Whose rows.
+        Jobs or deliveries.
     states
-        All that there are.
+        The enumeration of their states.
     """
     counted = session.execute(select(Tally.state, Tally.count).where(Tally.subject == subject))
     return dict.fromkeys(states, 0) | {states(state): count for state, count in counted}

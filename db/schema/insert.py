@@ -1,6 +1,6 @@
-"""Writing single rows, by SQLAlchemy's Core.
+"""Insertion of single rows with SQLAlchemy Core.
 
-Its ORM puts each statement together and hashes it anew, which takes most of the time of a small transaction.
+The ORM builds and hashes each statement again, which takes most of the time of a small transaction.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 
 
 def add_row(session: Session, table: type[Base], **values: Any) -> int:  # noqa: ANN401 (of every column type)
-    """Write one row; columns that are not named get their defaults.
+    """Insert one row; other columns get their defaults.
 
     Parameters
     ----------
     session
-        A write transaction; objects that it has loaded are not told.
+        A write transaction; its loaded objects are not updated.
     table
-        Of ``db.schema.tables``; its first primary key is an integer.
+        Table of ``db.schema.tables``; its first primary key is an integer.
     values
-        By column; converted and checked as the column's type does it.
+        Values by column, converted by the column types.
 
     Returns
     -------
     int
-        The row's primary key, the first of several.
+        Primary key of the row; the first column of a composite one.
 
     Raises
     ------
     TypeError
-        If the table has no such column.
+        If a column does not exist.
     StorageError
         If the database refuses the row; raised by the transaction around it.
     """
     columns = cast("Table", table.__table__)
-    if unknown := values.keys() - columns.columns.keys():  # SQLAlchemy would leave them out without a word
+    if unknown := values.keys() - columns.columns.keys():  # SQLAlchemy would ignore them
         raise TypeError(f"{table.__name__} has no column {', '.join(sorted(unknown))}.")
-    written = session.connection().execute(insert(columns), values)
-    (key, *_) = cast("Row[Any]", written.inserted_primary_key)  # of one row it is never None
+    result = session.connection().execute(insert(columns), values)
+    (key, *_) = cast("Row[Any]", result.inserted_primary_key)  # never None for one row
     return int(key)

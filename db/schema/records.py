@@ -1,7 +1,6 @@
-"""What goes into the audit database and what comes out: frozen values, never rows.
+"""Frozen dataclasses for input and output of the audit database.
 
-Times are aware UTC datetimes. Numbers called ``id`` are our own integers, the only names of rows in
-events and logs.
+Times are aware UTC datetimes. An ``id`` is an integer of the database; events and logs identify rows by it alone.
 """
 
 from __future__ import annotations
@@ -20,34 +19,34 @@ FactValue = int | float | str | bool | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """One received object, after its file is durable and before the peer has its answer."""
+    """One received object, after its file is durable and before the C-STORE response."""
 
     header: ImageHeader
     decision: ViewDecision
     initial_state: JobState  # HELD, QUEUED or NOT_SCORED
-    reason: str  # why it starts in that state: a code of cxr.view.decide.REASONS
+    reason: str  # of the initial state: a code of cxr.view.decide.REASONS
     peer_ae_title: str
     transfer_syntax_uid: str
     size_bytes: int
     dataset_digest: str  # BLAKE3, hex, of the received dataset's bytes
     pixel_digest: str | None  # BLAKE3, hex, of the Pixel Data value's bytes; None: not computed
-    spool_name: str | None  # None: the pixels are not kept
+    spool_name: str | None  # None: the file is not stored
     received_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """What became of a receipt; for a resend, the rows that were there already."""
+    """Result of a receipt; for a resend, with the existing rows."""
 
     outcome: Outcome
     image_id: int
     job_id: int
-    is_restored: bool = False  # a resend: its file took the place of one that was lost
+    is_restored: bool = False  # the file of the resend replaced a lost one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KnownImage:
-    """The latest object received under a SOP Instance UID: what a resend is compared with."""
+class LatestImage:
+    """Latest object received under a SOP Instance UID, to be compared with a resend."""
 
     image_id: int
     job_id: int
@@ -57,14 +56,14 @@ class KnownImage:
     view: View
     is_chest: bool | None
     reason: str  # of the view decision
-    spool_name: str | None  # None: not kept, or no longer
+    spool_name: str | None  # None: not or no longer stored
     state: JobState
     error_code: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedJob:
-    """One image that this worker is to score, until the lease ends."""
+    """One image claimed by a worker until the lease expires."""
 
     id: int
     image_id: int
@@ -78,13 +77,13 @@ class ClaimedJob:
     identity_digest: str
     peer_ae_title: str
     received_at: datetime
-    view: View = View.FRONTAL  # that the header tells
-    is_released: bool = False  # a person has looked at it and sent it to the model
+    view: View = View.FRONTAL  # according to the header
+    is_released: bool = False  # an operator released it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportRecord:
-    """One object that we made from an image and that lies in the spool."""
+    """One report object created from an image, in the spool."""
 
     kind: ReportKind
     sop_class_uid: str
@@ -97,28 +96,28 @@ class ReportRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedDelivery:
-    """One report that this sender is to send (``pending``) or to verify (``sent``)."""
+    """One report claimed by a sender, to be sent (``pending``) or verified (``sent``)."""
 
     id: int
     report_id: int
     job_id: int
     destination: str
     state: DeliveryState
-    attempts: int  # sendings that were begun before this claim
+    attempts: int  # before this claim
     created_at: datetime
-    requeued_at: datetime | None = None  # by an operator; the time to give up counts from here
+    requeued_at: datetime | None = None  # by an operator; start of the period until it is given up
     spool_name: str
     sop_class_uid: str
     sop_instance_uid: str
-    study_instance_uid: str | None  # of the source image; None: it is not stored, the report says it
+    study_instance_uid: str | None  # of the source image; None: only in the report
     series_instance_uid: str
-    delivered_sop_class_uid: str | None  # what was really sent: a fallback has UIDs of its own
+    delivered_sop_class_uid: str | None  # of the sent object: a fallback has its own UIDs
     delivered_sop_instance_uid: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
-    """One job, as an operator sees it in ``cxr jobs list``."""
+    """One job in ``cxr jobs list``."""
 
     id: int
     image_id: int
@@ -134,7 +133,7 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryRow:
-    """One delivery, as an operator sees it."""
+    """One delivery in ``cxr jobs list --dead-deliveries``."""
 
     id: int
     report_id: int
@@ -143,7 +142,7 @@ class DeliveryRow:
     state: DeliveryState
     attempts: int
     due_at: datetime | None
-    status: int | None  # DIMSE or HTTP status of the last answer
+    status: int | None  # DIMSE or HTTP status of the last response
     error_code: str | None
     verified_by: str | None
     created_at: datetime
@@ -152,7 +151,7 @@ class DeliveryRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRow:
-    """One row of the view ``results``: one finding of one image; without a score ``finding`` is None."""
+    """One row of the view ``results``: one finding of one image; ``finding`` is None without scores."""
 
     image_id: int
     job_id: int
@@ -179,8 +178,8 @@ class ResultRow:
     model_status: PackageStatus | None
     scored_at: datetime | None
     error_code: str | None
-    delivered: bool | None  # None: there is nothing to deliver, or nothing yet
-    is_latest: bool  # whether nothing newer came under the same SOP Instance UID
+    delivered: bool | None  # None: no delivery, or none yet
+    is_latest: bool  # no newer image has the same SOP Instance UID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +198,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The last event of the chain at one time, exported so that a cut tail is found."""
+    """Last event of the chain at a time, exported to detect a truncated log."""
 
     id: int
     hash: str  # hex HMAC-SHA256
@@ -208,25 +207,25 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainReport:
-    """What the tamper check found."""
+    """Result of the tamper check."""
 
     ok: bool
-    events: int  # the number of the last one that is sound
+    events: int  # id of the last sound event
     first_broken_id: int | None
     head: Head | None
-    first: int = 1  # where the check began
-    changed: tuple[str, ...] = ()  # rows that are not as an event sealed them, as ``table number``
+    first: int = 1  # id of the first checked event
+    changed: tuple[str, ...] = ()  # rows that differ from their seal, as ``table id``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
-    """One time that a model package was put into service."""
+    """One activation of a model package."""
 
     fingerprint: str
     name: str
     version: str
     status: PackageStatus
-    accepted_gates: tuple[str, ...]  # codes of the checks that it failed and that were accepted
-    actor: str  # who did it: an account's name
-    reason: str  # why, in the operator's words
+    accepted_gates: tuple[str, ...]  # failed gates that were accepted
+    actor: str  # account name of the operator
+    reason: str  # free text of the operator
     at: datetime

@@ -1,8 +1,8 @@
-"""The tables of the audit database. Rows never leave ``db``.
+"""Tables of the audit database. Rows never leave ``db``.
 
-Tables have singular names and are ours to change; people read the views (``db.schema.views``), whose
-plural names and columns are interface. The migrations must give this very schema; a test compares.
-Import the module, not the classes (``tables.Job``): their names are also those of other things.
+Tables have singular names and are internal; the views (``db.schema.views``), with plural names, are interface. A
+test checks that the migrations produce this schema. Outside ``db``, import the module, not the classes
+(``tables.Job``): other classes have the same names.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class UtcTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Turn an aware time into UTC; a naive one is a programming error."""
+        """Convert an aware time to UTC; a naive one is a programming error."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -52,19 +52,19 @@ class UtcTime(TypeDecorator[datetime]):
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Say again that it is UTC."""
+        """Add the UTC zone to a stored time."""
         return None if value is None else value.replace(tzinfo=UTC)
 
 
 def _enum(kind: type[StrEnum], name: str) -> Enum:
-    """Store the values, not the Python names, and let the database refuse any other."""
+    """Store the values, not the Python names, with a CHECK constraint."""
     return Enum(
         kind, name=name, native_enum=False, create_constraint=True, length=16, values_callable=lambda of: list(of)
     )
 
 
 class Base(DeclarativeBase):
-    """What all tables share."""
+    """Base class of all tables."""
 
     metadata = MetaData(naming_convention=NAMES)
     type_annotation_map = {  # noqa: RUF012 (SQLAlchemy's own idiom)
@@ -80,7 +80,7 @@ class Base(DeclarativeBase):
 
 
 class Image(Base):
-    """One received object; a resend with changed content is a row of its own."""
+    """One received object; a changed resend is a new row."""
 
     __tablename__ = "image"
     __table_args__ = (Index("ix_image_kept", "received_at", sqlite_where=text("spool_name IS NOT NULL")),)
@@ -103,14 +103,14 @@ class Image(Base):
     dataset_digest: Mapped[str] = mapped_column(String(64))
     pixel_digest: Mapped[str | None] = mapped_column(String(64))
     identity_digest: Mapped[str] = mapped_column(String(64))
-    spool_name: Mapped[str | None] = mapped_column(unique=True)  # None: not kept, or no longer
+    spool_name: Mapped[str | None] = mapped_column(unique=True)  # None: not or no longer stored
     pixels_removed_at: Mapped[datetime | None]
     seal_salt: Mapped[str | None]  # hex; deleted when the patient is forgotten
     received_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Identity(Base):
-    """In which form the identifiers of one image are stored; an image without a row has them as received."""
+    """Form of the stored identifiers of one image; without a row, as received."""
 
     __tablename__ = "identity"
 
@@ -120,7 +120,7 @@ class Identity(Base):
 
 
 class Decision(Base):
-    """What the header said about one image, and where it said so."""
+    """View decision of one image, with the header elements that are its evidence."""
 
     __tablename__ = "decision"
 
@@ -133,18 +133,18 @@ class Decision(Base):
 
 
 class Resend(Base):
-    """One peer that sent an image again, and when its result was last brought to that peer's destinations."""
+    """Resends of one image by one peer, and the time at which its result's deliveries were created."""
 
     __tablename__ = "resend"
     __table_args__ = (Index("ix_resend_due", "image_id", sqlite_where=text("brought_at IS NULL")),)
 
     image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), primary_key=True)
     peer_ae_title: Mapped[str] = mapped_column(String(16), primary_key=True)
-    brought_at: Mapped[datetime | None]  # None: not yet, since the last time that it came
+    brought_at: Mapped[datetime | None]  # None: not yet since the latest resend
 
 
 class Package(Base):
-    """One model package that was put into service or scored an image; its fingerprint leaves the status out."""
+    """One model package that was activated or scored an image; the fingerprint excludes the status."""
 
     __tablename__ = "package"
     __table_args__ = (UniqueConstraint("fingerprint", "name", "version", "status"),)
@@ -158,7 +158,7 @@ class Package(Base):
 
 
 class Activation(Base):
-    """One time that a package was put into service."""
+    """One activation of a package."""
 
     __tablename__ = "activation"
 
@@ -171,7 +171,7 @@ class Activation(Base):
 
 
 class Job(Base):
-    """The work on one image: who does it, until when, and what came of it."""
+    """The job of one image: state, lease and outcome."""
 
     __tablename__ = "job"
     __table_args__ = (
@@ -183,7 +183,7 @@ class Job(Base):
     image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), unique=True)
     state: Mapped[JobState] = mapped_column(index=True)
     reason: Mapped[str]
-    attempts: Mapped[int] = mapped_column(default=0)  # that came to an end, good or bad
+    attempts: Mapped[int] = mapped_column(default=0)  # completed, successful or not
     not_before: Mapped[datetime | None]
     worker_id: Mapped[str | None]
     lease_until: Mapped[datetime | None]
@@ -197,7 +197,7 @@ class Job(Base):
 
 
 class Score(Base):
-    """One output of the model in service for one image."""
+    """One score of the package in service for one image."""
 
     __tablename__ = "score"
     __table_args__ = (UniqueConstraint("job_id", "finding"), Index(None, "finding", "score"))
@@ -210,7 +210,7 @@ class Score(Base):
 
 
 class ShadowChange(Base):
-    """One time that a package became the shadow, or that there was none from then on."""
+    """One change of the shadow package, or its removal."""
 
     __tablename__ = "shadow_change"
 
@@ -222,7 +222,7 @@ class ShadowChange(Base):
 
 
 class ShadowResult(Base):
-    """What a shadow made of one image, beside the result that counts; tables of their own, so that no reader mixes."""
+    """Result of a shadow package for one image, in a table apart from reported results."""
 
     __tablename__ = "shadow_result"
     __table_args__ = (UniqueConstraint("job_id", "package_id"),)
@@ -236,7 +236,7 @@ class ShadowResult(Base):
 
 
 class ShadowScore(Base):
-    """One output of a shadow for one image."""
+    """One score of a shadow package for one image."""
 
     __tablename__ = "shadow_score"
     __table_args__ = (UniqueConstraint("shadow_result_id", "finding"), Index(None, "finding", "score"))
@@ -249,26 +249,26 @@ class ShadowScore(Base):
 
 
 class Rebuild(Base):
-    """One rebuild of the model, by the clock or by hand."""
+    """One rebuild of the model, scheduled or manual."""
 
     __tablename__ = "rebuild"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     due_at: Mapped[datetime] = mapped_column(unique=True)
     state: Mapped[RebuildState]
-    attempts: Mapped[int]  # that were begun
-    run_name: Mapped[str]  # of its folder
+    attempts: Mapped[int]  # started
+    run_name: Mapped[str]  # name of its folder
     error_code: Mapped[str | None]
-    images: Mapped[int | None]  # labelled, that it could use
-    new_images: Mapped[int | None]  # of them, that no rebuild before it had
-    fingerprint: Mapped[str | None] = mapped_column(String(64))  # of the package that it made
+    images: Mapped[int | None]  # usable labelled images
+    new_images: Mapped[int | None]  # images among them that no earlier rebuild used
+    fingerprint: Mapped[str | None] = mapped_column(String(64))  # of the created package
     failed_gates: Mapped[list[str] | None]
     started_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
 
 
 class Report(Base):
-    """One object that we made; one row per SOP Instance UID, whatever is tried again."""
+    """One created report object; one row per SOP Instance UID, also after repeated attempts."""
 
     __tablename__ = "report"
     __table_args__ = (Index("ix_report_kept", "created_at", sqlite_where=text("spool_name IS NOT NULL")),)
@@ -278,14 +278,14 @@ class Report(Base):
     sop_class_uid: Mapped[str] = mapped_column(String(64))
     sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
     series_instance_uid: Mapped[str] = mapped_column(String(64))
-    spool_name: Mapped[str | None] = mapped_column(unique=True)  # None: no longer kept
+    spool_name: Mapped[str | None] = mapped_column(unique=True)  # None: no longer stored
     content_digest: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(index=True)
     removed_at: Mapped[datetime | None]
 
 
 class JobReport(Base):
-    """Which reports a job came to; a report's UID follows from content, so two jobs may share one."""
+    """Reports of a job; UIDs are derived from the content, so two jobs may share a report."""
 
     __tablename__ = "job_report"
 
@@ -294,7 +294,7 @@ class JobReport(Base):
 
 
 class Delivery(Base):
-    """One report on its way to one destination."""
+    """Delivery of one report to one destination."""
 
     __tablename__ = "delivery"
     __table_args__ = (
@@ -305,11 +305,11 @@ class Delivery(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     report_id: Mapped[int] = mapped_column(ForeignKey("report.id"))
-    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"), index=True)  # whose result asked for it
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"), index=True)  # that created it
     destination: Mapped[str] = mapped_column(String(32))
     state: Mapped[DeliveryState] = mapped_column(index=True)
     attempts: Mapped[int] = mapped_column(default=0)
-    due_at: Mapped[datetime | None]  # when to send (pending) or verify (sent); None: nothing to do
+    due_at: Mapped[datetime | None]  # time to send (pending) or verify (sent); None: no action
     sender_id: Mapped[str | None]
     lease_until: Mapped[datetime | None]
     status: Mapped[int | None]
@@ -319,13 +319,13 @@ class Delivery(Base):
     sent_at: Mapped[datetime | None]
     verified_at: Mapped[datetime | None]
     verified_by: Mapped[str | None]
-    requeued_at: Mapped[datetime | None]  # by an operator; the time to give up counts from here
+    requeued_at: Mapped[datetime | None]  # by an operator; start of the period until it is given up
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
 
 class Commitment(Base):
-    """One Storage Commitment request of a peer; its references go when it is answered."""
+    """One Storage Commitment request of a peer; its items are deleted when it is reported."""
 
     __tablename__ = "commitment"
     __table_args__ = (UniqueConstraint("peer_ae_title", "transaction_uid"),)
@@ -334,8 +334,8 @@ class Commitment(Base):
     transaction_uid: Mapped[str] = mapped_column(String(64))
     peer_ae_title: Mapped[str] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(16))  # pending | reported | dead
-    instances: Mapped[int]  # that the peer asked about
-    committed: Mapped[int | None]  # of them, in the report that the peer took
+    instances: Mapped[int]  # requested
+    committed: Mapped[int | None]  # committed in the accepted report
     attempts: Mapped[int] = mapped_column(default=0)
     due_at: Mapped[datetime | None] = mapped_column(index=True)
     error_code: Mapped[str | None]
@@ -344,7 +344,7 @@ class Commitment(Base):
 
 
 class CommitmentItem(Base):
-    """One instance that a peer asked about and has no report on yet."""
+    """One instance of a pending request."""
 
     __tablename__ = "commitment_item"
 
@@ -355,7 +355,7 @@ class CommitmentItem(Base):
 
 
 class Custody(Base):
-    """Until when an image's file is kept because a peer was told so."""
+    """Time until which an image's file is kept because of Storage Commitment."""
 
     __tablename__ = "custody"
 
@@ -364,7 +364,7 @@ class Custody(Base):
 
 
 class Tally(Base):
-    """How many rows of a table are in a state; kept by triggers (``db.schema.views``): counting reads no history."""
+    """Number of rows of a table in a state; updated by triggers (``db.schema.views``), so counts read no history."""
 
     __tablename__ = "tally"
 
@@ -374,7 +374,7 @@ class Tally(Base):
 
 
 class Event(Base):
-    """One thing that happened; append-only (triggers in ``db.schema.views``) and chained (``db.events.log``)."""
+    """One event; append-only (triggers in ``db.schema.views``) and chained (``db.events.log``)."""
 
     __tablename__ = "event"
 
@@ -390,7 +390,7 @@ class Event(Base):
 
 
 class Lease(Base):
-    """Who may do what only one process may do at a time."""
+    """Holder of a named lease: a task of one process at a time."""
 
     __tablename__ = "lease"
 

@@ -1,8 +1,7 @@
-"""What people read of the audit database, and what keeps its events as they were written.
+"""Views and triggers of the audit database, as SQL created after the tables.
 
-The views are interface: their names and columns change only with a major version. They are the part
-of the schema that SQLAlchemy does not describe, so they stand here as SQL and are created after the
-tables.
+The views are interface: their names and columns change only with a major version. Triggers keep events append-only
+and count rows by state.
 """
 
 from __future__ import annotations
@@ -55,14 +54,14 @@ SELECT
     {_IS_LATEST} AS is_latest
 FROM image
 JOIN job ON job.image_id = image.id""",
-    # One row per image: what its header said, and which elements said so (JSON).
+    # One row per image: view decision and its evidence in the header (JSON).
     "decisions": """
 SELECT
     image.id AS image_id, image.sop_instance_uid, decision.view, decision.is_chest,
     decision.reason, decision.evidence, decision.decided_at
 FROM decision
 JOIN image ON image.id = decision.image_id""",
-    # One row per image: where the work on it stands.
+    # One row per image: its job.
     "jobs": """
 SELECT
     job.id AS job_id, job.image_id, image.sop_instance_uid, job.state, job.reason, job.attempts,
@@ -78,7 +77,7 @@ SELECT
 FROM score
 JOIN job ON job.id = score.job_id
 JOIN package ON package.id = job.package_id""",
-    # One row per output of a shadow.
+    # One row per score of a shadow package.
     "shadow_scores": """
 SELECT
     job.image_id, shadow_result.job_id, shadow_score.finding, shadow_score.score, shadow_score.threshold,
@@ -88,8 +87,8 @@ FROM shadow_score
 JOIN shadow_result ON shadow_result.id = shadow_score.shadow_result_id
 JOIN job ON job.id = shadow_result.job_id
 JOIN package ON package.id = shadow_result.package_id""",
-    # The columns of results, one row per output of a shadow; nothing of it was reported or delivered.
-    # CROSS JOIN keeps SQLite to this order: the latest images are asked for, and would otherwise be sorted out of all.
+    # The columns of results, one row per score of a shadow package; these are never reported or delivered.
+    # CROSS JOIN fixes the join order: queries read the latest images, and would otherwise sort all rows.
     "shadow_results": f"""
 SELECT
     image.id AS image_id, job.id AS job_id,
@@ -109,7 +108,7 @@ CROSS JOIN shadow_result ON shadow_result.job_id = job.id
 CROSS JOIN shadow_score ON shadow_score.shadow_result_id = shadow_result.id
 JOIN package ON package.id = shadow_result.package_id
 JOIN decision ON decision.image_id = image.id""",
-    # One row per time that a package became the shadow; fingerprint NULL: from then on there was none.
+    # One row per change of the shadow package; fingerprint NULL: none from then on.
     "shadow_changes": """
 SELECT
     shadow_change.id AS shadow_change_id, shadow_change.at, package.fingerprint, package.name AS model,
@@ -117,14 +116,14 @@ SELECT
     shadow_change.actor, shadow_change.reason
 FROM shadow_change
 LEFT JOIN package ON package.id = shadow_change.package_id""",
-    # One row per rebuild of the model, by the clock or by hand.
+    # One row per rebuild of the model, scheduled or manual.
     "rebuilds": """
 SELECT
     rebuild.id AS rebuild_id, rebuild.due_at, rebuild.state, rebuild.attempts, rebuild.run_name,
     rebuild.error_code, rebuild.images, rebuild.new_images, rebuild.fingerprint, rebuild.failed_gates,
     rebuild.started_at, rebuild.ended_at
 FROM rebuild""",
-    # One row per image and DICOM object that was made of it.
+    # One row per image and report object.
     "reports": """
 SELECT
     report.id AS report_id, job.id AS job_id, job.image_id,
@@ -148,13 +147,13 @@ FROM delivery
 JOIN report ON report.id = delivery.report_id
 JOIN job ON job.id = delivery.job_id
 JOIN image ON image.id = job.image_id""",
-    # One row per thing that happened; facts are JSON.
+    # One row per event; facts are JSON.
     "events": """
 SELECT
     event.id AS event_id, event.at, event.kind, event.image_id, event.job_id, event.report_id,
     event.delivery_id, event.facts, event.hash
 FROM event""",
-    # One row per model package that was in service, scored an image, or was a shadow.
+    # One row per model package that was activated, scored an image, or was a shadow package.
     "models": """
 SELECT
     package.fingerprint, package.name AS model, package.version AS model_version,
@@ -162,7 +161,7 @@ SELECT
     (SELECT max(activation.at) FROM activation WHERE activation.package_id = package.id) AS activated_at,
     (SELECT count(*) FROM job WHERE job.package_id = package.id) AS images
 FROM package""",
-    # One row per time that a package was put into service.
+    # One row per activation of a package.
     "activations": """
 SELECT
     activation.id AS activation_id, activation.at, package.fingerprint, package.name AS model,
@@ -190,14 +189,14 @@ BEFORE DELETE ON event
 BEGIN
     SELECT RAISE(ABORT, 'events are never deleted');
 END""",
-    # Also stops INSERT OR REPLACE, which deletes without asking the trigger above.
+    # Also prevents INSERT OR REPLACE, which deletes without firing the trigger above.
     "event_in_order": """
 BEFORE INSERT ON event
 WHEN NEW.id IS NOT (SELECT coalesce(max(id), 0) + 1 FROM event)
 BEGIN
     SELECT RAISE(ABORT, 'events are numbered without gaps');
 END""",
-    # Counting by state reads a handful of rows, whatever the history.
+    # Counting by state reads a few rows, however long the history.
     "job_tally_insert": """
 AFTER INSERT ON job
 BEGIN

@@ -1,7 +1,7 @@
-"""Whether anything was committed since one looked: cheap enough to ask ten times a second.
+"""Detection of commits by other connections, cheap enough for ten calls a second.
 
-A worker that finds nothing to do would otherwise ask the tables again and again. SQLite counts commits for each
-connection, in the memory that processes share with a write-ahead log, else in the file's header.
+Saves an idle worker from querying the tables again and again. SQLite counts commits in the shared memory of the
+write-ahead log, or in the file's header.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Final
 from db.sqlite.driver import sqlite3
 
 REST_S: Final = 5.0
-"""Without any commit one looks again after so long: what was planned for later falls due by itself."""
+"""Interval of reads without a commit: planned work becomes due without one."""
 
 
 class ChangeWatch:
-    """Tells whether a look into the database can find something new; for one thread.
+    """Reports whether a read of the database can find anything new; not thread-safe.
 
     Parameters
     ----------
@@ -32,35 +32,35 @@ class ChangeWatch:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
-        self._seen: int | None = None
-        self._looked_at = float("-inf")
+        self._version_read: int | None = None
+        self._read_at = float("-inf")
 
-    def is_worth_a_look(self) -> bool:
-        """Whether there was a commit since the last call that was answered so, or that is long ago."""
+    def is_read_due(self) -> bool:
+        """Return whether there was a commit since the last True, or `REST_S` has passed since."""
         now = time.monotonic()
         version = self._version()
-        if version is not None and version == self._seen and now - self._looked_at < REST_S:
+        if version is not None and version == self._version_read and now - self._read_at < REST_S:
             return False
-        self._seen, self._looked_at = version, now
+        self._version_read, self._read_at = version, now
         return True
 
-    def has_news(self) -> bool:
-        """Whether there was a commit since `is_worth_a_look` last said yes; this counts as no look."""
+    def has_new_commit(self) -> bool:
+        """Return whether there was a commit since `is_read_due` last returned True; changes no state."""
         version = self._version()
-        return version is None or version != self._seen
+        return version is None or version != self._version_read
 
-    def look_again(self) -> None:
-        """Answer the next call with yes: the last look found something, and there may be more."""
-        self._seen = None
+    def force_read(self) -> None:
+        """Let the next `is_read_due` return True: the last read found work, and there may be more."""
+        self._version_read = None
 
     def close(self) -> None:
         """Close the connection; the next call opens another."""
         if self._connection is not None:
             self._connection.close()
-        self._connection, self._seen = None, None
+        self._connection, self._version_read = None, None
 
     def _version(self) -> int | None:
-        """Return SQLite's count; None: it can't be told now, for example while another process holds the file."""
+        """Return SQLite's data version; None: unknown now, for example while another process locks the file."""
         try:
             if self._connection is None:
                 self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)

@@ -1,4 +1,4 @@
-"""How this process talks to SQLite: journal, locks, and errors without values."""
+"""Connections to SQLite: journal, locks, and errors without values."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from db.sqlite.driver import DRIVER, sqlite3
 
 BUSY_TIMEOUT_S = 30.0
 
-# The database may be sound, and the same may be tried again: another process holds it, or its disk refuses.
+# Transient: another process locks the database, or its disk refuses.
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
 
-# The file is damaged, or no database: nothing but a backup helps.
+# The file is damaged or no database: restore a backup.
 MALFORMED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 RESTORE = "Stop the service and restore a backup (docs/operations.md, Back-up and restore)."
 
@@ -36,7 +36,7 @@ Value = TypeVar("Value")
 
 
 class Journal(NamedTuple):
-    """How SQLite keeps a commit durable."""
+    """Journal settings that make commits durable."""
 
     mode: str
     synchronous: str
@@ -48,8 +48,8 @@ _ROLLBACK = Journal("delete", "extra")
 def journal_mode(version: tuple[int, ...]) -> Journal:
     """Choose the journal for a version of the SQLite library.
 
-    The write-ahead log is faster, but before the versions below a checkpoint that meets a writer
-    who resets the log can lose committed rows (https://sqlite.org/wal.html#walresetbug).
+    The write-ahead log is faster, but in versions without the fix a checkpoint concurrent with a reset of the
+    log can lose committed rows (https://sqlite.org/wal.html#walresetbug).
 
     Parameters
     ----------
@@ -59,43 +59,43 @@ def journal_mode(version: tuple[int, ...]) -> Journal:
     Returns
     -------
     Journal
-        WAL with ``synchronous=FULL`` where the defect is fixed, else DELETE with ``EXTRA``; both
-        keep every commit through a loss of power.
+        WAL with ``synchronous=FULL`` where the defect is fixed, else DELETE with ``EXTRA``; with
+        both, commits survive a power loss.
     """
     fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
     return Journal("wal", "full") if fixed else _ROLLBACK
 
 
 def journal_of(path: Path, version: tuple[int, ...] = sqlite3.sqlite_version_info, *, mounts: Path = MOUNTS) -> Journal:
-    """Choose the journal of one database file: as `journal_mode`, and none with shared memory on a network mount."""
+    """Choose the journal of a database file: as `journal_mode`, but no write-ahead log on a shared file system."""
     return journal_mode(version) if shared_file_system(path, mounts=mounts) is None else _ROLLBACK
 
 
 def describe(path: Path) -> str:
-    """Say for people which SQLite is used, and how it keeps the commits of one database durable."""
+    """Return the SQLite library and journal of a database, as text for an operator."""
     shared = shared_file_system(path)
     why = "" if shared is None else f", because {path.parent} is on {shared}, which other machines may write to"
     return f"{DRIVER}, journal {journal_of(path).mode}{why}"
 
 
 def make_engine(path: Path, *, begin: str, query_only: bool = False, foreign_keys: bool = True) -> Engine:
-    """Make an engine whose transactions start with our own BEGIN.
+    """Create an engine whose transactions start with the given BEGIN.
 
     Parameters
     ----------
     path
         The database file.
     begin
-        ``BEGIN IMMEDIATE`` to take the write lock at once, ``BEGIN`` to take none before it is needed.
+        ``BEGIN IMMEDIATE`` to take the write lock at once, ``BEGIN`` to take it when needed.
     query_only
-        Let SQLite refuse every write on these connections.
+        Refuse every write on these connections.
     foreign_keys
-        Enforce them; a migration that copies a table can't have that and checks them at its end.
+        Enforce foreign keys; a migration that copies a table checks them at its end instead.
 
     Returns
     -------
     Engine
-        It never shows the parameters of a statement in an error: they are patient data.
+        Hides the parameters of statements in errors: they are patient data.
     """
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
@@ -109,9 +109,9 @@ def make_engine(path: Path, *, begin: str, query_only: bool = False, foreign_key
         connection.isolation_level = None  # sqlite3 itself begins no transactions
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
-        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+        connection.execute("PRAGMA secure_delete = ON")  # overwrite deleted content
         connection.execute(f"PRAGMA query_only = {int(query_only)}")
-        connection.execute("PRAGMA automatic_index = OFF")  # one for the moment is made of the whole table
+        connection.execute("PRAGMA automatic_index = OFF")  # building one would read the whole table
 
     def on_begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
@@ -122,7 +122,7 @@ def make_engine(path: Path, *, begin: str, query_only: bool = False, foreign_key
 
 
 def not_by_index(column: ColumnElement[Value]) -> ColumnElement[Value]:
-    """Keep SQLite from finding rows by an index of this column, where too many may match (``+column``).
+    """Disable indexes of this column for a term that may match too many rows (``+column``).
 
     References
     ----------
@@ -132,30 +132,30 @@ def not_by_index(column: ColumnElement[Value]) -> ColumnElement[Value]:
 
 
 def choose_journal(path: Path) -> str | None:
-    """Switch a database file to the journal of `journal_of`, if it has another.
+    """Switch a database file to the journal of `journal_of`.
 
     Parameters
     ----------
     path
-        The database file; nobody else may be opening it at the same time.
+        The database file, opened by no other process at the same time.
 
     Returns
     -------
     str | None
-        The new journal; None: it had that already.
+        The new journal; None: unchanged.
 
     Raises
     ------
     StorageError
         If other processes use the file with another journal, or it is no database.
     """
-    wanted = journal_of(path).mode
+    required = journal_of(path).mode
     try:
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
             (before,) = connection.execute("PRAGMA journal_mode").fetchone()
-            found = before
-            if found != wanted:
-                (found,) = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
+            journal = before
+            if journal != required:
+                (journal,) = connection.execute(f"PRAGMA journal_mode = {required}").fetchone()
     except sqlite3.DatabaseError as error:
         name = error.sqlite_errorname
         if name.startswith(MALFORMED):
@@ -163,22 +163,22 @@ def choose_journal(path: Path) -> str | None:
         raise StorageError(
             f"The audit database can't be opened ({name}): see that no other process holds it, then start again."
         ) from error
-    if found != wanted:
+    if journal != required:
         raise StorageError(
-            f"The audit database has the journal {found}, this SQLite library needs {wanted}: "
+            f"The audit database has the journal {journal}, this SQLite library needs {required}: "
             "stop every process of the service, then start again."
         )
-    return None if before == wanted else wanted
+    return None if before == required else required
 
 
 def damaged(name: str) -> DamagedDatabase:
-    """Make the error of a damaged file from SQLite's name for it."""
+    """Return the error of a damaged file, with SQLite's error name."""
     return DamagedDatabase(f"The audit database is damaged ({name}): `cxr db check` names the part. {RESTORE}")
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn SQLAlchemy's errors into ours, without statements and values.
+def translate_errors() -> Iterator[None]:
+    """Translate errors of SQLAlchemy and SQLite, without statements and values.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except (SQLAlchemyError, sqlite3.Error) as error:  # the second where a connection is being made
+    except (SQLAlchemyError, sqlite3.Error) as error:  # sqlite3.Error: while connecting
         name = getattr(getattr(error, "orig", error), "sqlite_errorname", type(error).__name__)
         if name == "SQLITE_FULL":
             raise SpoolFull("The disk of the audit database is full: free space on it.") from error

@@ -1,4 +1,4 @@
-"""A whole and consistent copy of a live SQLite database.
+"""Consistent copies of a live SQLite database.
 
 References
 ----------
@@ -8,7 +8,6 @@ https://www.sqlite.org/backup.html and https://www.sqlite.org/c3ref/backup_finis
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,11 +15,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cxr.errors import SpoolFull, StorageError
-from db.disk import create_file, make_folder, refusals, sync_folder
+from db.disk import make_folder, translate_disk_errors, whole_file
 from db.sqlite.connection import BUSY_TIMEOUT_S, MALFORMED, damaged
 from db.sqlite.driver import sqlite3
 
-Progress = Callable[[int, int], None]  # (pages copied, pages in all)
+Progress = Callable[[int, int], None]  # (copied pages, total pages)
 
 _SLICE_PAGES = 1024  # 4 MiB: with a rollback journal a writer waits for one slice at most
 _RESTARTS = 3
@@ -28,14 +27,14 @@ _ABANDONED_AFTER_S = 3600.0
 
 
 class _Restarted(Exception):  # noqa: N818 (a signal between two functions, not an error)
-    """Somebody wrote, and the copy had to begin again once too often."""
+    """Writes have restarted the copy too often."""
 
 
 @contextmanager
 def open_live(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open an existing database beside those who write to it; for queries only.
+    """Open an existing database for queries while others write.
 
-    Not with ``mode=ro``: such a connection can't roll back what a killed writer left behind.
+    Not with ``mode=ro``: such a connection can't roll back the transaction of a killed writer.
 
     Raises
     ------
@@ -59,7 +58,7 @@ def open_live(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def translate(error: sqlite3.Error) -> StorageError | SpoolFull:
-    """Turn an error of SQLite into ours, without its text."""
+    """Translate an error of SQLite, without its text."""
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if name == "SQLITE_FULL":
         return SpoolFull("The disk is full: free space on it and run the command again.")
@@ -69,18 +68,18 @@ def translate(error: sqlite3.Error) -> StorageError | SpoolFull:
 
 
 def copy_database(source: Path, target: Path, *, progress: Progress | None = None) -> None:
-    """Copy a live database into a new, durable file of one piece, and give it its name only then.
+    """Copy a live database durably into one file, which replaces ``target`` when complete.
 
-    With a write-ahead log nobody waits, and a write in between does not matter. With a rollback journal writers
-    wait for a slice of the copy, and a write in between starts it again; after a few such restarts the rest is
-    copied in one go.
+    With a write-ahead log writers don't wait, and concurrent writes have no effect on the copy. With a rollback
+    journal writers wait for one slice, and a write restarts the copy; after a few restarts it is copied in one
+    step.
 
     Parameters
     ----------
     source
         The database; others may be writing to it.
     target
-        Where the copy goes; replaced in one step, so a reader sees the old one or the new one.
+        File to create or replace atomically.
     progress
         Called after each slice.
 
@@ -91,37 +90,29 @@ def copy_database(source: Path, target: Path, *, progress: Progress | None = Non
     SpoolFull
         If the disk of ``target`` is full.
     """
-    with refusals():
+    with translate_disk_errors():
         make_folder(target.parent)
         _remove_abandoned(target)
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
-        with open_live(source) as live:
-            try:
-                with _one_state(live):
-                    _copy(live, draft, _SLICE_PAGES, progress)
-            except _Restarted:
-                draft.unlink()
-                _copy(live, draft, -1, progress)
-        with refusals():
-            _sync_file(draft)
-            draft.rename(target)
-            sync_folder(target.parent)
-    finally:
-        draft.unlink(missing_ok=True)
+    with open_live(source) as live, translate_disk_errors(), whole_file(target) as draft:
+        try:
+            with _one_state(live):
+                _copy(live, draft, _SLICE_PAGES, progress)
+        except _Restarted:
+            os.truncate(draft, 0)
+            _copy(live, draft, -1, progress)
 
 
 @contextmanager
 def _one_state(live: sqlite3.Connection) -> Iterator[None]:
-    """Hold one state of a database with a write-ahead log, while others write; with another journal, do nothing.
+    """Keep one state of a database in a read transaction; only with a write-ahead log.
 
-    The log keeps what the state needs, so that nobody waits and the copy never starts again.
+    The log keeps the pages of this state, so that no writer waits and the copy never restarts.
     """
     if live.execute("PRAGMA journal_mode").fetchone() != ("wal",):
         yield
         return
     live.execute("BEGIN")
-    live.execute("SELECT count(*) FROM sqlite_master").fetchone()  # from here on it is held
+    live.execute("SELECT count(*) FROM sqlite_master").fetchone()  # starts the read transaction
     try:
         yield
     finally:
@@ -129,9 +120,8 @@ def _one_state(live: sqlite3.Connection) -> Iterator[None]:
 
 
 def _copy(live: sqlite3.Connection, draft: Path, slice_pages: int, progress: Progress | None) -> None:
-    os.close(create_file(draft))
     restarts, copied = 0, 0
-    # Written out as it goes: one flush at the end would hold up the fsync of every commit meanwhile.
+    # Fsync after each slice: one fsync at the end would delay the fsync of concurrent commits.
     written = os.open(draft, os.O_WRONLY | os.O_CLOEXEC)
 
     def advance(_status: int, remaining: int, total: int) -> None:
@@ -147,26 +137,18 @@ def _copy(live: sqlite3.Connection, draft: Path, slice_pages: int, progress: Pro
 
     try:
         with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
-            # A draft that a crash cuts short is thrown away: no journal, and one fsync at the end.
+            # No journal: the draft of an interrupted copy is discarded.
             copy.execute("PRAGMA journal_mode = OFF")
             copy.execute("PRAGMA synchronous = OFF")
             live.backup(copy, pages=slice_pages, progress=advance, sleep=0.02)
-            # One file: a reader of the copy must not need to write a log beside it.
+            # No write-ahead log, which readers of the copy would have to create.
             copy.execute("PRAGMA journal_mode = DELETE")
     finally:
-        os.close(written)  # after SQLite's own descriptor: closing one of a file ends all locks on it
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        os.close(written)  # after SQLite's descriptor: closing any descriptor of a file releases its POSIX locks
 
 
 def _remove_abandoned(target: Path) -> None:
-    """Remove drafts that a killed process left."""
+    """Remove drafts left by killed processes."""
     limit = time.time() - _ABANDONED_AFTER_S
     for draft in target.parent.glob(f".{target.name}.*"):
         if draft.stat().st_mtime < limit:

@@ -1,7 +1,7 @@
-"""Damage of the audit database's file: noted by whichever process meets it, seen by health, cleared by a sound check.
+"""Mark of a damaged database file: set by any process, read by the health check, cleared by a sound check.
 
-A page that is damaged fails only the transactions that read it, so that a probe may find nothing while every
-C-STORE is refused. The note is an empty file beside the database, and outlives the process that made it.
+A damaged page fails only transactions that read it, so a probe may succeed while every C-STORE is refused. The mark
+is an empty file beside the database.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 
 
 
 def is_malformed(error: BaseException | None) -> bool:
-    """Whether an error of SQLite says that the file is damaged, or no database."""
+    """Return whether SQLite reports a damaged file or no database."""
     name = getattr(error, "sqlite_errorname", "")
     return name.startswith(MALFORMED)
 
 
 def note(path: Path) -> None:
-    """Note that the database at ``path`` was found damaged; a disk that refuses the note is left alone."""
+    """Mark the database at ``path`` as damaged; errors of the disk are ignored."""
     with suppress(OSError):
-        _note_of(path).touch(mode=0o600)
+        _mark_of(path).touch(mode=0o600)
 
 
 def clear(path: Path) -> None:
-    """Remove the note, after a check that found the whole file sound."""
+    """Remove the mark, after a check of the whole file without faults."""
     with suppress(OSError):
-        _note_of(path).unlink(missing_ok=True)
+        _mark_of(path).unlink(missing_ok=True)
 
 
 def is_noted(path: Path) -> bool:
-    """Whether a process found the database damaged, and no check found it sound since."""
-    return _note_of(path).exists()
+    """Return whether the database is marked as damaged."""
+    return _mark_of(path).exists()
 
 
 def probe(path: Path) -> None:
-    """Read the newest row of every table: where the next object would be written.
+    """Read the newest row of every table, next to which new rows are written.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def probe(path: Path) -> None:
     Raises
     ------
     StorageError
-        If it is absent, or one of these rows can't be read; `DamagedDatabase` where the file is damaged.
+        If it is absent, or a row can't be read; `DamagedDatabase` if the file is damaged.
     SpoolFull
         If the disk is full.
     """
@@ -58,5 +58,5 @@ def probe(path: Path) -> None:
             connection.execute(f'SELECT * FROM "{table}" ORDER BY rowid DESC LIMIT 1').fetchone()
 
 
-def _note_of(path: Path) -> Path:
+def _mark_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.damaged")

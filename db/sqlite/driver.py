@@ -1,6 +1,6 @@
-"""The one place that chooses SQLite's library: that of pysqlite3's wheel where it is installed, else Python's own.
+"""Choice of the SQLite library: pysqlite3's if installed, else Python's.
 
-Python's is the operating system's, often too old for a write-ahead log without the reset defect
+Python uses the operating system's library, often too old for a write-ahead log without the reset defect
 (`db.sqlite.connection`).
 """
 
@@ -20,4 +20,4 @@ else:
 __all__ = ["DRIVER", "sqlite3"]
 
 DRIVER: Final = f"{'sqlite3' if sqlite3 is standard else 'pysqlite3'} with SQLite {sqlite3.sqlite_version}"
-"""Name and version, for people."""
+"""Name and version, for messages."""

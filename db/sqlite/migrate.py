@@ -1,4 +1,4 @@
-"""Which schema a database file has, and how it gets this version's."""
+"""Schema revisions of a database, and migration to the newest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cxr.errors import SchemaMismatch, StorageError
 
 
 def _config(connection: Connection | None = None) -> Config:
-    """Configure Alembic without a file: the migrations travel inside the wheel."""
+    """Configure Alembic without a file: the wheel contains the migrations."""
     config = Config()
     config.set_main_option("script_location", "db:migrations")
     config.attributes["connection"] = connection
@@ -22,23 +22,23 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def revisions() -> tuple[str, ...]:
-    """Return every revision that this version knows, oldest first; the last is the one it works with."""
+    """Return the revisions of this version, oldest first; the last one is current."""
     scripts = ScriptDirectory.from_config(_config()).walk_revisions()
     return tuple(script.revision for script in scripts)[::-1]
 
 
 def newest_revision() -> str:
-    """Return the revision that this version works with."""
+    """Return the current revision of this version."""
     return revisions()[-1]
 
 
 def revision_of(connection: Connection) -> str | None:
-    """Return the revision of an open database; None if nothing was ever created in it.
+    """Return the revision of an open database; None if it is empty.
 
     Raises
     ------
     SchemaMismatch
-        If it holds tables, but was not made by this project.
+        If it has tables of another program.
     """
     revision = MigrationContext.configure(connection).get_current_revision()
     if revision is None and inspect(connection).get_table_names():
@@ -48,22 +48,22 @@ def revision_of(connection: Connection) -> str | None:
     return revision
 
 
-def check_revision(revision: str | None, known: Sequence[str]) -> None:
-    """Accept only the schema that this version works with.
+def check_revision(revision: str | None, supported: Sequence[str]) -> None:
+    """Check that a database has the current revision.
 
     Parameters
     ----------
     revision
-        What the database has.
-    known
-        As ``revisions()``.
+        Revision of the database.
+    supported
+        Result of ``revisions()``.
 
     Raises
     ------
     SchemaMismatch
-        If the schema is older or newer; the message says what to do.
+        If the schema is older or newer.
     """
-    newest = known[-1]
+    newest = supported[-1]
     if revision == newest:
         return
     if revision is None:
@@ -71,7 +71,7 @@ def check_revision(revision: str | None, known: Sequence[str]) -> None:
             f"The audit database is empty; this version works with schema {newest}: start the service once, "
             "or check data_dir."
         )
-    if revision in known:
+    if revision in supported:
         raise SchemaMismatch(
             f"The audit database has schema {revision}; this version works with schema {newest}: "
             "stop the service and run `cxr db upgrade`."
@@ -83,24 +83,24 @@ def check_revision(revision: str | None, known: Sequence[str]) -> None:
 
 
 def migrate(connection: Connection) -> tuple[str | None, str]:
-    """Bring an open database to this version's schema, inside the connection's transaction.
+    """Migrate an open database to the current revision, in the connection's transaction.
 
     Returns
     -------
     tuple[str | None, str]
-        The revision it had and the one it has now.
+        Revisions before and after.
 
     Raises
     ------
     SchemaMismatch
-        If it was made by a newer version, or not by this project.
+        If it belongs to a newer version or to another program.
     StorageError
-        If a migration left a reference without its row; the caller's transaction then rolls back.
+        If a migration leaves a dangling reference; the caller's transaction then rolls back.
     """
-    known, before = revisions(), revision_of(connection)
-    if before is not None and before not in known:
-        check_revision(before, known)
+    supported, before = revisions(), revision_of(connection)
+    if before is not None and before not in supported:
+        check_revision(before, supported)
     command.upgrade(_config(connection), "head")
     if connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
         raise StorageError("The upgrade would leave rows that refer to nothing: nothing was changed; report this.")
-    return before, known[-1]
+    return before, supported[-1]

@@ -1,6 +1,6 @@
-"""Be woken by the kernel when a process of this machine writes to the database's files (Linux, inotify).
+"""Notification of writes to the database's files by processes of this machine (Linux, inotify).
 
-A notice comes with the write, before the commit that it belongs to: whoever is woken looks again for a while.
+The notification comes with the write, before its commit, so the reader polls for a while afterwards.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Final
 from db.disk.file_systems import shared_file_system
 
 COMMIT_S: Final = 1.0
-"""What a commit may take from its first write to its end, in seconds."""
+"""Maximum duration of a commit, from its first write, in seconds."""
 _IN_MODIFY: Final = 0x00000002
 _BYTES: Final = 65536
 
 
 class WriteNotice:
-    """Notices of writes to one database; without inotify, or where other machines write, there are none.
+    """Notifications of writes to one database; none without inotify or on a shared file system.
 
     Parameters
     ----------
     path
-        The live database; its write-ahead log should be there already.
+        The live database; its write-ahead log should exist already.
 
     References
     ----------
@@ -41,7 +41,7 @@ class WriteNotice:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether notices come, and none came for so long that every commit is over."""
+        """Whether notifications work, and the last one is so old that its commit has ended."""
         return self._descriptor is not None and time.monotonic() - self._noticed_at > COMMIT_S
 
     def wait(self, timeout_s: float) -> bool:
@@ -57,14 +57,14 @@ class WriteNotice:
         return True
 
     def close(self) -> None:
-        """End the notices."""
+        """Stop the notifications."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = None
 
 
 def _watch(path: Path) -> int | None:
-    """Return a descriptor that is readable after a write; None: the system has no such thing."""
+    """Return a descriptor that is readable after a write; None: not supported."""
     if sys.platform != "linux" or shared_file_system(path) is not None:
         return None
     try:
@@ -72,7 +72,7 @@ def _watch(path: Path) -> int | None:
         descriptor = library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, AttributeError):
         return None
-    if descriptor < 0:  # no more of them for this account
+    if descriptor < 0:  # the account's limit is reached
         return None
     files = [path, path.with_name(f"{path.name}-wal")]
     added = [library.inotify_add_watch(descriptor, os.fsencode(file), _IN_MODIFY) for file in files if file.exists()]

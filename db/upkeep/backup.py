@@ -1,4 +1,4 @@
-"""Backups of the audit database: made beside a running service, proven before they count."""
+"""Backups of the audit database: made while the service runs, and verified."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ _NAME = re.compile(r"audit-\d{8}T\d{6}Z\.sqlite")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupReport:
-    """A backup that was made and proven."""
+    """A verified backup."""
 
     path: Path
-    events: int  # in it, all verified
-    removed: int  # older backups that went
+    events: int  # in the backup, all verified
+    removed: int  # number of removed older backups
 
 
 def backup(
     database: Database, folder: Path, *, keep: int | None, now: datetime, progress: Progress | None = None
 ) -> BackupReport:
-    """Back up the audit database, prove the copy, and let the oldest backups go.
+    """Back up the audit database, verify the copy, and remove the oldest backups.
 
     Parameters
     ----------
     database
         The live database.
     folder
-        Where backups lie; made if absent.
+        Folder of the backups; created if absent.
     keep
-        How many backups stay, this one included; at least 1. None: all.
+        Number of backups to keep, this one included; at least 1. None: all.
     now
-        Aware; the backup's name says it in UTC.
+        Current time, aware; part of the backup's name, in UTC.
     progress
-        Called with pages copied and pages in all.
+        Called with copied and total pages.
 
     Returns
     -------
     BackupReport
-        Where it is and what is in it.
+        Path and contents of the backup.
 
     Raises
     ------
     StorageError
-        If the copy is not sound: it gets no name, and no older backup goes.
+        If the copy is faulty: it is removed, and all older backups stay.
     SpoolFull
         If the disk is full.
     """
@@ -76,14 +76,14 @@ def backup(
 
 
 def list_backups(folder: Path) -> list[Path]:
-    """Backups in a folder, the oldest first; other files are not looked at."""
+    """Return the backups in a folder, oldest first, without other files."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
 def _prune(folder: Path, keep: int | None, latest: str) -> int:
-    """Let all go but the latest; what is named later than the one just made was made by a clock that was ahead."""
+    """Remove surplus backups, first those named later than ``latest``: their clock was ahead."""
     oldest_first = sorted(list_backups(folder), key=lambda path: (path.name <= latest, path.name))
     surplus = [] if keep is None else oldest_first[: -max(keep, 1)]
     for path in surplus:

@@ -1,8 +1,8 @@
-"""What a clock that has been set back leaves behind: plans and leases that seem to lie far ahead.
+"""Repair due times and leases left in the future after the clock was set back.
 
-A machine starts with a clock that is wrong, or an operator sets it; until the wrong time comes round,
-a retry would wait and a dead worker's lease would last. A clock that jumps ahead needs nothing here:
-what was planned is due, and leases are over.
+A machine may start with a wrong clock, or an operator sets it. Until the wrong time is reached again, retries would
+wait and the leases of dead workers would last. After a clock jumps ahead nothing needs repair: due times have
+passed and leases have expired.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from cxr.domain import JobState
 from db.schema.tables import Delivery, Event, Job
 
 SLACK = timedelta(minutes=1)
-"""A clock that is trimmed by less was not set."""
+"""Smaller corrections of the clock are ignored."""
 
 
-def settle(session: Session, *, now: datetime, job_lease_s: float, delivery_lease_s: float) -> int:
-    """Bring forward what was planned when the clock was ahead.
+def bring_future_times_forward(session: Session, *, now: datetime, job_lease_s: float, delivery_lease_s: float) -> int:
+    """Bring due times and leases forward that were set while the clock was ahead.
 
-    What was planned in what is now the future is due; a lease that ends later than any that could be
-    given now ends after one lease, so that a worker or sender that lives can renew it. States stay.
+    Jobs and deliveries that were changed in the future become due; leases are shortened to one full lease from now,
+    so that a living worker or sender can renew them. States stay.
 
     Parameters
     ----------
     session
         A write transaction.
     now
-        The time.
+        Current time, aware.
     job_lease_s, delivery_lease_s
-        How long leases are given for, in seconds.
+        Duration of a lease, in seconds.
 
     Returns
     -------
     int
-        How many jobs and deliveries had been changed in the future; 0 while the clock is right.
+        Number of jobs and deliveries that had been changed in the future; 0 while the clock is right.
     """
     _shorten(session, Job, Job.lease_until, now=now, lease_s=job_lease_s)
     _shorten(session, Delivery, Delivery.lease_until, now=now, lease_s=delivery_lease_s)
     future = now + SLACK
-    # Whatever changes such a row writes an event of the same time; without one there, no row is looked at.
+    # A change of such a row writes an event of the same time: without a future event no row is read.
     latest = session.scalar(select(func.max(Event.at)))
     if latest is None or latest <= future:
         return 0
     jobs = session.scalars(
         update(Job)
         .where(Job.updated_at > future)
-        # Not while it is scored: its worker may live, and the row is then changed by its outcome.
+        # Not while it is scored: its worker may be alive, and its outcome changes the row.
         .where(Job.state != JobState.SCORING)
         .values(updated_at=now, not_before=_not_after(Job.not_before, now))
         .returning(Job.id),

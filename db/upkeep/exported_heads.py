@@ -1,9 +1,8 @@
-"""The exported heads of the event chain: a file kept apart from the database, the last one of each day."""
+"""Exported heads of the event chain: the last event of each day, in a file apart from the database."""
 
 from __future__ import annotations
 
 import json
-import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,23 +15,23 @@ from db.schema.records import Head
 
 
 def export_head(database: Database, path: Path, *, now: datetime) -> Head | None:
-    """Add the last event's number, hash and time to the file; it takes the place of an earlier one of the day.
+    """Append id, hash and time of the last event to the file, in place of an earlier head of the same day.
 
-    An earlier one that is not in the log any more stays: it tells of a cut.
+    An earlier head that is missing from the log stays: it shows that the log was truncated.
 
     Parameters
     ----------
     database
-        Whose log.
+        The live database.
     path
-        The heads file, best beside the key: whoever cuts the log must not be able to cut this.
+        The heads file, best beside the key, out of reach of accounts that can change the database.
     now
-        When it is exported.
+        Time of the export, aware.
 
     Returns
     -------
     Head or None
-        What was added; None if the log is empty or has not moved since.
+        The new head; None if the log is empty or unchanged.
 
     Raises
     ------
@@ -41,27 +40,25 @@ def export_head(database: Database, path: Path, *, now: datetime) -> Head | None
     SpoolFull
         If the disk refuses the write.
     """
-    known = read_heads(path)
+    heads = read_heads(path)
     with database.read() as session:
         head = read_head(session)
-        is_there = bool(known) and has_event(session, known[-1])
-    if head is None or (known and known[-1].id == head.id):
+        is_there = bool(heads) and has_event(session, heads[-1])
+    if head is None or (heads and heads[-1].id == head.id):
         return None
     head = replace(head, at=now)
-    if is_there and known[-1].at.astimezone(UTC).date() == now.astimezone(UTC).date():
-        known = known[:-1]
-    lines = [json.dumps({"id": each.id, "hash": each.hash, "at": each.at.isoformat()}) for each in (*known, head)]
-    with durable.refusals():
+    if is_there and heads[-1].at.astimezone(UTC).date() == now.astimezone(UTC).date():
+        heads = heads[:-1]
+    lines = [json.dumps({"id": each.id, "hash": each.hash, "at": each.at.isoformat()}) for each in (*heads, head)]
+    with durable.translate_disk_errors():
         durable.make_folder(path.parent)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        durable.write_file(draft, ("\n".join(lines) + "\n").encode("ascii"))
-        draft.replace(path)  # a reader sees the old file or the new one
-        durable.sync_folder(path.parent)
+        with durable.whole_file(path) as draft:
+            draft.write_bytes(("\n".join(lines) + "\n").encode("ascii"))
     return head
 
 
 def read_heads(path: Path) -> tuple[Head, ...]:
-    """Read what was exported; nothing if there is no file.
+    """Read the exported heads; none if there is no file.
 
     Raises
     ------

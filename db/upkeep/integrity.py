@@ -1,4 +1,4 @@
-"""Is what is stored sound: the file, its references, its schema, the chain of events, the spool."""
+"""Integrity check: database file, references, schema, event chain, sealed rows, spool."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from db.upkeep.replay import Difference, differing_rows
 from db.upkeep.row_check import unsealed_rows
 
 NEWEST = 100_000
-"""How many events `verify` checks where it is not told to check everything."""
-_MOST_DAMAGES = 20
+"""Number of events that `verify` checks by default."""
+_MAX_DAMAGES = 20
 _WINDOW = 1000
 _PLACE = re.compile(r"\b[Tt]ree (?:page )?(\d+)|\b[Pp]age (\d+)|\b(?:index|in|table) (\w+)")
 _COPY_PREFIX = ".check-"
@@ -46,7 +46,7 @@ _RESTORE: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that is wrong, and what to do about it."""
+    """One fault, with the action to take."""
 
     code: str  # damaged_file | dangling_reference | schema | broken_chain | changed_row | missing_file
     message: str
@@ -54,35 +54,35 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """What a check found."""
+    """Result of a check."""
 
     faults: tuple[Fault, ...]
-    events: int  # that were verified
-    files: int  # of the spool that rows know and that are there
+    events: int  # verified
+    files: int  # of the spool, with a row and present
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there is no fault."""
         return not self.faults
 
 
 def check(
     database: Database, spool: Spool, *, heads: Iterable[Head] = (), progress: Progress | None = None
 ) -> CheckReport:
-    """Check everything that is stored, beside a running service.
+    """Check the whole database and the spool while the service runs.
 
-    The long checks run on a copy, so that no C-STORE waits for them.
+    The long checks run on a copy, so that they delay no C-STORE.
 
     Parameters
     ----------
     database
         The live database.
     spool
-        Where its files lie.
+        Its files.
     heads
-        What was exported of the chain of events: a cut tail is found by them.
+        Exported heads, which show whether the log was truncated.
     progress
-        Called with pages copied and pages in all.
+        Called with copied and total pages.
 
     Returns
     -------
@@ -92,21 +92,21 @@ def check(
     Raises
     ------
     StorageError
-        If the database can't be copied at all.
+        If the database can't be copied.
     SpoolFull
-        If there is no room for the copy.
+        If the disk has no space for the copy.
     """
     with _copy_of(database, progress) as copy:
         faults, events = check_copy(copy, audit_key(database), heads)
     _note_or_clear(database.path, faults)
-    if any(fault.code == "damaged_file" for fault in faults):  # what it says of files can't be relied on
+    if any(fault.code == "damaged_file" for fault in faults):  # its rows about files are unreliable
         return CheckReport(faults=tuple(faults), events=events, files=0)
     missing, files = _missing_files(database, spool)
     return CheckReport(faults=(*faults, *missing), events=events, files=files)
 
 
 def check_damaged(path: Path) -> CheckReport:
-    """Say what is wrong with a database file that is too damaged to be opened.
+    """Check a database file that is too damaged to be opened.
 
     Parameters
     ----------
@@ -132,21 +132,21 @@ def _note_or_clear(path: Path, faults: Iterable[Fault]) -> None:
 def verify(
     database: Database, *, heads: Iterable[Head] = (), everything: bool = False, progress: Progress | None = None
 ) -> ChainReport:
-    """Check the chain of events, and the rows that they seal, beside a running service.
+    """Check the event chain and the sealed rows while the service runs.
 
     Parameters
     ----------
     database, heads, progress
         As for `check`.
     everything
-        Check every event and every row; else the newest `NEWEST` events, and the rows that these seal.
+        Check all events and rows; else the newest `NEWEST` events and the rows that they seal.
 
     Raises
     ------
     StorageError
         If the database can't be copied or read.
     SpoolFull
-        If there is no room for the copy.
+        If the disk has no space for the copy.
     """
     key = audit_key(database)
     with _copy_of(database, progress) as copy:
@@ -166,31 +166,31 @@ def _first_of_newest(copy: Path) -> int:
 
 
 def check_and_record(database: Database, spool: Spool, *, now: datetime, heads: Iterable[Head] = ()) -> CheckReport:
-    """Check everything and write an event with what was found.
+    """Check everything and write an event with the result.
 
     Parameters
     ----------
     database, spool, heads
         As for `check`.
     now
-        Aware.
+        Current time, aware.
 
     Raises
     ------
     StorageError
-        If the database can't be copied, or is too damaged to take the event.
+        If the database can't be copied, or is too damaged for the event.
     SpoolFull
-        If there is no room.
+        If the disk has no space.
     """
-    found = check(database, spool, heads=heads)
-    facts = {"faults": len(found.faults), "events": found.events, "files": found.files}
+    report = check(database, spool, heads=heads)
+    facts = {"faults": len(report.faults), "events": report.events, "files": report.files}
     with database.begin() as session:
         append_event(session, EventKind.INTEGRITY_CHECKED, now=now, facts=facts)
-    return found
+    return report
 
 
 def check_copy(path: Path, key: bytes, heads: Iterable[Head] = ()) -> tuple[tuple[Fault, ...], int]:
-    """Check a database file that nobody writes to.
+    """Check a database file without writers.
 
     Parameters
     ----------
@@ -199,12 +199,12 @@ def check_copy(path: Path, key: bytes, heads: Iterable[Head] = ()) -> tuple[tupl
     key
         Key of the event chain.
     heads
-        What was exported of the chain.
+        Exported heads.
 
     Returns
     -------
     tuple[tuple[Fault, ...], int]
-        What is wrong, and how many events were verified.
+        Faults, and the number of verified events.
     """
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
@@ -221,7 +221,7 @@ def check_copy(path: Path, key: bytes, heads: Iterable[Head] = ()) -> tuple[tupl
 
 
 def audit_key(database: Database) -> bytes:
-    """Key of the event chain that this database was opened with."""
+    """Return the key of the event chain of an open database."""
     with database.read() as session:
         key: bytes = session.info[AUDIT_KEY]
         return key
@@ -237,7 +237,7 @@ def _copy_of(database: Database, progress: Progress | None) -> Iterator[Path]:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove copies that a killed check left: they hold what the database held then."""
+    """Remove copies left by killed checks: they contain patient data."""
     limit = time.time() - _ABANDONED_AFTER_S
     for leftover in folder.glob(f"{_COPY_PREFIX}*"):
         if leftover.stat().st_mtime < limit:
@@ -263,17 +263,15 @@ def _differing(path: Path, key: bytes) -> list[Difference]:
 
 
 def _changed_rows(path: Path, key: bytes) -> list[Fault]:
-    found = {*unsealed_rows(path, key, first=1), *_differing(path, key)}
-    changed = sorted(found, key=lambda row: (row.table, row.id))
+    rows_changed = {*unsealed_rows(path, key, first=1), *_differing(path, key)}
+    changed = sorted(rows_changed, key=lambda row: (row.table, row.id))
     rows = ", ".join(f"{each.table} {each.id}" for each in changed[:5])
-    message = (
-        f"{len(changed)} rows are not what the events say, first {rows}. Find out who changed them; restore a backup."
-    )
+    message = f"{len(changed)} rows differ from the events, first {rows}. Find out who changed them; restore a backup."
     return [Fault(code="changed_row", message=message)] if changed else []
 
 
 def _damage(connection: sqlite3.Connection) -> list[Fault]:
-    answers = _integrity(connection, str(_MOST_DAMAGES))
+    answers = _integrity(connection, str(_MAX_DAMAGES))
     if answers == ["ok"]:
         return []
     places = dict.fromkeys([*_tables_that_fail(connection), *_places(" ".join(answers), _roots(connection))])
@@ -281,7 +279,7 @@ def _damage(connection: sqlite3.Connection) -> list[Fault]:
 
 
 def _integrity(connection: sqlite3.Connection, argument: str) -> list[str]:
-    """Ask SQLite; where it gives up in the middle, nothing that it would call sound comes back."""
+    """Return the messages of ``PRAGMA integrity_check``; none, which is not ``ok``, if SQLite aborts it."""
     try:
         return [row[0] for row in connection.execute(f"PRAGMA integrity_check({argument})")]
     except sqlite3.DatabaseError as error:
@@ -297,12 +295,12 @@ def _tables_that_fail(connection: sqlite3.Connection) -> Iterator[str]:
             yield name
 
 
-def _damaged(what: str) -> Fault:
-    return Fault(code="damaged_file", message=f"{what} {RESTORE}")
+def _damaged(message: str) -> Fault:
+    return Fault(code="damaged_file", message=f"{message} {RESTORE}")
 
 
 def _roots(connection: sqlite3.Connection) -> dict[int, str]:
-    """Return the tables and indexes by the number of their first page, as far as the file still tells."""
+    """Return the readable tables and indexes by their root page."""
     try:
         rows = connection.execute("SELECT rootpage, type, name FROM sqlite_master WHERE rootpage > 0").fetchall()
     except sqlite3.DatabaseError:
@@ -310,16 +308,16 @@ def _roots(connection: sqlite3.Connection) -> dict[int, str]:
     return {root: f"{kind} {name}" for root, kind, name in rows}
 
 
-def _places(said: str, roots: Mapping[int, str]) -> Iterator[str]:
-    """Pick pages, tables and indexes out of what ``PRAGMA integrity_check`` answers; it also quotes values."""
-    known = {name.split()[1]: name for name in roots.values()}
-    for tree, page, name in _PLACE.findall(said):
+def _places(messages: str, roots: Mapping[int, str]) -> Iterator[str]:
+    """Yield the pages, tables and indexes named by ``PRAGMA integrity_check``, without the values that it quotes."""
+    names = {name.split()[1]: name for name in roots.values()}
+    for tree, page, name in _PLACE.findall(messages):
         if tree:
             yield roots.get(int(tree), f"page {tree}")
         elif page:
             yield roots.get(int(page), f"page {page}")
-        elif name in known:
-            yield known[name]
+        elif name in names:
+            yield names[name]
 
 
 def _dangling(connection: sqlite3.Connection) -> list[Fault]:
@@ -333,14 +331,14 @@ def _dangling(connection: sqlite3.Connection) -> list[Fault]:
 
 
 def _schema(connection: sqlite3.Connection) -> list[Fault]:
-    found = ",".join(row[0] for row in connection.execute("SELECT version_num FROM alembic_version"))
+    revision = ",".join(row[0] for row in connection.execute("SELECT version_num FROM alembic_version"))
     newest = revisions()[-1]
-    if found == newest:
+    if revision == newest:
         return []
     return [
         Fault(
             code="schema",
-            message=f"The schema is revision {found or 'none'}, this version works with {newest}. "
+            message=f"The schema is revision {revision or 'none'}, this version works with {newest}. "
             "Run `cxr db upgrade`.",
         )
     ]
@@ -348,14 +346,14 @@ def _schema(connection: sqlite3.Connection) -> list[Fault]:
 
 def _miscounted(connection: sqlite3.Connection) -> list[Fault]:
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'tally'").fetchone():
-        return []  # of an older schema, which is said by itself
-    kept = set(connection.execute("SELECT subject, state, count FROM tally WHERE count <> 0"))
+        return []  # an older schema, which is a fault of its own
+    tallied = set(connection.execute("SELECT subject, state, count FROM tally WHERE count <> 0"))
     counted = {
         (subject, *row)
         for subject in ("job", "delivery")
         for row in connection.execute(f"SELECT state, count(*) FROM {subject} GROUP BY state")
     }
-    if kept == counted:
+    if tallied == counted:
         return []
     message = "The counts by state are not those of the rows: they were changed outside the service. Restore a backup."
     return [Fault(code="changed_row", message=message)]
@@ -392,7 +390,7 @@ def _missing_files(database: Database, spool: Spool) -> tuple[list[Fault], int]:
 
 
 def _spool_names(database: Database, table: type[Image | Report]) -> Iterator[list[tuple[int, str]]]:
-    """Read which files the rows name, in windows: no read lasts."""
+    """Yield ids and spool names of rows, in windows, so that each read is short."""
     last = 0
     while True:
         with database.read() as session:
@@ -406,7 +404,7 @@ def _spool_names(database: Database, table: type[Image | Report]) -> Iterator[li
 
 
 def _still_missing(database: Database, spool: Spool, table: type[Image | Report], absent: list[int]) -> list[int]:
-    """Look again while nobody writes: retention removes a file before it commits that it did."""
+    """Repeat the check under the write lock: retention removes a file before it commits the row."""
     with database.begin() as session:
         rows = session.execute(select(table.id, table.spool_name).where(table.id.in_(absent))).all()
         return [row.id for row in rows if row.spool_name is not None and not spool.path(row.spool_name).exists()]

@@ -1,4 +1,4 @@
-"""Who may do what only one process of an installation may do at a time."""
+"""Named leases: tasks that only one process of an installation may run at a time."""
 
 from __future__ import annotations
 
@@ -12,37 +12,36 @@ from db.schema.tables import Lease
 
 
 def hold(session: Session, *, name: str, holder: str, ttl_s: float, now: datetime) -> bool:
-    """Take a lease that is free, expired or ours already; renew it well before it ends.
+    """Take or renew a lease that is free, expired or held by ``holder``.
 
-    One that ends later than any that could be given now was given by a clock that has been set back
-    since, and counts as expired.
+    A lease that ends more than twice ``ttl_s`` ahead was granted before the clock was set back; it counts as expired.
 
     Parameters
     ----------
     session
         A write transaction.
     name
-        What is leased, such as ``maintenance``.
+        Name of the lease, such as ``maintenance``.
     holder
-        Who asks; unique among all processes.
+        Holder; unique among all processes.
     ttl_s
-        How long it is ours without being renewed.
+        Duration without renewal, in seconds.
     now
-        The time.
+        Current time, aware.
 
     Returns
     -------
     bool
-        Whether the holder has it now.
+        Whether the holder now holds the lease.
     """
-    wanted = {"holder": holder, "expires_at": now + timedelta(seconds=ttl_s)}
+    values = {"holder": holder, "expires_at": now + timedelta(seconds=ttl_s)}
     ahead = now + timedelta(seconds=2 * ttl_s)
     statement = (
         insert(Lease)
-        .values(name=name, **wanted)
+        .values(name=name, **values)
         .on_conflict_do_update(
             index_elements=[Lease.name],
-            set_=wanted,
+            set_=values,
             where=or_(Lease.holder == holder, Lease.expires_at <= now, Lease.expires_at > ahead),
         )
         .returning(Lease.name)
@@ -51,20 +50,20 @@ def hold(session: Session, *, name: str, holder: str, ttl_s: float, now: datetim
 
 
 def is_held(session: Session, *, name: str, now: datetime) -> bool:
-    """Whether somebody holds a lease at this time.
+    """Return whether a lease is held.
 
     Parameters
     ----------
     session
         Any transaction.
     name
-        What is leased.
+        Name of the lease.
     now
-        The time.
+        Current time, aware.
     """
     return session.scalar(select(Lease.name).where(Lease.name == name, Lease.expires_at > now)) is not None
 
 
 def release_hold(session: Session, *, name: str, holder: str) -> None:
-    """Give a lease back before its end; another's lease is left alone."""
+    """Release a lease before its end, if ``holder`` holds it."""
     session.execute(delete(Lease).where(Lease.name == name, Lease.holder == holder))

@@ -1,7 +1,7 @@
-"""Whether the rows are what the events say: the second half of the tamper check.
+"""Replay of the events, compared with the rows: the second half of the tamper check.
 
-The chain protects the events; this compares states, scores, a shadow's among them, decisions and
-identifiers with them.
+The chain protects the events; the replay yields the expected states, scores (a shadow's included), decisions and
+identifiers.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _SCORE = "score_"
 
 
 @dataclass(slots=True)
-class Replayed:
-    """What the events alone say about the present."""
+class ReplayedState:
+    """Present state according to the events."""
 
     jobs: dict[int, str] = field(default_factory=dict)  # job id -> state
     deliveries: dict[int, str] = field(default_factory=dict)  # delivery id -> state
@@ -51,15 +51,15 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A row that is not what the events say; ``id`` is of the table's rows, a score's of its job."""
+    """A row that differs from the events; ``id`` is its id, for scores the id of the job."""
 
     table: str
     id: int
 
 
-def replay(session: Session) -> Replayed:
-    """Rebuild states, decisions, seals and scores from the events, in order."""
-    replayed = Replayed()
+def replay(session: Session) -> ReplayedState:
+    """Derive states, decisions, seals and scores from the events, in order."""
+    replayed = ReplayedState()
     for event in session.scalars(select(Event).order_by(Event.id).execution_options(yield_per=1000)):
         facts: Mapping[str, FactValue] = json.loads(event.facts)
         if event.delivery_id is not None:
@@ -78,7 +78,7 @@ def replay(session: Session) -> Replayed:
     return replayed
 
 
-def _replay_job(replayed: Replayed, image_id: int | None, job_id: int, facts: Mapping[str, FactValue]) -> None:
+def _replay_job(replayed: ReplayedState, image_id: int | None, job_id: int, facts: Mapping[str, FactValue]) -> None:
     if "state" in facts:
         replayed.jobs[job_id] = str(facts["state"])
     if "seal" in facts and image_id is not None:
@@ -99,12 +99,12 @@ def differing_rows(session: Session) -> list[Difference]:
     Parameters
     ----------
     session
-        One read transaction; first let ``audit.verify_chain`` say that the events are sound.
+        One read transaction; check the events first with ``db.events.verify_chain``.
 
     Returns
     -------
     list[Difference]
-        Rows that were changed, added or deleted without an event. Empty: all is as recorded.
+        Rows that were changed, added or deleted without an event.
     """
     expected = replay(session)
     jobs = {row.id: str(row.state) for row in session.execute(select(Job.id, Job.state))}
@@ -137,21 +137,21 @@ def _shadow_scores(session: Session) -> dict[tuple[int, FactValue, str], FactVal
 
 
 def _by_job(scores: Mapping[Any, FactValue]) -> dict[int, dict[tuple[FactValue, ...], FactValue]]:
-    """Group scores by their job, the first of each key."""
+    """Group scores by job, the first part of each key."""
     grouped: dict[int, dict[tuple[FactValue, ...], FactValue]] = {}
     for (job_id, *rest), score in scores.items():
         grouped.setdefault(job_id, {})[tuple(rest)] = score
     return grouped
 
 
-def _differences(table: str, expected: Mapping[int, object], found: Mapping[int, object]) -> Iterator[Difference]:
-    for number in sorted(expected.keys() | found.keys()):
-        if number not in expected or number not in found or expected[number] != found[number]:
+def _differences(table: str, expected: Mapping[int, object], rows: Mapping[int, object]) -> Iterator[Difference]:
+    for number in sorted(expected.keys() | rows.keys()):
+        if number not in expected or number not in rows or expected[number] != rows[number]:
             yield Difference(table=table, id=number)
 
 
-def _broken_seals(session: Session, expected: Replayed) -> Iterator[Difference]:
-    """Find images whose identifiers are not those that came; of a forgotten one nothing can be said."""
+def _broken_seals(session: Session, expected: ReplayedState) -> Iterator[Difference]:
+    """Yield images whose identifiers were changed; those of forgotten images are unknown."""
     images = {image.id: image for image in session.scalars(select(Image))}
     for number in sorted(expected.seals.keys() | images.keys()):
         image = images.get(number)

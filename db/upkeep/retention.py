@@ -1,7 +1,7 @@
-"""What is forgotten, and when: pixels of finished images, results that were delivered, files without a row.
+"""Retention: removal of the pixels of finished images, of delivered results and of files without a row.
 
-The audit rows stay; every removal is an event. What is queued, being scored or held is never touched,
-nor are the pixels of a failed image before an operator says so: it may be requeued.
+The audit rows stay, and every removal is an event. Queued, scoring and held images are never removed; the pixels of
+failed images only by an operator, since they may be requeued.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy import Select, and_, exists, or_, select
 from config.settings import RetentionSettings
 from cxr.domain import DeliveryState, JobState
 from db import jobs
-from db.disk import Spool, Swept, sync_folder
+from db.disk import Spool, SweepResult, sync_folder
 from db.engine import Database, Session
 from db.events import NO_FACTS, EventKind, append_event
 from db.schema.records import FactValue
@@ -23,41 +23,40 @@ from db.schema.tables import Custody, Delivery, Image, Job, Report
 from db.sqlite.connection import not_by_index
 
 FINISHED = (JobState.REPORTED, JobState.NOT_SCORED)
-PURGED = "purged"  # the reason of an image that an operator gave up
+PURGED = "purged"  # reason of an image discarded by an operator
 _BATCH = 20  # files per transaction: each costs a disk write or two while the write lock is held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Removed:
-    """How many files went."""
+class RemovedFiles:
+    """Numbers of removed files."""
 
     pixels: int = 0
     reports: int = 0
     quarantined: int = 0
 
 
-def enforce(database: Database, spool: Spool, settings: RetentionSettings, *, now: datetime) -> Removed:
-    """Remove what the settings no longer keep; with little free space also the oldest finished pixels.
+def enforce(database: Database, spool: Spool, settings: RetentionSettings, *, now: datetime) -> RemovedFiles:
+    """Remove expired files; with little free space also the oldest finished pixels.
 
-    Files go a few at a time, each batch in one transaction with its events. A file is removed before
-    its row is committed: killed in between, the next run finds the row again, and nothing of a patient
-    is left without a row.
+    Files are removed in small batches, each in one transaction with its events. A file is removed before its row is
+    committed: after a kill in between, the next run finds the row again, and no patient data is left without a row.
 
     Parameters
     ----------
     database
         The audit database.
     spool
-        Where the files lie.
+        Its files.
     settings
-        Days and bounds.
+        Days and limits.
     now
-        Aware.
+        Current time, aware.
 
     Returns
     -------
-    Removed
-        How many files went.
+    RemovedFiles
+        Numbers of removed files.
     """
     pixels_until = now - timedelta(days=settings.pixels_days)
     pixels = 0
@@ -74,7 +73,7 @@ def enforce(database: Database, spool: Spool, settings: RetentionSettings, *, no
     ):
         reports += batch
     quarantined_until = now - timedelta(days=settings.quarantine_days)
-    return Removed(
+    return RemovedFiles(
         pixels=pixels,
         reports=reports,
         quarantined=_empty_quarantine(database, spool, before=quarantined_until, now=now),
@@ -90,11 +89,10 @@ def purge(
     now: datetime,
     by: Mapping[str, FactValue] = NO_FACTS,
 ) -> int:
-    """Remove the pixels of failed or held images for good, on an operator's word.
+    """Remove the pixels of failed or held images permanently, for an operator.
 
-    They become ``not_scored`` with the reason ``purged``, and stay so: an archive that sends its images
-    again, as after a restore, doesn't bring back what was removed on purpose. Only an image that is
-    sent again with changes is taken in anew.
+    Their jobs become ``not_scored`` with the reason ``purged``. An unchanged resend, for example after an archive's
+    restore, does not restore the pixels; a changed one is a new image.
 
     Parameters
     ----------
@@ -103,16 +101,16 @@ def purge(
     states
         ``FAILED``, ``HELD``, or both.
     older_than
-        Only images that have been in that state for so long.
+        Minimum time in that state.
     now
-        Aware.
+        Current time, aware.
     by
-        Who says so, as ``db.events.operator.facts``.
+        Operator: facts of ``db.events.account.account_facts``.
 
     Returns
     -------
     int
-        How many images it was.
+        Number of images.
 
     Raises
     ------
@@ -128,8 +126,8 @@ def purge(
     return removed
 
 
-def sweep(database: Database, spool: Spool, *, older_than: datetime, now: datetime) -> Swept:
-    """Quarantine files of the spool that no row knows, and remove what cut transfers left.
+def sweep(database: Database, spool: Spool, *, older_than: datetime, now: datetime) -> SweepResult:
+    """Move files without a row to the quarantine, and remove leftovers of aborted transfers.
 
     Parameters
     ----------
@@ -138,21 +136,21 @@ def sweep(database: Database, spool: Spool, *, older_than: datetime, now: dateti
     older_than
         Aware; not later than the start of the listener and of the worker.
     now
-        Aware; when the event happens, if anything was quarantined.
+        Current time, aware; time of the event, if files were quarantined.
 
     Returns
     -------
-    Swept
-        How many files were moved and removed.
+    SweepResult
+        Numbers of moved and removed files.
     """
     names = select(Image.spool_name).union_all(select(Report.spool_name)).subquery()
     with database.read() as session:
-        known = set(session.scalars(select(names.c.spool_name).where(names.c.spool_name.is_not(None))))
+        spool_names = set(session.scalars(select(names.c.spool_name).where(names.c.spool_name.is_not(None))))
 
     def is_known(spool_name: str) -> bool:
-        if spool_name in known:
+        if spool_name in spool_names:
             return True
-        with database.read() as session:  # its row may be new
+        with database.read() as session:  # the row may have been added since
             return session.scalar(select(names.c.spool_name).where(names.c.spool_name == spool_name)) is not None
 
     swept = spool.sweep(is_known, older_than=older_than)
@@ -167,7 +165,7 @@ def _with_pixels(states: Sequence[JobState]) -> Select[Image, int]:
         select(Image, Job.id)
         .join(Job, Job.image_id == Image.id)
         .outerjoin(Custody, Custody.image_id == Image.id)
-        # From the files that are kept, oldest first: finished jobs are as many as there ever were.
+        # By the index of kept files, oldest first: finished jobs include the whole history.
         .where(Image.spool_name.is_not(None), not_by_index(Job.state.expression).in_(states))
         .order_by(Image.received_at, Image.id)
         .limit(_BATCH)
@@ -175,11 +173,11 @@ def _with_pixels(states: Sequence[JobState]) -> Select[Image, int]:
 
 
 def _finished(now: datetime, before: datetime | None = None) -> Select[Image, int]:
-    """Images whose work is done, without those that a peer was told are kept until later."""
+    """Select finished images, without those committed to a peer until later."""
     finished = _with_pixels(FINISHED).where(or_(Custody.until.is_(None), Custody.until <= now))
     if before is None:
         return finished
-    # Nothing is finished before it came: so the index of kept files ends the walk.
+    # An image is finished after its reception, so the index of kept files bounds the search.
     return finished.where(Image.received_at <= before, Job.updated_at <= before)
 
 
@@ -197,11 +195,11 @@ def _remove_pixels(
         for image, job_id in rows:
             if why == PURGED:
                 jobs.discard(session, job_id, reason=why, now=now, by=by)
-            _forget_pixels(session, spool, image, now=now, why=why, by=by)
+            _remove_file(session, spool, image, now=now, why=why, by=by)
         return len(rows)
 
 
-def _forget_pixels(
+def _remove_file(
     session: Session, spool: Spool, image: Image, *, now: datetime, why: str, by: Mapping[str, FactValue]
 ) -> None:
     if image.spool_name is not None:
@@ -234,7 +232,7 @@ def _empty_quarantine(database: Database, spool: Spool, *, before: datetime, now
     due = spool.quarantined(before=before)
     if not due:
         return 0
-    # The event first: no row names these files, so a removal that was not written down could not be found out.
+    # The event first: without a row, an unrecorded removal could not be detected.
     with database.begin() as session:
         append_event(session, EventKind.QUARANTINE_EMPTIED, now=now, facts={"objects": len(due)})
     for path in due:
@@ -244,7 +242,7 @@ def _empty_quarantine(database: Database, spool: Spool, *, before: datetime, now
 
 
 def _delivered(before: datetime) -> Select[Report]:
-    """Reports that reached every destination and are awaited by none; one that has no destination stays."""
+    """Select reports whose deliveries are all complete; a report without a destination stays."""
     is_open = or_(
         Delivery.state.not_in((DeliveryState.SENT, DeliveryState.VERIFIED)),
         and_(Delivery.state == DeliveryState.SENT, Delivery.due_at.is_not(None)),

@@ -1,4 +1,4 @@
-"""Whether the rows that people see are those that the events seal."""
+"""Comparison of rows with the digests sealed in events."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from db.upkeep.replay import Difference
 
 
 def unsealed_rows(copy: Path, key: bytes, *, first: int) -> list[Difference]:
-    """Compare rows with the digests that events carry.
+    """Compare rows with the digests in events.
 
     Parameters
     ----------
     copy
-        A database file that nobody writes to; a scratch file is made beside it.
+        A database file without writers; a scratch file is created beside it.
     key
-        Of the event chain.
+        Key of the event chain.
     first
-        Number of the first event that counts. 1: all of them, and then a row without a digest is a difference too.
+        Id of the first event. 1: all events; then a row without a digest is a difference too.
 
     Returns
     -------
@@ -34,12 +34,12 @@ def unsealed_rows(copy: Path, key: bytes, *, first: int) -> list[Difference]:
     try:
         with closing(_opened(copy)) as stored, closing(sqlite3.connect(scratch, isolation_level=None)) as expected:
             _collect(stored, expected, first)
-            found = list(_changed(stored, expected, key))
+            differences = list(_changed(stored, expected, key))
             if first == 1:
-                found += _without_digest(stored, expected)
+                differences += _without_digest(stored, expected)
     finally:
         scratch.unlink(missing_ok=True)
-    return sorted(set(found), key=lambda each: (each.table, each.id))
+    return sorted(set(differences), key=lambda each: (each.table, each.id))
 
 
 def _opened(copy: Path) -> sqlite3.Connection:
@@ -49,7 +49,7 @@ def _opened(copy: Path) -> sqlite3.Connection:
 
 
 def _collect(stored: sqlite3.Connection, expected: sqlite3.Connection, first: int) -> None:
-    """Write down the latest digest of each row; in a file, since there are several for each image."""
+    """Write the latest digest of each row into a file: there are several per image."""
     expected.execute("PRAGMA journal_mode = OFF")
     expected.execute("PRAGMA synchronous = OFF")
     expected.execute(
@@ -72,6 +72,6 @@ def _changed(stored: sqlite3.Connection, expected: sqlite3.Connection, key: byte
 def _without_digest(stored: sqlite3.Connection, expected: sqlite3.Connection) -> Iterator[Difference]:
     for subject, (table, _) in SUBJECTS.items():
         for (number,) in stored.execute(f"SELECT id FROM {table}"):
-            known = expected.execute("SELECT 1 FROM seal WHERE subject = ? AND id = ?", (subject, number)).fetchone()
-            if known is None:
+            digest = expected.execute("SELECT 1 FROM seal WHERE subject = ? AND id = ?", (subject, number)).fetchone()
+            if digest is None:
                 yield Difference(table=table, id=number)

@@ -1,8 +1,7 @@
-"""``audit-read.sqlite``: the copy of the audit database that people open.
+"""Snapshot of the audit database for readers: ``audit-read.sqlite``.
 
-A notebook that keeps a read transaction open on the live file would hold up every commit, and with
-it every C-STORE. On the copy it may stay as long as it likes: a refresh puts a new file in its place,
-and the reader keeps the old one.
+A long read transaction on the live file would delay commits, and with them every C-STORE. On the snapshot it may
+last: a refresh replaces the file, and the reader keeps the old one open.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ State = tuple[int | None, str | None]
 def refresh_snapshot(
     database: Database, target: Path, *, always: bool = False, progress: Progress | None = None
 ) -> bool:
-    """Bring the snapshot up to date, if anything happened since it was made.
+    """Refresh the snapshot if the database has changed since.
 
     Parameters
     ----------
     database
         The live database.
     target
-        The snapshot; replaced in one step, readable by its owner only.
+        The snapshot; replaced atomically, readable by its owner only.
     always
-        Make it anew even if nothing happened.
+        Refresh it even if nothing has changed.
     progress
-        Called with pages copied and pages in all.
+        Called with copied and total pages.
 
     Returns
     -------
     bool
-        Whether it was made anew.
+        Whether it was refreshed.
 
     Raises
     ------
@@ -54,13 +53,13 @@ def refresh_snapshot(
 
 
 def _state_of_live(path: Path) -> State | None:
-    """Last event and schema: every change of state writes an event in its own transaction."""
+    """Return last event and schema; every change of state writes an event in its transaction."""
     with open_live(path) as connection:
         return _state(connection)
 
 
 def _state_of_snapshot(path: Path) -> State | None:
-    """The same of the snapshot; None if it is damaged, for example by somebody who wrote into it."""
+    """Return last event and schema of the snapshot; None if it is damaged."""
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             return _state(connection)

@@ -88,7 +88,7 @@ def verify(
     ctx: typer.Context,
     packages: Annotated[
         list[str] | None,
-        typer.Argument(help="Fingerprints or folders; none: all of the registry.", metavar="PACKAGE..."),
+        typer.Argument(help="Fingerprints or folders; none: all of the registry.", metavar="PACKAGE"),
     ] = None,
 ) -> None:
     """Check every file of packages against its digest; exit code 1 if one is not as it was exported.

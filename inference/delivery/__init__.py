@@ -1,14 +1,14 @@
-"""Results on their way to their destinations: C-STORE, STOW-RS, or a folder.
+"""Delivery of reports to their destinations by C-STORE, STOW-RS or into a folder.
 
 ::
 
-    sender ──▶ carrier (one per kind)     store, verify      never decides
-       │         ├─ dicom_carrier     association, dicom_verifier, commitment_scu
-       │         ├─ stow_carrier
-       │         └─ folder_carrier
-       ├─────▶ backoff                    when again, and when no more: a value
-       └─────▶ db.deliveries              what came of it
+    sender ──▶ destination_client         protocol: store, verify
+       │         ├─ dicom_client          association, dicom_verifier, commitment_scu
+       │         ├─ stow_client
+       │         └─ folder_client
+       └─────▶ delivery_outcomes          records the outcome in db.deliveries
+                 └─ backoff               time of the next attempt, or the end
 
-``routes`` says which destinations a result has. Nothing is imported here, so that ``cxr send`` gets
-``association`` without what DICOMweb needs.
+``routes`` chooses the destinations of a result. Nothing is imported here, so that ``cxr send`` can import
+``association`` without the DICOMweb libraries.
 """

@@ -1,7 +1,7 @@
-"""Associations that we request: opening, asking for a status, and what went wrong, as our errors.
+"""Associations as requestor: open, close, read statuses; faults become our errors.
 
-Shared by delivery and by ``cxr send``. pynetdicom reports faults as flags, empty datasets and
-RuntimeErrors; behind this module they are ``DeliveryError``.
+Used by delivery and by ``cxr send``. pynetdicom reports faults as flags, empty datasets and RuntimeErrors;
+this module converts them to ``DeliveryError``.
 
 References
 ----------
@@ -47,7 +47,7 @@ _TRANSIENT = 0x02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """One peer that we call, and how."""
+    """Address of a peer, with the parameters of an association to it."""
 
     ae_title: str  # called
     host: str
@@ -58,7 +58,7 @@ class Address:
 
 
 def context(abstract_syntax: str, transfer_syntaxes: Iterable[str]) -> PresentationContext:
-    """Make one presentation context to propose."""
+    """Create one presentation context to propose."""
     return build_context(UID(abstract_syntax), [UID(syntax) for syntax in transfer_syntaxes])
 
 
@@ -73,13 +73,13 @@ def open_association(
     Parameters
     ----------
     address
-        Whom to call.
+        The peer.
     contexts
-        What to propose; at most 128.
+        Presentation contexts to propose; 1 to 128.
     handlers
-        pynetdicom event handlers, for requests that the peer makes on this association.
+        Event handlers of pynetdicom, for requests of the peer on this association.
     roles
-        Where we are to be the SCP.
+        Role selections, for contexts with us as SCP.
 
     Returns
     -------
@@ -89,11 +89,11 @@ def open_association(
     Raises
     ------
     PeerUnreachable
-        If there is no connection, or no answer in time, or the peer aborts.
+        If there is no connection or no answer in time, or the peer aborts.
     PeerBusy
-        If the peer rejects for now.
+        If the peer rejects transiently.
     AccessRefused
-        If the peer rejects for good, as a PACS in repair does for an hour, too.
+        If the peer rejects permanently; a PACS under maintenance may do so for an hour.
     PresentationContextRejected
         If the peer accepts none of the contexts.
     """
@@ -118,7 +118,7 @@ def open_association(
     except OSError as error:
         raise PeerUnreachable("The destination's host name has no address: check the name server.") from error
     if not association.is_established:
-        raise _why_not(association)
+        raise _open_error(association)
     return association
 
 
@@ -128,7 +128,7 @@ def status_of(response: Dataset) -> int:
     Raises
     ------
     PeerUnreachable
-        If there is none: the peer did not answer in time, aborted, or answered something else.
+        If the response has none: the peer did not answer in time, aborted, or sent an invalid response.
     """
     if "Status" not in response:
         raise PeerUnreachable("The destination cut the association or did not answer in time.")
@@ -136,14 +136,14 @@ def status_of(response: Dataset) -> int:
 
 
 def close(association: Association) -> None:
-    """Release an association, or abort it where release is not possible any more."""
+    """Release an association; abort it where release is no longer possible."""
     if association.is_established:
         association.release()
     abandon(association)
 
 
 def abandon(association: Association) -> None:
-    """End an association that something went wrong with; a release would wait for an answer in vain."""
+    """Abort an association after a fault, where a release would wait for an answer in vain."""
     if association.is_alive() and not association.is_released:
         association.abort()
 
@@ -151,32 +151,32 @@ def abandon(association: Association) -> None:
 def client_certificates(
     ca: Path | None, certificate: Path | None, key: Path | None, *, destination: str
 ) -> Certificates:
-    """Watch over the TLS files of a destination; each association is opened with what they are then.
+    """Create the TLS contexts of a destination; each association uses the current content of the files.
 
     Parameters
     ----------
     ca
-        PEM file of the authorities that the peer's certificate comes from; None: the system's.
+        PEM file of the CAs that issue the peer's certificate; None: those of the system.
     certificate, key
-        PEM files of our own, if the peer asks for them.
+        PEM files of our certificate and private key, if the peer requires one.
     destination
-        Its name, for the log.
+        Name of the destination, for the log.
 
     Raises
     ------
     SettingsError
-        If a file can't be read or does not hold what it should, or others may read the key.
+        If a file can't be read or has no valid content, or others may read the key.
     """
     return Certificates((ca, certificate, key), partial(_client_context, ca, certificate, key), destination=destination)
 
 
 def certificates_of(destination: DestinationSettings) -> Certificates | None:
-    """Watch over the TLS files that the settings of a destination name; None: it takes no TLS.
+    """Create the TLS contexts from the settings of a destination; None: it has no TLS.
 
     Raises
     ------
     SettingsError
-        As above.
+        As for `client_certificates`.
     """
     if not destination.tls:
         return None
@@ -189,43 +189,43 @@ def _client_context(ca: Path | None, certificate: Path | None, key: Path | None)
     if faults:
         raise SettingsError(faults[0])
     try:
-        made = ssl.create_default_context(cafile=ca)
+        tls_context = ssl.create_default_context(cafile=ca)
         if certificate is not None:
-            made.load_cert_chain(certificate, key)
-    except OSError as error:  # ssl.SSLError is one
+            tls_context.load_cert_chain(certificate, key)
+    except OSError as error:  # base of ssl.SSLError
         raise SettingsError(
             "A TLS file of a destination can't be used; accepted are readable PEM files: check tls_ca, "
             "tls_certificate and tls_key."
         ) from error
-    return made
+    return tls_context
 
 
-def _why_not(association: Association) -> DeliveryError:
-    """Say why an association was not established."""
+def _open_error(association: Association) -> DeliveryError:
+    """Return the error for an association that was not established."""
     if association.is_rejected:
         answer = association.acceptor.primitive
-        said = f"result {answer.result}, source {answer.result_source}, reason {answer.diagnostic}"
+        codes = f"result {answer.result}, source {answer.result_source}, reason {answer.diagnostic}"
         if answer.result == _TRANSIENT:
-            return PeerBusy(f"The destination rejected the association for now ({said}).")
+            return PeerBusy(f"The destination rejected the association for now ({codes}).")
         return AccessRefused(
-            f"The destination rejected the association ({said}): check the AE titles, ours and its own, "
+            f"The destination rejected the association ({codes}): check the AE titles, ours and its own, "
             "in the settings here and there."
         )
     if association.rejected_contexts and not association.accepted_contexts:
         proposed = ", ".join(_proposals(association.rejected_contexts))
         return PresentationContextRejected(
-            f"The destination accepts none of what was proposed ({proposed}): see its conformance statement, and "
-            "enable one of these SOP classes there."
+            f"The destination accepts none of the proposed SOP classes ({proposed}): see its conformance "
+            "statement, and enable one of these SOP classes there."
         )
     malformed = association.dul.malformed
     if malformed is not None:
         return PeerUnreachable(
             f"The destination answered, but its A-ASSOCIATE-AC can't be read: item {malformed.item:02X}H at byte "
-            f"{malformed.offset} is longer than what holds it. Report this to its vendor."
+            f"{malformed.offset} is longer than its enclosing item or PDU. Report this to its vendor."
         )
     return PeerUnreachable("No association: the destination is down, does not answer in time, or aborted.")
 
 
 def _proposals(contexts: Iterable[PresentationContext]) -> list[str]:
-    """Name SOP classes, each once."""
+    """Return the names of the SOP classes, without duplicates."""
     return list(dict.fromkeys(UID(str(context.abstract_syntax)).name for context in contexts))

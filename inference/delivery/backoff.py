@@ -1,4 +1,4 @@
-"""When a delivery is tried again, and when no more: a policy as a value, without clock or chance of its own."""
+"""Retry policy of deliveries: exponential back-off with jitter; time and random numbers are parameters."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from config.settings import DeliverySettings
 
 FEWEST_FAILURES = 5
-"""However late it is, nothing is given up before: a clock may have jumped, or the service been off for long."""
+"""A delivery is not given up after fewer failures: the clock may have jumped, or the service may have been off."""
 
-_LARGEST_EXPONENT = 32  # 2**32 times any first wait is beyond any longest wait; keeps floats finite
+_LARGEST_EXPONENT = 32  # 2**32 times the first wait exceeds every longest wait; keeps floats finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """Waits that double up to a longest one, for days: an upgrade of a PACS outlasts an hour.
+    """Exponential back-off up to a longest wait, over days: an upgrade of a PACS takes longer than an hour.
 
     Parameters
     ----------
@@ -26,14 +26,14 @@ class Backoff:
     longest_s
         Longest wait, in seconds.
     give_up_after
-        How long a delivery is tried, from when it was queued.
+        Time limit for attempts, counted from when the delivery was queued.
     slow_first_s
-        Wait after the first failure that only a person can mend (a rejected association), in seconds.
+        Wait after the first failure that only a person can repair (a rejected association), in seconds.
     checks
-        How often an object is looked for at a destination before it is sent once more.
+        Number of verifications that must find an object absent before it is sent again.
     resends
-        How often it is sent once more. A peer that gives objects UIDs of its own never has ours, and
-        would gain one with every resend.
+        Number of such resends. A peer that assigns its own UIDs never holds ours, and would store one more
+        object with every resend.
     """
 
     first_s: float
@@ -45,7 +45,7 @@ class Backoff:
 
     @classmethod
     def of(cls, settings: DeliverySettings) -> Backoff:
-        """Take the policy from the settings' ``delivery`` table."""
+        """Create the policy from the ``delivery`` table of the settings."""
         return cls(
             first_s=settings.retry_first_s,
             longest_s=settings.retry_max_s,
@@ -53,17 +53,17 @@ class Backoff:
         )
 
     def wait(self, failures: int, *, draw: float, is_slow: bool = False) -> timedelta:
-        """Choose the wait after a failure.
+        """Calculate the wait after a failure.
 
         Parameters
         ----------
         failures
-            How many there were, this one included; at least 1.
+            Number of failures, this one included; at least 1.
         draw
-            A random number in [0, 1): jitter takes up to half of the wait away, so that what failed
-            together does not come back together.
+            Random number in [0, 1). Jitter shortens the wait by up to half, so that deliveries that failed
+            together are not retried together.
         is_slow
-            Whether only a person can mend the cause.
+            Whether only a person can repair the cause.
         """
         first = max(self.first_s, self.slow_first_s) if is_slow else self.first_s
         doubled = first * 2.0 ** min(max(failures, 1) - 1, _LARGEST_EXPONENT)
@@ -72,12 +72,12 @@ class Backoff:
     def next_attempt(
         self, failures: int, *, since: datetime, now: datetime, draw: float, is_slow: bool = False
     ) -> datetime | None:
-        """Choose the time of the next attempt.
+        """Calculate the time of the next attempt.
 
         Parameters
         ----------
         failures
-            How many there were, this one included.
+            Number of failures, this one included.
         since
             When the delivery was queued, or requeued by an operator.
         now
@@ -88,7 +88,7 @@ class Backoff:
         Returns
         -------
         datetime | None
-            None: given up. The last attempt is made at the limit, not before it.
+            None: the delivery is given up. The last attempt is made at the time limit, not before it.
         """
         limit = since + self.give_up_after
         planned = now + self.wait(failures, draw=draw, is_slow=is_slow)

@@ -1,7 +1,7 @@
-"""Storage Commitment reports on associations of our own, for requests whose association has ended.
+"""Storage Commitment reports on our own associations, for requests whose association has ended.
 
-A peer that is away gets its report when it is back: tried again with the waits of ``delivery``, and
-judged anew each time, so that a report never says more than is so when it is made.
+A report to a peer that is down is retried with the back-off of ``delivery``, and its content is determined
+anew for each attempt, so that it states the objects that are kept at that time.
 
 References
 ----------
@@ -22,7 +22,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from config.logs import get_logger
 from cxr.errors import DeliveryCrashed, DeliveryError, PeerRefused
 from db.images import commitments
-from db.images.commitments import Answer, Claimed
+from db.images.commitments import Answer, ClaimedRequest
 from inference.delivery.association import Address, certificates_of, close, context, open_association, status_of
 from inference.delivery.backoff import Backoff
 
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
     from db.disk import Spool
     from db.engine import Database
 
-NO_ADDRESS = "no_address"  # why a request is given up
+NO_ADDRESS = "no_address"  # code of a request that is answer up
 _SUCCESS = 0x0000
-_AT_ONCE = 16  # requests that are claimed together
+_CLAIM_LIMIT = 16  # requests in one claim
 _TIMEOUT_S = 30.0
 _SYNTAXES = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
 log = get_logger(__name__)
 
 
-class CommitmentReports:
-    """Brings peers the reports that they did not get on their own association.
+class CommitmentReportSender:
+    """Sends peers the reports that they did not receive on their own association.
 
     Parameters
     ----------
     settings
-        All settings: who the peers are, and where they take reports.
+        All settings: the peers and the addresses for their reports.
     database, spool
-        Rows and files.
+        The audit database and the received files.
     draw
         Random numbers in [0, 1), for the jitter.
 
@@ -72,7 +72,7 @@ class CommitmentReports:
         self._keep = timedelta(days=settings.listener.commitment.keep_days)
 
     def report_due(self, now: datetime) -> int:
-        """Report what is due; never raises what a peer does.
+        """Send due reports; faults of the peer are recorded, not raised.
 
         Parameters
         ----------
@@ -82,37 +82,37 @@ class CommitmentReports:
         Returns
         -------
         int
-            How many reports were tried.
+            Number of reports that were tried.
         """
         with self._database.read() as session:
             if not commitments.is_any_due(session, now):
                 return 0
         with self._database.begin() as session:
             lease_s = self._settings.delivery.lease_s
-            claimed = commitments.claim(session, limit=_AT_ONCE, now=now, lease_s=lease_s)
-        for each in claimed:
-            address = self._address(each.peer_ae_title)
+            claimed = commitments.claim(session, limit=_CLAIM_LIMIT, now=now, lease_s=lease_s)
+        for request in claimed:
+            address = self._address(request.peer_ae_title)
             if address is None:
-                self._give_up(each, NO_ADDRESS, now)
+                self._give_up(request, NO_ADDRESS, now)
             else:
-                self._report(each, address, now)
+                self._report(request, address, now)
         return len(claimed)
 
-    def _report(self, claimed: Claimed, address: Address, now: datetime) -> None:
-        given = commitments.answer(self._database, self._spool, claimed, keep_until=now + self._keep)
+    def _report(self, claimed: ClaimedRequest, address: Address, now: datetime) -> None:
+        answer = commitments.answer(self._database, self._spool, claimed, keep_until=now + self._keep)
         try:
-            send_report(address, given)
+            send_report(address, answer)
         except DeliveryError as error:
             self._failed(claimed, error, now)
-        except Exception:  # an answer that trips a library must not stop those behind it
+        except Exception:  # one report that a library fails on must not stop the next
             log.exception("delivery_crashed")
             self._failed(claimed, DeliveryCrashed("A library failed over this report."), now)
         else:
             with self._database.begin() as session:
-                commitments.reported(session, claimed.id, given, now=now)
-            log.info("commitment_reported", count=len(given.committed), refused=len(given.refused))
+                commitments.mark_reported(session, claimed.id, answer, now=now)
+            log.info("commitment_reported", count=len(answer.committed), refused=len(answer.refused))
 
-    def _failed(self, claimed: Claimed, error: DeliveryError, now: datetime) -> None:
+    def _failed(self, claimed: ClaimedRequest, error: DeliveryError, now: datetime) -> None:
         again = self._backoff.next_attempt(claimed.attempts + 1, since=claimed.requested_at, now=now, draw=self._draw())
         if again is None:
             self._give_up(claimed, error.code, now)
@@ -121,19 +121,23 @@ class CommitmentReports:
         with self._database.begin() as session:
             commitments.postpone(session, claimed.id, code=error.code, due_at=again, now=now)
 
-    def _give_up(self, claimed: Claimed, code: str, now: datetime) -> None:
+    def _give_up(self, claimed: ClaimedRequest, code: str, now: datetime) -> None:
         log.warning("commitment_report_dead", code=code)
         with self._database.begin() as session:
             commitments.give_up(session, claimed.id, code=code, now=now)
 
     def _address(self, ae_title: str) -> Address | None:
-        """Find where a peer takes reports: as its entry says, else as the destination of that AE title."""
-        ours = self._settings.listener.ae_title
+        """Find the address for reports to a peer: from its entry, else from the destination with its AE title."""
+        our_ae_title = self._settings.listener.ae_title
         for peer in self._settings.peers:
-            named = peer.report_address()
-            if peer.ae_title == ae_title and named is not None:
+            address = peer.report_address()
+            if peer.ae_title == ae_title and address is not None:
                 return Address(
-                    ae_title=ae_title, host=named[0], port=named[1], calling_ae_title=ours, timeout_s=_TIMEOUT_S
+                    ae_title=ae_title,
+                    host=address[0],
+                    port=address[1],
+                    calling_ae_title=our_ae_title,
+                    timeout_s=_TIMEOUT_S,
                 )
         for destination in self._settings.destinations:
             if destination.kind == "dicom" and destination.dicom_address()[0] == ae_title:
@@ -152,20 +156,20 @@ class CommitmentReports:
         )
 
 
-def send_report(address: Address, given: Answer) -> None:
+def send_report(address: Address, answer: Answer) -> None:
     """Open an association as SCP of Storage Commitment, and send one N-EVENT-REPORT.
 
     Raises
     ------
     DeliveryError
-        If the peer does not take it.
+        If the peer does not answer with Success.
     """
     role = build_role(StorageCommitmentPushModel, scp_role=True)
     association = open_association(address, [context(StorageCommitmentPushModel, _SYNTAXES)], roles=[role])
     try:
-        _take_the_role(association)
+        _assume_scp_role(association)
         response, _ = association.send_n_event_report(
-            given.dataset(), given.event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+            answer.dataset(), answer.event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         )
         status = status_of(response)
     finally:
@@ -174,7 +178,7 @@ def send_report(address: Address, given: Answer) -> None:
         raise PeerRefused("The peer answered the Storage Commitment report with a failure.", status=status)
 
 
-def _take_the_role(association: Association) -> None:
-    """Be the SCP also where the peer accepted the context and said nothing of roles, as some do."""
+def _assume_scp_role(association: Association) -> None:
+    """Act as SCP also where the peer accepted the context without a role selection answer, as some do."""
     for accepted in association.accepted_contexts:
         accepted._as_scp = True

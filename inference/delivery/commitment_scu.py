@@ -1,7 +1,7 @@
-"""Storage Commitment as SCU: a PACS takes responsibility for objects, and says so when it has them safe.
+"""Storage Commitment as SCU: request a PACS to commit to objects, and receive its reports.
 
-The request (N-ACTION) is answered by a later N-EVENT-REPORT, on the same association or on one that
-the peer opens to us, seconds or hours afterwards. The inbox takes both.
+The peer reports on a request (N-ACTION) by N-EVENT-REPORT, on the same association or on one that it
+opens to us, seconds or hours later. The inbox receives both.
 
 References
 ----------
@@ -24,7 +24,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 
 from cxr.errors import AccessRefused
 from inference.delivery.association import status_of
-from inference.delivery.carrier import Parcel, Presence
+from inference.delivery.destination_client import OutgoingReport, Presence
 from inference.delivery.pynetdicom_fixes import ReportServer
 
 if TYPE_CHECKING:
@@ -37,97 +37,97 @@ _NO_SUCH_INSTANCE = 0x0112
 _CLASS_CONFLICT = 0x0119
 _NOT_AUTHORIZED = 0x0124
 _CLASS_NOT_SUPPORTED = 0x0122
-_REMEMBERED = 10_000  # transactions whose answer may still come
+_MAX_TRANSACTIONS = 10_000  # whose report may still arrive
 
 
 class CommitmentInbox:
-    """What peers reported about the transactions that we opened; used from several threads.
+    """Reports of peers on our transactions; used by several threads.
 
-    Only transactions of ours count: their UIDs are random, and nobody else knows them.
+    Reports on other transactions are ignored: the Transaction UIDs of ours are random.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._asked: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._requested: OrderedDict[str, frozenset[str]] = OrderedDict()
         self._answers: dict[str, Presence] = {}
-        # Read, but our response is not out yet: whoever is told of them may release the association.
+        # Answers whose N-EVENT-REPORT-RSP is not sent yet: the association must not be released before.
         self._unconfirmed: WeakKeyDictionary[Association, dict[str, Presence]] = WeakKeyDictionary()
 
     @property
     def handlers(self) -> list[tuple[Any, ...]]:
-        """What an association needs that reports may come in on."""
+        """Event handlers for an association on which reports may arrive."""
         return [(evt.EVT_N_EVENT_REPORT, self.on_event_report), (evt.EVT_PDU_SENT, self.on_pdu_sent)]
 
     def open_transaction(self, sop_instance_uids: Iterable[str]) -> str:
-        """Remember what a request is about and return its Transaction UID."""
+        """Store the objects of a request and return its new Transaction UID."""
         transaction_uid = f"2.25.{uuid4().int}"
         with self._changed:
-            self._asked[transaction_uid] = frozenset(sop_instance_uids)
-            while len(self._asked) > _REMEMBERED:
-                self._asked.popitem(last=False)
+            self._requested[transaction_uid] = frozenset(sop_instance_uids)
+            while len(self._requested) > _MAX_TRANSACTIONS:
+                self._requested.popitem(last=False)
         return transaction_uid
 
-    def take(self, sop_instance_uids: Iterable[str], *, timeout_s: float) -> dict[str, Presence]:
-        """Wait until all of these objects are reported on, or the time is over; answers are given once."""
-        wanted = set(sop_instance_uids)
+    def wait_for_answers(self, sop_instance_uids: Iterable[str], *, timeout_s: float) -> dict[str, Presence]:
+        """Wait until all these objects are reported on, at most `timeout_s`; each answer is returned once."""
+        uids = set(sop_instance_uids)
         with self._changed:
-            self._changed.wait_for(lambda: wanted <= self._answers.keys(), timeout_s)
-            return {uid: self._answers.pop(uid) for uid in wanted & self._answers.keys()}
+            self._changed.wait_for(lambda: uids <= self._answers.keys(), timeout_s)
+            return {uid: self._answers.pop(uid) for uid in uids & self._answers.keys()}
 
     def on_event_report(self, event: evt.Event) -> tuple[int, None]:
-        """Read one N-EVENT-REPORT; a handler of pynetdicom's.
+        """Handle one N-EVENT-REPORT (event handler of pynetdicom).
 
-        A report on a transaction that is not ours, or forgotten, is answered with Success as well:
-        a peer that gets a failure would repeat it for ever.
+        A report on an unknown transaction is answered with Success as well: after a failure the peer
+        would repeat it for ever.
         """
         answers = _read_report(event.event_information)
         transaction_uid = str(event.event_information.get("TransactionUID", ""))
         with self._changed:
-            asked = self._asked.get(transaction_uid, frozenset())
-            self._unconfirmed[event.assoc] = {uid: answer for uid, answer in answers.items() if uid in asked}
+            requested = self._requested.get(transaction_uid, frozenset())
+            self._unconfirmed[event.assoc] = {uid: answer for uid, answer in answers.items() if uid in requested}
         return _SUCCESS, None
 
     def on_pdu_sent(self, event: evt.Event) -> None:
-        """Count the reports of an association, now that the peer has the response; a handler of pynetdicom's."""
+        """Publish the answers of an association once the response is sent (event handler of pynetdicom)."""
         with self._changed:
             self._answers.update(self._unconfirmed.pop(event.assoc, {}))
             self._changed.notify_all()
 
 
-def request_commitment(association: Association, parcels: Sequence[Parcel], inbox: CommitmentInbox) -> bool:
-    """Ask the peer to take responsibility for objects.
+def request_commitment(association: Association, reports: Sequence[OutgoingReport], inbox: CommitmentInbox) -> bool:
+    """Request Storage Commitment for objects by N-ACTION.
 
     Parameters
     ----------
     association
         With an accepted context for the Push Model, and with the inbox as handler of N-EVENT-REPORT.
-    parcels
-        With the UIDs they were stored under.
+    reports
+        With the UIDs under which they were stored.
     inbox
-        Where the answer will come in.
+        Receives the report.
 
     Returns
     -------
     bool
-        Whether the peer took the request.
+        Whether the peer accepted the request.
 
     Raises
     ------
     AccessRefused
-        If the peer answers the request by ending the association, as Orthanc does where it does not know our AE
-        title, or with the status "Not Authorized".
+        If the peer ends the association instead of a response, as Orthanc does for an unknown AE title, or
+        responds with the status "Not Authorized".
     PeerUnreachable
         If the peer does not answer.
     """
     request = Dataset()
-    request.TransactionUID = inbox.open_transaction(parcel.sop_instance_uid for parcel in parcels)
-    request.ReferencedSOPSequence = DicomSequence([_reference(parcel) for parcel in parcels])
+    request.TransactionUID = inbox.open_transaction(report.sop_instance_uid for report in reports)
+    request.ReferencedSOPSequence = DicomSequence([_reference(report) for report in reports])
     response, _ = association.send_n_action(
         request, _REQUEST, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
     )
     if "Status" not in response and association.dul.is_ended_by_peer:
         raise AccessRefused(
-            "The destination took the association and ended it when it was asked for Storage Commitment: enter our AE "
+            "The destination accepted the association and ended it at our Storage Commitment request: enter our AE "
             "title, address and port there, or set verify of this destination to find."
         )
     status = status_of(response)
@@ -137,21 +137,21 @@ def request_commitment(association: Association, parcels: Sequence[Parcel], inbo
 
 
 class CommitmentServer:
-    """Takes the associations that peers open to us for their reports.
+    """Accepts the associations that peers open to send their reports.
 
     Parameters
     ----------
     host, port
-        Where to listen.
+        Address and TCP port to listen on.
     ae_title
-        Ours, as the peer has it in its settings.
+        Our AE title, as configured at the peer.
     inbox
-        Where the reports go.
+        Receives the reports.
 
     Raises
     ------
     OSError
-        If the port is taken.
+        If the port is in use.
     """
 
     def __init__(self, host: str, port: int, *, ae_title: str, inbox: CommitmentInbox) -> None:
@@ -163,19 +163,19 @@ class CommitmentServer:
         self._server = ReportServer(entity, (host, port), inbox.handlers)
 
     def close(self) -> None:
-        """Stop listening, and end what is open."""
+        """Stop listening and end open associations."""
         self._server.close()
 
 
-def _reference(parcel: Parcel) -> Dataset:
+def _reference(report: OutgoingReport) -> Dataset:
     reference = Dataset()
-    reference.ReferencedSOPClassUID = parcel.sop_class_uid
-    reference.ReferencedSOPInstanceUID = parcel.sop_instance_uid
+    reference.ReferencedSOPClassUID = report.sop_class_uid
+    reference.ReferencedSOPInstanceUID = report.sop_instance_uid
     return reference
 
 
 def _read_report(report: Dataset) -> Mapping[str, Presence]:
-    """Read what a report says of each object, whatever its Event Type ID claims of all of them."""
+    """Read the answer about each object from its sequences; the Event Type ID is ignored."""
     answers = {}
     for item in report.get("ReferencedSOPSequence") or ():
         answers[str(item.get("ReferencedSOPInstanceUID", ""))] = Presence.PRESENT

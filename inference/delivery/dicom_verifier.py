@@ -1,4 +1,4 @@
-"""Verify that an AE holds a report: Storage Commitment where it is offered, else C-FIND.
+"""Verify that an AE holds a report: by Storage Commitment where it is offered, else by C-FIND.
 
 References
 ----------
@@ -18,13 +18,13 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 from config.logs import get_logger
 from cxr.errors import AccessRefused, PeerUnreachable, PresentationContextRejected
 from inference.delivery.association import Address, abandon, close, context, open_association, status_of
-from inference.delivery.carrier import Parcel, Presence, Verification
 from inference.delivery.commitment_scu import (
     COMMITMENT_SOP_CLASS,
     CommitmentInbox,
     CommitmentServer,
     request_commitment,
 )
+from inference.delivery.destination_client import OutgoingReport, Presence, Verification
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -41,23 +41,23 @@ FIND_SOP_CLASS = str(StudyRootQueryRetrieveInformationModelFind)
 _PENDING = (0xFF00, 0xFF01)
 _TRY_LATER = range(0xA700, 0xA800)
 _MOST_ANSWERS = 1000
-"""To a question about one object; a peer that does not look at the keys may answer with all that it has."""
+"""Limit of C-FIND responses about one object; a peer that ignores the keys may return all its objects."""
 
 
 class DicomVerifier:
-    """Asks one AE whether it has objects.
+    """Verifies whether one AE holds objects.
 
     Parameters
     ----------
     address
-        Whom to call.
+        The peer.
     mode
-        ``commitment``, ``find``, or ``auto``: Storage Commitment first, C-FIND for what it leaves open.
+        ``commitment``, ``find``, or ``auto``: Storage Commitment first, C-FIND for objects without a definite answer.
     commitment_listen
-        Host and port for reports that the peer brings on an association of its own; None: only ours
-        are used.
+        Host and port to accept associations on which the peer sends its reports; None: reports are accepted
+        on our own associations only.
     commitment_wait_s
-        How long a report is waited for before the question is left open, or C-FIND is asked.
+        Longest wait for a report, in seconds.
     """
 
     def __init__(
@@ -76,19 +76,19 @@ class DicomVerifier:
         self._server: CommitmentServer | None = None
         self._commitment_is_silent = False
 
-    def verify(self, parcels: Sequence[Parcel]) -> Mapping[int, Verification]:
-        """Ask by Storage Commitment where the peer offers it, else by C-FIND.
+    def verify(self, reports: Sequence[OutgoingReport]) -> Mapping[int, Verification]:
+        """Verify by Storage Commitment where the peer offers it, else by C-FIND.
 
         Raises
         ------
         DeliveryError
-            If nobody answers.
+            If the peer does not answer.
         """
-        answers = self._late_reports(parcels)
+        answers = self._late_reports(reports)
         if self._mode == "commitment" or (self._mode == "auto" and not self._commitment_is_silent):
-            answers |= self._by_commitment(_unanswered(parcels, answers))
+            answers |= self._by_commitment(_unanswered(reports, answers))
         if self._mode != "commitment":
-            answers |= self._by_find(_unanswered(parcels, answers))
+            answers |= self._by_find(_unanswered(reports, answers))
         return answers
 
     def close(self) -> None:
@@ -97,43 +97,43 @@ class DicomVerifier:
             self._server.close()
             self._server = None
 
-    def _late_reports(self, parcels: Sequence[Parcel]) -> dict[int, Verification]:
-        """What came in since the last question, on an association of the peer's."""
-        taken = self._inbox.take((parcel.sop_instance_uid for parcel in parcels), timeout_s=0.0)
-        return _answers(parcels, taken, verified_by="storage_commitment")
+    def _late_reports(self, reports: Sequence[OutgoingReport]) -> dict[int, Verification]:
+        """Return answers that arrived since the last request, on an association of the peer."""
+        presences = self._inbox.wait_for_answers((report.sop_instance_uid for report in reports), timeout_s=0.0)
+        return _answers(reports, presences, verified_by="storage_commitment")
 
-    def _by_commitment(self, parcels: Sequence[Parcel]) -> dict[int, Verification]:
-        """Ask on an association of its own: a report may come in the middle of another answer."""
-        if not parcels:
+    def _by_commitment(self, reports: Sequence[OutgoingReport]) -> dict[int, Verification]:
+        """Request commitment on a separate association: a report may arrive in the middle of another response."""
+        if not reports:
             return {}
         self._listen()
-        presences = dict.fromkeys((parcel.sop_instance_uid for parcel in parcels), Presence.UNANSWERABLE)
+        presences = dict.fromkeys((report.sop_instance_uid for report in reports), Presence.UNANSWERABLE)
         reported: dict[str, Presence] = {}
         try:
             with self._association(COMMITMENT_SOP_CLASS) as association:
-                if request_commitment(association, parcels, self._inbox):
+                if request_commitment(association, reports, self._inbox):
                     presences = dict.fromkeys(presences, Presence.UNKNOWN)
-                    reported = self._inbox.take(presences, timeout_s=self._commitment_wait_s)
+                    reported = self._inbox.wait_for_answers(presences, timeout_s=self._commitment_wait_s)
         except PresentationContextRejected:
             log.info("commitment_not_offered", port=self._address.port)
         except (AccessRefused, PeerUnreachable) as error:
-            # If the peer is down, or refuses everything of ours, the question by C-FIND tells.
+            # Whether the peer is down or refuses us altogether, the following C-FIND shows.
             log.info("commitment_refused", port=self._address.port, code=error.code)
             if self._mode == "commitment":
                 raise
-        # A peer that never reports where we can hear it would cost this wait for every report.
+        # Without a report within the wait, the next verifications skip Storage Commitment, and its wait.
         self._commitment_is_silent = not reported
-        return _answers(parcels, presences | reported, verified_by="storage_commitment")
+        return _answers(reports, presences | reported, verified_by="storage_commitment")
 
-    def _by_find(self, parcels: Sequence[Parcel]) -> dict[int, Verification]:
-        if not parcels:
+    def _by_find(self, reports: Sequence[OutgoingReport]) -> dict[int, Verification]:
+        if not reports:
             return {}
         try:
             with self._association(FIND_SOP_CLASS) as association:
-                presences = {parcel.sop_instance_uid: find_instance(association, parcel) for parcel in parcels}
+                presences = {report.sop_instance_uid: find_instance(association, report) for report in reports}
         except PresentationContextRejected:
-            presences = dict.fromkeys((parcel.sop_instance_uid for parcel in parcels), Presence.UNANSWERABLE)
-        return _answers(parcels, presences, verified_by="c_find")
+            presences = dict.fromkeys((report.sop_instance_uid for report in reports), Presence.UNANSWERABLE)
+        return _answers(reports, presences, verified_by="c_find")
 
     @contextmanager
     def _association(self, sop_class_uid: str) -> Iterator[Association]:
@@ -144,49 +144,49 @@ class DicomVerifier:
             abandon(association)
             raise
         except (PeerUnreachable, RuntimeError) as error:
-            # RuntimeError is pynetdicom's way to say that the association has just ended.
+            # pynetdicom raises RuntimeError when the association has just ended.
             abandon(association)
             raise PeerUnreachable("The destination cut the association or did not answer in time.") from error
         finally:
             close(association)
 
     def _listen(self) -> None:
-        """Listen for reports on associations of the peer's, from the first request on."""
+        """Start to accept associations of the peer for reports, if configured and not started yet."""
         if self._commitment_listen is not None and self._server is None:
             host, port = self._commitment_listen
             try:
                 self._server = CommitmentServer(host, port, ae_title=self._address.calling_ae_title, inbox=self._inbox)
             except OSError:
-                # Another worker of this machine has the port; reports on our associations still come.
+                # Another worker of this machine uses the port; reports on our own associations still arrive.
                 self._commitment_listen = None
                 log.warning("commitment_port_taken", port=port)
 
 
 def _answers(
-    parcels: Sequence[Parcel], presences: Mapping[str, Presence], *, verified_by: str
+    reports: Sequence[OutgoingReport], presences: Mapping[str, Presence], *, verified_by: str
 ) -> dict[int, Verification]:
     return {
-        parcel.report_id: Verification(presence=presences[parcel.sop_instance_uid], verified_by=verified_by)
-        for parcel in parcels
-        if parcel.sop_instance_uid in presences
+        report.report_id: Verification(presence=presences[report.sop_instance_uid], verified_by=verified_by)
+        for report in reports
+        if report.sop_instance_uid in presences
     }
 
 
-def _unanswered(parcels: Sequence[Parcel], answers: Mapping[int, Verification]) -> list[Parcel]:
-    """Those about which nothing definite is known."""
+def _unanswered(reports: Sequence[OutgoingReport], answers: Mapping[int, Verification]) -> list[OutgoingReport]:
+    """Return the reports without a definite answer."""
     definite = {number for number, answer in answers.items() if answer.presence in (Presence.PRESENT, Presence.ABSENT)}
-    return [parcel for parcel in parcels if parcel.report_id not in definite]
+    return [report for report in reports if report.report_id not in definite]
 
 
-def find_instance(association: Association, parcel: Parcel) -> Presence:
-    """Ask for one object at IMAGE level, below its study and series.
+def find_instance(association: Association, report: OutgoingReport) -> Presence:
+    """Query for one object by C-FIND at IMAGE level, with the keys of its study and series.
 
     Parameters
     ----------
     association
         With an accepted context for Study Root Query/Retrieve - FIND.
-    parcel
-        With the UIDs the object was stored under.
+    report
+        With the UIDs under which the object was stored.
 
     Returns
     -------
@@ -196,16 +196,16 @@ def find_instance(association: Association, parcel: Parcel) -> Presence:
     Raises
     ------
     PeerUnreachable
-        If the peer does not answer, or does not come to an end with it.
+        If the peer does not answer, or sends more than 1000 responses.
     """
     presence = Presence.ABSENT
-    # To its end, also after a match: pynetdicom's association is free only then.
-    for number, (response, identifier) in enumerate(association.send_c_find(_query(parcel), FIND_SOP_CLASS)):
+    # Read all responses, also after a match: the association can be used again only then.
+    for number, (response, identifier) in enumerate(association.send_c_find(_query(report), FIND_SOP_CLASS)):
         if number == _MOST_ANSWERS:
-            raise PeerUnreachable("The destination answers a question about one object without an end.")
+            raise PeerUnreachable("The destination sends more than 1000 C-FIND responses about one object.")
         status = status_of(response)
         if status in _PENDING:
-            if identifier is not None and identifier.get("SOPInstanceUID") == parcel.sop_instance_uid:
+            if identifier is not None and identifier.get("SOPInstanceUID") == report.sop_instance_uid:
                 presence = Presence.PRESENT
         elif status in _TRY_LATER:
             return Presence.UNKNOWN
@@ -214,10 +214,10 @@ def find_instance(association: Association, parcel: Parcel) -> Presence:
     return presence
 
 
-def _query(parcel: Parcel) -> Dataset:
+def _query(report: OutgoingReport) -> Dataset:
     query = Dataset()
     query.QueryRetrieveLevel = "IMAGE"
-    query.StudyInstanceUID = parcel.study_instance_uid or ""
-    query.SeriesInstanceUID = parcel.series_instance_uid
-    query.SOPInstanceUID = parcel.sop_instance_uid
+    query.StudyInstanceUID = report.study_instance_uid or ""
+    query.SeriesInstanceUID = report.series_instance_uid
+    query.SOPInstanceUID = report.sop_instance_uid
     return query

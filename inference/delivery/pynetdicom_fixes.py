@@ -1,20 +1,20 @@
-"""What pynetdicom leaves open on the sides that we call from and take reports on: its internals, overridden here alone.
+"""Overrides of pynetdicom's internals for associations that we request or accept commitment reports on.
 
-The version is pinned in pyproject.toml. In 3.0.4
+The others stand in ``listener/transport/`` and ``config/pynetdicom_overrides.py``; the version is pinned in
+pyproject.toml. Faults of 3.0.4 that are mended here:
 
-* ``AssociationSocket._shutdown_socket`` does not close a socket that never connected, so that every call
-  to a peer that is down leaves a descriptor to the garbage collector;
-* a connection has Nagle's algorithm (RFC 9293 Section 3.7.4), so that the data set of a small object waits 40 ms until
-  the peer's kernel acknowledges the command before it; and the peer's answer does, where it is written in two pieces;
-* the decoder refuses what DCMTK and Orthanc accept in the answer of a peer, and a PDU may have any length;
-* no read and no write ever times out, so that a peer that stops in the middle of a PDU, stops to read, or
-  trickles, is waited for by the thread that talks to it; and whoever ends the association waits for that thread,
-  without a bound;
-* that thread is no daemon: a process does not end while it waits;
-* whether the association's own thread waits is a flag that others write too. ``DIMSEServiceProvider`` serves
-  an N-EVENT-REPORT in a thread that marks it as running though it waits: a release or a request that waits
-  for it to pause then waits for ever. And one that was woken at the end of a request still counts as
-  waiting at the start of the next, and may take the answer to that.
+* ``AssociationSocket._shutdown_socket`` does not close a socket that never connected: each call to a peer that is
+  down leaves a descriptor to the garbage collector.
+* Nagle's algorithm (RFC 9293 Section 3.7.4) is on: the data set of a small object waits 40 ms until the peer's kernel
+  acknowledges the command before it; so does a response that the peer writes in two pieces.
+* The decoder refuses A-ASSOCIATE PDUs that DCMTK and Orthanc accept, and a PDU may have any length.
+* Reads and writes never time out: the upper layer's thread waits for a peer that stops within a PDU, stops reading
+  or sends a byte now and then, and ``Association.kill`` waits for that thread without a bound.
+* That thread is no daemon: the process does not exit while it waits.
+* ``_is_paused``, whether the association's own thread waits, is a flag that other threads write too.
+  ``DIMSEServiceProvider`` serves an N-EVENT-REPORT in a thread that marks the association as running though it
+  waits: a release or request that waits for its pause then waits for ever. And a thread that was woken at the end
+  of a request still counts as waiting at the start of the next, and may take the response to that.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from config.pynetdicom_overrides import MAX_CONTROL_PDU_BYTES, acknowledge_at_on
 from cxr.dicom.associate_pdu import ASSOCIATE_RQ, MalformedPdu, normalise
 
 END_S = 2.0
-"""How long the thread that talks to a peer has for its last words, before its connection is cut."""
+"""Time for the upper layer's thread to send its last PDU before its connection is cut, in seconds."""
 
 _POLL_S = 0.01
 
@@ -44,20 +44,20 @@ log = get_logger(__name__)
 
 
 class CallingEntity(AE):  # type: ignore[misc]
-    """An application entity whose calls end."""
+    """An application entity whose associations end within bounds."""
 
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
     ) -> AssociationSocket:
-        # AE.associate makes its own class, and this is the last moment before the association's thread starts
-        _bound(assoc)
-        made = _ClosingSocket(assoc, address=address)
-        made.tls_args = tls_args
-        return made
+        # AE.associate creates an Association itself; this is the last call before its thread starts
+        _install_overrides(assoc)
+        association_socket = _ClosingSocket(assoc, address=address)
+        association_socket.tls_args = tls_args
+        return association_socket
 
 
 class ReportServer(ThreadedAssociationServer):  # type: ignore[misc]
-    """Accepts associations that end, whatever their peers do."""
+    """Accepts associations for commitment reports; they end within bounds, whatever their peers do."""
 
     daemon_threads = True
     block_on_close = False
@@ -70,7 +70,7 @@ class ReportServer(ThreadedAssociationServer):  # type: ignore[misc]
         threading.Thread(target=self.serve_forever, args=(0.1,), name="reports", daemon=True).start()
 
     def close(self) -> None:
-        """Accept nothing more, and cut what is open: a peer whose report was not answered repeats it."""
+        """Stop accepting and cut open associations: a peer repeats a report that was not answered."""
         self.shutdown()
         for association in self.active_associations:
             cut(association.dul.socket.socket)
@@ -78,13 +78,13 @@ class ReportServer(ThreadedAssociationServer):  # type: ignore[misc]
 
 class _ReportHandler(RequestHandler):  # type: ignore[misc]
     def _create_association(self) -> Association:
-        association = _bound(super()._create_association())
+        association = _install_overrides(super()._create_association())
         association.dul.socket.__class__ = _BoundedSocket
         return association
 
 
 class _Checkpoint:
-    """Where an association's own thread waits while another one talks to the peer; knows whether it does."""
+    """Gate at which an association's own thread waits while another thread uses the association."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -93,9 +93,9 @@ class _Checkpoint:
         self._may_pass = False
 
     def set(self) -> None:
-        """Let the association's thread go on; one that waits does so, whatever follows.
+        """Open the gate; a thread that waits passes once, also if ``clear`` follows at once.
 
-        Between two requests it looks once whether the peer has released or aborted the association.
+        So it checks between two requests whether the peer has released or aborted the association.
         """
         with self._condition:
             self._is_open = True
@@ -103,30 +103,30 @@ class _Checkpoint:
             self._condition.notify_all()
 
     def clear(self) -> None:
-        """Hold the association's thread when it comes here next."""
+        """Close the gate for the next ``wait``."""
         with self._condition:
             self._is_open = False
 
     def wait(self) -> None:
-        """Wait here until it is open."""
+        """Wait until the gate is open."""
         with self._condition:
             self._is_waited_on = True
             self._condition.wait_for(lambda: self._is_open or self._may_pass)
             self._is_waited_on = self._may_pass = False
 
     def holds(self) -> bool:
-        """Whether the thread waits here, and goes on waiting until ``set``."""
+        """Whether the thread waits here until the next ``set``."""
         with self._condition:
             return self._is_waited_on and not self._is_open and not self._may_pass
 
 
 class _BoundedAssociation(Association):  # type: ignore[misc]
-    """Its end has a bound, and where its own thread waits is what tells whether that waits."""
+    """An association with a bounded end, whose pause state is derived from its checkpoint."""
 
     _reactor_checkpoint: _Checkpoint
 
     def kill(self) -> None:
-        """End the thread that talks to the peer; one that does not come back from that finds its connection cut."""
+        """End the upper layer's thread; after `END_S` its connection is cut."""
         self._kill = True
         self._reactor_checkpoint.set()
         self.is_established = False
@@ -140,17 +140,17 @@ class _BoundedAssociation(Association):  # type: ignore[misc]
 
     @property
     def _is_paused(self) -> bool:
-        """Whether whoever asks may talk to the peer: nobody else does, or it has ended and the talk fails."""
+        """Whether the calling thread may use the association: no other does, or it has ended and use fails."""
         is_own = threading.current_thread() is self
         return is_own or self._kill or not self.is_alive() or self._reactor_checkpoint.holds()
 
     @_is_paused.setter
     def _is_paused(self, paused: bool) -> None:
-        """Leave it to the checkpoint, whatever pynetdicom's threads write."""
+        """Ignore the flag that pynetdicom's threads write; the checkpoint decides."""
 
 
-def _bound(assoc: Association) -> Association:
-    """Bound the ends of an association whose thread has not started."""
+def _install_overrides(assoc: Association) -> Association:
+    """Replace the classes of an association and its upper layer before its thread starts."""
     assoc.__class__ = _BoundedAssociation
     assoc._reactor_checkpoint = _Checkpoint()
     assoc.dul.__class__ = _TolerantUpperLayer
@@ -159,9 +159,9 @@ def _bound(assoc: Association) -> Association:
 
 
 class _TolerantUpperLayer(DULServiceProvider):  # type: ignore[misc]
-    """Reads A-ASSOCIATE PDUs as other implementations do."""
+    """Upper layer that decodes A-ASSOCIATE PDUs as tolerantly as other implementations."""
 
-    malformed: MalformedPdu | None = None  # of the peer's, which ended the association
+    malformed: MalformedPdu | None = None  # the A-ASSOCIATE PDU of the peer that ended the association
     is_ended_by_peer = False  # by an A-ABORT, or by closing the connection
 
     def _read_pdu_data(self) -> None:
@@ -170,7 +170,7 @@ class _TolerantUpperLayer(DULServiceProvider):  # type: ignore[misc]
             self.is_ended_by_peer |= bool({"Evt16", "Evt17"} & set(self.event_queue.queue))
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[PDU, str]:
-        # Of a request, which only peers with a commitment report make, the syntaxes that we know are decoded.
+        # Of an A-ASSOCIATE-RQ (a peer with a commitment report) decode the transfer syntaxes that we support only.
         supported = self.assoc.acceptor.supported_contexts if bytestream[0] == ASSOCIATE_RQ else ()
         syntaxes = {str(uid) for context in supported for uid in context.transfer_syntax} or None
         try:
@@ -192,12 +192,12 @@ class _TolerantUpperLayer(DULServiceProvider):  # type: ignore[misc]
 
 
 def _check_length(nr_bytes: int) -> None:
-    """Refuse a PDU that is longer than any we take; pynetdicom would read up to 4 GiB into memory.
+    """Refuse a PDU longer than `MAX_CONTROL_PDU_BYTES`; pynetdicom would read up to 4 GiB into memory.
 
     Raises
     ------
     OSError
-        If it is; pynetdicom ends the association then.
+        If it is longer; pynetdicom then ends the association.
     """
     if nr_bytes > MAX_CONTROL_PDU_BYTES:
         raise OSError("The peer announces a PDU that is longer than 1 MiB.")
@@ -211,9 +211,9 @@ class _BoundedSocket(AssociationSocket):  # type: ignore[misc]
 
 class _ClosingSocket(AssociationSocket):  # type: ignore[misc]
     def _create_socket(self, address: AddressInformation) -> socket.socket:
-        made: socket.socket = super()._create_socket(address)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return made
+        new_socket: socket.socket = super()._create_socket(address)
+        new_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return new_socket
 
     def recv(self, nr_bytes: int) -> bytearray:
         _check_length(nr_bytes)

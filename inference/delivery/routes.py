@@ -1,4 +1,4 @@
-"""Which destinations a result goes to, and which it never goes back to."""
+"""Routing of results to destinations, by the sender of the image and the status of the package."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ def destinations_for(
     *,
     senders: Collection[str] = (),
 ) -> tuple[DestinationSettings, ...]:
-    """Choose the destinations of one result by who sent its image.
+    """Choose the destinations of one result by the sender of its image.
 
-    A destination with ``from_peers`` takes results of images from these peers and no other. A
-    destination without takes the results of all images, except those that itself sent: a result goes
-    back to its sender only where the destination is bound to that peer.
+    A destination with ``from_peers`` receives the results of images from these peers only. A destination
+    without it receives the results of all images but those that it sent itself: a result returns to its
+    sender only where ``from_peers`` names that peer.
 
     Parameters
     ----------
     peer_ae_title
-        Calling AE title of the peer that sent the image; None: it is not known.
+        Calling AE title of the peer that sent the image; None: unknown.
     destinations
-        All of the settings.
+        All entries of the settings.
     senders
-        Of an image that this peer sent again: all that ever sent it, which are senders too.
+        For an image that was sent again: AE titles of all peers that sent it.
 
     Returns
     -------
     tuple[DestinationSettings, ...]
         In the order of the settings.
     """
-    everyone = {peer_ae_title, *senders}
-    return tuple(destination for destination in destinations if _takes(destination, peer_ae_title, everyone))
+    all_senders = {peer_ae_title, *senders}
+    return tuple(destination for destination in destinations if _receives(destination, peer_ae_title, all_senders))
 
 
 def results_for(
@@ -49,16 +49,16 @@ def results_for(
     deliver_untrained: bool,
     senders: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """Name the destinations of one result, also by what scored it.
+    """Return the names of the destinations of one result; none for an untrained network unless allowed.
 
     Parameters
     ----------
     peer_ae_title, destinations, senders
         As for `destinations_for`.
     status
-        Of the package.
+        Status of the package that scored the image.
     deliver_untrained
-        The setting ``report.deliver_untrained``: without it an untrained network's results stay here.
+        The setting ``report.deliver_untrained``: without it the results of an untrained network are not sent.
     """
     if status is PackageStatus.UNTRAINED and not deliver_untrained:
         return ()
@@ -66,7 +66,7 @@ def results_for(
     return tuple(destination.name for destination in chosen)
 
 
-def _takes(destination: DestinationSettings, peer_ae_title: str | None, senders: Set[str | None]) -> bool:
+def _receives(destination: DestinationSettings, peer_ae_title: str | None, senders: Set[str | None]) -> bool:
     if destination.from_peers:
         return peer_ae_title in destination.from_peers
     own = _ae_title(destination)
@@ -74,5 +74,5 @@ def _takes(destination: DestinationSettings, peer_ae_title: str | None, senders:
 
 
 def _ae_title(destination: DestinationSettings) -> str | None:
-    """Called AE title; a URL and a folder have none, so that whoever names one has decided."""
+    """Return the called AE title; None for URL and folder, which are never the sender of an image."""
     return destination.dicom_address()[0] if destination.kind == "dicom" else None

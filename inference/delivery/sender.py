@@ -1,7 +1,7 @@
-"""Takes the deliveries of one destination there, again and again, and records what came of each.
+"""Sender of one destination: claims due deliveries, sends and verifies reports, records the outcomes.
 
-One sender per destination, each in a thread of its own: a destination that hangs holds up no other.
-What a peer does is never an error here; it is a state, a code and a time.
+One sender per destination, in its own threads: a destination that hangs delays no other. A fault of a peer is
+recorded (state, code, time of the next attempt) and not raised.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from cxr.domain import DeliveryState
 from cxr.errors import DeliveryCrashed, DeliveryError, ReportUnreadable, StorageError
 from db import deliveries
 from inference.delivery.backoff import Backoff
-from inference.delivery.carrier import Parcel, Presence, Verification
-from inference.delivery.make_carrier import make_carrier
-from inference.delivery.record import Outcomes
+from inference.delivery.client_factory import make_client
+from inference.delivery.delivery_outcomes import OutcomeRecorder
+from inference.delivery.destination_client import OutgoingReport, Presence, Verification
 from inference.delivery.stored_report import study_of
 from inference.report.uids import series_uid
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 LARGEST_CLAIM = 8
-MOST_CLAIMS = 16  # in one call, so that a stop need not wait for a long queue
+MOST_CLAIMS = 16  # in one call, so that a stop does not wait for a long queue
 _NO_ANSWER = Verification(presence=Presence.UNKNOWN, verified_by="")
-CUTS_IN_A_ROW = 2  # so many, and the destination is down: the rest of the claim is not tried
+CUTS_IN_A_ROW = 2  # after so many the destination counts as down: the rest of the claim is not sent
 
 
 class Sender:
@@ -43,13 +43,13 @@ class Sender:
     Parameters
     ----------
     destination
-        Where; its ``name`` is what the deliveries are stored under.
+        Entry of the settings; deliveries are stored under its ``name``.
     database, spool
-        Where deliveries and reports are.
+        The audit database and the files of reports.
     settings
         The ``delivery`` table of the settings.
     calling_ae_title
-        Ours.
+        Our AE title.
     draw
         Random numbers in [0, 1), for the jitter.
 
@@ -74,15 +74,15 @@ class Sender:
         self._spool = spool
         self._lease_s = settings.lease_s
         self._sender_id = uuid4().hex
-        self._outcomes = Outcomes(
+        self._outcomes = OutcomeRecorder(
             destination,
             database=database,
             sender_id=self._sender_id,
             backoff=Backoff.of(settings),
             draw=draw,
         )
-        self._carrier = make_carrier(destination, calling_ae_title)
-        # One answer may take its whole timeout, and a claim is to be done within its lease.
+        self._client = make_client(destination, calling_ae_title)
+        # One answer may take the whole timeout, and a claim must be finished within its lease.
         self._claim_limit = max(1, min(LARGEST_CLAIM, int(settings.lease_s / (2 * destination.timeout_s))))
 
     @property
@@ -91,11 +91,11 @@ class Sender:
         return self._destination.name
 
     def deliver_due(self, now: datetime) -> int:
-        """Send what is due, then verify what is due; both as below."""
+        """Send due deliveries, then verify due ones; return how many were processed."""
         return self.send_due(now) + self.verify_due(now)
 
     def send_due(self, now: datetime) -> int:
-        """Send what is due; never raises what a peer does.
+        """Send due deliveries; faults of the peer are recorded, not raised.
 
         Parameters
         ----------
@@ -105,34 +105,34 @@ class Sender:
         Returns
         -------
         int
-            How many deliveries were worked on.
+            Number of deliveries that were processed.
         """
-        worked_on = self._work_on(DeliveryState.PENDING, self._send_all, now)
-        self._carrier.release_idle()
-        return worked_on
+        count = self._process(DeliveryState.PENDING, self._send_all, now)
+        self._client.release_idle()
+        return count
 
     def verify_due(self, now: datetime) -> int:
-        """Look for what was sent; may run beside ``send_due``, so that a slow answer holds up no report.
+        """Verify sent deliveries; may run in parallel with ``send_due``, so that slow answers delay no report.
 
-        Parameters and the answer are those of ``send_due``.
+        Parameters and return value are those of ``send_due``.
         """
-        return self._work_on(DeliveryState.SENT, self._verify_all, now)
+        return self._process(DeliveryState.SENT, self._verify_all, now)
 
     def close(self) -> None:
-        """Release the association, if one is open."""
-        self._carrier.close()
+        """Close the connections to the destination."""
+        self._client.close()
 
-    def _work_on(
+    def _process(
         self, state: DeliveryState, work: Callable[[Sequence[ClaimedDelivery], datetime], bool], now: datetime
     ) -> int:
-        """Claim and work until nothing is due, or the destination seems to be down."""
-        worked_on = 0
+        """Claim and process deliveries until none is due, or the destination seems to be down."""
+        count = 0
         for _ in range(MOST_CLAIMS):
             claimed = self._claim(state, now)
-            worked_on += len(claimed)
+            count += len(claimed)
             if not claimed or not work(claimed, now):
                 break
-        return worked_on
+        return count
 
     def _claim(self, state: DeliveryState, now: datetime) -> Sequence[ClaimedDelivery]:
         with self._database.begin() as session:
@@ -147,7 +147,7 @@ class Sender:
             )
 
     def _send_all(self, claimed: Sequence[ClaimedDelivery], now: datetime) -> bool:
-        """Send what was claimed; return whether the destination seems to be up."""
+        """Send claimed deliveries; return whether the destination seems to be up."""
         cuts = 0
         down: DeliveryError | None = None
         for delivery in claimed:
@@ -155,45 +155,45 @@ class Sender:
             if fault is None:
                 cuts = 0
                 continue
-            self._outcomes.failed(delivery, fault, now)
-            # Without a status nobody answered: the fault may be the destination's, not the report's.
+            self._outcomes.record_failure(delivery, fault, now)
+            # Without a status there was no answer: the destination may be down.
             cuts = cuts + 1 if fault.retryable and fault.status is None else 0
             down = fault if cuts >= CUTS_IN_A_ROW else None
         return cuts == 0
 
     def _send(self, delivery: ClaimedDelivery, now: datetime) -> DeliveryError | None:
         try:
-            stored = self._carrier.store(self._parcel(delivery))
+            stored = self._client.store(self._outgoing_report(delivery))
         except DeliveryError as error:
             return error
         except StorageError:
-            return ReportUnreadable("The report's name is not one that the spool gives: run `cxr db check`.")
-        except Exception:  # a report that trips a library must not stop those behind it
+            return ReportUnreadable("The report's file name is not one of the spool's: run `cxr db check`.")
+        except Exception:  # one report that a library fails on must not stop the next
             log.exception("delivery_crashed", destination=self.name, delivery=delivery.id)
             return DeliveryCrashed("A library failed over this report.")
-        self._outcomes.sent(delivery, stored, now)
+        self._outcomes.record_sent(delivery, stored, now)
         return None
 
     def _verify_all(self, claimed: Sequence[ClaimedDelivery], now: datetime) -> bool:
-        """Look for what was sent; return whether the destination seems to be up."""
+        """Verify claimed deliveries; return whether the destination seems to be up."""
         answers: Mapping[int, Verification] = {}
         try:
-            answers = self._carrier.verify([self._parcel(delivery) for delivery in claimed])
+            answers = self._client.verify([self._outgoing_report(delivery) for delivery in claimed])
         except DeliveryError as error:
             log.warning("delivery_not_verified", destination=self.name, code=error.code)
-        except Exception:  # an answer that trips a library must not stop those behind it
+        except Exception:  # one answer that a library fails on must not stop the next
             log.exception("delivery_crashed", destination=self.name)
         for delivery in claimed:
-            self._outcomes.checked(delivery, answers.get(delivery.report_id, _NO_ANSWER), now)
+            self._outcomes.record_check(delivery, answers.get(delivery.report_id, _NO_ANSWER), now)
         return bool(answers)
 
-    def _parcel(self, delivery: ClaimedDelivery) -> Parcel:
-        """Say what is sent, or, after it was sent, what was."""
+    def _outgoing_report(self, delivery: ClaimedDelivery) -> OutgoingReport:
+        """Create the report to send; for a sent delivery with the UIDs under which it was stored."""
         is_sent = delivery.state is DeliveryState.SENT
         sop_class_uid = (is_sent and delivery.delivered_sop_class_uid) or delivery.sop_class_uid
         sop_instance_uid = (is_sent and delivery.delivered_sop_instance_uid) or delivery.sop_instance_uid
         is_fallback = sop_instance_uid != delivery.sop_instance_uid
-        return Parcel(
+        return OutgoingReport(
             report_id=delivery.report_id,
             path=self._spool.path(delivery.spool_name),
             sop_class_uid=sop_class_uid,

@@ -1,4 +1,4 @@
-"""What a peer's answer means for a report: stored, try again, or never.
+"""Classification of the statuses of C-STORE and STOW-RS: stored, retryable, or permanent failure.
 
 References
 ----------
@@ -29,15 +29,15 @@ _FINAL = frozenset(
     }
 )
 
-# What these say concerns our entry, not this report: the address, the account, a proxy in between.
+# Causes outside the report: the address, the account, a proxy.
 _HTTP_ACCESS = frozenset({401, 403, 404, 405, 407, 410, 501})
 _HTTP_FINAL = frozenset({400, 406, 409, 411, 413, 415, 422})
 
 
 def is_stored(status: int) -> bool:
-    """Whether the peer has the object: success, or a warning (0xB000 to 0xBFFF and the general ones).
+    """Whether the peer holds the object: success, or a warning (0xB000 to 0xBFFF and the general ones).
 
-    A peer that already has it says 0x0111 where it refuses a second one; the same bytes lie there.
+    A peer that holds it already and refuses duplicates answers 0x0111; it holds the same bytes.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ def is_stored(status: int) -> bool:
 
 
 def is_warning(status: int) -> bool:
-    """Whether the object is stored, but not quite as sent."""
+    """Whether the object is stored with changes."""
     return is_stored(status) and status != 0x0000
 
 
 def store_fault(status: int) -> DeliveryError:
-    """Turn the status of a C-STORE that did not store into the error that says whether to try again.
+    """Convert the status of a failed C-STORE to an error, retryable or permanent.
 
-    What is not in the tables counts as passing: a retry ends by its time limit, a lost report does not.
+    A status that is not in the tables is retryable: a needless retry ends at its time limit, a lost report stays lost.
 
     Parameters
     ----------
@@ -68,11 +68,11 @@ def store_fault(status: int) -> DeliveryError:
             "requeue the delivery.",
             status=status,
         )
-    return PeerBusy(f"The destination can't take the report now: status 0x{status:04X}.", status=status)
+    return PeerBusy(f"The destination can't accept the report now: status 0x{status:04X}.", status=status)
 
 
 def http_fault(status: int) -> DeliveryError:
-    """Turn an HTTP status of 300 and more into the error that says whether to try again.
+    """Convert an HTTP status of 300 or more to an error, retryable or permanent.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ def http_fault(status: int) -> DeliveryError:
         )
     if status in _HTTP_ACCESS or 300 <= status < 400:
         return AccessRefused(
-            f"The DICOMweb service let nothing of ours in (HTTP {status}): check the destination's address, "
+            f"The DICOMweb service refused access (HTTP {status}): check the destination's address, "
             "username, password or token.",
             status=status,
         )
-    return PeerBusy(f"The DICOMweb service can't take the report now (HTTP {status}).", status=status)
+    return PeerBusy(f"The DICOMweb service can't accept the report now (HTTP {status}).", status=status)

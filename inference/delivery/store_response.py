@@ -1,4 +1,4 @@
-"""What a DICOMweb service answers to a store: the objects that it has, and those that it failed to store, and why.
+"""Store Instances Response of STOW-RS: stored objects, and failed ones with their Failure Reason.
 
 References
 ----------
@@ -16,46 +16,46 @@ from typing import Any
 from xml.etree import ElementTree
 
 PROCESSING_FAILURE = 0x0110
-"""Failure Reason where a service names none."""
+"""Failure Reason where a response has none."""
 
 _FAILED, _REFERENCED = "00081198", "00081199"  # Failed, Referenced SOP Sequence
 _INSTANCE_UID, _REASON = "00081155", "00081197"
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 
 
-class NoStoreResponse(ValueError):  # noqa: N818 (what the peer sent, not an error of ours)
-    """The body is something else: a log-in page, an error of a proxy, ..."""
+class NoStoreResponse(ValueError):  # noqa: N818 (content of the peer, not a fault of ours)
+    """The body is no store response but a log-in page, an error page of a proxy, ..."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreResponse:
-    """What became of the objects of one request, by SOP Instance UID."""
+    """Outcome of the objects of one request, by SOP Instance UID."""
 
     stored: frozenset[str]
-    failed: Mapping[str, int]  # to Failure Reason (0008,1197)
+    failed: Mapping[str, int]  # SOP Instance UID (empty: absent) to Failure Reason (0008,1197)
 
     def failure_of(self, sop_instance_uid: str) -> int | None:
-        """Return why this object, the only one of its request, was not stored; None: it does not say that.
+        """Return the Failure Reason of the only object of a request; None: no failure.
 
-        A failure that names no object is this one's.
+        A failure without a SOP Instance UID counts as that of this object.
         """
         return self.failed.get(sop_instance_uid, self.failed.get(""))
 
 
 def read_store_response(body: bytes, content_type: str) -> StoreResponse:
-    """Read a body, in JSON or XML.
+    """Parse a response body in JSON or XML.
 
     Parameters
     ----------
     body
         Decompressed.
     content_type
-        The Content-Type header; empty: absent. Its parameters don't count.
+        The Content-Type header; empty: absent. Its parameters are ignored.
 
     Raises
     ------
     NoStoreResponse
-        If it is none.
+        If the body is no store response.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     is_xml = media_type.endswith("xml") if media_type else body.lstrip().startswith(b"<")
@@ -85,15 +85,15 @@ def _response(items: Iterable[_Item]) -> StoreResponse:
 
 def _json_items(body: bytes) -> Iterator[_Item]:
     try:
-        found = json.loads(body)
+        dataset = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise NoStoreResponse("Received a body that is no JSON.") from error
-    if isinstance(found, list) and len(found) == 1:
-        found = found[0]
-    if not isinstance(found, dict) or not all(_TAG.fullmatch(tag) for tag in found):
+    if isinstance(dataset, list) and len(dataset) == 1:
+        dataset = dataset[0]
+    if not isinstance(dataset, dict) or not all(_TAG.fullmatch(tag) for tag in dataset):
         raise NoStoreResponse("Received JSON that is no DICOM data set.")
     for sequence in (_FAILED, _REFERENCED):
-        for item in _json_values(found, sequence):
+        for item in _json_values(dataset, sequence):
             if isinstance(item, dict):
                 yield sequence, _json_text(item, _INSTANCE_UID), _json_text(item, _REASON)
 
@@ -109,7 +109,7 @@ def _json_text(item: Mapping[str, Any], tag: str) -> str:
 
 
 def _xml_items(body: bytes) -> Iterator[_Item]:
-    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:  # entities can swell, and no store response has them
+    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:  # entities can expand without limit, and no store response has them
         raise NoStoreResponse("Received XML with a document type.")
     try:
         root = ElementTree.fromstring(body)
@@ -129,5 +129,5 @@ def _xml_text(item: ElementTree.Element, tag: str) -> str:
 
 
 def _name(element: ElementTree.Element) -> str:
-    """Return the name without its namespace."""
+    """Return the element name without its namespace."""
     return element.tag.rpartition("}")[2]

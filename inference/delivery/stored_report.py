@@ -1,4 +1,4 @@
-"""Reading a report back from the spool, to send it."""
+"""Reports in the spool, read back to be sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cxr.errors import ReportUnreadable
 
 
 def study_of(path: Path) -> str | None:
-    """Read the Study Instance UID of a report in the spool; None: the file is gone, damaged, or has none."""
+    """Read the Study Instance UID of a report in the spool; None: the file is missing or damaged, or has none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -24,7 +24,7 @@ def study_of(path: Path) -> str | None:
 
 
 def read_report(path: Path) -> FileDataset:
-    """Read a report's file whole; its elements stay as they are in the file until they are looked at.
+    """Read the whole file of a report; elements keep their encoding until they are accessed.
 
     Parameters
     ----------
@@ -34,14 +34,14 @@ def read_report(path: Path) -> FileDataset:
     Raises
     ------
     ReportUnreadable
-        If it is gone or damaged.
+        If the file is missing or damaged.
     """
     try:
         with warnings.catch_warnings():
-            # On purpose: pydicom names values in its warnings, and these would be a patient's.
+            # Warnings of pydicom contain values, which may be a patient's.
             warnings.simplefilter("ignore")
             return dcmread(path)
     except (OSError, InvalidDicomError, EOFError, ValueError, KeyError) as error:
         raise ReportUnreadable(
-            "The report's file is gone from the spool or damaged: restore it from a backup and requeue the delivery."
+            "The report's file is missing from the spool or damaged: restore it from a backup and requeue the delivery."
         ) from error

@@ -11,7 +11,7 @@ from config.logs import get_logger
 from config.native_logs import quiet_tensorflow
 from cxr.errors import DeviceExhausted, IncompatiblePackage
 from cxr.package import ModelPackage, PackageManifest
-from cxr.package.lung_mask import LungFinder, Seen
+from cxr.package.lung_mask import GraphInput, LungFinder
 from inference.model.batches import Explainer, HalvingScorer, ModelOutput, Scorer
 from inference.model.devices import CPU, DeviceChoice, Runtime, choose_device
 from inference.model.graph_file import check_graph_file
@@ -134,7 +134,7 @@ class Model:
         """Current device: ``cpu``, ``gpu:N``, or ``cpu (openvino)``."""
         return self._device if self._runtime == "tensorflow" else f"{self._device} ({self._runtime})"
 
-    def mask_lungs(self, plain: NDArray[np.float32]) -> Seen:
+    def mask_lungs(self, plain: NDArray[np.float32]) -> GraphInput:
         """Mask everything but the lungs, where the package was trained so; else return the picture unchanged.
 
         Parameters
@@ -147,7 +147,7 @@ class Model:
         LungsNotFound
             If the segmentation finds no lungs.
         """
-        return Seen(plain, plain) if self._finder is None else self._finder.see(plain)
+        return GraphInput(plain, plain) if self._finder is None else self._finder.mask_lungs(plain)
 
     def score(self, batch: NDArray[np.float32]) -> ModelOutput:
         """Score images; halve a batch that does not fit the device's memory until it fits.

@@ -68,12 +68,12 @@ class ClaimedJobs:
 
     def claim(self, limit: int) -> list[ClaimedJob]:
         """Claim up to ``limit`` jobs that are due; looks before it writes, and only after a commit."""
-        if not self._changes.is_worth_a_look():
+        if not self._changes.is_read_due():
             return []
         with self._database.read() as session:
             if not jobs.is_any_due(session, now=self._clock()):
                 return []
-        self._changes.look_again()
+        self._changes.force_read()
         with self._database.begin() as session:
             claimed = jobs.claim(
                 session,
@@ -98,7 +98,7 @@ class ClaimedJobs:
             while self._writes.is_quiet and not self._writes.wait(LONGEST_STOP_S):
                 if stop.is_set() or is_superseded() or time.monotonic() > end:
                     return
-            if stop.wait(poll_s) or self._changes.has_news() or is_superseded():
+            if stop.wait(poll_s) or self._changes.has_new_commit() or is_superseded():
                 return
 
     def stop_renewing(self, ids: Iterable[int]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cxr.package import ModelPackage
 from cxr.package.input_gate import FeatureSpace, GateComponent, component_of, is_unsure, read_space
-from cxr.package.lung_mask import Seen
+from cxr.package.lung_mask import GraphInput
 from cxr.pixels.geometry import UPRIGHT, Geometry
 from cxr.pixels.quality_checks import ONE_LUNG, OUTLIER, TURNED, UNSURE, quality_warnings
 from inference.model.batches import ModelOutput
@@ -44,7 +44,7 @@ class InputGate:
 
     def warnings(
         self,
-        seen: Seen,
+        seen: GraphInput,
         output: ModelOutput,
         row: int,
         *,

@@ -172,7 +172,7 @@ class Shadow:
 
     def _take_up(self, active: str) -> None:
         is_known = self._following is not None and self._following[1] == active
-        if is_known and not self._changes.is_worth_a_look():
+        if is_known and not self._changes.is_read_due():
             return
         with self._database.read() as session:
             change, package = shadow_scores.latest_change(session), shadow_scores.current(session)

@@ -28,7 +28,7 @@ from config.settings import WorkerSettings
 from cxr.domain import ScoredImage
 from cxr.errors import CxrError, ImageError
 from cxr.package import ModelPackage
-from cxr.package.lung_mask import Seen
+from cxr.package.lung_mask import GraphInput
 from cxr.pixels.decoders import register_decoders
 from cxr.pixels.model_input import to_model_input
 from inference.model.model import Model
@@ -99,7 +99,7 @@ class _Shadow:
             results[row] = scored_image(output.probabilities[index], self.package, self.model.device, batch.at, codes)
         return results
 
-    def _prepare(self, image: ShadowImage, max_megapixels: int) -> Seen | None:
+    def _prepare(self, image: ShadowImage, max_megapixels: int) -> GraphInput | None:
         recipe = self.package.manifest.recipe
         try:
             pixels = image.pixels

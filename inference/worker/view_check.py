@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cxr.domain import JobState, PixelView, UnknownView, View
 from cxr.package import load_package
 from cxr.package.shipped import view_folder
-from cxr.package.view_model import CLASSES, Seen, ViewComponent, component_of
+from cxr.package.view_model import CLASSES, PredictedView, ViewComponent, component_of
 from cxr.pixels.geometry import UPRIGHT, Geometry
 from cxr.pixels.quality_checks import LOOKS_LATERAL, LOOKS_NOT_A_CHEST, VIEW_FROM_PIXELS, VIEW_UNSURE, heart_side
 from cxr.pixels.recipe import PixelRecipe
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from cxr.package import ModelPackage
     from inference.model.model import Model
 
-_FLAGS: Final[Mapping[Seen, str]] = {
-    Seen.LATERAL: LOOKS_LATERAL,
-    Seen.NOT_A_CHEST: LOOKS_NOT_A_CHEST,
-    Seen.UNSURE: VIEW_UNSURE,
+_FLAGS: Final[Mapping[PredictedView, str]] = {
+    PredictedView.LATERAL: LOOKS_LATERAL,
+    PredictedView.NOT_A_CHEST: LOOKS_NOT_A_CHEST,
+    PredictedView.UNSURE: VIEW_UNSURE,
 }
-_REASONS: Final[Mapping[Seen, str]] = {
-    Seen.LATERAL: "pixels_lateral",
-    Seen.NOT_A_CHEST: "pixels_not_a_chest",
-    Seen.UNSURE: "pixels_unsure",
+_REASONS: Final[Mapping[PredictedView, str]] = {
+    PredictedView.LATERAL: "pixels_lateral",
+    PredictedView.NOT_A_CHEST: "pixels_not_a_chest",
+    PredictedView.UNSURE: "pixels_unsure",
 }
 
 _NOT_AS_ORIENTED: Final = "pixels_not_as_oriented"
@@ -177,10 +177,10 @@ class ViewCheck:
             return Verdict(JobState.HELD, _REASONS[seen], facts=facts)
         return Verdict(warnings=flags if self.settings.pixels is not PixelView.OFF else (), facts=facts)
 
-    def _decide_unknown_view(self, seen: Seen, facts: Mapping[str, float]) -> Verdict:
+    def _decide_unknown_view(self, seen: PredictedView, facts: Mapping[str, float]) -> Verdict:
         """Decide on an image whose header does not state the view."""
-        if seen is Seen.FRONTAL and self.component.may_decide:
+        if seen is PredictedView.FRONTAL and self.component.may_decide:
             return Verdict(warnings=(VIEW_FROM_PIXELS,), facts=facts)
-        if seen is Seen.UNSURE or not self.component.may_decide:
+        if seen is PredictedView.UNSURE or not self.component.may_decide:
             return Verdict(JobState.HELD, "pixels_unsure", facts=facts)
         return Verdict(JobState.NOT_SCORED, _REASONS[seen], facts=facts)

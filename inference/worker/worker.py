@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from config.settings import DestinationSettings, WorkerSettings
     from cxr.package import ModelPackage
-    from cxr.package.lung_mask import Seen
+    from cxr.package.lung_mask import GraphInput
     from db.disk import Spool
     from db.engine import Database
     from inference.model.model import Model, ModelOutput
@@ -205,7 +205,7 @@ class Worker:
         self, batch: Sequence[PendingImage], gate: InputGate, model: Model, meanwhile: Callable[[], None] = lambda: None
     ) -> list[tuple[ClaimedJob, NDArray[np.float32]]]:
         """Score the images that could be prepared and return the reported ones; other images fail one by one."""
-        ready: list[tuple[ClaimedJob, Seen]] = []
+        ready: list[tuple[ClaimedJob, GraphInput]] = []
         reported: set[int] = set()
         flags: dict[int, tuple[str, ...]] = {}
         for prepared in batch:
@@ -225,7 +225,7 @@ class Worker:
         self._reported()
         return [(prepared.job, prepared.pixels()) for prepared in batch if prepared.job.id in reported]
 
-    def _outputs(self, ready: Sequence[tuple[ClaimedJob, Seen]], model: Model) -> ModelOutput | None:
+    def _outputs(self, ready: Sequence[tuple[ClaimedJob, GraphInput]], model: Model) -> ModelOutput | None:
         """Run the model; None: it failed, and the failure is recorded for these jobs."""
         output: ModelOutput | None = None
         with self._claims.isolate_failures([job for job, _ in ready]), self._stages.timing("score", len(ready)):
@@ -234,7 +234,7 @@ class Worker:
 
     def _report_all(
         self,
-        ready: Sequence[tuple[ClaimedJob, Seen]],
+        ready: Sequence[tuple[ClaimedJob, GraphInput]],
         output: ModelOutput,
         gate: InputGate,
         model: Model,

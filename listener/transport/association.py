@@ -1,4 +1,4 @@
-"""One association: admission, negotiation, the requests of its peer, its end.
+"""One association: admission, negotiation, requests of the peer, end.
 
 References
 ----------
@@ -23,14 +23,14 @@ from config.logs import get_logger
 from cxr.dicom.associate_pdu import APPLICATION_CONTEXT
 from cxr.domain import Peer
 from listener import dimse_messages
-from listener.admission import Rejection, Sender
-from listener.commitment_scp import Body
+from listener.admission import Rejection, Requestor
+from listener.commitment_scp import RequestBody
 from listener.dimse_messages import Command, ProtocolViolation
-from listener.service import StoreRequest
+from listener.intake import StoreRequest
 from listener.statuses import SUCCESS, UNRECOGNIZED_OPERATION, Status
 from listener.transport.connection import Connection
+from listener.transport.event_reports import EventReports
 from listener.transport.messages import Messages, Request
-from listener.transport.reporting import Reporting
 from listener.transport.upper_layer import TICK_S, UpperLayer
 
 if TYPE_CHECKING:
@@ -40,22 +40,22 @@ if TYPE_CHECKING:
 
 _CONFORMANT_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")  # PS3.5 Section 9.1
 
-_PATIENCE = 5
+_ACSE_TIMEOUTS = 5  # how many ACSE timeouts the association's thread waits for the upper layer
 
 log = get_logger(__name__)
 
 
 class _Acse(ACSE):
-    """Asks the service before it negotiates."""
+    """Negotiation that checks admission first."""
 
     def negotiate_association(self) -> None:
         try:
-            rejection = self.assoc.ask_admission()
+            rejection = self.assoc.admit()
             if rejection is None:
                 super().negotiate_association()
                 return
-        except Exception as error:  # noqa: BLE001 (third-party handling of a peer's bytes: any of them is a bad request)
-            self.assoc.report_bad_pdu(error)
+        except Exception as error:  # noqa: BLE001 (third-party decoding of a peer's bytes: each exception is a bad request)
+            self.assoc.log_bad_pdu(error)
             self.assoc.abort(block=False)
         else:
             self.send_reject(*rejection.answer)
@@ -68,11 +68,11 @@ class ListenerAssociation(Association):
     Parameters
     ----------
     server
-        What accepted the connection.
+        The server that accepted the connection.
     connection
         The accepted socket.
     head
-        What was read from it: the beginning of the peer's first PDU.
+        Bytes already read from it: the beginning of the peer's first PDU.
     """
 
     def __init__(self, server: ListenerServer, connection: socket.socket, head: bytes) -> None:
@@ -80,59 +80,59 @@ class ListenerAssociation(Association):
         self._server = server
         self.timeouts = server.timeouts
         self._connection = connection
-        self._peer: Peer | None = None  # once it was admitted
+        self._peer: Peer | None = None  # after its admission
         self.acse = _Acse(self)
         self.dul = UpperLayer(self, server.ae.maximum_pdu_size)
         self.dimse = Messages(self)
-        # The ARTIM timer decides; this thread waits for what comes of it, over two PDUs at the last moment.
-        self.acse_timeout = _PATIENCE * self.timeouts.acse_s
+        # The ARTIM timer limits the set-up; this thread waits longer, for two PDUs at the last moment.
+        self.acse_timeout = _ACSE_TIMEOUTS * self.timeouts.acse_s
         self.dul.artim_timer.timeout = self.timeouts.acse_s
-        self._reporting = Reporting(self, server.service.commitments)
+        self._event_reports = EventReports(self, server.service.commitments)
         self.set_socket(Connection(self, connection, head))
 
     @property
     def is_draining(self) -> bool:
-        """Whether the service stops: the association ends as soon as nothing is in flight."""
+        """Whether the service stops: the association then ends once no message is in flight."""
         return bool(self._server.draining.is_set())
 
-    def ask_admission(self) -> Rejection | None:
-        """Ask the service whether this peer may open an association now."""
+    def admit(self) -> Rejection | None:
+        """Request admission from the service; None: the association is admitted."""
         self._server.silent.remove(self._connection)
         request = self.requestor.primitive
-        sender = self._sender()
-        admitted = self._server.service.enter(sender)
-        if isinstance(admitted, Peer):
-            self._peer = admitted  # `leave` follows, also where the request is refused for another reason
+        requestor = self._requestor_identity()
+        decision = self._server.service.admit(requestor)
+        if isinstance(decision, Peer):
+            self._peer = decision  # `_end` calls `leave`, also after a rejection for another reason
             if self.dul.application_context != APPLICATION_CONTEXT:
-                admitted = Rejection.APPLICATION_CONTEXT
-        if isinstance(admitted, Rejection):
-            self._server.service.refused(admitted.code, sender)
-            return admitted
+                decision = Rejection.APPLICATION_CONTEXT
+        if isinstance(decision, Rejection):
+            self._server.service.record_refusal(decision.code, requestor)
+            return decision
         self.dul.socket.pdu_timeout_s = self.timeouts.dimse_s
         self.acceptor.supported_contexts = self._server.service.supported_contexts(
             request.presentation_context_definition_list
         )
         return None
 
-    def report_bad_pdu(self, error: Exception) -> None:
-        """Log that a PDU of this peer can't be read, and where."""
-        self._server.service.not_understood(self._sender(), error)
+    def log_bad_pdu(self, error: Exception) -> None:
+        """Log that a PDU of this peer can't be decoded."""
+        self._server.service.log_bad_pdu(self._requestor_identity(), error)
 
     def acceptable_syntaxes(self) -> Collection[str]:
-        """List the transfer syntaxes that may be accepted in any context."""
+        """Return the transfer syntaxes that may be accepted in any context."""
         return self._server.service.transfer_syntaxes
 
-    def wait_aside(self) -> None:
-        """Count the connection among the silent ones: nothing is expected of it but its end."""
+    def count_as_silent(self) -> None:
+        """Count the connection as silent: only its end is expected."""
         self._server.silent.add(self._connection)
 
     def kill(self) -> None:
-        """End the association's thread, after the one that talks to the network; that one's end has a bound."""
+        """End the upper layer's thread, cutting its connection after a time limit, then the association's own."""
         self._reactor_checkpoint.set()
         self._kill = True
         self.is_established = False
         self._is_paused = True
-        deadline = time.monotonic() + _PATIENCE * self.timeouts.acse_s
+        deadline = time.monotonic() + _ACSE_TIMEOUTS * self.timeouts.acse_s
         while self.dul.is_alive() and not self.dul.stop_dul():
             if time.monotonic() > deadline:
                 self.dul.kill_dul()
@@ -140,20 +140,24 @@ class ListenerAssociation(Association):
             self.dul.join(TICK_S)
 
     def begin_request(self, context_id: int, command: Command) -> Request:
-        """Prepare for a request's data set, in the thread that reads.
+        """Prepare a request for its data set; called by the thread that reads.
 
         Raises
         ------
         ProtocolViolation
-            If the request comes under a context that was not accepted.
+            If the command is unknown, or its presentation context was not accepted.
         """
         context = self._accepted_cx.get(context_id)
         if context is None or command.field not in _MESSAGE_TYPES:
-            raise ProtocolViolation("Received an unknown command, or one under a context that was not accepted.")
+            raise ProtocolViolation(
+                "Received an unknown command, or one in a presentation context that was not accepted."
+            )
         reception = None
         if command.field == dimse_messages.C_STORE_RQ and self._peer is not None:
             reception = self._server.service.receive(command, str(context.transfer_syntax[0]), self._peer)
-        return Request(context_id, command, reception, Body() if command.field == dimse_messages.N_ACTION_RQ else None)
+        return Request(
+            context_id, command, reception, RequestBody() if command.field == dimse_messages.N_ACTION_RQ else None
+        )
 
     def run_reactor(self) -> None:
         """Run the association's thread from its start to its end."""
@@ -172,12 +176,12 @@ class ListenerAssociation(Association):
                 self._serve(request)
             elif self._has_ended():
                 self.kill()
-            elif self._reporting.is_due:
-                self._reporting.send_next()
+            elif self._event_reports.is_due:
+                self._event_reports.send_next()
 
-    def _sender(self) -> Sender:
+    def _requestor_identity(self) -> Requestor:
         request = self.requestor.primitive
-        return Sender(
+        return Requestor(
             address=self.requestor.address,
             calling_ae_title=request.calling_ae_title if request else "",
             called_ae_title=request.called_ae_title if request else "",
@@ -196,16 +200,18 @@ class ListenerAssociation(Association):
             if status is not None and self.is_established:
                 self._answer(request, status)
         finally:
-            self.dimse.served()
+            self.dimse.finish_request()
 
     def _status_of(self, request: Request) -> Status | None:
-        """Do what is asked; None: nothing is to be answered (a response, or a C-CANCEL)."""
+        """Serve a request and return the status of its response; None: no response (to a response or C-CANCEL)."""
         command = request.command
         if command.field == dimse_messages.N_ACTION_RQ:
             context = self._accepted_cx[request.context_id]
-            return self._reporting.take(request, str(context.transfer_syntax[0]), self.requestor.ae_title.strip())
+            return self._event_reports.accept_request(
+                request, str(context.transfer_syntax[0]), self.requestor.ae_title.strip()
+            )
         if command.field == dimse_messages.N_EVENT_REPORT_RSP:
-            self._reporting.answered(command)
+            self._event_reports.process_response(command)
         if request.reception is not None:
             context = self._accepted_cx[request.context_id]
             try:
@@ -235,14 +241,14 @@ class ListenerAssociation(Association):
         self.dimse.send_msg(response, request.context_id)
 
     def _end(self) -> None:
-        """Leave nothing behind, whatever ended the association."""
+        """Release all resources, however the association ended."""
         self.dul.kill_dul()
         self.dul.socket.cut()
         if self.dul.is_alive():
             self.dul.join(TICK_S)
         self.dimse.discard()
-        self._reporting.leave()
-        self.dul.free()
+        self._event_reports.hand_over()
+        self.dul.close_wake_sockets()
         self._server.shutdown_request(self._connection)
         self._server.silent.remove(self._connection)
         self._server.associations.discard(self)
@@ -250,7 +256,7 @@ class ListenerAssociation(Association):
             self._server.service.leave(self._peer)
 
     def _bind_defaults(self) -> None:
-        """Bind what pynetdicom needs, and none of its handlers that log what peers send."""
+        """Bind the intervention handlers that pynetdicom needs, without those that log data of peers."""
         for event in evt._INTERVENTION_EVENTS:
             self.bind(event, evt.get_default_handler(event))
 
@@ -261,5 +267,5 @@ def _response_to(command: Command) -> DIMSEPrimitive:
 
 
 def _conformant(uid: str) -> str | None:
-    """Leave out an identifier that pydicom would warn about; it is optional in a response."""
+    """Return None for a non-conformant UID, which pydicom would warn about; it is optional in a response."""
     return uid if _CONFORMANT_UID.fullmatch(uid) else None

@@ -1,4 +1,4 @@
-"""The connection of one association: large reads, each PDU under a deadline, waiting without polling."""
+"""The socket of one association: large reads, a deadline for each PDU, waits without polling."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _DROP_BYTES = 65536
 
 
 class Connection(AssociationSocket):
-    """The connection: large reads, each PDU under a deadline, waiting without polling.
+    """The socket of one association.
 
     Parameters
     ----------
     assoc
-        Its association.
+        The association.
     connection
         The accepted socket.
     head
-        Bytes of the peer that were read from it before.
+        Bytes of the peer that were already read from it.
     """
 
     def __init__(self, assoc: ListenerAssociation, connection: socket.socket, head: bytes = b"") -> None:
@@ -41,13 +41,13 @@ class Connection(AssociationSocket):
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to read, or the connection has ended."""
+        """Whether data can be read, or the connection has ended."""
         return self.wait(None, 0.0)
 
     def wait(self, wake: socket.socket | None, timeout_s: float) -> bool:
-        """Wait until there is something to read, or something comes through `wake`.
+        """Wait until data can be read, or `wake` receives a byte; return whether data can be read.
 
-        The peer first gets the acknowledgement of what has arrived.
+        Data that has arrived is acknowledged at once, before the wait.
         """
         if self.socket is None:
             return False
@@ -64,12 +64,12 @@ class Connection(AssociationSocket):
         return self.socket is not None and self.socket.fileno() in ready
 
     def recv(self, nr_bytes: int) -> bytearray:
-        """Read so many bytes, or fewer if the peer closes the connection.
+        """Read `nr_bytes`, or fewer if the peer closes the connection.
 
         Raises
         ------
         TimeoutError
-            If they take longer than the deadline.
+            If they have not arrived before the deadline.
         """
         connection = self.socket
         received = bytearray(nr_bytes)
@@ -80,22 +80,22 @@ class Connection(AssociationSocket):
         connection.settimeout(self.pdu_timeout_s)
         with memoryview(received) as view:
             while count < nr_bytes:
-                got = connection.recv_into(view[count:])
-                if got == 0:
+                read = connection.recv_into(view[count:])
+                if read == 0:
                     break
-                count += got
+                count += read
                 if time.monotonic() > deadline:
                     raise TimeoutError
         del received[count:]
         return received
 
-    def drop_some(self) -> bool:
-        """Read what is there and forget it.
+    def discard_received(self) -> bool:
+        """Read available data and discard it.
 
         Returns
         -------
         bool
-            Whether there may be more; False: the peer has closed the connection.
+            False: the peer has closed the connection.
         """
         try:
             return bool(self.socket.recv(_DROP_BYTES))
@@ -103,5 +103,5 @@ class Connection(AssociationSocket):
             return False
 
     def cut(self) -> None:
-        """End the connection from another thread; the one that reads from it sees its end."""
+        """Shut the connection down from another thread; the thread that reads sees its end."""
         cut(self.socket)

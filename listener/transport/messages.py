@@ -1,4 +1,4 @@
-"""Puts messages together; a C-STORE's data set goes to its reception, any other's nowhere.
+"""Assembly of DIMSE messages from fragments; the data set of a C-STORE is written to its reception.
 
 References
 ----------
@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 from pynetdicom.dimse import DIMSEServiceProvider
 
 from listener import dimse_messages
-from listener.commitment_scp import Body
+from listener.commitment_scp import RequestBody
 from listener.dimse_messages import Command, Fragment, ProtocolViolation
-from listener.reception import PeerOverran, Reception
+from listener.reception import Reception, TransferTooLong
 from listener.transport.upper_layer import Fragments
 
 if TYPE_CHECKING:
     from listener.transport.association import ListenerAssociation
 
 
-_MAX_UNSERVED = 8  # requests in one PDU: each may hold an open file until it is served
+_MAX_UNSERVED = 8  # requests in one PDU: each may have an open file until it is served
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,16 @@ class Request:
     context_id: int
     command: Command
     reception: Reception | None  # of a C-STORE
-    body: Body | None = None  # of an N-ACTION
+    body: RequestBody | None = None  # of an N-ACTION
 
 
 class Messages(DIMSEServiceProvider):
-    """The messages of one association: fragments in, one request after the other out."""
+    """The messages of one association: assembles fragments to requests, which are served one by one."""
 
     def __init__(self, assoc: ListenerAssociation) -> None:
         super().__init__(assoc)
         self._command_bytes = bytearray()
-        self._request: Request | None = None  # its data set is coming
+        self._request: Request | None = None  # whose data set is arriving
         self._requests: queue.Queue[Request | None] = queue.Queue()
         self._lock = threading.Lock()
         self._unserved = 0
@@ -56,17 +56,17 @@ class Messages(DIMSEServiceProvider):
 
     @property
     def is_serving(self) -> bool:
-        """Whether a complete request waits for its answer."""
+        """Whether a complete request has no response yet."""
         return self._unserved > 0
 
     def receive_primitive(self, primitive: Fragments) -> None:
-        """Take what one P-DATA-TF PDU carries, in the thread that reads."""
+        """Process the fragments of one P-DATA-TF PDU; called by the thread that reads."""
         try:
             for fragment in dimse_messages.read_fragments(primitive.body):
-                self._take(fragment)
+                self._add_fragment(fragment)
         except ProtocolViolation:
             self.dul.event_queue.put("Evt19")
-        except PeerOverran:
+        except TransferTooLong:
             self._request = None
             self.assoc.abort(block=False)
 
@@ -81,40 +81,40 @@ class Messages(DIMSEServiceProvider):
         except queue.Empty:
             return None
 
-    def served(self) -> None:
-        """Go on reading: the answer is on its way."""
+    def finish_request(self) -> None:
+        """Count a request as served, so that reading continues."""
         with self._lock:
             self._unserved -= 1
         self.dul.wake()
 
     def discard(self) -> None:
-        """Remove what was received of objects that nobody will be told about."""
-        left = [self._request]
+        """Discard the receptions of requests that were not served."""
+        unserved = [self._request]
         with suppress(queue.Empty):
             while True:
-                left.append(self._requests.get_nowait())
-        for request in left:
+                unserved.append(self._requests.get_nowait())
+        for request in unserved:
             if request is not None and request.reception is not None:
                 request.reception.discard()
 
-    def _take(self, fragment: Fragment) -> None:
+    def _add_fragment(self, fragment: Fragment) -> None:
         if fragment.is_command:
-            self._take_command(fragment)
+            self._add_command_fragment(fragment)
         elif self._request is None or fragment.context_id != self._request.context_id:
             raise ProtocolViolation("Received a fragment of a data set that no command announced.")
         else:
-            taker = self._request.reception or self._request.body
-            if taker is not None:
-                taker.write(fragment.data)
+            sink = self._request.reception or self._request.body
+            if sink is not None:
+                sink.write(fragment.data)
             if fragment.is_last:
-                self._finish(self._request)
+                self._queue_request(self._request)
 
-    def _take_command(self, fragment: Fragment) -> None:
+    def _add_command_fragment(self, fragment: Fragment) -> None:
         self._command_bytes += fragment.data
         if self._request is not None or len(self._command_bytes) > dimse_messages.MAX_COMMAND_BYTES:
             raise ProtocolViolation("Received a command within another message, or one that is too long.")
         if self._unserved >= _MAX_UNSERVED:
-            raise ProtocolViolation("Received more requests at once than are answered one after the other.")
+            raise ProtocolViolation("Received more than 8 requests without waiting for a response.")
         if fragment.is_last:
             command = dimse_messages.read_command(bytes(self._command_bytes))
             self._command_bytes.clear()
@@ -122,9 +122,9 @@ class Messages(DIMSEServiceProvider):
             if command.has_data_set:
                 self._request = request
             else:
-                self._finish(request)
+                self._queue_request(request)
 
-    def _finish(self, request: Request) -> None:
+    def _queue_request(self, request: Request) -> None:
         self._request = None
         with self._lock:
             self._unserved += 1

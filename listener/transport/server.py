@@ -1,4 +1,4 @@
-"""Accepts connections on one port; each waits in a thread of its own until it asks for an association."""
+"""Server of one port: accepts connections, each with its own thread until its association begins."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from config.certificates import Certificates
 from config.logs import get_logger
 from listener.admission import SilentConnections
-from listener.service import Service, Timeouts
+from listener.service import StorageService
 from listener.transport.association import ListenerAssociation
-from listener.transport.opening import Opening
+from listener.transport.new_connection import NewConnection
+from listener.transport.timeouts import Timeouts
 
 log = get_logger(__name__)
 
 
-class _Newcomer(RequestHandler):
-    """A new connection, in a thread of its own until it asks for an association."""
+class _ConnectionHandler(RequestHandler):
+    """Handles a new connection, in its own thread, until its association begins."""
 
     server: ListenerServer
 
     def handle(self) -> None:
         server = self.server
         server.silent.add(self.request)
-        opening = Opening(self.request, self.remote.address, server.service, server.timeouts)
-        head = None if server.draining.is_set() else opening.read_head()
+        connection = NewConnection(self.request, self.remote.address, server.service, server.timeouts)
+        head = None if server.draining.is_set() else connection.read_head()
         if head is None:
             server.silent.remove(self.request)
             server.shutdown_request(self.request)
@@ -55,21 +56,21 @@ class ListenerServer(ThreadedAssociationServer):
     address
         Address and port to listen on.
     service
-        What decides and takes in.
+        Admits associations and stores objects.
     timeouts
-        How long peers may be silent.
+        Time limits for peers.
     silent
-        Where connections are counted that ask for no association; shared by all ports.
+        Counts connections without an association; shared by all ports.
     tls
-        For the TLS port.
+        Certificates of a TLS port; None: no TLS.
     shares_port
-        Whether other processes listen on the same port (SO_REUSEPORT); the kernel gives each
-        connection to one of them.
+        Whether other processes listen on the same port (SO_REUSEPORT); the kernel distributes the
+        connections among them.
 
     Raises
     ------
     OSError
-        If the address can't be listened on.
+        If the address can't be bound.
     """
 
     daemon_threads = True
@@ -80,7 +81,7 @@ class ListenerServer(ThreadedAssociationServer):
         self,
         ae: AE,
         address: tuple[str, int],
-        service: Service,
+        service: StorageService,
         timeouts: Timeouts,
         silent: SilentConnections,
         tls: Certificates | None = None,
@@ -93,9 +94,9 @@ class ListenerServer(ThreadedAssociationServer):
         self.draining = threading.Event()
         self.associations: set[ListenerAssociation] = set()
         self._shares_port = shares_port
-        # Contexts are set per association, from the service.
+        # The supported contexts are set per association, from the service.
         self._certificates = tls
-        super().__init__(ae, address, ae.ae_title, [], request_handler=_Newcomer)
+        super().__init__(ae, address, ae.ae_title, [], request_handler=_ConnectionHandler)
 
     def server_bind(self) -> None:
         """Bind, alone or beside other processes."""
@@ -109,7 +110,7 @@ class ListenerServer(ThreadedAssociationServer):
         threading.Thread(target=self.serve_forever, args=(0.1,), name="accept", daemon=True).start()
 
     def stop_accepting(self) -> None:
-        """Close the port, and let every association end as soon as nothing of it is in flight."""
+        """Close the port, and end each association once no message is in flight."""
         if self.draining.is_set():
             return
         self.draining.set()
@@ -123,13 +124,13 @@ class ListenerServer(ThreadedAssociationServer):
             association.dul.socket.cut()
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        """Accept a connection; its TLS handshake is done in its own thread."""
+        """Accept a connection; its own thread does the TLS handshake."""
         try:
             connection, address = self.socket.accept()
         except OSError as error:
             if error.errno in {errno.EMFILE, errno.ENFILE}:
                 log.exception("too_many_open_files", limit=len(self.associations))
-                time.sleep(0.1)  # the connection stays in the backlog: don't spin on it
+                time.sleep(0.1)  # the connection stays in the backlog: avoid a busy loop
             raise
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -139,7 +140,7 @@ class ListenerServer(ThreadedAssociationServer):
         return connection, address
 
     def service_actions(self) -> None:
-        """Nothing: pynetdicom collects garbage here, which stops every association meanwhile."""
+        """Do nothing: pynetdicom collects garbage here, which pauses every association."""
 
     def handle_error(self, request: socket.socket, client_address: tuple[str, int]) -> None:
         """Log a connection's failure without its address."""
@@ -147,4 +148,4 @@ class ListenerServer(ThreadedAssociationServer):
         self.silent.remove(request)
 
     def _bind_defaults(self) -> None:
-        """Nothing: associations bind their own."""
+        """Do nothing: associations bind their handlers."""

@@ -1,4 +1,4 @@
-"""The thread of an association that reads and writes PDUs.
+"""The upper layer: the thread of an association that reads and writes PDUs.
 
 References
 ----------
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from listener.transport.association import ListenerAssociation
 
 TICK_S = 0.5
-"""How often timers are looked at while nothing happens."""
+"""Interval between checks of the timers while there is no event, in seconds."""
 
 _P_DATA_TF = 0x04
 _PDU_TYPES = frozenset(range(0x01, 0x08))
 
 
 class ArtimTimer(Timer):
-    """A timer that has not expired when it was stopped, and that no change of the clock touches.
+    """Timer on the monotonic clock that has not expired once it is stopped.
 
-    pynetdicom's goes by the wall clock; and one that was stopped too late stays expired, which no state
-    but those that wait for it can take.
+    pynetdicom's uses the wall clock, and stays expired if stopped after its time, an event that only the states
+    that wait for the timer can handle.
 
     Parameters
     ----------
     timeout
-        In seconds.
+        Duration in seconds.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -60,17 +60,17 @@ class ArtimTimer(Timer):
 
     @property
     def expired(self) -> bool:
-        """Whether it runs, and its time is over."""
+        """Whether it runs and its time is over."""
         return self._deadline is not None and time.monotonic() > self._deadline
 
 
 class _StateMachine(StateMachine):
-    """Wakes the association's thread where pynetdicom lets it poll."""
+    """State machine that wakes the association's thread, which polls in pynetdicom."""
 
     def do_action(self, event: str) -> None:
         super().do_action(event)
         self.dul.state_since = time.monotonic()
-        is_over = self.current_state == "Sta1"  # whatever brought it there: an A-ABORT that comes first, for one
+        is_over = self.current_state == "Sta1"  # after any event, for example an A-ABORT as first PDU
         if is_over:
             self.dul.to_user_queue.put(None)
             self.dul._kill_thread = True
@@ -79,18 +79,18 @@ class _StateMachine(StateMachine):
 
 
 class Fragments:
-    """What a P-DATA-TF PDU carries, on its way through pynetdicom's state machine."""
+    """Body of a P-DATA-TF PDU that passes pynetdicom's state machine undecoded."""
 
     def __init__(self, body: bytearray) -> None:
         self.body = memoryview(body)
 
     def to_primitive(self) -> Fragments:
-        """Pass for the primitive too."""
+        """Return itself in place of a primitive."""
         return self
 
 
 class UpperLayer(DULServiceProvider):
-    """The thread that talks to the network."""
+    """The thread that reads and writes PDUs."""
 
     def __init__(self, assoc: ListenerAssociation, max_pdu_bytes: int) -> None:
         super().__init__(assoc)
@@ -101,102 +101,102 @@ class UpperLayer(DULServiceProvider):
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
-        self._heard_at = time.monotonic()
+        self._active_at = time.monotonic()
         self._message_since: float | None = None
-        self._is_lingering = False
+        self._is_waiting_for_close = False
         self.state_since = time.monotonic()
-        self.application_context = APPLICATION_CONTEXT  # of the A-ASSOCIATE-RQ, once it has come
+        self.application_context = APPLICATION_CONTEXT  # of the A-ASSOCIATE-RQ, once received
 
     def wake(self) -> None:
-        """End the wait for the network: something is to be sent, or read again, or the service stops."""
-        with suppress(OSError):  # full: it wakes up anyway; closed: it has ended
+        """End the wait for the network: there is a PDU to send, reading continues, or the service stops."""
+        with suppress(OSError):  # full: a wake-up is pending; closed: the thread has ended
             self._wake_sender.send(b"\x00")
 
-    def free(self) -> None:
-        """Close what the thread used, after it ended."""
+    def close_wake_sockets(self) -> None:
+        """Close the wake sockets after the end of the thread."""
         self._wake_receiver.close()
         self._wake_sender.close()
 
     def send_pdu(self, primitive: A_ASSOCIATE | A_RELEASE | A_ABORT | A_P_ABORT | P_DATA) -> None:
-        """Queue what is to be sent, and wake the thread that sends it."""
+        """Queue a primitive, and wake the thread to send it."""
         super().send_pdu(primitive)
         self.wake()
 
     def kill_dul(self) -> None:
-        """Let the thread end."""
+        """Request the end of the thread."""
         super().kill_dul()
         self.wake()
 
     def _send(self, pdu: PDU) -> None:
         super()._send(pdu)
-        self._heard_at = time.monotonic()  # the peer's silence counts from our answer
+        self._active_at = time.monotonic()  # the peer's silence counts from our PDU
 
     def _process_recv_primitive(self) -> bool:
         if not self.event_queue.empty():
-            return True  # first things first; a primitive must not be announced twice
+            return True  # earlier events first; a primitive must not be queued twice
         if self.state_machine.current_state == "Sta13":
-            with suppress(queue.Empty):  # the association is over: nothing of it may be sent any more
+            with suppress(queue.Empty):  # the association has ended: drop PDUs that are queued
                 self.to_provider_queue.get_nowait()
             return False
         return bool(super()._process_recv_primitive())
 
     def _is_transport_event(self) -> bool:
         if self.state_machine.current_state == "Sta13":
-            self._linger()
-        elif self._breaks_off() or self._waits_in_vain():
+            self._wait_for_peer_to_close()
+        elif self._has_message_timed_out() or self._has_negotiation_timed_out():
             self.event_queue.put("Evt19")
-        elif self._is_to_end():
+        elif self._should_close():
             self.socket.close()
         elif self.assoc.dimse.is_serving:
             self._wait_for_wake()
         elif self.socket.wait(self._wake_receiver, TICK_S):
             self._read_pdu_data()
-            self._heard_at = time.monotonic()
+            self._active_at = time.monotonic()
         self._drop_wakes()
         if self.state_machine.current_state != "Sta13":
             self._process_recv_primitive()
         return False
 
-    def _linger(self) -> None:
-        """Wait for the peer to close, until the ARTIM timer runs out; what it still sends is dropped.
+    def _wait_for_peer_to_close(self) -> None:
+        """Wait for the peer to close, until the ARTIM timer expires; discard its data.
 
-        If we closed first, with bytes of the peer unread, it would see a reset connection and never our
-        reject, abort or answer to its release.
+        A close with unread data of the peer would reset the connection, and the peer might not receive our
+        A-ASSOCIATE-RJ, A-ABORT or A-RELEASE-RP.
         """
-        if not self._is_lingering:
-            self._is_lingering = True
-            self.assoc.wait_aside()
-        if self.socket.wait(self._wake_receiver, TICK_S) and not self.socket.drop_some():
+        if not self._is_waiting_for_close:
+            self._is_waiting_for_close = True
+            self.assoc.count_as_silent()
+        if self.socket.wait(self._wake_receiver, TICK_S) and not self.socket.discard_received():
             self.socket.close()
 
-    def _breaks_off(self) -> bool:
-        """Whether the peer fell silent within a message, or takes too long over it."""
+    def _has_message_timed_out(self) -> bool:
+        """Whether the peer is silent within a message, or takes too long over the message."""
         dimse, timeouts = self.assoc.dimse, self.assoc.timeouts
         if self.state_machine.current_state != "Sta6" or dimse.is_serving or not dimse.is_receiving:
             self._message_since = None
             return False
         now = time.monotonic()
         self._message_since = self._message_since or now
-        return now - self._heard_at > timeouts.dimse_s or now - self._message_since > timeouts.message_s
+        return now - self._active_at > timeouts.dimse_s or now - self._message_since > timeouts.message_s
 
-    def _waits_in_vain(self) -> bool:
-        """Whether the answer to the A-ASSOCIATE-RQ takes too long; PS3.8 has no timer in Sta3."""
+    def _has_negotiation_timed_out(self) -> bool:
+        """Whether our answer to the A-ASSOCIATE-RQ takes too long; PS3.8 has no timer in Sta3."""
         waited_s = time.monotonic() - self.state_since
         return self.state_machine.current_state == "Sta3" and waited_s > self.assoc.timeouts.acse_s
 
-    def _is_to_end(self) -> bool:
-        """Whether the association was idle for too long, or the service stops and nothing is in flight."""
+    def _should_close(self) -> bool:
+        """Whether no message is in flight, and the association was idle for too long or the service stops."""
         dimse = self.assoc.dimse
         if self.state_machine.current_state != "Sta6" or dimse.is_serving or not self.to_provider_queue.empty():
             return False
         if dimse.is_receiving:
             return False
-        return self.assoc.is_draining or time.monotonic() - self._heard_at > self.assoc.timeouts.idle_s
+        return self.assoc.is_draining or time.monotonic() - self._active_at > self.assoc.timeouts.idle_s
 
     def _wait_for_wake(self) -> None:
-        waiting = select.poll()
-        waiting.register(self._wake_receiver, select.POLLIN)
-        waiting.poll(TICK_S * 1000)
+        poll = select.poll()
+        poll.register(self._wake_receiver, select.POLLIN)
+        poll.poll(TICK_S * 1000)
 
     def _drop_wakes(self) -> None:
         with suppress(OSError):
@@ -216,7 +216,7 @@ class UpperLayer(DULServiceProvider):
                 return
             body = self.socket.recv(length)
         except TimeoutError:
-            self.event_queue.put("Evt19")  # a PDU that does not get complete
+            self.event_queue.put("Evt19")  # an incomplete PDU
             return
         except OSError:
             self.event_queue.put("Evt17")
@@ -234,9 +234,9 @@ class UpperLayer(DULServiceProvider):
             normalised = normalise(encoded, self.assoc.acceptable_syntaxes())
             self.application_context = normalised.application_context
             pdu, event = self._decode_pdu(bytearray(normalised.encoded))
-            primitive = pdu.to_primitive()  # here, because what it refuses would end the thread in the state machine
-        except Exception as error:  # noqa: BLE001 (third-party decoding of a peer's bytes: any of them is a bad PDU)
-            self.assoc.report_bad_pdu(error)
+            primitive = pdu.to_primitive()  # here: an exception in the state machine would end the thread
+        except Exception as error:  # noqa: BLE001 (third-party decoding of a peer's bytes: each exception is a bad PDU)
+            self.assoc.log_bad_pdu(error)
             self.event_queue.put("Evt19")
             return
         pdu.to_primitive = lambda: primitive

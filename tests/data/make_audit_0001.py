@@ -103,7 +103,7 @@ def fill(database: Database) -> None:
         score(database, 2 * seed + content)
     with database.begin() as session:
         (first, *_) = deliveries.list_deliveries(session)
-        deliveries.dead(session, first.id, code="peer_refused", status=0xA900, now=NOON)
+        deliveries.give_up(session, first.id, code="peer_refused", status=0xA900, now=NOON)
     for seed, state in ((3, JobState.NOT_SCORED), (4, JobState.HELD), (5, JobState.QUEUED), (6, JobState.QUEUED)):
         with database.begin() as session:
             images.receive(session, receipt(seed, state=state), now=NOON)

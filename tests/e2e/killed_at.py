@@ -44,7 +44,7 @@ def object_is_kept() -> None:
 def receipt_is_committed() -> None:
     from listener.intake import Intake
 
-    wrap(Intake, "take", before=False)
+    wrap(Intake, "store", before=False)
 
 
 def job_is_claimed() -> None:
@@ -90,9 +90,9 @@ def report_is_sent() -> None:
 
 
 def delivery_is_committed() -> None:
-    from inference.delivery.record import Outcomes
+    from inference.delivery.delivery_outcomes import OutcomeRecorder
 
-    wrap(Outcomes, "sent", before=False)
+    wrap(OutcomeRecorder, "record_sent", before=False)
 
 
 def main() -> None:

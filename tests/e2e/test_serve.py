@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,22 +82,62 @@ def test_faults_of_the_settings_are_said_before_anything_starts(service: Callabl
     assert not (installation.folder / "var" / "audit.sqlite").exists()
 
 
-def test_what_a_child_can_not_be_started_with_ends_the_command(service: Callable[..., Any]) -> None:
+def serve_to_its_end(installation: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [CXR, "serve"],
+        cwd=installation.folder,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=200,
+    )
+
+
+def test_a_port_in_use_is_reported_before_a_child_is_started(service: Callable[..., Any]) -> None:
     installation = service()
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", installation.port))
-        taken.listen()
-        done = subprocess.run(
-            [CXR, "serve"],
-            cwd=installation.folder,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=200,
-        )
+    with socket.create_server(("127.0.0.1", installation.port)):
+        done = serve_to_its_end(installation)
     assert done.returncode == 2
     assert f"Port {installation.port} of 127.0.0.1 can't be listened on" in done.stderr
+    assert "child_started" not in done.stderr
+
+
+def test_what_a_child_can_not_be_started_with_ends_the_command(
+    service: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    """Files that are there, but hold no certificate: the listener finds that when it loads them."""
+    installation = service(
+        f'[listener.tls]\nport = {free_port()}\ncertificate = "no.pem"\nkey = "no.pem"\nca = "no.pem"\n'
+    )
+    (installation.folder / "no.pem").touch(mode=0o600)
+    done = serve_to_its_end(installation)
+    assert done.returncode == 2
     assert done.stderr.count('"child_started"') == 2  # each once: what can't succeed is not tried again
+
+
+def test_a_start_on_a_terminal_says_when_listener_and_worker_are_ready(
+    service: Callable[..., Any], wait_for: Any
+) -> None:
+    installation = service()
+    terminal, other_end = pty.openpty()
+    os.set_blocking(terminal, False)
+    process = subprocess.Popen(
+        [CXR, "serve"], cwd=installation.folder, stdin=subprocess.DEVNULL, stdout=other_end, stderr=other_end
+    )
+    installation.processes["serve"] = process
+    os.close(other_end)
+    screen = bytearray()
+
+    def shows(line: str) -> bool:
+        with suppress(BlockingIOError):
+            screen.extend(os.read(terminal, 65536))
+        return line.encode() in screen
+
+    wait_for(lambda: shows(f"ready: the listener CXR@127.0.0.1:{installation.port} takes connections"), "listener", 180)
+    wait_for(lambda: shows("ready: the worker has loaded its models"), "worker", 180)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(180) == 0
+    os.close(terminal)
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from pynetdicom.dul import DULServiceProvider
 
 from cxr.errors import PeerUnreachable
 from inference.delivery.association import Address, client_certificates, close, context, open_association
-from inference.delivery.carrier import Parcel
 from inference.delivery.commitment_scu import CommitmentInbox, CommitmentServer
-from inference.delivery.dicom_carrier import DicomCarrier
+from inference.delivery.destination_client import OutgoingReport
+from inference.delivery.dicom_client import DicomClient
 from inference.delivery.dicom_verifier import DicomVerifier
 from inference.report.uids import derive_uid, series_uid
 
@@ -156,12 +156,12 @@ def address(certificate: tuple[Path, Path]) -> Callable[..., Address]:
 
 
 @pytest.fixture
-def parcel(report_file: Callable[..., Path]) -> Parcel:
+def outgoing(report_file: Callable[..., Path]) -> OutgoingReport:
     path, uid = report_file(0), derive_uid("test", "instance", "0")
     report = dcmread(path)
     report.TextValue = "x" * 20_000_000  # more than what lies between two sockets can take
     report.save_as(path)
-    return Parcel(
+    return OutgoingReport(
         report_id=0,
         path=path,
         sop_class_uid=str(report.SOPClassUID),
@@ -174,18 +174,18 @@ def parcel(report_file: Callable[..., Path]) -> Parcel:
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("how", ["part of the answer", "byte by byte", "reads no more"])
 def test_a_peer_that_stalls_is_unreachable(
-    how: How, tls: bool, stalling: Any, peer_factory: Any, address: Any, parcel: Parcel, wait_for: Any
+    how: How, tls: bool, stalling: Any, peer_factory: Any, address: Any, outgoing: OutgoingReport, wait_for: Any
 ) -> None:
     before = set(threading.enumerate())
     peer = stalling(peer_factory().port, how, tls=tls)
     to = address(peer.port, tls=tls)
-    carrier = DicomCarrier(to, verifier=DicomVerifier(to))
-    assert isinstance(outcome_of(lambda: carrier.store(parcel)), PeerUnreachable)
-    carrier.close()
+    client = DicomClient(to, verifier=DicomVerifier(to))
+    assert isinstance(outcome_of(lambda: client.store(outgoing)), PeerUnreachable)
+    client.close()
     wait_for(lambda: not _requestors(before), "no thread of the association goes on")
 
 
-def test_a_peer_whose_answers_do_not_end_is_given_up(peer_factory: Any, address: Any, parcel: Parcel) -> None:
+def test_a_peer_whose_answers_do_not_end_is_given_up(peer_factory: Any, address: Any, outgoing: OutgoingReport) -> None:
     said = 0
 
     def without_end(event: Any) -> Iterator[tuple[int, Any]]:
@@ -196,7 +196,7 @@ def test_a_peer_whose_answers_do_not_end_is_given_up(peer_factory: Any, address:
 
     peer = peer_factory(also=(FIND,), handlers=((evt.EVT_C_FIND, without_end),))
     verifier = DicomVerifier(address(peer.port, timeout_s=30.0), mode="find")
-    assert isinstance(outcome_of(lambda: verifier.verify([parcel]), within_s=200.0), PeerUnreachable)
+    assert isinstance(outcome_of(lambda: verifier.verify([outgoing]), within_s=200.0), PeerUnreachable)
     assert said < 100_000
 
 

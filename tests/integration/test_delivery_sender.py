@@ -212,14 +212,14 @@ def test_library_that_fails_over_one_report_is_a_postponed_delivery(
     outbox.add(0)
     outbox.add(1)
     sender = sender_to(peer_factory().address)
-    store = sender._carrier.store
+    store = sender._client.store
 
-    def trip(parcel: Any) -> Any:
-        if parcel.report_id == outbox.rows()[0].report_id:
+    def trip(outgoing: Any) -> Any:
+        if outgoing.report_id == outbox.rows()[0].report_id:
             raise ZeroDivisionError
-        return store(parcel)
+        return store(outgoing)
 
-    sender._carrier.store = trip
+    sender._client.store = trip
     sender.deliver_due(NOON)
     first, second = outbox.rows()
     assert (first.state, first.error_code) == (DeliveryState.PENDING, "delivery_crashed")
@@ -314,7 +314,7 @@ def test_killed_after_sending_the_peer_ends_up_with_one_object(outbox: Any, orth
     """The row was not updated: the lease runs out, and another sender sends the same bytes again."""
     outbox.add()
     first = sender_to(orthanc.address)
-    first._outcomes.sent = lambda *_: None
+    first._outcomes.record_sent = lambda *_: None
     first.deliver_due(NOON)
     assert outbox.row().state is DeliveryState.PENDING
     second = sender_to(orthanc.address)

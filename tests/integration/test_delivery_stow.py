@@ -17,8 +17,8 @@ from config.settings import DestinationSettings
 from cxr.domain import DeliveryState
 from cxr.errors import AccessRefused, DeliveryError, PeerBusy, PeerRefused, PeerUnreachable
 from inference.delivery.bounded_http import MAX_ANSWER_BYTES
-from inference.delivery.carrier import Parcel, Presence
-from inference.delivery.stow_carrier import StowCarrier
+from inference.delivery.destination_client import OutgoingReport, Presence
+from inference.delivery.stow_client import StowClient
 from inference.report.uids import derive_uid, series_uid
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -47,46 +47,46 @@ def test_orthanc_stores_and_finds_it(web_orthanc: Any, outbox: Any, sender_to: A
     assert (outbox.row().state, outbox.row().verified_by) == (DeliveryState.VERIFIED, "qido_rs")
 
 
-def test_orthanc_has_the_very_dataset_and_one_of_it(web_orthanc: Any, parcel: Any, carrier_to: Any) -> None:
-    carrier = carrier_to(f"{web_orthanc.url}/dicom-web", username="cxr", password="s3cret")
+def test_orthanc_has_the_very_dataset_and_one_of_it(web_orthanc: Any, outgoing: Any, client_to: Any) -> None:
+    client = client_to(f"{web_orthanc.url}/dicom-web", username="cxr", password="s3cret")
     for _ in range(3):
-        carrier.store(parcel())
-    found = carrier._searching._client.retrieve_study(parcel().study_instance_uid)
-    assert found == [dcmread(parcel().path)]
+        client.store(outgoing())
+    found = client._search_service._client.retrieve_study(outgoing().study_instance_uid)
+    assert found == [dcmread(outgoing().path)]
 
 
-def test_orthanc_without_the_password(web_orthanc: Any, parcel: Any, carrier_to: Any) -> None:
+def test_orthanc_without_the_password(web_orthanc: Any, outgoing: Any, client_to: Any) -> None:
     with pytest.raises(AccessRefused) as caught:
-        carrier_to(f"{web_orthanc.url}/dicom-web", username="cxr", password="wrong").store(parcel())
+        client_to(f"{web_orthanc.url}/dicom-web", username="cxr", password="wrong").store(outgoing())
     assert (caught.value.status, caught.value.retryable) == (401, True)
 
 
-def test_orthanc_says_what_it_does_not_have(web_orthanc: Any, parcel: Any, carrier_to: Any) -> None:
-    carrier = carrier_to(f"{web_orthanc.url}/dicom-web", username="cxr", password="s3cret")
-    assert carrier.verify([parcel()])[0].presence is Presence.ABSENT
+def test_orthanc_says_what_it_does_not_have(web_orthanc: Any, outgoing: Any, client_to: Any) -> None:
+    client = client_to(f"{web_orthanc.url}/dicom-web", username="cxr", password="s3cret")
+    assert client.verify([outgoing()])[0].presence is Presence.ABSENT
 
 
 @pytest.fixture
-def carrier_to() -> Iterator[Callable[..., StowCarrier]]:
-    made: list[StowCarrier] = []
+def client_to() -> Iterator[Callable[..., StowClient]]:
+    made: list[StowClient] = []
 
-    def make(url: str, **settings: Any) -> StowCarrier:
+    def make(url: str, **settings: Any) -> StowClient:
         destination = DestinationSettings(
             **({"name": "web", "kind": "stow", "address": url, "timeout_s": 5.0} | settings)
         )
-        made.append(StowCarrier(destination))
+        made.append(StowClient(destination))
         return made[-1]
 
     yield make
-    for carrier in made:
-        carrier.close()
+    for client in made:
+        client.close()
 
 
 @pytest.fixture
-def parcel(report_file: Callable[..., Path]) -> Callable[..., Parcel]:
-    def make() -> Parcel:
+def outgoing(report_file: Callable[..., Path]) -> Callable[..., OutgoingReport]:
+    def make() -> OutgoingReport:
         uid = derive_uid("test", "instance", "0")
-        return Parcel(
+        return OutgoingReport(
             report_id=0,
             path=report_file(),
             sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34",
@@ -169,11 +169,11 @@ def test_answers(
     error: type[DeliveryError],
     recorded: int | None,
     service: Any,
-    parcel: Any,
-    carrier_to: Any,
+    outgoing: Any,
+    client_to: Any,
 ) -> None:
     with pytest.raises(error) as caught:
-        carrier_to(service(status, body)).store(parcel())
+        client_to(service(status, body)).store(outgoing())
     assert type(caught.value) is error
     assert caught.value.status == recorded
 
@@ -190,9 +190,9 @@ def failed_in_xml(reason: int, *, namespace: str = "", head: str = "") -> bytes:
     "kind",
     ["application/dicom+json; charset=utf-8", "application/dicom+json;charset=utf-8", "Application/JSON", ""],
 )
-def test_a_media_type_has_parameters(kind: str, service: Any, parcel: Any, carrier_to: Any) -> None:
+def test_a_media_type_has_parameters(kind: str, service: Any, outgoing: Any, client_to: Any) -> None:
     with pytest.raises(PeerBusy) as caught:
-        carrier_to(service(202, failed(0xA700), **{"Content-Type": kind})).store(parcel())
+        client_to(service(202, failed(0xA700), **{"Content-Type": kind})).store(outgoing())
     assert caught.value.status == 0xA700
 
 
@@ -202,11 +202,11 @@ def test_a_media_type_has_parameters(kind: str, service: Any, parcel: Any, carri
     [("", ""), (' xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM"', '<?xml version="1.0" encoding="UTF-8"?>')],
 )
 def test_a_store_response_in_xml_is_read(
-    kind: str, namespace: str, head: str, service: Any, parcel: Any, carrier_to: Any
+    kind: str, namespace: str, head: str, service: Any, outgoing: Any, client_to: Any
 ) -> None:
     body = failed_in_xml(0xC000, namespace=namespace, head=head)
     with pytest.raises(PeerRefused) as caught:
-        carrier_to(service(200, body, **{"Content-Type": kind})).store(parcel())
+        client_to(service(200, body, **{"Content-Type": kind})).store(outgoing())
     assert caught.value.status == 0xC000
 
 
@@ -224,10 +224,10 @@ def test_a_store_response_in_xml_is_read(
     ],
 )
 def test_what_is_no_store_response_is_a_refusal(
-    status: int, kind: str, body: bytes, service: Any, parcel: Any, carrier_to: Any
+    status: int, kind: str, body: bytes, service: Any, outgoing: Any, client_to: Any
 ) -> None:
     with pytest.raises(AccessRefused, match="log-in page"):
-        carrier_to(service(status, body, **{"Content-Type": kind})).store(parcel())
+        client_to(service(status, body, **{"Content-Type": kind})).store(outgoing())
 
 
 def stored_and_found(reason: int | None, *, is_found: bool) -> type[BaseHTTPRequestHandler]:
@@ -257,66 +257,66 @@ def stored_and_found(reason: int | None, *, is_found: bool) -> type[BaseHTTPRequ
 
 @pytest.mark.parametrize("reason", [None, 0x0110, 0xB00E, 0xB00F, 0xC000])
 @pytest.mark.parametrize("is_found", [True, False])
-def test_a_conflict_is_settled_by_a_search(reason: int | None, is_found: bool, parcel: Any, carrier_to: Any) -> None:
+def test_a_conflict_is_settled_by_a_search(reason: int | None, is_found: bool, outgoing: Any, client_to: Any) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), stored_and_found(reason, is_found=is_found)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        carrier = carrier_to(f"http://127.0.0.1:{server.server_port}")
+        client = client_to(f"http://127.0.0.1:{server.server_port}")
         try:
             if is_found:
-                assert carrier.store(parcel()).sop_instance_uid == parcel().sop_instance_uid
+                assert client.store(outgoing()).sop_instance_uid == outgoing().sop_instance_uid
             else:
                 with pytest.raises((PeerBusy, PeerRefused)):
-                    carrier.store(parcel())
+                    client.store(outgoing())
         finally:
-            carrier.close()
+            client.close()
             server.shutdown()
 
 
 @pytest.mark.parametrize(("status", "body"), [(200, b""), (409, failed(0x0111)), (409, failed_in_xml(0x0111))])
 def test_answers_that_mean_stored_or_there_already(
-    status: int, body: bytes, service: Any, parcel: Any, carrier_to: Any
+    status: int, body: bytes, service: Any, outgoing: Any, client_to: Any
 ) -> None:
     kind = "application/dicom+xml" if body.startswith(b"<") else "application/dicom+json"
-    stored = carrier_to(service(status, body, **{"Content-Type": kind})).store(parcel())
-    assert stored.sop_instance_uid == parcel().sop_instance_uid
+    stored = client_to(service(status, body, **{"Content-Type": kind})).store(outgoing())
+    assert stored.sop_instance_uid == outgoing().sop_instance_uid
 
 
-def test_redirect_is_not_taken_for_success(service: Any, parcel: Any, carrier_to: Any) -> None:
+def test_redirect_is_not_taken_for_success(service: Any, outgoing: Any, client_to: Any) -> None:
     elsewhere = service(200)
     with pytest.raises(AccessRefused):
-        carrier_to(service(302, Location=elsewhere)).store(parcel())
+        client_to(service(302, Location=elsewhere)).store(outgoing())
 
 
 @pytest.mark.parametrize("status", [404, 501])
-def test_service_without_search_can_not_be_asked(status: int, service: Any, parcel: Any, carrier_to: Any) -> None:
-    assert carrier_to(service(status)).verify([parcel()])[0].presence is Presence.UNANSWERABLE
+def test_service_without_search_can_not_be_asked(status: int, service: Any, outgoing: Any, client_to: Any) -> None:
+    assert client_to(service(status)).verify([outgoing()])[0].presence is Presence.UNANSWERABLE
 
 
-def test_failing_search_is_no_answer(service: Any, parcel: Any, carrier_to: Any) -> None:
-    assert carrier_to(service(503)).verify([parcel()])[0].presence is Presence.UNKNOWN
+def test_failing_search_is_no_answer(service: Any, outgoing: Any, client_to: Any) -> None:
+    assert client_to(service(503)).verify([outgoing()])[0].presence is Presence.UNKNOWN
 
 
-def test_nobody_there(parcel: Any, carrier_to: Any, free_port: Callable[[], int]) -> None:
-    carrier = carrier_to(f"http://127.0.0.1:{free_port()}/dicom-web")
+def test_nobody_there(outgoing: Any, client_to: Any, free_port: Callable[[], int]) -> None:
+    client = client_to(f"http://127.0.0.1:{free_port()}/dicom-web")
     with pytest.raises(PeerUnreachable):
-        carrier.store(parcel())
+        client.store(outgoing())
     with pytest.raises(PeerUnreachable):
-        carrier.verify([parcel()])
+        client.verify([outgoing()])
 
 
 def test_errors_carry_neither_url_nor_password_nor_identifier(
-    service: Any, parcel: Any, carrier_to: Any, free_port: Callable[[], int]
+    service: Any, outgoing: Any, client_to: Any, free_port: Callable[[], int]
 ) -> None:
     import traceback
 
     for address in (service(401), service(500), f"http://127.0.0.1:{free_port()}/dicom-web"):
         with pytest.raises(DeliveryError) as caught:
-            carrier_to(address, username="somebody", password="h1dden").store(parcel())
+            client_to(address, username="somebody", password="h1dden").store(outgoing())
         told = "".join(traceback.format_exception(caught.value, limit=0))
-        assert "h1dden" not in told and "127.0.0.1" not in told and parcel().sop_instance_uid not in told
+        assert "h1dden" not in told and "127.0.0.1" not in told and outgoing().sop_instance_uid not in told
 
 
-def test_token_is_sent(parcel: Any, carrier_to: Any) -> None:
+def test_token_is_sent(outgoing: Any, client_to: Any) -> None:
     seen: list[str | None] = []
 
     class Seeing(BaseHTTPRequestHandler):
@@ -332,12 +332,12 @@ def test_token_is_sent(parcel: Any, carrier_to: Any) -> None:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Seeing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        carrier_to(f"http://127.0.0.1:{server.server_port}", token="t0ken").store(parcel())
+        client_to(f"http://127.0.0.1:{server.server_port}", token="t0ken").store(outgoing())
         server.shutdown()
     assert seen == ["Bearer t0ken"]
 
 
-def test_body_is_the_file_s_dataset(parcel: Any, carrier_to: Any) -> None:
+def test_body_is_the_file_s_dataset(outgoing: Any, client_to: Any) -> None:
     bodies: list[bytes] = []
 
     class Keeping(BaseHTTPRequestHandler):
@@ -352,8 +352,8 @@ def test_body_is_the_file_s_dataset(parcel: Any, carrier_to: Any) -> None:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Keeping) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        carrier_to(f"http://127.0.0.1:{server.server_port}").store(parcel())
+        client_to(f"http://127.0.0.1:{server.server_port}").store(outgoing())
         server.shutdown()
-    content = parcel().path.read_bytes()
+    content = outgoing().path.read_bytes()
     assert content in bodies[0]
     assert dcmread(BytesIO(content))

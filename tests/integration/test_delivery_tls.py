@@ -15,7 +15,7 @@ import pytest
 from config.settings import DestinationSettings
 from cxr.domain import DeliveryState
 from cxr.errors import SettingsError
-from inference.delivery.make_carrier import make_carrier
+from inference.delivery.client_factory import make_client
 
 NAMES = ("peer.pem", "peer.key", "ca.pem")
 
@@ -92,9 +92,9 @@ def test_renewed_certificates_are_used_without_a_restart(
 
 def move(sender: Any, port: int) -> None:
     """Let the destination be another peer: one that asks for another authority's certificates."""
-    carrier = sender._carrier
-    before = carrier._address
-    carrier._address = type(before)(
+    client = sender._client
+    before = client._address
+    client._address = type(before)(
         ae_title=before.ae_title,
         host=before.host,
         port=port,
@@ -109,7 +109,7 @@ def test_a_key_that_others_can_read_is_refused(authorities: tuple[Path, Path, Pa
     (live / "peer.key").chmod(0o640)
     destination = DestinationSettings(name="pacs", kind="dicom", address="PEER@127.0.0.1:4242", tls=True, **named(live))
     with pytest.raises(SettingsError, match="chmod 600"):
-        make_carrier(destination, "CXR")
+        make_client(destination, "CXR")
 
 
 class _Searched(BaseHTTPRequestHandler):
@@ -144,9 +144,9 @@ def test_dicomweb_reads_its_files_for_each_connection(
     authorities: tuple[Path, Path, Path], web_of: Callable[[Path], str]
 ) -> None:
     old, new, live = authorities
-    session = make_carrier(
+    session = make_client(
         DestinationSettings(name="web", kind="stow", address=web_of(old), **named(live)), "CXR"
-    )._session
+    )._store_service._session
     assert session.get(web_of(old), timeout=30).status_code == 204
     install(new, live)
     assert session.get(web_of(new), timeout=30).status_code == 204

@@ -202,7 +202,7 @@ def test_peer_that_is_down_when_asked_is_asked_again(
     outbox.add()
     sender = sender_to(peer_factory().address, verify="find")
     sender.deliver_due(NOON)
-    verifier = sender._carrier._verifier
+    verifier = sender._client._verifier
     verifier._address = type(verifier._address)(
         ae_title="PEER", host="127.0.0.1", port=free_port(), calling_ae_title="CXR", timeout_s=1.0
     )

@@ -6,6 +6,7 @@ import json
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -621,6 +622,53 @@ def test_what_does_not_look_like_a_chest_is_held_until_a_person_releases_it(
     assert "looks_not_a_chest" in _job(bench, job)["warnings"]
     with bench.database.read() as session:
         assert differing_rows(session) == []
+
+
+def test_an_image_set_aside_while_the_next_still_decodes_is_no_lost_lease(
+    bench: Bench, tiny_package: Any, view_package: Any, synthetic_xray: Callable[..., Dataset],
+    wait_for: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The leases are renewed twice while the first image of a batch is held and the second has no pixels yet."""
+    bench.promote(tiny_package())
+    first, second = bench.receive(synthetic_xray(seed=1)), bench.receive(synthetic_xray(seed=2))
+    renewals: list[frozenset[int]] = []
+    paths: list[Path] = []
+    renew, submit = jobs.renew, DecodePool.submit
+
+    def renew_counted(session: Any, job_ids: Any, **options: Any) -> frozenset[int]:
+        renewals.append(frozenset(job_ids))
+        return renew(session, job_ids, **options)
+
+    def submit_slowly(preparer: DecodePool, path: Path) -> Any:
+        paths.append(path)
+        pictures = submit(preparer, path)
+        if len(paths) == 1:
+            return pictures
+        slow: Future[Any] = Future()
+
+        def resolve() -> None:
+            wait_for(lambda: bench.states()[first][0] == "held", "the first image is held")
+            count = len(renewals)
+            wait_for(lambda: len(renewals) >= count + 2, "the leases are renewed twice")
+            slow.set_result(pictures.result())
+
+        threading.Thread(target=resolve).start()
+        return slow
+
+    monkeypatch.setattr(jobs, "renew", renew_counted)
+    monkeypatch.setattr(DecodePool, "submit", submit_slowly)
+    caplog.set_level("INFO")
+    bench.work_off(view=ViewSettings(model=view_package("not_a_chest").folder), lease_s=5, batch_size=2)
+
+    assert bench.states() == {first: ("held", None), second: ("held", None)}
+    assert len(paths) == 2
+    messages = [record.getMessage() for record in caplog.records]
+    assert any("set_aside" in message for message in messages)
+    assert not [message for message in messages if "lease_lost" in message]
+    with bench.database.read() as session:
+        kinds = set(session.scalars(select(tables.Event.kind)))
+    assert "job_set_aside" in kinds
+    assert "job_lease_expired" not in kinds
 
 
 def test_by_default_the_view_model_that_comes_with_the_project_lets_films_through_and_holds_other_pictures(

@@ -29,7 +29,7 @@ from cxr.view import REASONS
 from db.images import commitments
 from inference.delivery import statuses as delivery_statuses
 from inference.delivery.commitment_scu import COMMITMENT_SOP_CLASS
-from inference.delivery.dicom_carrier import STORED_SOP_CLASSES, TRANSFER_SYNTAXES
+from inference.delivery.dicom_client import STORED_SOP_CLASSES, TRANSFER_SYNTAXES
 from inference.delivery.dicom_verifier import FIND_SOP_CLASS
 from inference.report import codes, evidence_map
 from inference.report.build import SourceDigests, build_report

@@ -61,7 +61,9 @@ def test_every_fault_of_the_check_is_explained(operations: Any, root: Path) -> N
 
 def test_every_refusal_is_named(operations: Any, root: Path) -> None:
     said = operations.text.partition("### Refused associations")[2].partition("## ")[0]
-    elsewhere = re.findall(r'\.refused\("([a-z_]+)"', (root / "listener" / "transport" / "opening.py").read_text())
+    elsewhere = re.findall(
+        r'\.record_refusal\("([a-z_]+)"', (root / "listener" / "transport" / "new_connection.py").read_text()
+    )
     assert elsewhere
     for code in (*(each.code for each in Rejection), *elsewhere):
         assert f"`{code}`" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -62,3 +63,13 @@ def test_a_file_name_stands_for_one_thing(root: Path, room: str) -> None:
             places[path.name].append(str(path.parent))
     repeated = {name: folders for name, folders in places.items() if len(folders) > 1}
     assert repeated.keys() == REPEATED.get(room, {}).keys(), repeated
+
+
+def test_functions_of_db_take_the_session_or_the_database_first(root: Path) -> None:
+    misplaced = []
+    for path in modules(root, "db"):
+        for node in ast.parse((root / path).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and path.parent != MIGRATIONS:
+                names = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                misplaced += [f"{path}: {node.name}" for name in ("session", "database") if name in names[1:]]
+    assert misplaced == []

@@ -164,9 +164,9 @@ class AuditSite:
         with self.database.begin() as session:
             for delivery in deliveries.list_deliveries(session, state=DeliveryState.PENDING):
                 if outcome is DeliveryState.DEAD:
-                    deliveries.dead(session, delivery.id, code="peer_refused", status=0xA900, now=self.now)
+                    deliveries.give_up(session, delivery.id, code="peer_refused", status=0xA900, now=self.now)
                     continue
-                deliveries.sent(
+                deliveries.mark_sent(
                     session,
                     delivery.id,
                     status=0,
@@ -176,7 +176,7 @@ class AuditSite:
                     now=self.now,
                 )
                 if outcome is DeliveryState.VERIFIED:
-                    deliveries.verified(session, delivery.id, verified_by="c_find", now=self.now)
+                    deliveries.mark_verified(session, delivery.id, verified_by="c_find", now=self.now)
 
     def pixels(self, received: Received) -> Path | None:
         """The file of an image, if a row says that there is one."""

@@ -285,8 +285,8 @@ def test_one_that_is_killed_each_time_is_given_up(site: Settings, audit_site: An
 
 def test_two_are_never_at_work(site: Settings, audit_site: Any) -> None:
     site.runs_dir.mkdir()
-    with attempts._only_one(site.runs_dir) as is_first:
-        assert is_first
+    with attempts._exclusive_lock(site.runs_dir) as is_locked:
+        assert is_locked
         assert attempts.attempt(site, due_at=SUNDAY, clock=clock) is None
     with audit_site.database.read() as session:
         assert rebuilds.latest(session) is None

@@ -103,7 +103,7 @@ def test_an_exception_is_its_type_and_place(stream: io.StringIO, unexpected_faul
     try:
         dcmread(io.BytesIO(CANARY.encode()))
     except InvalidDicomError:
-        get_logger("listener.handlers").exception("unexpected", job=1)
+        get_logger("listener.service").exception("unexpected", job=1)
     (record,) = records(stream)
     assert record["error"] == "InvalidDicomError"
     assert record["where"].startswith("pydicom/filereader.py:")

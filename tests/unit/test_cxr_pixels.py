@@ -326,7 +326,7 @@ def test_a_picture_that_is_all_padding_but_one_value_is_none(film: Make) -> None
     dataset = film(pixels)
     assert to_model_input(dataset).max() == 1.0
     dataset.add_new("PixelPaddingValue", "US", 7)
-    with pytest.raises(DamagedPixels, match="not padding"):
+    with pytest.raises(DamagedPixels, match="outside the padding"):
         to_model_input(dataset)
 
 
@@ -376,7 +376,7 @@ def test_a_stream_of_another_size_than_the_headers_is_refused_before_it_is_decod
     with pytest.raises(DamagedPixels, match="64 x 64 pixels of 1 samples where the header says 63 x 64"):
         to_model_input(dataset)
     dataset.PixelData = encapsulate([b"\xff\xd8 no code stream at all"])
-    with pytest.raises(DamagedPixels, match="does not begin as"):
+    with pytest.raises(DamagedPixels, match=r"is not a .* stream"):
         to_model_input(dataset)
 
 
@@ -400,7 +400,7 @@ def test_a_deflated_file_is_read_and_bounded(film: Make, tmp_path: Path) -> None
     dataset.PixelData = bytes(200_000_000)  # 200 kB, deflated
     dataset.save_as(path, enforce_file_format=True)
     assert path.stat().st_size < 1_000_000
-    with pytest.raises(UnsupportedPixels, match="swells"):
+    with pytest.raises(UnsupportedPixels, match="larger than accepted"):
         to_model_input(path, max_megapixels=1)
 
 

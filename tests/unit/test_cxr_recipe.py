@@ -137,6 +137,19 @@ def test_what_is_not_accepted_is_an_incompatible_package(changed: dict[str, Any]
         PixelRecipe(**changed)
 
 
+def test_every_fault_is_named_at_once_and_no_value_repeated() -> None:
+    changes = {"size": 5, "fit": "VALUE", "low_percentile": 100.0, "margin": "VALUE"}
+    with pytest.raises(IncompatiblePackage) as caught:
+        PixelRecipe.from_dict(DEFAULT_RECIPE.to_dict() | changes)
+    message = str(caught.value)
+    assert all(f"{name}: " in message for name in ("size", "fit", "margin"))
+    assert "greater than or equal to 16" in message
+    assert "'pad' or 'stretch'" in message
+    assert "VALUE" not in message
+    with pytest.raises(IncompatiblePackage, match="0 <= low < high <= 100"):
+        PixelRecipe.from_dict(DEFAULT_RECIPE.to_dict() | {"low_percentile": 100.0})
+
+
 def test_unknown_and_absent_keys_are_refused_and_unknown_ones_not_repeated() -> None:
     with pytest.raises(IncompatiblePackage, match="1 unknown") as caught:
         PixelRecipe.from_dict(DEFAULT_RECIPE.to_dict() | {"PEER": 1})

@@ -219,8 +219,8 @@ def test_a_lut_sequence_of_any_length_is_read(
     made[keyword].is_undefined_length = is_undefined
     made.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1")
     made.save_as(tmp_path / "x.dcm", enforce_file_format=True, implicit_vr=implicit, little_endian=True)
-    tones = decode(dcmread(tmp_path / "x.dcm"), DEFAULT_RECIPE, max_megapixels=64).tones
-    table = tones.voi if keyword == "VOILUTSequence" else tones.modality
+    transform = decode(dcmread(tmp_path / "x.dcm"), DEFAULT_RECIPE, max_megapixels=64).transform
+    table = transform.voi if keyword == "VOILUTSequence" else transform.modality
     assert table is not None
     assert table.look_up(np.array([0.0, 65535.0])).tolist() == [65535, 0]
 
@@ -233,7 +233,7 @@ def test_the_largest_entry_of_a_voi_lut_is_white(used: int, synthetic_xray: Make
     made = synthetic_xray(
         rows=64, columns=64, PixelData=film().astype("<u2").tobytes(), VOILUTSequence=Sequence([item])
     )
-    voi = decode(made, DEFAULT_RECIPE, max_megapixels=64).tones.voi
+    voi = decode(made, DEFAULT_RECIPE, max_megapixels=64).transform.voi
     assert voi is not None
     assert voi.to_grey(np.array([0.0, 2047.5, 4095.0])) == pytest.approx([0, 0.5, 1], abs=0.01)
 

@@ -200,7 +200,7 @@ def reported(
         jobs.finish(session, job.id, worker_id="w", scored=scored, reports=[make_report(1)], destinations=["pacs"],
                     now=noon)  # fmt: skip
         (delivery,) = deliveries.claim(session, destination="pacs", sender_id="s", limit=1, now=noon, lease_s=60)
-        deliveries.sent(session, delivery.id, status=0, sop_class_uid="1.2", sop_instance_uid="2.25.1",
+        deliveries.mark_sent(session, delivery.id, status=0, sop_class_uid="1.2", sop_instance_uid="2.25.1",
                         verify_at=None, now=noon)  # fmt: skip
     return audit_database
 

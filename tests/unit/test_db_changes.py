@@ -32,40 +32,40 @@ def commit(database: Database, noon: datetime) -> None:
 def test_each_commit_is_worth_one_look(audit_database: Database, noon: datetime) -> None:
     watch = ChangeWatch(audit_database.path)
     for _ in range(3):
-        assert watch.has_news()
-        assert watch.is_worth_a_look()
-        assert not watch.has_news()
-        assert not watch.is_worth_a_look()
+        assert watch.has_new_commit()
+        assert watch.is_read_due()
+        assert not watch.has_new_commit()
+        assert not watch.is_read_due()
         with audit_database.read() as session:
             session.connection().exec_driver_sql("SELECT count(*) FROM event").one()
-        assert not watch.is_worth_a_look()
+        assert not watch.is_read_due()
         commit(audit_database, noon)
     other = sqlite3.connect(audit_database.path)
-    assert watch.is_worth_a_look()
+    assert watch.is_read_due()
     with other:
         other.execute("INSERT INTO lease VALUES ('x', 'y', '2026-01-01 00:00:00.000000')")
     other.close()
-    assert watch.is_worth_a_look()
-    assert not watch.is_worth_a_look()
-    watch.look_again()
-    assert watch.is_worth_a_look()
+    assert watch.is_read_due()
+    assert not watch.is_read_due()
+    watch.force_read()
+    assert watch.is_read_due()
     watch.close()
-    assert watch.is_worth_a_look()
+    assert watch.is_read_due()
     watch.close()
 
 
 def test_without_a_commit_one_looks_now_and_then(audit_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = ChangeWatch(audit_database.path)
-    assert watch.is_worth_a_look()
+    assert watch.is_read_due()
     monkeypatch.setattr(changes, "REST_S", 0.0)
-    assert watch.is_worth_a_look()
+    assert watch.is_read_due()
     watch.close()
 
 
 def test_a_database_that_can_not_be_asked_is_worth_a_look(tmp_path: Any) -> None:
     watch = ChangeWatch(tmp_path / "absent" / "audit.sqlite")
-    assert watch.is_worth_a_look()
-    assert watch.is_worth_a_look()
+    assert watch.is_read_due()
+    assert watch.is_read_due()
 
 
 def test_an_idle_worker_reads_no_table_and_takes_what_comes_at_once(

@@ -29,7 +29,7 @@ def queued(audit_database: Database, make_receipt: Callable[..., Any], noon: dat
 
 def settle(database: Database, now: datetime) -> int:
     with database.begin() as session:
-        return clock_steps.settle(session, now=now, job_lease_s=LEASE_S, delivery_lease_s=LEASE_S)
+        return clock_steps.bring_future_times_forward(session, now=now, job_lease_s=LEASE_S, delivery_lease_s=LEASE_S)
 
 
 def claim(database: Database, now: datetime, worker: str = "w") -> list[Any]:
@@ -132,7 +132,7 @@ def test_a_sent_report_is_looked_for_and_keeps_its_state(
     reported(queued, noon, make_scored, make_report)
     (delivery,) = take(queued, noon)
     with queued.begin() as session:
-        deliveries.sent(
+        deliveries.mark_sent(
             session,
             delivery.id,
             status=0,

@@ -28,7 +28,7 @@ from cxr.domain import (
 from cxr.errors import LeaseLost, MissingRow, StorageError
 from db import images, jobs
 from db.deliveries import outcomes as deliveries
-from db.deliveries.states import known_delivery, move
+from db.deliveries.states import get_delivery, move
 from db.engine import Database, Session, open_database
 from db.events import EventKind, verify_chain
 from db.schema.records import ClaimedDelivery, Receipt, ReportRecord
@@ -109,23 +109,23 @@ def test_a_sender_that_lost_its_lease_can_not_write(reported: Database, after: d
         _claim(session, later, sender="s2")
         failure = {"code": "peer_busy", "status": None, "now": later, "sender_id": "s1"}
         with pytest.raises(LeaseLost):
-            deliveries.sent(session, 1, status=0, verify_at=None, now=later, sender_id="s1", **UIDS)
+            deliveries.mark_sent(session, 1, status=0, verify_at=None, now=later, sender_id="s1", **UIDS)
         with pytest.raises(LeaseLost):
             deliveries.retry(session, 1, not_before=later, **failure)  # type: ignore[arg-type]
         with pytest.raises(LeaseLost):
-            deliveries.dead(session, 1, **failure)  # type: ignore[arg-type]
-        deliveries.sent(session, 1, status=0, verify_at=None, now=later, sender_id="s2", **UIDS)
+            deliveries.give_up(session, 1, **failure)  # type: ignore[arg-type]
+        deliveries.mark_sent(session, 1, status=0, verify_at=None, now=later, sender_id="s2", **UIDS)
 
 
 def test_sent_and_verified(reported: Database, after: datetime) -> None:
     verify_at = after + timedelta(seconds=2)
     with reported.begin() as session:
         _claim(session, after)
-        deliveries.sent(session, 1, status=0xB000, verify_at=verify_at, now=after, **UIDS)
+        deliveries.mark_sent(session, 1, status=0xB000, verify_at=verify_at, now=after, **UIDS)
         assert _claim(session, after) == []
         (due,) = _claim(session, verify_at)
         assert (due.state, due.attempts, due.delivered_sop_instance_uid) == (DeliveryState.SENT, 1, "2.25.77")
-        deliveries.verified(session, 1, verified_by="find", now=verify_at)
+        deliveries.mark_verified(session, 1, verified_by="find", now=verify_at)
         assert _claim(session, verify_at + timedelta(days=1)) != []  # the other one, whose lease ended
         row = deliveries.list_deliveries(session, state=DeliveryState.VERIFIED)[0]
         assert (row.id, row.status, row.verified_by, row.due_at) == (1, 0xB000, "find", None)
@@ -135,12 +135,12 @@ def test_sent_and_verified(reported: Database, after: datetime) -> None:
 def test_delivered_is_every_destination(reported: Database, after: datetime) -> None:
     with reported.begin() as session:
         assert _delivered(session) == [0, 0]
-        deliveries.sent(session, 1, status=0, verify_at=None, now=after, **UIDS)
+        deliveries.mark_sent(session, 1, status=0, verify_at=None, now=after, **UIDS)
         assert _delivered(session) == [0, 0]
-        deliveries.sent(session, 2, status=0, verify_at=None, now=after, **UIDS)
+        deliveries.mark_sent(session, 2, status=0, verify_at=None, now=after, **UIDS)
         assert _delivered(session) == [1, 0]
-        deliveries.verified(session, 2, verified_by="commitment", now=after)
-        deliveries.dead(session, 4, code="peer_refused", status=0xA900, now=after)
+        deliveries.mark_verified(session, 2, verified_by="commitment", now=after)
+        deliveries.give_up(session, 4, code="peer_refused", status=0xA900, now=after)
         assert _delivered(session) == [1, 0]
 
 
@@ -157,7 +157,6 @@ def test_without_a_destination_there_is_nothing_to_deliver(
         scored = make_scored(covid19=0.5)
         jobs.finish(session, job.id, worker_id="w", scored=scored, reports=[make_report(1)], destinations=[], now=noon)
         assert _delivered(session) == [None]
-        assert deliveries.next_due(session, "pacs") is None
 
 
 def test_a_failed_try_waits(reported: Database, after: datetime) -> None:
@@ -165,8 +164,7 @@ def test_a_failed_try_waits(reported: Database, after: datetime) -> None:
     with reported.begin() as session:
         _claim(session, after)
         deliveries.retry(session, 1, code="peer_unreachable", status=None, not_before=not_before, now=after)
-        deliveries.sent(session, 3, status=0, verify_at=None, now=after, **UIDS)
-        assert deliveries.next_due(session, "pacs") == not_before
+        deliveries.mark_sent(session, 3, status=0, verify_at=None, now=after, **UIDS)
         assert _claim(session, not_before - timedelta(microseconds=1)) == []
         (again,) = _claim(session, not_before)
         assert (again.id, again.attempts) == (1, 1)
@@ -174,18 +172,18 @@ def test_a_failed_try_waits(reported: Database, after: datetime) -> None:
 
 def test_what_did_not_arrive_is_sent_again(reported: Database, after: datetime) -> None:
     with reported.begin() as session:
-        deliveries.sent(session, 1, status=0, verify_at=after, now=after, **UIDS)
+        deliveries.mark_sent(session, 1, status=0, verify_at=after, now=after, **UIDS)
         deliveries.retry(session, 1, code="not_verified", status=None, not_before=after, now=after)
         (again, _) = _claim(session, after)[::-1]
         assert (again.id, again.state, again.attempts) == (1, DeliveryState.PENDING, 1)
-        deliveries.sent(session, 1, status=0, verify_at=after, now=after, **UIDS)
+        deliveries.mark_sent(session, 1, status=0, verify_at=after, now=after, **UIDS)
         assert deliveries.list_deliveries(session)[-1].attempts == 2
 
 
 def test_what_can_not_be_told_is_looked_for_later_or_never(reported: Database, after: datetime) -> None:
     later = after + timedelta(hours=1)
     with reported.begin() as session:
-        deliveries.sent(session, 1, status=0, verify_at=after, now=after, **UIDS)
+        deliveries.mark_sent(session, 1, status=0, verify_at=after, now=after, **UIDS)
         deliveries.check_again(session, 1, check_at=later, now=after)
         assert [each.id for each in _claim(session, after)] == [3]
         assert [each.state for each in _claim(session, later) if each.id == 1] == [DeliveryState.SENT]
@@ -213,7 +211,7 @@ def test_the_dead_are_requeued(reported: Database, after: datetime) -> None:
     with reported.begin() as session:
         with pytest.raises(StorageError, match="only one that is dead"):
             deliveries.requeue(session, 1, after)
-        deliveries.dead(session, 1, code="peer_refused", status=0xA900, now=after)
+        deliveries.give_up(session, 1, code="peer_refused", status=0xA900, now=after)
         assert [each.id for each in _claim(session, after)] == [3]
         (row,) = deliveries.list_deliveries(session, state=DeliveryState.DEAD)
         assert (row.status, row.error_code, row.attempts) == (0xA900, "peer_refused", 1)
@@ -251,10 +249,10 @@ def test_the_table_of_transitions(reported: Database, after: datetime) -> None:
     for state, to in product(DeliveryState, DeliveryState):
         with reported.begin() as session:
             session.execute(update(Delivery).where(Delivery.id == 1).values(state=state))
-            delivery = known_delivery(session, 1)
+            delivery = get_delivery(session, 1)
             if (str(state), str(to)) in LEGAL:
                 move(session, delivery, to, EventKind.DELIVERY_SENT, now=after)
-                assert known_delivery(session, 1).state is to
+                assert get_delivery(session, 1).state is to
             else:
                 with pytest.raises(StorageError, match=f"can't become {to}"):
                     move(session, delivery, to, EventKind.DELIVERY_SENT, now=after)
@@ -265,7 +263,7 @@ def test_only_what_is_pending_is_sent(reported: Database, after: datetime, state
     with reported.begin() as session:
         session.execute(update(Delivery).values(state=state))
         with pytest.raises(StorageError, match="only one that is pending"):
-            deliveries.sent(session, 1, status=0, verify_at=None, now=after, **UIDS)
+            deliveries.mark_sent(session, 1, status=0, verify_at=None, now=after, **UIDS)
 
 
 def test_due_deliveries_are_found_by_an_index(reported: Database, after: datetime) -> None:
@@ -277,9 +275,8 @@ def test_due_deliveries_are_found_by_an_index(reported: Database, after: datetim
     with reported.begin() as session:
         event.listen(session.get_bind(), "before_cursor_execute", note)
         _claim(session, after)
-        deliveries.next_due(session, "pacs")
         deliveries.renew(session, [1], sender_id="s1", now=after, lease_s=1)
-        known_delivery(session, 1)
+        get_delivery(session, 1)
     plans = []
     with reported.read() as session:
         for each in seen:
@@ -288,14 +285,14 @@ def test_due_deliveries_are_found_by_an_index(reported: Database, after: datetim
                 rows = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {each}", unbound).all()
                 plans.append([row[3] for row in rows])
     steps = [step for plan in plans for step in plan]
-    assert len(plans) == 5
+    assert len(plans) == 4
     assert not [step for step in steps if step.startswith("SCAN")], steps
     assert any("ix_delivery_destination_due_at (destination=? AND due_at<?)" in step for step in plans[0]), plans[0]
 
 
 STATES = [JobState.QUEUED, JobState.QUEUED, JobState.HELD, JobState.NOT_SCORED]
 
-OUTCOMES = ["sent", "verified", "retry", "check_again", "dead", "requeue"]
+OUTCOMES = ["mark_sent", "mark_verified", "retry", "check_again", "give_up", "requeue"]
 
 # What each event may say: from which state to which.
 RECEIPT = {(None, "queued"), (None, "held"), (None, "not_scored")}
@@ -460,18 +457,22 @@ class Life(RuleBasedStateMachine):
         """Send it if it is pending, verify it if it was sent, requeue it if it is dead."""
         with self.database.read() as session:
             state = session.scalar(select(Delivery.state).where(Delivery.id == delivery_id))
-        outcomes = {DeliveryState.PENDING: "sent", DeliveryState.SENT: "verified", DeliveryState.DEAD: "requeue"}
-        self.conclude(delivery_id, outcomes.get(state, "sent"))  # type: ignore[arg-type]
+        outcomes = {
+            DeliveryState.PENDING: "mark_sent",
+            DeliveryState.SENT: "mark_verified",
+            DeliveryState.DEAD: "requeue",
+        }
+        self.conclude(delivery_id, outcomes.get(state, "mark_sent"))  # type: ignore[arg-type]
 
     @rule(delivery_id=st.integers(1, 4), outcome=st.sampled_from(OUTCOMES))
     def conclude(self, delivery_id: int, outcome: str) -> None:
         failure = {"code": "peer_busy", "status": 0xA700, "now": self.now}
         given: dict[str, dict[str, Any]] = {
-            "sent": {"status": 0, "verify_at": self.now, "now": self.now, **UIDS},
-            "verified": {"verified_by": "find", "now": self.now},
+            "mark_sent": {"status": 0, "verify_at": self.now, "now": self.now, **UIDS},
+            "mark_verified": {"verified_by": "find", "now": self.now},
             "retry": failure | {"not_before": self.now},
             "check_again": {"check_at": None, "now": self.now},
-            "dead": failure,
+            "give_up": failure,
             "requeue": {"now": self.now},
         }
         self._try(getattr(deliveries, outcome), delivery_id, **given[outcome])

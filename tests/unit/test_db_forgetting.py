@@ -24,7 +24,7 @@ from db.images import commitments
 from db.images.commitments import Reference
 from db.privacy import erase_copies
 from db.privacy import forget as forgetting
-from db.privacy.forget import Whom, find
+from db.privacy.forget import ForgetRequest, find
 from db.schema.tables import Delivery, Identity, Image, Job, Report
 from db.sqlite.driver import sqlite3
 from db.upkeep import integrity
@@ -32,7 +32,7 @@ from db.upkeep.backup import backup, list_backups
 from db.upkeep.snapshot import refresh_snapshot
 
 CANARY = "PHICANARY"
-HIM = Whom(patient_id=CANARY)
+HIM = ForgetRequest(patient_id=CANARY)
 BYSTANDERS = 60  # enough rows for the file's pages to be divided and moved
 
 
@@ -95,8 +95,8 @@ def full_site(audit_site: Any) -> Any:
     return site
 
 
-def forget(site: Any, whom: Whom = HIM) -> erase_copies.Erased:
-    found = find(site.database, site.spool, whom)
+def forget(site: Any, request: ForgetRequest = HIM) -> erase_copies.EraseResult:
+    found = find(site.database, site.spool, request)
     for number in found.images:
         with site.database.begin() as session:
             forgetting.forget(session, site.spool, number, now=site.now)
@@ -104,7 +104,7 @@ def forget(site: Any, whom: Whom = HIM) -> erase_copies.Erased:
         site.database,
         snapshot=site.settings.snapshot_path,
         folders=[site.settings.backup_dir],
-        whom=whom,
+        request=request,
         now=site.now,
     )
 
@@ -158,12 +158,14 @@ def test_nothing_of_him_is_done_any_more(full_site: Any, make_scored: Any) -> No
 
 def test_what_destinations_have_is_listed_first(full_site: Any) -> None:
     found = find(full_site.database, full_site.spool, HIM)
-    assert [(each.destination, str(each.state)) for each in found.elsewhere] == [
+    assert [(each.destination, str(each.state)) for each in found.delivered_objects] == [
         ("pacs", "verified"),
         ("pacs", "sent"),
         ("pacs", "dead"),
     ]
-    assert all(each.sop_instance_uid.startswith("2.25.") or "." in each.sop_instance_uid for each in found.elsewhere)
+    assert all(
+        each.sop_instance_uid.startswith("2.25.") or "." in each.sop_instance_uid for each in found.delivered_objects
+    )
     assert found.peers == ("ORTHANC",)
     forget(full_site)
     assert find(full_site.database, full_site.spool, HIM).images == ()
@@ -188,7 +190,7 @@ def test_a_study_alone_is_forgotten(audit_site: Any, tmp_path: Path) -> None:
     receive(audit_site, 2)
     with audit_site.database.read() as session:
         study = session.get_one(Image, 1).study_instance_uid
-    forget(audit_site, Whom(study_instance_uid=study))
+    forget(audit_site, ForgetRequest(study_instance_uid=study))
     assert holding(tmp_path, str(study).encode()) == []
     with audit_site.database.read() as session:
         assert session.get_one(Image, 2).patient_id == CANARY
@@ -227,7 +229,7 @@ def test_of_two_hospitals_patients_one_is_forgotten(audit_site: Any, synthetic_x
         session.add(Identity(image_id=1, kind="full", issuer_of_patient_id="NORTH"))
         session.add(Identity(image_id=2, kind="full", issuer_of_patient_id="SOUTH"))
     assert find(audit_site.database, audit_site.spool, HIM).issuers == 2
-    north = Whom(patient_id=CANARY, issuer_of_patient_id="NORTH")
+    north = ForgetRequest(patient_id=CANARY, issuer_of_patient_id="NORTH")
     assert find(audit_site.database, audit_site.spool, north).images == (1,)
     path = audit_site.spool.quarantine_dir / "a.dcm"
     synthetic_xray(PatientID=CANARY, IssuerOfPatientID="SOUTH").save_as(path, enforce_file_format=True)

@@ -16,7 +16,7 @@ from cxr.errors import StorageError
 from db import deliveries
 from db.engine import Database
 from db.events import AUDIT_KEY, load_or_create_key
-from db.identifiers import Identifiers, declare, load_identifiers
+from db.identifiers import Identifiers, load_identifiers, record_identifier_form
 from db.results.queries import ResultFilter, list_results, show
 from db.schema.tables import Event, Identity, Image
 from db.upkeep import integrity
@@ -129,7 +129,7 @@ def test_the_form_is_an_event_and_another_key_is_refused(opened: Any) -> None:
 
     def declared(identifiers: Identifiers) -> list[str]:
         with site.database.begin() as session:
-            declare(session, identifiers, now=site.now)
+            record_identifier_form(session, identifiers, now=site.now)
         with site.database.read() as session:
             return list(session.scalars(select(Event.kind).where(Event.kind == "identifiers_changed")))
 

@@ -114,7 +114,7 @@ def test_activations_are_listed_latest_first(audit_database: Database, noon: dat
 def test_results_keep_the_status_they_were_made_under(audit_database: Database, noon: datetime) -> None:
     known = {"fingerprint": "ab" * 32, "name": "resnet50", "version": "1.0.0", "now": noon}
     with audit_database.begin() as session:
-        before = activations.remember(session, status=PackageStatus.DEMONSTRATION, **known)  # type: ignore[arg-type]
-        after = activations.remember(session, status=PackageStatus.EVALUATED, **known)  # type: ignore[arg-type]
-        assert activations.remember(session, status=PackageStatus.DEMONSTRATION, **known) == before  # type: ignore[arg-type]
+        before = activations.record_package(session, status=PackageStatus.DEMONSTRATION, **known)  # type: ignore[arg-type]
+        after = activations.record_package(session, status=PackageStatus.EVALUATED, **known)  # type: ignore[arg-type]
+        assert activations.record_package(session, status=PackageStatus.DEMONSTRATION, **known) == before  # type: ignore[arg-type]
     assert before != after

@@ -8,7 +8,7 @@ from db.engine import Database
 from db.events import AUDIT_KEY
 from db.identifiers import Identifiers
 from db.results.filters import IdentifierForm, ResultFilter
-from db.results.masking import masked
+from db.results.masking import mask_identifiers
 from db.results.queries import iterate_results
 
 KEYED = Identifiers("pseudonym", bytes(range(32)))
@@ -25,7 +25,7 @@ def test_rows_meet_across_forms_of_storage(audit_site: Any) -> None:
     site.receive(2, patient_id="SYN", accession_number="ACC")
 
     def exported(form: IdentifierForm) -> list[Any]:
-        return list(masked(site.database, iterate_results(site.database, ResultFilter()), form, KEYED))
+        return list(mask_identifiers(site.database, iterate_results(site.database, ResultFilter()), form, KEYED))
 
     first, second = exported(IdentifierForm.PSEUDONYM)
     assert first.patient_id == second.patient_id == KEYED.pseudonym("patient_id", "SYN")

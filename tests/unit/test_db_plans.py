@@ -118,12 +118,12 @@ def _retain(database: Database, now: datetime) -> None:
 
 def _resend(database: Database, now: datetime) -> None:
     with database.begin() as session:
-        resends.note(session, 1, "PACS")
-        resends.note(session, 2, "PACS")
+        resends.record_resend(session, 1, "PACS")
+        resends.record_resend(session, 2, "PACS")
     with database.read() as session:
         assert resends.is_any_due(session)
     with database.begin() as session:
-        assert resends.bring_results(session, lambda *_: ("further",), limit=9, now=now) == 1
+        assert resends.create_deliveries(session, lambda *_: ("further",), limit=9, now=now) == 1
 
 
 def _scrape(database: Database, _now: datetime) -> None:
@@ -139,9 +139,8 @@ QUESTIONS: dict[str, Ask] = {
     "is anything due": lambda database, now: reading(jobs.is_any_due, now=now)(database, now),
     "give back": writing(jobs.give_back, worker_id="w"),
     "release expired": writing(jobs.release_expired, retry_s=30),
-    "settle the clock": writing(clock_steps.settle, job_lease_s=60, delivery_lease_s=60),
+    "settle the clock": writing(clock_steps.bring_future_times_forward, job_lease_s=60, delivery_lease_s=60),
     "claim deliveries": _send,
-    "next delivery": reading(claims.next_due, "pacs"),
     "commitments due": lambda database, now: reading(commitments.is_any_due, now)(database, now),
     "claim commitments": writing(commitments.claim, limit=3, lease_s=9),
     "receive": reading(images.find_latest, "2.25.7"),

@@ -37,7 +37,7 @@ def bring(site: Any, asked: list[tuple[str, list[str], PackageStatus]] | None = 
         return ("pacs", "orthanc") if peer_ae_title == "ORTHANC" else ("pacs",)
 
     with site.database.begin() as session:
-        return resends.bring_results(session, destinations_of, limit=10, now=site.now)
+        return resends.create_deliveries(session, destinations_of, limit=10, now=site.now)
 
 
 def destinations(database: Database) -> list[tuple[str, DeliveryState]]:
@@ -88,7 +88,7 @@ def test_each_time_that_it_comes_again_is_a_chance(audit_site: Any) -> None:
     for bound, expected in (((), []), (("new",), ["new"])):
         come_again(site)
         with site.database.begin() as session:
-            resends.bring_results(session, lambda *_, bound=bound: bound, limit=10, now=site.now)
+            resends.create_deliveries(session, lambda *_, bound=bound: bound, limit=10, now=site.now)
         assert [name for name, _ in destinations(site.database)] == expected
 
 
@@ -150,5 +150,5 @@ def test_whoever_asks_who_has_a_patient_s_images_hears_of_those_that_sent_them_a
     site = audit_site
     site.receive(1, peer="PACS")
     come_again(site)
-    found = forget.find(site.database, site.spool, forget.Whom(patient_id="SYN1"))
+    found = forget.find(site.database, site.spool, forget.ForgetRequest(patient_id="SYN1"))
     assert found.peers == ("ORTHANC", "PACS")

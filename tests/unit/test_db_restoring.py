@@ -15,7 +15,7 @@ from config.settings import RetentionSettings
 from cxr.domain import JobState
 from cxr.errors import MissingObject, StorageError
 from db import images, jobs
-from db.images.lost_files import heal
+from db.images.lost_files import restore_file
 from db.jobs import operator_actions
 from db.schema.tables import Event, Image, Job
 from db.upkeep import integrity, retention
@@ -275,7 +275,7 @@ def test_row_job_and_events_change_together_or_not_at_all(audit_site: Any) -> No
         known = images.find_latest(session, row.sop_instance_uid)
         assert known is not None
         name = f"objects/aa/aa{'0' * 30}.dcm"
-        assert heal(session, known, name, now=audit_site.now, is_lost=audit_site.spool.is_lost)
+        assert restore_file(session, known, name, now=audit_site.now, is_lost=audit_site.spool.is_lost)
         raise InterruptedError
     assert kinds(audit_site) == before
     assert job(audit_site)[0] is JobState.FAILED

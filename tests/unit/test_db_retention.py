@@ -18,16 +18,16 @@ from config.settings import RetentionSettings
 from cxr.domain import DeliveryState, JobState
 from cxr.errors import StorageError
 from db import deliveries, jobs
-from db.disk import Swept
+from db.disk import SweepResult
 from db.jobs import operator_actions
 from db.schema.tables import Event, Image, Job, Report
 from db.upkeep import integrity, retention
-from db.upkeep.retention import Removed
+from db.upkeep.retention import RemovedFiles
 
 KEEP = RetentionSettings(pixels_days=30, results_days=365, low_space_mib=0)
 
 
-def enforce(site: Any, **settings: Any) -> Removed:
+def enforce(site: Any, **settings: Any) -> RemovedFiles:
     return retention.enforce(site.database, site.spool, KEEP.model_copy(update=settings), now=site.now)
 
 
@@ -59,13 +59,13 @@ def test_finished_pixels_go_after_their_days_and_the_rows_stay(audit_site: Any) 
     path = audit_site.pixels(image)
 
     audit_site.later(days=29.9)
-    assert enforce(audit_site) == Removed()
+    assert enforce(audit_site) == RemovedFiles()
     assert path.exists()
 
     audit_site.later(days=0.2)
-    assert enforce(audit_site) == Removed(pixels=1)
+    assert enforce(audit_site) == RemovedFiles(pixels=1)
     assert not path.exists()
-    assert enforce(audit_site) == Removed()
+    assert enforce(audit_site) == RemovedFiles()
     with audit_site.database.read() as session:
         row = session.get_one(Image, image.image_id)
         assert (row.spool_name, row.pixels_removed_at) == (None, audit_site.now)
@@ -78,14 +78,14 @@ def test_days_count_from_the_end_of_the_work_not_from_the_receipt(audit_site: An
     image = audit_site.receive(1)
     audit_site.later(days=100)
     audit_site.score()
-    assert enforce(audit_site) == Removed()
+    assert enforce(audit_site) == RemovedFiles()
     assert has_pixels(audit_site) == [image.image_id]
 
 
 def test_zero_days_is_as_soon_as_finished(audit_site: Any) -> None:
     audit_site.receive(1)
     audit_site.score()
-    assert enforce(audit_site, pixels_days=0) == Removed(pixels=1)
+    assert enforce(audit_site, pixels_days=0) == RemovedFiles(pixels=1)
 
 
 @pytest.mark.parametrize("settings", [{"pixels_days": 0}, {"low_space_mib": 10**12}])
@@ -102,7 +102,7 @@ def test_what_is_not_finished_is_never_touched(audit_site: Any, settings: dict[s
         states = set(session.scalars(select(Job.state)))
     assert states == {JobState.FAILED, JobState.HELD, JobState.SCORING, JobState.QUEUED}
     audit_site.later(days=1000)
-    assert enforce(audit_site, **settings) == Removed()
+    assert enforce(audit_site, **settings) == RemovedFiles()
     assert has_pixels(audit_site) == [1, 2, 3, 4]
 
 
@@ -111,7 +111,7 @@ def test_many_go_in_small_transactions(audit_site: Any, monkeypatch: pytest.Monk
     for seed in range(8):
         audit_site.receive(seed)
     audit_site.score()
-    assert enforce(audit_site, pixels_days=0) == Removed(pixels=8)
+    assert enforce(audit_site, pixels_days=0) == RemovedFiles(pixels=8)
     assert has_pixels(audit_site) == []
     assert len(events(audit_site, "pixels_removed")) == 8
 
@@ -121,7 +121,7 @@ def test_a_file_that_is_gone_already_is_written_off(audit_site: Any) -> None:
     image = audit_site.receive(1)
     audit_site.score()
     audit_site.pixels(image).unlink()
-    assert enforce(audit_site, pixels_days=0) == Removed(pixels=1)
+    assert enforce(audit_site, pixels_days=0) == RemovedFiles(pixels=1)
     assert integrity.check(audit_site.database, audit_site.spool).ok
 
 
@@ -179,15 +179,15 @@ def test_results_that_arrived_go_after_their_days(audit_site: Any) -> None:
     audit_site.score(destinations=["pacs", "archive"])
     audit_site.deliver(outcome=DeliveryState.VERIFIED)
     audit_site.later(days=364)
-    assert enforce(audit_site, pixels_days=1000) == Removed()
+    assert enforce(audit_site, pixels_days=1000) == RemovedFiles()
     audit_site.later(days=2)
-    assert enforce(audit_site, pixels_days=1000) == Removed(reports=1)
+    assert enforce(audit_site, pixels_days=1000) == RemovedFiles(reports=1)
     assert report_files(audit_site) == 0
     assert events(audit_site, "report_removed") == [(None, 1, "{}")]
     with audit_site.database.read() as session:
         row = session.get_one(Report, 1)
         assert (row.spool_name, row.removed_at) == (None, audit_site.now)
-    assert enforce(audit_site, pixels_days=1000) == Removed()
+    assert enforce(audit_site, pixels_days=1000) == RemovedFiles()
     assert integrity.check(audit_site.database, audit_site.spool).ok
 
 
@@ -212,7 +212,7 @@ def test_results_that_are_still_needed_stay(audit_site: Any) -> None:
     audit_site.score(destinations=["pacs", "archive"])
     with audit_site.database.begin() as session:
         last = deliveries.list_deliveries(session, state=DeliveryState.PENDING, limit=1)[0]
-        deliveries.sent(
+        deliveries.mark_sent(
             session,
             last.id,
             status=0,
@@ -285,14 +285,14 @@ def test_the_sweep_knows_images_and_reports_and_leaves_an_event(audit_site: Any)
     for name in audit_site.spool.names():
         os.utime(audit_site.spool.path(name), (1, 1))
 
-    def sweep() -> Swept:
+    def sweep() -> SweepResult:
         return retention.sweep(audit_site.database, audit_site.spool, older_than=audit_site.now, now=audit_site.now)
 
-    assert sweep() == Swept(quarantined=1, leftovers=0)
+    assert sweep() == SweepResult(quarantined=1, leftovers=0)
     assert sorted(audit_site.spool.names()) == known
     assert [path.name for path in audit_site.spool.quarantine_dir.iterdir()] == [orphan.name]
     assert events(audit_site, "object_quarantined") == [(None, None, '{"objects":1}')]
-    assert sweep() == Swept(quarantined=0, leftovers=0)
+    assert sweep() == SweepResult(quarantined=0, leftovers=0)
     assert len(events(audit_site, "object_quarantined")) == 1
 
 
@@ -311,13 +311,13 @@ def test_age_in_quarantine_counts_from_the_quarantining(audit_site: Any, pixels_
     moved_at = datetime.fromtimestamp(file.stat().st_ctime, tz=UTC)
 
     audit_site.now = moved_at + timedelta(days=29.9)
-    assert enforce(audit_site, pixels_days=pixels_days) == Removed()
+    assert enforce(audit_site, pixels_days=pixels_days) == RemovedFiles()
     assert file.exists()
     audit_site.later(days=0.2)
-    assert enforce(audit_site, pixels_days=pixels_days) == Removed(quarantined=1)
+    assert enforce(audit_site, pixels_days=pixels_days) == RemovedFiles(quarantined=1)
     assert not file.exists()
     assert events(audit_site, "quarantine_emptied") == [(None, None, '{"objects":1}')]
-    assert enforce(audit_site, pixels_days=pixels_days) == Removed()
+    assert enforce(audit_site, pixels_days=pixels_days) == RemovedFiles()
     assert len(events(audit_site, "quarantine_emptied")) == 1
 
 

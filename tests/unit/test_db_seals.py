@@ -16,7 +16,7 @@ import pytest
 from cxr.domain import JobState, PackageStatus, RebuildState
 from db import deliveries
 from db.engine import Database
-from db.events import SUBJECTS, EventKind, append_event, operator
+from db.events import SUBJECTS, EventKind, account, append_event
 from db.events.seals import UNSEALED
 from db.images import commitments
 from db.images.commitments import Reference
@@ -164,14 +164,16 @@ def test_what_people_and_timers_do_is_sealed_again(busy_site: Any, make_scored: 
         return integrity.verify(database, everything=True).changed
 
     assert differences() == ()
-    by = operator.facts()
+    by = account.account_facts()
     with database.begin() as session:
         operator_actions.release(session, 2, site.now, by=by)
         rebuilds.count_attempt(session, 1)
     site.score(destinations=["pacs"])
     with database.begin() as session:
-        deliveries.sent(session, 1, status=0, sop_class_uid="1.2", sop_instance_uid="1.3", verify_at=None, now=site.now)
-        deliveries.verified(session, 1, verified_by="find", now=site.now)
+        deliveries.mark_sent(
+            session, 1, status=0, sop_class_uid="1.2", sop_instance_uid="1.3", verify_at=None, now=site.now
+        )
+        deliveries.mark_verified(session, 1, verified_by="find", now=site.now)
         deliveries.retry(session, 2, code="peer_unreachable", status=None, not_before=site.now, now=site.now)
         rebuilds.end(session, 1, rebuilds.Outcome(state=RebuildState.FAILED, error_code="x"), now=site.now)
         commitments.postpone(session, 1, code="peer_unreachable", due_at=site.now, now=site.now)
@@ -217,11 +219,11 @@ def test_without_all_the_newest_events_and_their_rows_are_checked(
 
 def test_who_released_and_requeued_is_in_the_event(busy_site: Any) -> None:
     with busy_site.database.begin() as session:
-        operator_actions.release(session, 2, busy_site.now, by=operator.facts())
+        operator_actions.release(session, 2, busy_site.now, by=account.account_facts())
     with busy_site.database.read() as session:
         (found,) = session.connection().exec_driver_sql("SELECT facts FROM event WHERE kind = 'job_released'").one()
     assert f'"uid":{os.getuid()}' in found
-    assert f'"account":"{operator.account_name()}"' in found
+    assert f'"account":"{account.account_name()}"' in found
 
 
 @pytest.mark.parametrize(
@@ -231,7 +233,7 @@ def test_the_login_stands_beside_the_account(tmp_path: Path, content: str | None
     login = tmp_path / "loginuid"
     if content is not None:
         login.write_text(content)
-    found = operator.facts(login)
+    found = account.account_facts(login)
     assert {name: found[name] for name in found if name == "login_uid"} == expected
 
 

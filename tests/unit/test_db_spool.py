@@ -17,7 +17,7 @@ import pytest
 from blake3 import blake3
 
 from cxr.errors import SpoolFull, StorageError
-from db.disk import Spool, Swept
+from db.disk import Spool, SweepResult
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ def test_the_sweep_quarantines_what_no_row_knows_and_removes_leftovers(spool: Sp
 
     swept = spool.sweep(lambda name: name == known, older_than=datetime.now(UTC) - timedelta(minutes=30))
 
-    assert swept == Swept(quarantined=1, leftovers=1)
+    assert swept == SweepResult(quarantined=1, leftovers=1)
     assert sorted(spool.names()) == sorted([known, young])
     assert [path.read_bytes() for path in spool.quarantine_dir.iterdir()] == [b"unknown"]
     assert list(spool.incoming_dir.iterdir()) == [live.path]
@@ -279,7 +279,7 @@ def test_the_sweep_asks_again_right_before_it_moves_a_file(spool: Spool) -> None
         asked.append(spool.path(asked_name).exists())
         return True
 
-    assert spool.sweep(is_known, older_than=datetime.now(UTC)) == Swept(quarantined=0, leftovers=0)
+    assert spool.sweep(is_known, older_than=datetime.now(UTC)) == SweepResult(quarantined=0, leftovers=0)
     assert asked == [True]
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from cxr.errors import AccessRefused, PeerBusy, PeerUnreachable, ReportUnreadable
-from inference.delivery.carrier import Parcel, Presence
-from inference.delivery.folder_carrier import FolderCarrier
+from inference.delivery.destination_client import OutgoingReport, Presence
+from inference.delivery.folder_client import FolderClient
 
 UID = "2.25.123"
 
@@ -26,10 +26,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def parcel(tmp_path: Path) -> Any:
+def outgoing(tmp_path: Path) -> Any:
     (tmp_path / "report.dcm").write_bytes(b"the report")
 
-    def make(**changed: Any) -> Parcel:
+    def make(**changed: Any) -> OutgoingReport:
         values: dict[str, Any] = {
             "report_id": 7,
             "path": tmp_path / "report.dcm",
@@ -38,89 +38,89 @@ def parcel(tmp_path: Path) -> Any:
             "study_instance_uid": "2.25.1",
             "series_instance_uid": "2.25.2",
         }
-        return Parcel(**(values | changed))
+        return OutgoingReport(**(values | changed))
 
     return make
 
 
-def test_file_is_there_whole_and_nothing_else(folder: Path, parcel: Any) -> None:
-    carrier = FolderCarrier(folder)
-    stored = carrier.store(parcel())
+def test_file_is_there_whole_and_nothing_else(folder: Path, outgoing: Any) -> None:
+    client = FolderClient(folder)
+    stored = client.store(outgoing())
     assert (stored.status, stored.sop_instance_uid) == (None, UID)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {f"{UID}.dcm": b"the report"}
-    assert carrier.verify([parcel()])[7].presence is Presence.PRESENT
+    assert client.verify([outgoing()])[7].presence is Presence.PRESENT
 
 
-def test_resend_leaves_the_file_as_it_is(folder: Path, parcel: Any) -> None:
-    carrier = FolderCarrier(folder)
-    carrier.store(parcel())
+def test_resend_leaves_the_file_as_it_is(folder: Path, outgoing: Any) -> None:
+    client = FolderClient(folder)
+    client.store(outgoing())
     before = (folder / f"{UID}.dcm").stat().st_ino
-    carrier.store(parcel())
+    client.store(outgoing())
     assert (folder / f"{UID}.dcm").stat().st_ino == before
 
 
 @pytest.mark.parametrize("uid", ["../../etc/passwd", "", "1.2/../../x", "1.2.3\n", "a" * 64])
-def test_name_that_is_no_uid_is_ours(uid: str, folder: Path, parcel: Any) -> None:
-    FolderCarrier(folder).store(parcel(sop_instance_uid=uid))
+def test_name_that_is_no_uid_is_ours(uid: str, folder: Path, outgoing: Any) -> None:
+    FolderClient(folder).store(outgoing(sop_instance_uid=uid))
     assert [path.name for path in folder.iterdir()] == ["report-7.dcm"]
 
 
 @pytest.mark.parametrize("content", [b"the repor", b"THE REPORT", b"the report and more"])
-def test_other_content_is_absent_and_written_again(content: bytes, folder: Path, parcel: Any) -> None:
-    carrier = FolderCarrier(folder)
+def test_other_content_is_absent_and_written_again(content: bytes, folder: Path, outgoing: Any) -> None:
+    client = FolderClient(folder)
     (folder / f"{UID}.dcm").write_bytes(content)
-    assert carrier.verify([parcel()])[7].presence is Presence.ABSENT
-    carrier.store(parcel())
+    assert client.verify([outgoing()])[7].presence is Presence.ABSENT
+    client.store(outgoing())
     assert (folder / f"{UID}.dcm").read_bytes() == b"the report"
 
 
-def test_folder_that_is_not_mounted_is_tried_again(tmp_path: Path, parcel: Any) -> None:
-    carrier = FolderCarrier(tmp_path / "not" / "mounted")
+def test_folder_that_is_not_mounted_is_tried_again(tmp_path: Path, outgoing: Any) -> None:
+    client = FolderClient(tmp_path / "not" / "mounted")
     with pytest.raises(PeerUnreachable):
-        carrier.store(parcel())
+        client.store(outgoing())
     with pytest.raises(PeerUnreachable):
-        carrier.verify([parcel()])
+        client.verify([outgoing()])
     assert not (tmp_path / "not").exists()
 
 
-def test_file_in_the_place_of_the_folder_is_tried_again(tmp_path: Path, parcel: Any) -> None:
+def test_file_in_the_place_of_the_folder_is_tried_again(tmp_path: Path, outgoing: Any) -> None:
     with pytest.raises(PeerUnreachable) as caught:
-        FolderCarrier(tmp_path / "report.dcm").store(parcel())
+        FolderClient(tmp_path / "report.dcm").store(outgoing())
     assert str(tmp_path) not in str(caught.value)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_folder_without_right_to_write(folder: Path, parcel: Any) -> None:
+def test_folder_without_right_to_write(folder: Path, outgoing: Any) -> None:
     folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
     with pytest.raises(AccessRefused):
-        FolderCarrier(folder).store(parcel())
+        FolderClient(folder).store(outgoing())
 
 
-def test_report_that_is_gone_from_the_spool(folder: Path, parcel: Any, tmp_path: Path) -> None:
+def test_report_that_is_gone_from_the_spool(folder: Path, outgoing: Any, tmp_path: Path) -> None:
     with pytest.raises(ReportUnreadable):
-        FolderCarrier(folder).store(parcel(path=tmp_path / "absent"))
+        FolderClient(folder).store(outgoing(path=tmp_path / "absent"))
 
 
 _WRITE_UNDER_A_LIMIT = """
 import resource, signal, sys
 from pathlib import Path
 from cxr.errors import PeerBusy
-from inference.delivery.carrier import Parcel
-from inference.delivery.folder_carrier import FolderCarrier
+from inference.delivery.destination_client import OutgoingReport
+from inference.delivery.folder_client import FolderClient
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))
 try:
-    FolderCarrier(Path(sys.argv[1])).store(Parcel(report_id=7, path=Path(sys.argv[2]), sop_class_uid="1.2",
+    FolderClient(Path(sys.argv[1])).store(OutgoingReport(report_id=7, path=Path(sys.argv[2]), sop_class_uid="1.2",
         sop_instance_uid="2.25.123", study_instance_uid="1", series_instance_uid="2"))
 except PeerBusy:
     sys.exit(42)
 """
 
 
-def test_file_system_that_refuses_more_leaves_nothing_behind(folder: Path, parcel: Any) -> None:
+def test_file_system_that_refuses_more_leaves_nothing_behind(folder: Path, outgoing: Any) -> None:
     """A real refusal in the middle of the file: the process may not write beyond four bytes."""
     done = subprocess.run(
-        [sys.executable, "-c", _WRITE_UNDER_A_LIMIT, str(folder), str(parcel().path)], check=False, timeout=60
+        [sys.executable, "-c", _WRITE_UNDER_A_LIMIT, str(folder), str(outgoing().path)], check=False, timeout=60
     )
     assert done.returncode == 42
     assert list(folder.iterdir()) == []

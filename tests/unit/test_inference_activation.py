@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from app.default_model import FIRST_START, FOLLOWED, ensure_active_package
+from app.default_model import DEFAULT_CHANGED, FIRST_START, ensure_active_package
 from app.score.scorer import FileScore, Scorer
 from config.settings import Settings, ViewSettings, WorkerSettings
 from cxr.domain import PackageStatus, PixelView
@@ -59,7 +59,7 @@ def test_a_start_with_a_package_in_service_builds_nothing(
     promoted = promote(
         registry, database, fingerprint, now=NOW, actor=account_name(), reason="try", accept={"trained": "try"}
     )
-    ensure_active_package(registry, database, NOW, wanted="covid19")
+    ensure_active_package(registry, database, NOW, selected="covid19")
     assert registry.active() == promoted
     assert recorded(database) == [(fingerprint, "try")]
     assert len(registry.list()) == 1
@@ -98,12 +98,12 @@ def test_the_first_start_serves_the_default_that_the_setting_names(
     database: Database, registry: Registry, shipped: Callable[..., dict[str, str]], wanted: str
 ) -> None:
     fingerprints = shipped()
-    ensure_active_package(registry, database, NOW, wanted=wanted)
+    ensure_active_package(registry, database, NOW, selected=wanted)
     package = registry.active()
     assert package.fingerprint == fingerprints[wanted]
     assert package.manifest.status is PackageStatus.DEMONSTRATION
     assert recorded(database) == [(package.fingerprint, FIRST_START)]
-    ensure_active_package(registry, database, NOW, wanted=wanted)
+    ensure_active_package(registry, database, NOW, selected=wanted)
     assert len(recorded(database)) == len(registry.promotions()) == 1
 
 
@@ -111,13 +111,13 @@ def test_another_default_takes_over_where_nobody_has_chosen(
     database: Database, registry: Registry, shipped: Callable[..., dict[str, str]]
 ) -> None:
     first = shipped()
-    ensure_active_package(registry, database, NOW, wanted="covid19")
-    ensure_active_package(registry, database, NOW, wanted="four-class")
+    ensure_active_package(registry, database, NOW, selected="covid19")
+    ensure_active_package(registry, database, NOW, selected="four-class")
     assert registry.active_fingerprint() == first["four-class"]
     second = shipped("2.0.0")  # an upgrade
-    ensure_active_package(registry, database, NOW, wanted="four-class")
+    ensure_active_package(registry, database, NOW, selected="four-class")
     assert registry.active_fingerprint() == second["four-class"]
-    assert [reason for _, reason in recorded(database)] == [FOLLOWED, FOLLOWED, FIRST_START]
+    assert [reason for _, reason in recorded(database)] == [DEFAULT_CHANGED, DEFAULT_CHANGED, FIRST_START]
 
 
 def test_what_a_person_chose_stays(
@@ -125,13 +125,13 @@ def test_what_a_person_chose_stays(
     tiny_package: Callable[..., ModelPackage],
 ) -> None:  # fmt: skip
     fingerprints = shipped()
-    ensure_active_package(registry, database, NOW, wanted="covid19")
+    ensure_active_package(registry, database, NOW, selected="covid19")
     own = registry.add(tiny_package().folder).fingerprint
     promote(registry, database, own, now=NOW, actor="x", reason="ours", accept={"trained": "x"})
-    ensure_active_package(registry, database, NOW, wanted="four-class")
+    ensure_active_package(registry, database, NOW, selected="four-class")
     assert registry.active_fingerprint() == own
     promote(registry, database, fingerprints["covid19"], now=NOW, actor="x", reason="back")
-    ensure_active_package(registry, database, NOW, wanted="four-class")
+    ensure_active_package(registry, database, NOW, selected="four-class")
     assert registry.active_fingerprint() == fingerprints["covid19"]
 
 
@@ -142,7 +142,7 @@ def test_an_untrained_default_of_an_earlier_version_makes_room(
     fingerprints = shipped()
     untrained = registry.add(tiny_package().folder).fingerprint
     promote(registry, database, untrained, now=NOW, actor="x", reason=FIRST_START, accept={"trained": FIRST_START})
-    ensure_active_package(registry, database, NOW, wanted="covid19")
+    ensure_active_package(registry, database, NOW, selected="covid19")
     assert registry.active_fingerprint() == fingerprints["covid19"]
 
 
@@ -154,7 +154,7 @@ def test_a_damaged_default_is_said_and_not_replaced_by_random_weights(
     assert folder is not None
     (folder / "weights.zip").write_bytes(b"")
     with pytest.raises(DamagedPackage, match="install"):
-        ensure_active_package(registry, database, NOW, wanted="covid19")
+        ensure_active_package(registry, database, NOW, selected="covid19")
     assert registry.active_fingerprint() is None
 
 
@@ -162,14 +162,14 @@ def test_without_a_default_the_first_start_serves_an_untrained_resnet50_and_says
     database: Database, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("cxr.package.shipped.INSTALLED", tmp_path / "none" / "models")
-    ensure_active_package(registry, database, NOW, wanted="covid19")
+    ensure_active_package(registry, database, NOW, selected="covid19")
     package = registry.active()
     assert package.manifest.status is PackageStatus.UNTRAINED
     assert package.manifest.provenance.architecture == "resnet50"
     assert package.manifest.findings == ("covid19",)
     assert recorded(database) == [(package.fingerprint, FIRST_START)]
     assert [each.accepted for each in registry.promotions()] == [{"trained": FIRST_START}]
-    ensure_active_package(registry, database, NOW, wanted="untrained")  # what is there is what is wanted
+    ensure_active_package(registry, database, NOW, selected="untrained")  # what is there is what is wanted
     assert len(registry.promotions()) == 1
 
 

@@ -21,10 +21,10 @@ from cxr.package import MODEL_CARD_FILE, MODEL_FILE, ModelPackage, load_package,
 from cxr.package.lung_mask import (
     COMPONENT,
     FILE,
+    GraphInput,
     LungFinder,
     LungMaskComponent,
     MaskSettings,
-    Seen,
     component_of,
     masked,
 )
@@ -229,7 +229,7 @@ def test_a_component_that_does_not_fit_is_refused(
 
 def test_a_component_is_whole() -> None:
     assert LungMaskComponent(source="manifest").file is None
-    with pytest.raises(ValueError, match="needed with source"):
+    with pytest.raises(ValueError, match="required with source"):
         LungMaskComponent(source="manifest", file=FILE)
 
 
@@ -281,6 +281,6 @@ def test_what_was_seen_is_one_sided_or_not() -> None:
     picture = film()
     lungs = np.zeros((SIDE, SIDE), bool)
     lungs[:, :10] = True
-    assert Seen(picture, picture, lungs).is_one_sided
+    assert GraphInput(picture, picture, lungs).is_one_sided
     lungs[:, -2:] = True
-    assert not Seen(picture, picture, lungs).is_one_sided
+    assert not GraphInput(picture, picture, lungs).is_one_sided

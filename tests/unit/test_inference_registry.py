@@ -97,6 +97,35 @@ def test_a_package_is_copied_under_its_fingerprint(
     assert [path.name for path in (tmp_path / "models").iterdir() if path.is_dir()] == [exported.fingerprint]
 
 
+def test_the_files_of_a_package_are_synced_before_it_has_its_name(
+    registry: Registry, export: Callable[..., ModelPackage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = export("a")
+    synced: list[Path] = []
+    synced_before_rename: list[Path] = []
+    real_fsync, real_rename = os.fsync, os.rename
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real_fsync(descriptor)
+
+    def rename(source: Path, target: Path) -> None:
+        if Path(target).name == exported.fingerprint:
+            synced_before_rename.extend(path for path in synced if Path(source) in (path, path.parent))
+            synced.clear()
+        real_rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    added = registry.add(exported.folder)
+
+    files = {path.name for path in added.folder.iterdir()}
+    assert len(files) >= 3
+    assert {path.name for path in synced_before_rename[:-1]} == files
+    assert synced_before_rename[-1].name == exported.fingerprint, "the folder of the draft, after its files"
+    assert tmp_path / "models" in synced, "the registry's folder, after the rename"
+
+
 def test_a_damaged_package_does_not_come_in(
     registry: Registry, export: Callable[..., ModelPackage], tmp_path: Path
 ) -> None:

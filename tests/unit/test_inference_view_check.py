@@ -16,7 +16,7 @@ from config.settings import Settings, ViewSettings
 from cxr.domain import JobState, View
 from cxr.errors import IncompatiblePackage
 from cxr.package import ModelPackage
-from cxr.package.view_model import CLASSES, ENOUGH_LATERALS, Seen, ViewComponent, component_of, is_view_model
+from cxr.package.view_model import CLASSES, ENOUGH_LATERALS, PredictedView, ViewComponent, component_of, is_view_model
 from cxr.pixels.geometry import UPRIGHT, Geometry
 from cxr.pixels.model_input import to_model_input, to_model_inputs
 from cxr.pixels.quality_checks import WARNINGS
@@ -38,7 +38,7 @@ HELD, NOT_SCORED = JobState.HELD, JobState.NOT_SCORED
 def check(view_package: Make) -> Callable[..., ViewCheck]:
     """Make a check whose model always sees the same."""
 
-    def make(seen: Seen, *, laterals: int = 18, **settings: str) -> ViewCheck:
+    def make(seen: PredictedView, *, laterals: int = 18, **settings: str) -> ViewCheck:
         package = view_package(seen, laterals=laterals)
         wanted = ViewSettings(**({"model": package.folder} | settings))  # type: ignore[arg-type]
         loaded = ViewCheck.load(wanted, lambda each: Model.load(each, device="cpu"))
@@ -62,46 +62,48 @@ MIRRORED, ROTATED = Geometry(is_mirrored=True), Geometry(is_mirrored=True, is_up
 @pytest.mark.parametrize(
     ("geometry", "side", "seen", "pixels", "is_held"),
     [
-        (MIRRORED, 1, Seen.FRONTAL, "hold", False),
-        (MIRRORED, 0, Seen.FRONTAL, "hold", True),  # nothing speaks for it
-        (MIRRORED, -1, Seen.FRONTAL, "hold", True),
-        (MIRRORED, -1, Seen.FRONTAL, "flag", True),
-        (ROTATED, 1, Seen.FRONTAL, "hold", False),
-        (ROTATED, 0, Seen.FRONTAL, "hold", False),
-        (ROTATED, -1, Seen.FRONTAL, "hold", True),
-        (ROTATED, 1, Seen.NOT_A_CHEST, "flag", True),  # turned back, it lies on its side
-        (MIRRORED, 1, Seen.LATERAL, "flag", True),
-        (UPRIGHT, -1, Seen.FRONTAL, "hold", False),
+        (MIRRORED, 1, PredictedView.FRONTAL, "hold", False),
+        (MIRRORED, 0, PredictedView.FRONTAL, "hold", True),  # nothing speaks for it
+        (MIRRORED, -1, PredictedView.FRONTAL, "hold", True),
+        (MIRRORED, -1, PredictedView.FRONTAL, "flag", True),
+        (ROTATED, 1, PredictedView.FRONTAL, "hold", False),
+        (ROTATED, 0, PredictedView.FRONTAL, "hold", False),
+        (ROTATED, -1, PredictedView.FRONTAL, "hold", True),
+        (ROTATED, 1, PredictedView.NOT_A_CHEST, "flag", True),  # turned back, it lies on its side
+        (MIRRORED, 1, PredictedView.LATERAL, "flag", True),
+        (UPRIGHT, -1, PredictedView.FRONTAL, "hold", False),
     ],
 )
 def test_a_film_that_was_turned_is_held_where_its_pixels_do_not_agree(
-    check: Callable[..., ViewCheck], geometry: Geometry, side: int, seen: Seen, pixels: str, is_held: bool
+    check: Callable[..., ViewCheck], geometry: Geometry, side: int, seen: PredictedView, pixels: str, is_held: bool
 ) -> None:
     made = check(seen, pixels=pixels)
     verdict = made.verdict(lopsided(side), view=FRONTAL_HEADER, geometry=geometry)
     assert (verdict.state, verdict.reason) == ((HELD, "pixels_not_as_oriented") if is_held else (None, ""))
     released = made.verdict(lopsided(side), view=FRONTAL_HEADER, geometry=geometry, is_released=True)
     assert released.state is None
-    assert check_orientation(lopsided(side), geometry).state is (HELD if is_held and seen is Seen.FRONTAL else None)
+    assert check_orientation(lopsided(side), geometry).state is (
+        HELD if is_held and seen is PredictedView.FRONTAL else None
+    )
 
 
 @pytest.mark.parametrize(
     ("seen", "pixels", "view", "released", "state", "reason", "warnings"),
     [
-        (Seen.FRONTAL, "hold", FRONTAL_HEADER, False, None, "", ()),
-        (Seen.LATERAL, "flag", FRONTAL_HEADER, False, None, "", ("looks_lateral",)),
-        (Seen.NOT_A_CHEST, "flag", UNKNOWN, False, None, "", ("looks_not_a_chest",)),
-        (Seen.LATERAL, "hold", FRONTAL_HEADER, False, HELD, "pixels_lateral", ()),
-        (Seen.NOT_A_CHEST, "hold", UNKNOWN, False, HELD, "pixels_not_a_chest", ()),
-        (Seen.NOT_A_CHEST, "hold", FRONTAL_HEADER, True, None, "", ("looks_not_a_chest",)),  # a person's word
-        (Seen.UNSURE, "hold", FRONTAL_HEADER, False, HELD, "pixels_unsure", ()),
-        (Seen.UNSURE, "hold", UNKNOWN, True, None, "", ("view_unsure",)),
-        (Seen.LATERAL, "off", FRONTAL_HEADER, False, None, "", ()),
-        (Seen.UNSURE, "flag", UNKNOWN, False, None, "", ("view_unsure",)),
+        (PredictedView.FRONTAL, "hold", FRONTAL_HEADER, False, None, "", ()),
+        (PredictedView.LATERAL, "flag", FRONTAL_HEADER, False, None, "", ("looks_lateral",)),
+        (PredictedView.NOT_A_CHEST, "flag", UNKNOWN, False, None, "", ("looks_not_a_chest",)),
+        (PredictedView.LATERAL, "hold", FRONTAL_HEADER, False, HELD, "pixels_lateral", ()),
+        (PredictedView.NOT_A_CHEST, "hold", UNKNOWN, False, HELD, "pixels_not_a_chest", ()),
+        (PredictedView.NOT_A_CHEST, "hold", FRONTAL_HEADER, True, None, "", ("looks_not_a_chest",)),  # a person's word
+        (PredictedView.UNSURE, "hold", FRONTAL_HEADER, False, HELD, "pixels_unsure", ()),
+        (PredictedView.UNSURE, "hold", UNKNOWN, True, None, "", ("view_unsure",)),
+        (PredictedView.LATERAL, "off", FRONTAL_HEADER, False, None, "", ()),
+        (PredictedView.UNSURE, "flag", UNKNOWN, False, None, "", ("view_unsure",)),
     ],
 )
 def test_it_flags_or_holds_and_a_person_goes_first(
-    check: Callable[..., ViewCheck], seen: Seen, pixels: str, view: View, released: bool,
+    check: Callable[..., ViewCheck], seen: PredictedView, pixels: str, view: View, released: bool,
     state: JobState | None, reason: str, warnings: tuple[str, ...],
 ) -> None:  # fmt: skip
     verdict = check(seen, pixels=pixels, unknown="model" if pixels == "off" else "score").verdict(
@@ -115,17 +117,17 @@ def test_it_flags_or_holds_and_a_person_goes_first(
 @pytest.mark.parametrize(
     ("seen", "laterals", "state", "reason", "warnings"),
     [
-        (Seen.FRONTAL, ENOUGH_LATERALS, None, "", ("view_from_pixels",)),
-        (Seen.LATERAL, ENOUGH_LATERALS, NOT_SCORED, "pixels_lateral", ()),
-        (Seen.NOT_A_CHEST, ENOUGH_LATERALS, NOT_SCORED, "pixels_not_a_chest", ()),
-        (Seen.UNSURE, ENOUGH_LATERALS, HELD, "pixels_unsure", ()),
+        (PredictedView.FRONTAL, ENOUGH_LATERALS, None, "", ("view_from_pixels",)),
+        (PredictedView.LATERAL, ENOUGH_LATERALS, NOT_SCORED, "pixels_lateral", ()),
+        (PredictedView.NOT_A_CHEST, ENOUGH_LATERALS, NOT_SCORED, "pixels_not_a_chest", ()),
+        (PredictedView.UNSURE, ENOUGH_LATERALS, HELD, "pixels_unsure", ()),
         # Refused at start; were it not, nothing would be decided.
-        (Seen.FRONTAL, ENOUGH_LATERALS - 1, HELD, "pixels_unsure", ()),
-        (Seen.LATERAL, ENOUGH_LATERALS - 1, HELD, "pixels_unsure", ()),
+        (PredictedView.FRONTAL, ENOUGH_LATERALS - 1, HELD, "pixels_unsure", ()),
+        (PredictedView.LATERAL, ENOUGH_LATERALS - 1, HELD, "pixels_unsure", ()),
     ],
 )
 def test_it_decides_about_unknown_views_with_enough_laterals_only(
-    check: Callable[..., ViewCheck], seen: Seen, laterals: int, state: JobState | None, reason: str,
+    check: Callable[..., ViewCheck], seen: PredictedView, laterals: int, state: JobState | None, reason: str,
     warnings: tuple[str, ...],
 ) -> None:  # fmt: skip
     made = check(seen, laterals=laterals, unknown="model", pixels="flag")
@@ -136,7 +138,7 @@ def test_it_decides_about_unknown_views_with_enough_laterals_only(
 
 
 def test_every_code_is_known(check: Callable[..., ViewCheck]) -> None:
-    for seen in Seen:
+    for seen in PredictedView:
         for unknown in ("model", "score"):
             verdict = check(seen, laterals=ENOUGH_LATERALS, unknown=unknown, pixels="hold").verdict(
                 PICTURE, view=UNKNOWN
@@ -146,7 +148,7 @@ def test_every_code_is_known(check: Callable[..., ViewCheck]) -> None:
 
 
 def test_off_is_off_and_nothing_is_nothing(view_package: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = view_package(Seen.LATERAL)
+    package = view_package(PredictedView.LATERAL)
     assert ViewCheck.load(ViewSettings(pixels="off", model=package.folder), pytest.fail) is None  # type: ignore[arg-type]
     monkeypatch.setattr("cxr.package.shipped.INSTALLED", tmp_path / "none" / "models")
     assert ViewCheck.load(ViewSettings(), pytest.fail) is None
@@ -164,7 +166,7 @@ def test_off_is_off_and_nothing_is_nothing(view_package: Make, tmp_path: Path, m
 def test_the_start_is_refused_where_few_laterals_would_decide(
     view_package: Make, tmp_path: Path, settings: dict[str, str], laterals: int, fault: str | None
 ) -> None:
-    folder = view_package(Seen.FRONTAL, laterals=laterals).folder
+    folder = view_package(PredictedView.FRONTAL, laterals=laterals).folder
     faults = faults_at_start(Settings(data_dir=tmp_path, view=ViewSettings(model=folder, **settings)))  # type: ignore[arg-type]
     assert len(faults) == (fault is not None)
     if fault is not None:
@@ -190,14 +192,14 @@ def test_the_start_is_refused_without_a_view_model_where_one_is_needed(
 
 
 def test_a_view_model_is_a_package_that_is_not_put_into_service(view_package: Make, tmp_path: Path) -> None:
-    package = view_package(Seen.FRONTAL)
+    package = view_package(PredictedView.FRONTAL)
     assert is_view_model(package.manifest)
     with pytest.raises(IncompatiblePackage, match=r"view\.model"):
         Registry(tmp_path / "models").add(package.folder)
 
 
 def test_only_a_whole_view_model_is_one(view_package: Make, tiny_package: Make) -> None:
-    manifest = view_package(Seen.FRONTAL).manifest
+    manifest = view_package(PredictedView.FRONTAL).manifest
     assert component_of(manifest) == ViewComponent(laterals=18, frontals=1, not_a_chest=1)
     for wrong in (
         tiny_package().manifest,
@@ -210,9 +212,9 @@ def test_only_a_whole_view_model_is_one(view_package: Make, tiny_package: Make) 
 
 def test_what_is_not_certain_is_unsure() -> None:
     component = ViewComponent(laterals=0, frontals=0, not_a_chest=0, confidence=0.8)
-    assert component.judge([0.81, 0.1, 0.09]) is Seen.FRONTAL
-    assert component.judge([0.1, 0.81, 0.09]) is Seen.LATERAL
-    assert component.judge([0.79, 0.2, 0.01]) is Seen.UNSURE
+    assert component.judge([0.81, 0.1, 0.09]) is PredictedView.FRONTAL
+    assert component.judge([0.1, 0.81, 0.09]) is PredictedView.LATERAL
+    assert component.judge([0.79, 0.2, 0.01]) is PredictedView.UNSURE
 
 
 @pytest.mark.parametrize(
@@ -222,14 +224,14 @@ def test_what_is_hardly_frontal_is_held_and_what_is_rather_frontal_flagged(front
     component = ViewComponent(laterals=0, frontals=0, not_a_chest=0, frontal_at_least=0.6)
     chances = [frontal, 0.0, 1 - frontal]
     assert component.is_held(chances) is is_held
-    assert not (is_held and component.judge(chances) is Seen.FRONTAL)
+    assert not (is_held and component.judge(chances) is PredictedView.FRONTAL)
 
 
 def test_what_it_is_sure_of_is_never_held(view_package: Make) -> None:
     component = ViewComponent(laterals=0, frontals=0, not_a_chest=0, frontal_at_least=0.99)  # of another's making
-    assert component.judge([0.9, 0.05, 0.05]) is Seen.FRONTAL
+    assert component.judge([0.9, 0.05, 0.05]) is PredictedView.FRONTAL
     assert not component.is_held([0.9, 0.05, 0.05])
-    assert component_of(view_package(Seen.FRONTAL).manifest).frontal_at_least == 0.5  # of packages that don't say
+    assert component_of(view_package(PredictedView.FRONTAL).manifest).frontal_at_least == 0.5  # the default
 
 
 def test_one_decoding_gives_the_same_pictures_as_one_for_each_recipe(

@@ -19,8 +19,16 @@ from typer.testing import CliRunner
 from app.cli import app
 from cxr.errors import DamagedPackage, IncompatiblePackage
 from cxr.package import ModelPackage, write_package
-from cxr.package.input_gate import ARRAYS, Conformal, FeatureSpace, Oddness, component_of, is_unsure, read_space
-from cxr.package.lung_mask import Seen
+from cxr.package.input_gate import (
+    ARRAYS,
+    Conformal,
+    ConformalThresholds,
+    FeatureSpace,
+    component_of,
+    is_unsure,
+    read_space,
+)
+from cxr.package.lung_mask import GraphInput
 from inference.model.model import Model
 from inference.worker.image_warnings import InputGate
 from training.networks import Head, build, features_of
@@ -52,7 +60,7 @@ class Gated:
 def gated(request: Any, tmp_path: Path, tiny_package: Callable[..., ModelPackage]) -> Gated:
     keras.utils.set_random_seed(1)
     network = build("tiny", size=64, head=Head(request.param))
-    conformal = Conformal(alpha=0.1, classes={"covid19": Oddness(yes=0.6, no=0.2)})
+    conformal = Conformal(alpha=0.1, classes={"covid19": ConformalThresholds(yes=0.6, no=0.2)})
     components, files = gate_component(
         network, features_of(network, smooth(200)), features_of(network, smooth(100, seed=1)), conformal
     )
@@ -79,7 +87,7 @@ def test_images_of_another_kind_are_outliers(gated: Gated) -> None:
     def outliers(batch: Batch) -> int:
         output = model.score(batch)
         return sum(
-            "outlier" in gate.warnings(Seen(batch[row], batch[row]), output, row, shape=None)
+            "outlier" in gate.warnings(GraphInput(batch[row], batch[row]), output, row, shape=None)
             for row in range(len(batch))
         )
 
@@ -91,7 +99,7 @@ def test_a_package_without_a_gate_is_checked_for_quality_alone(tiny_package: Cal
     batch = np.zeros((1, 64, 64, 1), np.float32)
     output = Model.load(tiny_package(), device="cpu").score(batch)
     assert output.features is None
-    assert InputGate.of(tiny_package()).warnings(Seen(batch[0], batch[0]), output, 0, shape=(100, 300)) == (
+    assert InputGate.of(tiny_package()).warnings(GraphInput(batch[0], batch[0]), output, 0, shape=(100, 300)) == (
         "clipped",
         "aspect",
         "flat",
@@ -222,18 +230,18 @@ def test_a_layer_that_the_graph_lacks_is_refused(tmp_path: Path, tiny_package: C
     [(0.1, False), (0.2, False), (0.3, True), (0.4, False), (0.9, False)],  # no, no, neither, yes, yes
 )
 def test_a_score_between_the_answers_is_unsure(probability: float, expected: bool) -> None:
-    conformal = Conformal(alpha=0.1, classes={"covid19": Oddness(yes=0.6, no=0.2)})
+    conformal = Conformal(alpha=0.1, classes={"covid19": ConformalThresholds(yes=0.6, no=0.2)})
     assert is_unsure(conformal, {"covid19": probability}, is_softmax=False) is expected
 
 
 def test_a_score_that_fits_both_answers_is_unsure_too() -> None:
-    conformal = Conformal(alpha=0.1, classes={"covid19": Oddness(yes=0.7, no=0.6)})
+    conformal = Conformal(alpha=0.1, classes={"covid19": ConformalThresholds(yes=0.7, no=0.6)})
     assert is_unsure(conformal, {"covid19": 0.5}, is_softmax=False)
     assert not is_unsure(conformal, {"covid19": 0.65}, is_softmax=False)
 
 
 def test_of_classes_that_exclude_each_other_exactly_one_has_to_be_possible() -> None:
-    classes = {"normal": Oddness(yes=0.5), "covid19": Oddness(yes=0.5)}
+    classes = {"normal": ConformalThresholds(yes=0.5), "covid19": ConformalThresholds(yes=0.5)}
     conformal = Conformal(alpha=0.1, classes=classes)
     assert not is_unsure(conformal, {"normal": 0.9, "covid19": 0.1}, is_softmax=True)
     assert is_unsure(conformal, {"normal": 0.5, "covid19": 0.5}, is_softmax=True)  # both

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from cxr.domain import Peer
-from listener.admission import Admission, Peers, Rejection, Sender, SilentConnections
+from listener.admission import Admission, Peers, Rejection, Requestor, SilentConnections
 
 SITE = Peers([Peer(ae_title="PACS", network="10.1.0.0/16"), Peer(ae_title="CT", network="2001:db8::/32")])
 
@@ -50,8 +50,8 @@ def test_without_peers_loopback_is_let_in(address: str, allowed: bool) -> None:
     assert (Peers([]).find("ANYBODY", address) is not None) is allowed
 
 
-def _sender(calling: str, called: str, address: str) -> Sender:
-    return Sender(address=address, calling_ae_title=calling, called_ae_title=called)
+def _sender(calling: str, called: str, address: str) -> Requestor:
+    return Requestor(address=address, calling_ae_title=calling, called_ae_title=called)
 
 
 def _admission(*, limit: int = 2, is_full: bool = False) -> Admission:
@@ -74,46 +74,46 @@ def test_the_called_title_is_padded_with_spaces_and_nuls_alone(called: str, expe
 def test_screening_counts_nothing_and_sees_the_limit() -> None:
     admission = _admission(limit=1)
     assert [admission.screen(_sender("A", "CXR", "127.0.0.1")) for _ in range(3)] == [None] * 3
-    admission.enter(_sender("A", "CXR", "127.0.0.1"))
+    admission.admit(_sender("A", "CXR", "127.0.0.1"))
     assert admission.screen(_sender("A", "CXR", "127.0.0.1")) is Rejection.TOO_MANY
     assert admission.open == 1
 
 
 def test_admissions_are_counted_in_and_out() -> None:
     admission = _admission()
-    peer = admission.enter(_sender("A", "CXR", "127.0.0.1"))
+    peer = admission.admit(_sender("A", "CXR", "127.0.0.1"))
     assert isinstance(peer, Peer)
-    assert [admission.enter(_sender("A", "CXR", "127.0.0.1")) for _ in range(2)] == [peer, Rejection.TOO_MANY]
+    assert [admission.admit(_sender("A", "CXR", "127.0.0.1")) for _ in range(2)] == [peer, Rejection.TOO_MANY]
     admission.leave(peer)
     assert admission.open == 1
-    assert admission.enter(_sender("A", "CXR ", "127.0.0.1")) is peer
+    assert admission.admit(_sender("A", "CXR ", "127.0.0.1")) is peer
 
 
 def test_a_peer_has_a_limit_of_its_own_and_leaves_room_for_others() -> None:
     busy = Peer(ae_title="CT", network="10.1.0.0/16", max_associations=2)
     other = Peer(ae_title="PACS", network="10.1.0.0/16")
     admission = Admission(Peers([busy, other]), None, 4, lambda: False)
-    entered = [admission.enter(_sender("CT", "CXR", "10.1.2.3")) for _ in range(3)]
+    entered = [admission.admit(_sender("CT", "CXR", "10.1.2.3")) for _ in range(3)]
     assert entered == [busy, busy, Rejection.TOO_MANY_OF_PEER]
-    assert [admission.enter(_sender("PACS", "CXR", "10.1.2.3")) for _ in range(3)] == [other, other, Rejection.TOO_MANY]
+    assert [admission.admit(_sender("PACS", "CXR", "10.1.2.3")) for _ in range(3)] == [other, other, Rejection.TOO_MANY]
     admission.leave(other)
-    assert admission.enter(_sender("CT", "CXR", "10.1.2.3")) is Rejection.TOO_MANY_OF_PEER
+    assert admission.admit(_sender("CT", "CXR", "10.1.2.3")) is Rejection.TOO_MANY_OF_PEER
     admission.leave(busy)
-    assert admission.enter(_sender("CT", "CXR", "10.1.2.3")) is busy
+    assert admission.admit(_sender("CT", "CXR", "10.1.2.3")) is busy
 
 
 def test_the_reason_that_lasts_is_said_first() -> None:
     full = _admission(limit=1, is_full=True)
-    assert full.enter(_sender("A", "CXR", "192.0.2.1")) is Rejection.CALLING_AE_TITLE
-    assert full.enter(_sender("A", "OTHER", "127.0.0.1")) is Rejection.CALLED_AE_TITLE
-    assert full.enter(_sender("A", "CXR", "127.0.0.1")) is Rejection.SPOOL_FULL
+    assert full.admit(_sender("A", "CXR", "192.0.2.1")) is Rejection.CALLING_AE_TITLE
+    assert full.admit(_sender("A", "OTHER", "127.0.0.1")) is Rejection.CALLED_AE_TITLE
+    assert full.admit(_sender("A", "CXR", "127.0.0.1")) is Rejection.SPOOL_FULL
     assert full.open == 0
 
 
 def test_nobody_is_let_in_while_stopping() -> None:
     admission = _admission()
     admission.stop()
-    assert admission.enter(_sender("A", "CXR", "127.0.0.1")) is Rejection.STOPPING
+    assert admission.admit(_sender("A", "CXR", "127.0.0.1")) is Rejection.STOPPING
 
 
 def test_answers_are_those_of_the_standard() -> None:

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from listener.service import Timeouts
 from listener.transport.connection import Connection
+from listener.transport.timeouts import Timeouts
 
 
 @pytest.fixture

@@ -17,9 +17,8 @@ from db.engine import open_database
 from db.schema.tables import Image
 from listener.contexts import Contexts
 from listener.dimse_messages import C_STORE_RQ, Command
-from listener.intake import Intake, header_of
+from listener.intake import Intake, StoreRequest, file_header_of
 from listener.reception import Reception
-from listener.service import StoreRequest
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -60,9 +59,9 @@ def test_an_object_was_received_when_its_last_byte_came(tmp_path: Path, syntheti
     )
     xray = synthetic_xray(rows=64, columns=48)
     command = Command(C_STORE_RQ, 1, True, str(xray.SOPClassUID), str(xray.SOPInstanceUID))
-    reception = Reception(spool, header_of(command, EXPLICIT), 1024 * 1024)
+    reception = Reception(spool, file_header_of(command, EXPLICIT), 1024 * 1024)
     reception.write(memoryview(_encoded(xray)))
-    taken = intake.take(
+    taken = intake.store(
         StoreRequest(
             command=command,
             abstract_syntax_uid=str(xray.SOPClassUID),

@@ -9,7 +9,7 @@ from blake3 import blake3
 
 from cxr.errors import ObjectTooLarge, SpoolFull
 from db.disk import Spool
-from listener.reception import PeerOverran, Reception
+from listener.reception import Reception, TransferTooLong
 
 LIMIT = 1000
 
@@ -56,7 +56,7 @@ def test_beyond_the_limit_it_is_refused_and_gone_while_the_rest_still_comes(
 
 def test_beyond_twice_the_limit_only_an_abort_helps(spool: Spool) -> None:
     reception = Reception(spool, b"", LIMIT)
-    with pytest.raises(PeerOverran):
+    with pytest.raises(TransferTooLong):
         reception.write(memoryview(bytes(2 * LIMIT + 1)))
     assert _incoming(spool) == []
 

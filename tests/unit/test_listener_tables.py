@@ -7,6 +7,15 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    ComputedRadiographyImageStorage,
+    ExplicitVRBigEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+)
 from pynetdicom import build_context
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
@@ -57,7 +66,20 @@ def test_statuses_are_those_of_the_storage_service() -> None:
 
 
 def test_every_syntax_that_can_be_decoded_is_accepted_and_no_other() -> None:
-    assert sorted(TRANSFER_SYNTAXES) == sorted(DECODABLE_SYNTAXES)
+    (radiographs,) = [
+        context
+        for context in Contexts(ListenerSettings()).supported_for([])
+        if context.abstract_syntax == ComputedRadiographyImageStorage
+    ]
+    assert sorted(radiographs.transfer_syntax or []) == sorted(DECODABLE_SYNTAXES)
+
+
+def test_uncompressed_is_preferred_to_lossless_and_lossless_to_lossy() -> None:
+    lossy = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K}
+    ranks = [1 + (uid in lossy) if uid.is_encapsulated else 0 for uid in TRANSFER_SYNTAXES[:-1]]
+    assert ranks == sorted(ranks)
+    assert set(ranks) == {0, 1, 2}
+    assert TRANSFER_SYNTAXES[-1] == ExplicitVRBigEndian  # retired (PS3.5 Section A.3)
 
 
 def test_few_classes_by_default() -> None:

@@ -102,8 +102,8 @@ class TestPredictions:
         write_predictions(made, tmp_path / "p.csv")
         read = read_predictions(tmp_path / "p.csv")
         assert read.kind == "multilabel"
-        assert read.known("covid19").tolist() == [True, True, False]
-        assert read.known("lung_opacity").tolist() == [True, False, True]
+        assert read.has_truth("covid19").tolist() == [True, True, False]
+        assert read.has_truth("lung_opacity").tolist() == [True, False, True]
         assert read.truth("lung_opacity").tolist() == [False, False, True]
         assert evaluate(read, replicates=100).of("lung_opacity").images == 2
 

@@ -183,6 +183,7 @@ def test_lungs_are_where_the_masks_say(trained: Trained, tmp_path: Path) -> None
 def test_the_card_shows_what_the_model_gives_for_its_golden_images(trained: Trained) -> None:
     folder = trained.package.folder
     (line,) = [each for each in (folder / "MODEL_CARD.md").read_text().splitlines() if each.startswith("![")]
+    assert line.startswith("![Evidence map for covid19](")
     name = line.rpartition("(")[2].rstrip(")")
     assert name in trained.package.manifest.files
     assert cv2.imread(str(folder / name)).shape[1] > 600  # pixels

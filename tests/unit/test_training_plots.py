@@ -65,6 +65,21 @@ def test_every_picture_of_an_evaluation_is_drawn_and_repeats_to_the_byte(classes
         assert has_colour(curves, colour)
 
 
+def test_axes_and_lines_have_the_words_of_the_field(tmp_path, monkeypatch):
+    table = made_up()
+    evaluation = evaluate(table, thresholds={"covid19": 0.4}, replicates=100)
+    figures = []
+    monkeypatch.setattr("training.plots.curves.save_figure", lambda figure, *_: figures.append(figure))
+    plot_curves(evaluation, table, tmp_path / "curves.png")
+    plot_confusion(evaluation, tmp_path / "confusion.png")
+    reliability, decision = figures[0].axes[2:]
+    assert reliability.get_ylabel() == "observed fraction"
+    assert decision.get_title() == "decision curve (dashed: treat all)"
+    assert "treat none" in [each.get_text() for each in decision.get_legend().get_texts()]
+    (confusion,) = figures[1].axes
+    assert (confusion.get_xlabel(), confusion.get_ylabel()) == ("predicted", "label")
+
+
 def test_one_class_without_figures_still_gives_pictures(tmp_path):
     table = made_up(count=10, truth=1)
     found = evaluate(table, replicates=100)

@@ -107,6 +107,7 @@ def test_every_fault_is_told_at_once() -> None:
         ({"network": {"architecture": "tiny"}}, "tiny"),
         ({"network": {"head": "evidence", "hidden": [5]}}, "evidence"),
         ({"pixels": {"quantised": False}}, "quantised"),
+        ({"pixels": {"size": 5, "fit": "crop"}}, r"  pixels: size: [^\n]*16; fit: [^\n]*'stretch'"),
         ({"augment": {"gamma": [2.0, 1.0]}}, "gamma"),
         ({"stages": []}, "stages"),
         ({"stages": [{"name": "a", "train": "all", "learning_rate": 1.0, "epochs": 1, "weight_decay": 0.1}]}, "adamw"),

@@ -79,7 +79,7 @@ def test_parts_that_do_not_fit_are_refused(tiny_package: Callable[..., ModelPack
         tensors[layout.tensors[-1].key] += b"\0"
     else:
         del tensors[layout.tensors[0].key]
-    with pytest.raises(DamagedPackage, match="don't fit"):
+    with pytest.raises(DamagedPackage, match="are inconsistent"):
         expand(layout, skeleton, tensors)
 
 

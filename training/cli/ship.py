@@ -46,7 +46,7 @@ def quantise(
 def ship(
     packages: Annotated[
         list[str],
-        typer.Argument(help="A name (covid19, four-class) and a package's folder.", metavar="NAME=PACKAGE..."),
+        typer.Argument(help="A name (covid19, four-class) and a package's folder.", metavar="NAME=PACKAGE"),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the shipped models.", metavar="FOLDER")],
     as_json: Json = False,

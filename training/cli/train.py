@@ -132,7 +132,7 @@ def finetune(
 
 
 def ensemble(
-    runs: Annotated[list[Path], typer.Argument(help="Finished runs that differ only in their seed.", metavar="RUN...")],
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs that differ only in their seed.", metavar="RUN")],
     output: Output,
     cache_folder: CacheFolder = None,
     processes: Processes = None,

@@ -78,8 +78,8 @@ def compare(first: Predictions, second: Predictions, *, names: tuple[str, str] =
 def _class(
     first: Predictions, second: Predictions, name: str, rows: np.ndarray, other_rows: np.ndarray
 ) -> ClassComparison:
-    known = first.known(name)[rows] & second.known(name)[other_rows]
-    rows, other_rows = rows[known], other_rows[known]
+    has_truth = first.has_truth(name)[rows] & second.has_truth(name)[other_rows]
+    rows, other_rows = rows[has_truth], other_rows[has_truth]
     truth = first.truth(name)[rows]
     if differing := int((truth != second.truth(name)[other_rows]).sum()):
         raise PredictionsError(

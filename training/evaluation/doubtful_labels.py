@@ -55,10 +55,10 @@ def find_suspects(predictions: Predictions, *, basis: str) -> pd.DataFrame:
         return _ordered([_suspects(predictions.frame, label, probabilities, predictions.classes, "")], basis)
     tables = []
     for name in predictions.classes:
-        known = predictions.known(name)
-        probability = predictions.probability(name)[known]
-        label = predictions.truth(name)[known].astype(np.int64)
-        frame = predictions.frame[known].reset_index(drop=True)
+        has_truth = predictions.has_truth(name)
+        probability = predictions.probability(name)[has_truth]
+        label = predictions.truth(name)[has_truth].astype(np.int64)
+        frame = predictions.frame[has_truth].reset_index(drop=True)
         both = np.column_stack([1 - probability, probability])
         tables.append(_suspects(frame, label, both, (f"not {name}", name), name))
     return _ordered(tables, basis)

@@ -97,15 +97,15 @@ class _ClassFigures:
     def __init__(
         self, predictions: Predictions, name: str, threshold: float | None, prevalences: tuple[float, ...]
     ) -> None:
-        known = predictions.known(name)
+        has_truth = predictions.has_truth(name)
         self._name, self._threshold, self._prevalences = name, threshold, prevalences
-        self._frame = predictions.frame[known].reset_index(drop=True)
-        self._truth: Booleans = predictions.truth(name)[known]
-        self._score: Floats = predictions.score(name)[known]
-        self._probability: Floats = predictions.probability(name)[known]
-        self._patients = predictions.patients[known]
+        self._frame = predictions.frame[has_truth].reset_index(drop=True)
+        self._truth: Booleans = predictions.truth(name)[has_truth]
+        self._score: Floats = predictions.score(name)[has_truth]
+        self._probability: Floats = predictions.probability(name)[has_truth]
+        self._patients = predictions.patients[has_truth]
         self._attributes = {
-            attribute: list(np.array(values, dtype=object)[known])
+            attribute: list(np.array(values, dtype=object)[has_truth])
             for attribute, values in predictions.attributes().items()
         }
 

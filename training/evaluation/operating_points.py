@@ -71,13 +71,13 @@ def choose_operating_points(
     """
     classes, prevalence, rule_text = {}, {}, ""
     for name in validation.classes:
-        known = validation.known(name)
-        truth, probability = validation.truth(name)[known], validation.probability(name)[known]
+        has_truth = validation.has_truth(name)
+        truth, probability = validation.truth(name)[has_truth], validation.probability(name)[has_truth]
         choice = choose_threshold(truth, probability, rule=rule, target=target)
         if choice is None:
             continue
         interval = threshold_interval(
-            truth, probability, validation.patients[known], rule=rule, target=target, seed=seed
+            truth, probability, validation.patients[has_truth], rule=rule, target=target, seed=seed
         )
         classes[name] = ClassThreshold(
             threshold=min(1.0, choice.threshold),

@@ -69,25 +69,25 @@ class Predictions:
         own = "image " + frame["image_id"]
         return np.asarray(frame["patient_id"].where(frame["patient_id"] != "", own), dtype=object)
 
-    def known(self, name: str) -> Booleans:
-        """(N,): whether the truth of a class is known, per image."""
+    def has_truth(self, name: str) -> Booleans:
+        """Return (N,): whether the truth of a class is known, per image."""
         if self.kind == "multilabel":
             return self.frame[f"y_{name}"].notna().to_numpy(dtype=bool)
         return np.ones(len(self.frame), dtype=bool)
 
     def truth(self, name: str) -> Booleans:
-        """(N,): whether an image has a class; False where it is unknown."""
+        """Return (N,): whether an image has a class; False where it is unknown."""
         if self.kind == "multilabel":
             return np.asarray(self.frame[f"y_{name}"] == 1, dtype=bool)
         positive = 1 if self.kind == "binary" else self.classes.index(name)
         return np.asarray(self.frame["y"] == positive, dtype=bool)
 
     def probability(self, name: str) -> Floats:
-        """(N,): the probability of a class, in [0, 1]."""
+        """Return (N,): the probability of a class, in [0, 1]."""
         return self.frame[f"prob_{name}"].to_numpy(dtype=np.float64)
 
     def score(self, name: str) -> Floats:
-        """(N,): log odds of a class, unsaturated where float32 probabilities are 1; without logits, probabilities."""
+        """Return (N,): log odds of a class, which don't saturate; without logits, probabilities."""
         if f"logit_{name}" not in self.frame:
             return self.probability(name)
         if self.kind != "multiclass":
@@ -97,7 +97,7 @@ class Predictions:
         return np.asarray(logits[:, index] - logsumexp(np.delete(logits, index, axis=1), axis=1))
 
     def logits(self) -> Floats:
-        """(N, C): the logits, in the order of the classes.
+        """Return (N, C): the logits, in the order of the classes.
 
         Raises
         ------
@@ -110,7 +110,7 @@ class Predictions:
         return self.frame[names].to_numpy(dtype=np.float64)
 
     def attributes(self) -> dict[str, list[str]]:
-        """Attributes of subgroups, each with (N,) values: sex, age band, view, site, manufacturer, source."""
+        """Return attributes of subgroups, each with (N,) values: sex, age band, view, site, manufacturer, source."""
         bands = [age_band(None if np.isnan(age) else float(age)) for age in self.frame["age"]]
         texts = {name: self.frame[name].tolist() for name in ("sex", "view", "site", "manufacturer", "source")}
         return {"sex": texts.pop("sex"), "age": bands, **texts}

@@ -184,7 +184,7 @@ def _mask(outcome: Outcome, lungs: Lungs, size: int) -> Outcome:
         return outcome
     plain = from_steps(np.frombuffer(outcome.steps, np.uint16).reshape(size, size, 1))
     try:
-        return PreparedImage(outcome.file, outcome.key, to_steps(lungs.finder.see(plain).pixels).tobytes())
+        return PreparedImage(outcome.file, outcome.key, to_steps(lungs.finder.mask_lungs(plain).pixels).tobytes())
     except LungsNotFound as error:
         return error.code, str(error)
 

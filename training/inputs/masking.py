@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cxr.package.lung_mask import Grey, Inside, LungFinder, masked
+from cxr.package.lung_mask import Grey, LungFinder, LungMask, masked
 from cxr.pixels.recipe import PixelRecipe
 from training.inputs.prepare import read_mask
 
@@ -58,13 +58,13 @@ class Masking:
             If the drawn mask can't be read.
         """
         if self.lungs is not None:
-            return self.lungs.finder.see(plain).pixels
+            return self.lungs.finder.mask_lungs(plain).pixels
         return masked(plain, drawn_lungs(mask_path, recipe)) if self.is_drawn else plain
 
 
-def drawn_lungs(mask_path: str, recipe: PixelRecipe) -> Inside:
+def drawn_lungs(mask_path: str, recipe: PixelRecipe) -> LungMask:
     """Read a drawn mask in the recipe's geometry: bool (size, size), True inside; errors as in ``Masking.apply``."""
-    inside: Inside = read_mask(Path(mask_path), recipe)[:, :, 0] > 0
+    inside: LungMask = read_mask(Path(mask_path), recipe)[:, :, 0] > 0
     return inside
 
 

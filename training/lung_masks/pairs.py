@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.errors import RunError
-from cxr.package.lung_mask import Grey, Inside
+from cxr.package.lung_mask import Grey, LungMask
 from cxr.pixels.recipe import PixelRecipe
 from training.cases import assert_disjoint, split
 from training.inputs.cache import Cache, ReportProgress, build_cache
@@ -52,9 +52,9 @@ class Pairs:
         """Return one image as serving prepares it, float32 (size, size, 1)."""
         return self.images.image(int(self.image_rows[row]))
 
-    def drawn(self, row: int) -> Inside:
+    def drawn(self, row: int) -> LungMask:
         """Return the drawn mask of one image, bool (size, size)."""
-        inside: Inside = self.masks.image(int(self.mask_rows[row]))[:, :, 0] >= 0.5
+        inside: LungMask = self.masks.image(int(self.mask_rows[row]))[:, :, 0] >= 0.5
         return inside
 
     def side(self, name: str) -> Rows:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import ImageError
-from cxr.package.lung_mask import Inside
+from cxr.package.lung_mask import LungMask
 from cxr.pixels.model_input import to_model_input
 from cxr.pixels.recipe import PixelRecipe
 from training.audit.blanked_lungs import BlankedAudit, Images, blank_lungs, box, keep_border
@@ -85,7 +85,7 @@ def audit_lungs(
     return tuple(
         BlankedAudit(
             name=name,
-            images=int(whole.known(name).sum()),
+            images=int(whole.has_truth(name).sum()),
             whole=_area(whole, name),
             blanked=_area(blanked, name),
             border_only=_area(border, name),
@@ -105,7 +105,7 @@ def lung_figures(audits: tuple[BlankedAudit, ...]) -> dict[str, dict[str, float 
     }
 
 
-def lungs_at(path: str, mask_path: str, recipe: PixelRecipe, lungs: Lungs | None) -> Inside | None:
+def lungs_at(path: str, mask_path: str, recipe: PixelRecipe, lungs: Lungs | None) -> LungMask | None:
     """Return an image's lung mask.
 
     Parameters
@@ -119,7 +119,7 @@ def lungs_at(path: str, mask_path: str, recipe: PixelRecipe, lungs: Lungs | None
 
     Returns
     -------
-    Inside | None
+    LungMask | None
         Shape (size, size); None: there is no mask, or the image or its mask can't be read.
     """
     try:
@@ -130,7 +130,7 @@ def lungs_at(path: str, mask_path: str, recipe: PixelRecipe, lungs: Lungs | None
         return None
 
 
-def lungs_or_box(masks: Sequence[Inside | None], images: Images) -> NDArray[np.bool_]:
+def lungs_or_box(masks: Sequence[LungMask | None], images: Images) -> NDArray[np.bool_]:
     """Return (N, S, S): the masks, and the box of ``training.audit.blanked_lungs`` for images without one."""
     inside = box(images)
     for row, mask in enumerate(masks):
@@ -140,9 +140,9 @@ def lungs_or_box(masks: Sequence[Inside | None], images: Images) -> NDArray[np.b
 
 
 def _area(predictions: Predictions, name: str) -> Estimate | None:
-    known = predictions.known(name)
-    truth, score = predictions.truth(name)[known], predictions.score(name)[known]
-    return roc_auc_with_interval(truth, score, predictions.patients[known])
+    has_truth = predictions.has_truth(name)
+    truth, score = predictions.truth(name)[has_truth], predictions.score(name)[has_truth]
+    return roc_auc_with_interval(truth, score, predictions.patients[has_truth])
 
 
 def _ends(name: str, area: Estimate | None) -> dict[str, float | int | None]:

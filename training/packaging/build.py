@@ -201,8 +201,10 @@ def _describe_split(run: Run) -> str:
     counts = ", ".join(f"{side} {int((cases['split'] == side).sum())}" for side in SPLITS)
     if (cases["image_wise"] == "yes").all():
         return f"{counts} images, divided image by image: not for claims."
-    known = count_seen(run)["test"]
-    earlier = f" {known} test images are of patients that an earlier run learnt from: not for claims." if known else ""
+    count = count_seen(run)["test"]
+    earlier = (
+        f" {count} test images are of patients that an earlier run was trained on: not for claims." if count else ""
+    )
     return f"{counts} images; no patient is on two sides.{earlier}"
 
 

@@ -129,8 +129,8 @@ def compare_with_other(
         raise RunError("The other model can score none of the run's test images: the files, or their masks, are gone.")
     classes = {}
     for name in common:
-        known = predictions.known(name)[rows]
-        labelled, other_score = rows[known], probabilities[known, other.classes.index(name)]
+        has_truth = predictions.has_truth(name)[rows]
+        labelled, other_score = rows[has_truth], probabilities[has_truth, other.classes.index(name)]
         truth, score = predictions.truth(name)[labelled], predictions.score(name)[labelled]
         classes[name] = _figures(truth, score, other_score, predictions.patients[labelled])
     return {

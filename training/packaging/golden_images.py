@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
 from cxr.errors import ImageError
-from cxr.package.golden_images import GOLDEN_FILE, MOST_GOLDEN, to_golden_document
+from cxr.package.golden_images import GOLDEN_FILE, MAX_GOLDEN_IMAGES, to_golden_document
 from cxr.pixels.model_input import read_image, to_model_input
 from cxr.pixels.recipe import PixelRecipe
 
@@ -66,7 +66,7 @@ def choose_golden(
         In the order of the candidates; empty if no image can be used.
     """
     golden: list[GoldenImage] = []
-    for candidate in _spread(len(images), min(count, MOST_GOLDEN)):
+    for candidate in _spread(len(images), min(count, MAX_GOLDEN_IMAGES)):
         path, probabilities = images[candidate]
         stripped = _stripped(path, recipe)
         if stripped is not None:

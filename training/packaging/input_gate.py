@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.package.input_gate import COMPONENT, FILE, Conformal, FeatureSpace, GateComponent, Oddness
+from cxr.package.input_gate import COMPONENT, FILE, Conformal, ConformalThresholds, FeatureSpace, GateComponent
 from training.evaluation import Predictions
 from training.inputs.batches import plain_batches
 from training.inputs.cache import Cache
@@ -91,7 +91,7 @@ def fit_conformal(
     Conformal | None
         None: an answer has too few cases for this ``alpha``.
     """
-    odd: dict[str, Oddness] = {}
+    thresholds: dict[str, ConformalThresholds] = {}
     for index, name in enumerate(classes):
         scores = probabilities[:, index]
         is_true = truth == index if is_softmax else truth[:, index] == 1
@@ -99,8 +99,8 @@ def fit_conformal(
         no = None if is_softmax else _bound(scores[truth[:, index] == 0], alpha)
         if yes is None or (no is None and not is_softmax):
             return None
-        odd[name] = Oddness(yes=yes, no=no)
-    return Conformal(alpha=alpha, classes=odd)
+        thresholds[name] = ConformalThresholds(yes=yes, no=no)
+    return Conformal(alpha=alpha, classes=thresholds)
 
 
 def _bound(nonconformity: Floats, alpha: float) -> float | None:
@@ -195,5 +195,5 @@ def _truth_and_probabilities(validation: Predictions) -> tuple[NDArray[Any], NDA
     probabilities = np.column_stack([validation.probability(name) for name in validation.classes])
     if validation.kind == "multiclass":
         return validation.frame["y"].to_numpy(dtype=np.int64), probabilities
-    columns = [np.where(validation.known(name), validation.truth(name), UNKNOWN) for name in validation.classes]
+    columns = [np.where(validation.has_truth(name), validation.truth(name), UNKNOWN) for name in validation.classes]
     return np.column_stack(columns), probabilities

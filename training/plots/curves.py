@@ -184,9 +184,9 @@ def _decision(panel: Axes, evaluation: Evaluation, predictions: Predictions) -> 
 
 def _classes(predictions: Predictions) -> list[tuple[str, str, np.ndarray, np.ndarray]]:
     return [
-        (name, colour, predictions.truth(name)[known], predictions.score(name)[known])
+        (name, colour, predictions.truth(name)[has_truth], predictions.score(name)[has_truth])
         for name, colour in zip(predictions.classes, COLOURS, strict=False)
-        for known in (predictions.known(name),)
+        for has_truth in (predictions.has_truth(name),)
     ]
 
 

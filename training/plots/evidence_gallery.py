@@ -121,13 +121,13 @@ def plot_maps(
 
 
 def _examples(predictions: Predictions, name: str) -> list[_Example]:
-    truth, known, probability = predictions.truth(name), predictions.known(name), predictions.probability(name)
+    truth, has_truth, probability = predictions.truth(name), predictions.has_truth(name), predictions.probability(name)
     examples: list[_Example] = []
     used: set[int] = set()
     for kind, mask, order in (
-        ("hit", truth & known, -probability),
-        ("false alarm", ~truth & known, -probability),
-        ("miss", truth & known, probability),
+        ("hit", truth & has_truth, -probability),
+        ("false alarm", ~truth & has_truth, -probability),
+        ("miss", truth & has_truth, probability),
     ):
         candidates = [int(row) for row in np.argsort(order, kind="stable") if mask[row] and int(row) not in used]
         rows = candidates[:IMAGES_PER_KIND]

@@ -164,7 +164,7 @@ def choose_thresholds(recipe: TrainingRecipe, validation: Predictions) -> Operat
 
 
 def _prevalence(validation: Predictions, name: str) -> float:
-    is_known = validation.known(name)
+    is_known = validation.has_truth(name)
     return float(validation.truth(name)[is_known].mean()) if is_known.any() else 0.0
 
 

@@ -49,7 +49,7 @@ def draw(size: int, *, seed: int, number: int) -> tuple[str, Grey]:
 
 
 def _noise(size: int, random: Random) -> Grey:
-    """Noise of a random grain size."""
+    """Draw noise of a random grain size."""
     grain = int(random.choice([4, 8, 16, 32, 64]))
     coarse = random.random((max(2, size // grain), max(2, size // grain)), np.float32)
     fine: Grey = cv2.resize(

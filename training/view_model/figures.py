@@ -7,10 +7,10 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from cxr.package.view_model import CLASSES, FRONTAL, LATERAL, NOT_A_CHEST, Seen, ViewComponent
+from cxr.package.view_model import CLASSES, FRONTAL, LATERAL, NOT_A_CHEST, PredictedView, ViewComponent
 from training.metrics.interval import Estimate, wilson
 
-ANSWERS: Final = tuple(Seen)
+ANSWERS: Final = tuple(PredictedView)
 
 FALSE_HOLDS: Final = 0.01
 """Fraction of frontal films that may be held."""
@@ -53,12 +53,12 @@ def _figures(table: pd.DataFrame) -> dict[str, Any]:
             "frontals_held": _held(table, FRONTAL),
             "laterals_held": _held(table, LATERAL),
             "others_held": _held(table, NOT_A_CHEST),
-            "laterals_found": _share(table, LATERAL, (Seen.LATERAL,)),
-            "laterals_taken_for_frontal": _share(table, LATERAL, (Seen.FRONTAL,)),
-            "frontals_found": _share(table, FRONTAL, (Seen.FRONTAL,)),
-            "frontals_stopped": _share(table, FRONTAL, (Seen.LATERAL, Seen.NOT_A_CHEST)),
-            "others_found": _share(table, NOT_A_CHEST, (Seen.NOT_A_CHEST,)),
-            "others_taken_for_frontal": _share(table, NOT_A_CHEST, (Seen.FRONTAL,)),
+            "laterals_found": _share(table, LATERAL, (PredictedView.LATERAL,)),
+            "laterals_taken_for_frontal": _share(table, LATERAL, (PredictedView.FRONTAL,)),
+            "frontals_found": _share(table, FRONTAL, (PredictedView.FRONTAL,)),
+            "frontals_stopped": _share(table, FRONTAL, (PredictedView.LATERAL, PredictedView.NOT_A_CHEST)),
+            "others_found": _share(table, NOT_A_CHEST, (PredictedView.NOT_A_CHEST,)),
+            "others_taken_for_frontal": _share(table, NOT_A_CHEST, (PredictedView.FRONTAL,)),
         },
         "by_source": {
             f"{truth}, {source}": _answers(part) for (truth, source), part in table.groupby(["truth", "source"])
@@ -76,7 +76,7 @@ def _held(table: pd.DataFrame, truth: str) -> dict[str, float] | None:
     return _interval(int(part["held"].sum()), len(part))
 
 
-def _share(table: pd.DataFrame, truth: str, answers: tuple[Seen, ...]) -> dict[str, float] | None:
+def _share(table: pd.DataFrame, truth: str, answers: tuple[PredictedView, ...]) -> dict[str, float] | None:
     part = table[table["truth"] == truth]
     return _interval(int(part["answer"].isin([each.value for each in answers]).sum()), len(part))
 

@@ -57,7 +57,7 @@ CODES: Final = (
 
 Floats = NDArray[np.float32]
 
-_DRAWN_EVERY: Final = 6  # of synthetic pictures, one in so many is drawn
+_DRAWN_EVERY: Final = 6  # one synthetic picture in six is drawn, the others are made of films
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

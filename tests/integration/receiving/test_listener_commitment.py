@@ -24,7 +24,7 @@ from db.identifiers import Identifiers
 from db.privacy import forget
 from db.schema.tables import Commitment, CommitmentItem, Custody, Image, Job
 from db.upkeep import retention
-from inference.delivery.commitment_reports import CommitmentReports
+from inference.delivery.commitment_reports import CommitmentReportSender
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -131,8 +131,8 @@ def peer(free_port: Callable[[], int]) -> Iterator[Callable[..., tuple[int, Inbo
         server.shutdown()
 
 
-def reports_of(running: Any) -> CommitmentReports:
-    return CommitmentReports(running.settings, database=running.database, spool=running.spool, draw=lambda: 0.0)
+def reports_of(running: Any) -> CommitmentReportSender:
+    return CommitmentReportSender(running.settings, database=running.database, spool=running.spool, draw=lambda: 0.0)
 
 
 def row(running: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which carrier a destination of the settings needs."""
+"""Factory of destination clients: one class for each ``kind`` of the settings."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference.delivery.association import Address, certificates_of
-from inference.delivery.dicom_carrier import DicomCarrier
+from inference.delivery.dicom_client import DicomClient
 from inference.delivery.dicom_verifier import DicomVerifier
-from inference.delivery.folder_carrier import FolderCarrier
-from inference.delivery.stow_carrier import StowCarrier
+from inference.delivery.folder_client import FolderClient
+from inference.delivery.stow_client import StowClient
 
 if TYPE_CHECKING:
     from config.settings import DestinationSettings
-    from inference.delivery.carrier import Carrier
+    from inference.delivery.destination_client import DestinationClient
 
 
-def make_carrier(destination: DestinationSettings, calling_ae_title: str) -> Carrier:
-    """Make what takes reports to one destination; nothing is connected yet.
+def make_client(destination: DestinationSettings, calling_ae_title: str) -> DestinationClient:
+    """Create the client of one destination; no connection is opened yet.
 
     Parameters
     ----------
     destination
-        Of the settings.
+        Entry of the settings.
     calling_ae_title
-        Ours, where the protocol has one.
+        Our AE title; used by kind ``dicom`` alone.
 
     Raises
     ------
@@ -32,9 +32,9 @@ def make_carrier(destination: DestinationSettings, calling_ae_title: str) -> Car
         If its TLS files can't be used.
     """
     if destination.kind == "stow":
-        return StowCarrier(destination)
+        return StowClient(destination)
     if destination.kind == "folder":
-        return FolderCarrier(Path(destination.address))
+        return FolderClient(Path(destination.address))
     ae_title, host, port = destination.dicom_address()
     address = Address(
         ae_title=ae_title,
@@ -45,4 +45,4 @@ def make_carrier(destination: DestinationSettings, calling_ae_title: str) -> Car
         tls=certificates_of(destination),
     )
     verifier = DicomVerifier(address, mode=destination.verify, commitment_listen=destination.commitment_address())
-    return DicomCarrier(address, verifier=verifier)
+    return DicomClient(address, verifier=verifier)

@@ -1,7 +1,7 @@
-"""A destination that takes STOW-RS, and tells by QIDO-RS what it has.
+"""Client of a DICOMweb destination: stores reports by STOW-RS, verifies them by QIDO-RS.
 
-Errors of requests and of dicomweb-client carry the URL, and with it identifiers and perhaps a
-password: they are never chained to ours (``from None``).
+Errors of requests and dicomweb-client contain the URL, and with it identifiers and perhaps a password:
+they are never chained to ours (``from None``).
 
 References
 ----------
@@ -19,7 +19,7 @@ from dicomweb_client import DICOMwebClient
 
 from cxr.errors import AccessRefused, DeliveryError, PeerBusy, PeerUnreachable, ReportUnreadable
 from inference.delivery.bounded_http import AnswerTooLong, BoundedAdapter
-from inference.delivery.carrier import Parcel, Presence, Stored, Verification
+from inference.delivery.destination_client import OutgoingReport, Presence, Stored, Verification
 from inference.delivery.statuses import DUPLICATE_SOP_INSTANCE, http_fault, store_fault
 from inference.delivery.store_response import NoStoreResponse, StoreResponse, read_store_response
 from inference.delivery.stored_report import read_report
@@ -32,8 +32,8 @@ _ACCEPTED = 200
 _CONFLICT = 409
 
 
-class StowCarrier:
-    """Takes reports to one DICOMweb service.
+class StowClient:
+    """Stores and verifies reports at one DICOMweb service.
 
     Parameters
     ----------
@@ -42,29 +42,29 @@ class StowCarrier:
     """
 
     def __init__(self, settings: DestinationSettings) -> None:
-        # Stores and searches may run at the same time, each in a thread of its own.
-        self._storing = _Service(settings)
-        self._searching = _Service(settings)
+        # Stores and searches may run at the same time, in two threads.
+        self._store_service = _DicomwebService(settings)
+        self._search_service = _DicomwebService(settings)
 
-    def store(self, parcel: Parcel) -> Stored:
+    def store(self, report: OutgoingReport) -> Stored:
         """Store one report.
 
-        A report that the service refuses may be there from an attempt whose answer was lost: where the answer
-        allows for that, a search settles it.
+        The service may refuse a report because it holds it from an attempt whose answer was lost: where the answer
+        allows for that, a search decides.
 
         Raises
         ------
         DeliveryError
-            If it is not there now.
+            If the service does not hold it.
         """
-        response = self._storing.store(parcel)
-        fault = _fault(response, parcel.sop_instance_uid)
-        if fault is not None and not (_may_be_there(response, fault) and self._is_there(parcel)):
+        response = self._store_service.store(report)
+        fault = _fault(response, report.sop_instance_uid)
+        if fault is not None and not (_may_be_stored(response, fault) and self._is_stored(report)):
             raise fault
-        return Stored(status=_ACCEPTED, sop_class_uid=parcel.sop_class_uid, sop_instance_uid=parcel.sop_instance_uid)
+        return Stored(status=_ACCEPTED, sop_class_uid=report.sop_class_uid, sop_instance_uid=report.sop_instance_uid)
 
-    def verify(self, parcels: Sequence[Parcel]) -> Mapping[int, Verification]:
-        """Search for stored reports.
+    def verify(self, reports: Sequence[OutgoingReport]) -> Mapping[int, Verification]:
+        """Search for stored reports by QIDO-RS.
 
         Raises
         ------
@@ -72,26 +72,26 @@ class StowCarrier:
             If the service does not answer.
         """
         return {
-            parcel.report_id: Verification(presence=self._searching.search(parcel), verified_by="qido_rs")
-            for parcel in parcels
+            report.report_id: Verification(presence=self._search_service.search(report), verified_by="qido_rs")
+            for report in reports
         }
 
     def release_idle(self) -> None:
-        """Do nothing: the connection pool knows when a connection has ended."""
+        """Do nothing: the connection pool handles idle connections."""
 
     def close(self) -> None:
         """Close all connections."""
-        self._storing.close()
-        self._searching.close()
+        self._store_service.close()
+        self._search_service.close()
 
-    def _is_there(self, parcel: Parcel) -> bool:
+    def _is_stored(self, report: OutgoingReport) -> bool:
         try:
-            return self._storing.search(parcel) is Presence.PRESENT
+            return self._store_service.search(report) is Presence.PRESENT
         except DeliveryError:
             return False
 
 
-class _Service:
+class _DicomwebService:
     """One DICOMweb service; used by one thread at a time."""
 
     def __init__(self, settings: DestinationSettings) -> None:
@@ -101,23 +101,23 @@ class _Service:
         self._client = DICOMwebClient(
             self._address, session=self._session, permissive_uid=True, timeout=settings.timeout_s
         )
-        # Our own back-off knows about days; the client's would hold up the other reports.
+        # Retries are planned by our own back-off; those of the library would delay the other reports.
         self._client.set_http_retry_params(retry=False)
 
-    def store(self, parcel: Parcel) -> requests.Response:
-        """Post one report, and return whatever the service answers.
+    def store(self, report: OutgoingReport) -> requests.Response:
+        """Post one report and return the response of any status.
 
         Raises
         ------
         PeerUnreachable
             If it does not answer in time.
         AccessRefused
-            If its answer is longer than a store response can be.
+            If its answer is too long for a store response.
         ReportUnreadable
-            If there is no report in the file.
+            If the file holds no report.
         """
         boundary = uuid4().hex
-        content = _content(parcel)
+        content = _content(report)
         body = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode() + content
         try:
             return self._session.post(
@@ -134,13 +134,13 @@ class _Service:
             raise _no_store_response() from None
         except requests.TooManyRedirects:
             raise AccessRefused(
-                "The DICOMweb service answered with a redirect, which turns a store into a search: set the "
-                "destination's address to where it leads."
+                "The DICOMweb service answered with a redirect, which would turn the POST into a GET: set the "
+                "destination's address to its target."
             ) from None
-        except OSError:  # every requests.RequestException is one, and a TLS file that can't be read now
+        except OSError:  # base of requests.RequestException; also an unreadable TLS file
             raise PeerUnreachable("The DICOMweb service can't be reached or did not answer in time.") from None
 
-    def search(self, parcel: Parcel) -> Presence:
+    def search(self, report: OutgoingReport) -> Presence:
         """Search for one report.
 
         Raises
@@ -149,30 +149,30 @@ class _Service:
             If the service does not answer in time.
         """
         try:
-            found = self._client.search_for_instances(
-                study_instance_uid=parcel.study_instance_uid,
-                series_instance_uid=parcel.series_instance_uid if parcel.study_instance_uid else None,
-                search_filters={"SOPInstanceUID": parcel.sop_instance_uid},
+            instances = self._client.search_for_instances(
+                study_instance_uid=report.study_instance_uid,
+                series_instance_uid=report.series_instance_uid if report.study_instance_uid else None,
+                search_filters={"SOPInstanceUID": report.sop_instance_uid},
             )
-            uids = {str(uid) for item in found for uid in item.get("00080018", {}).get("Value", ())}
+            uids = {str(uid) for item in instances for uid in item.get("00080018", {}).get("Value", ())}
         except requests.HTTPError as error:
             status = error.response.status_code if error.response is not None else None
             return Presence.UNANSWERABLE if status in _NO_SEARCH else Presence.UNKNOWN
         except (AnswerTooLong, requests.exceptions.InvalidJSONError, ValueError, KeyError, TypeError, AttributeError):
             return Presence.UNANSWERABLE
-        except OSError:  # as above
+        except OSError:  # as in `store`
             raise PeerUnreachable("The DICOMweb service can't be reached or did not answer in time.") from None
-        return Presence.PRESENT if parcel.sop_instance_uid in uids else Presence.ABSENT
+        return Presence.PRESENT if report.sop_instance_uid in uids else Presence.ABSENT
 
     def close(self) -> None:
         """Close all connections."""
         self._session.close()
 
 
-def _content(parcel: Parcel) -> bytes:
-    read_report(parcel.path)
+def _content(report: OutgoingReport) -> bytes:
+    read_report(report.path)
     try:
-        return parcel.path.read_bytes()
+        return report.path.read_bytes()
     except OSError as error:
         raise ReportUnreadable("The report's file can't be read: run `cxr db check`.") from error
 
@@ -198,37 +198,37 @@ def _session(settings: DestinationSettings) -> requests.Session:
 
 
 def _fault(response: requests.Response, sop_instance_uid: str) -> DeliveryError | None:
-    """Read what became of our report, the only one of the request; None: it is stored."""
+    """Return the fault of our report, the only one of the request; None: it is stored."""
     answer = _answer(response)
     reason = answer.failure_of(sop_instance_uid) if answer is not None else None
     if reason == DUPLICATE_SOP_INSTANCE:
         return None
-    if reason is not None:  # also with HTTP 200 or 202, which mean that something in the request succeeded
+    if reason is not None:  # also with HTTP 200 and 202
         return store_fault(reason)
     if not 200 <= response.status_code < 300:
         return http_fault(response.status_code)
-    if not response.content:  # some services answer so; the search afterwards tells whether it was true
+    if not response.content:  # some services answer without a body; verification follows
         return None
     if answer is None:
         return _no_store_response()
     if sop_instance_uid not in answer.stored:
-        return PeerBusy("The DICOMweb service answered without naming the report that it was sent.")
+        return PeerBusy("The DICOMweb service answered without naming the report in either sequence.")
     return None
 
 
 def _answer(response: requests.Response) -> StoreResponse | None:
-    """Read the store response in a body; None: there is none."""
+    """Parse the store response of a body; None: the body is none."""
     try:
         return read_store_response(response.content, response.headers.get("Content-Type", ""))
     except NoStoreResponse:
         return None
 
 
-def _may_be_there(response: requests.Response, fault: DeliveryError) -> bool:
-    """Whether the answer may mean that the service has the report already.
+def _may_be_stored(response: requests.Response, fault: DeliveryError) -> bool:
+    """Whether the answer may mean that the service already holds the report.
 
-    HTTP 409 does for every service. Azure says 45070 ("already stored") or 45071 (0xB00E, 0xB00F), others name the
-    report in neither sequence.
+    That is HTTP 409 at every service, Failure Reason 45070 ("already stored") or 45071 (0xB00E, 0xB00F) at Azure's,
+    and a response that names the report in neither sequence at others.
     """
     is_warning_like = fault.status is not None and 0xB000 <= fault.status <= 0xBFFF
     is_silent = isinstance(fault, PeerBusy) and fault.status is None
@@ -237,6 +237,6 @@ def _may_be_there(response: requests.Response, fault: DeliveryError) -> bool:
 
 def _no_store_response() -> AccessRefused:
     return AccessRefused(
-        "The DICOMweb service answered with something else than a store response, as a log-in page or a proxy does: "
+        "The DICOMweb service answered with no store response (a log-in page or a proxy may answer instead): "
         "check the destination's address, username, password or token."
     )

@@ -1,4 +1,4 @@
-"""What came of deliveries, as transitions in the audit database: the next time, or the end."""
+"""Outcomes of deliveries as state transitions in the audit database: sent, verified, retried later, or dead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from config.logs import get_logger
 from cxr.errors import AccessRefused, DeliveryError, NotVerified, StorageError
 from db import deliveries
 from inference.delivery.backoff import Backoff
-from inference.delivery.carrier import Presence, Stored, Verification
+from inference.delivery.destination_client import Presence, Stored, Verification
 
 if TYPE_CHECKING:
     from config.settings import DestinationSettings
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 
-class Outcomes:
-    """Records what came of the deliveries of one destination.
+class OutcomeRecorder:
+    """Records the outcomes of the deliveries of one destination.
 
     Parameters
     ----------
     destination
-        Of the settings; says whether and when arrival is checked.
+        Entry of the settings, with the method and delay of verification.
     database
-        Where deliveries are.
+        The audit database.
     sender_id
-        Who claimed them; an outcome of one who has lost the lease is not written.
+        ID of the sender that claimed them; without its lease an outcome is not written.
     backoff
-        When again, and when no more.
+        Retry policy.
     draw
         Random numbers in [0, 1), for the jitter.
     """
@@ -52,15 +52,15 @@ class Outcomes:
         self._sender_id = sender_id
         self._backoff = backoff
         self._draw = draw
-        # Not in the database: after a restart a few more looks do no harm.
-        self._checks: dict[int, int] = {}  # how often each was looked for since it was sent
-        self._resends: dict[int, int] = {}  # how often each was sent once more because it was not there
+        # Not in the database: a few more verifications after a restart do no harm.
+        self._checks: dict[int, int] = {}  # verifications since it was sent, by delivery
+        self._resends: dict[int, int] = {}  # resends because it was absent, by delivery
 
-    def sent(self, delivery: ClaimedDelivery, stored: Stored, now: datetime) -> None:
-        """Record that the destination took it, and plan the first look, unless nobody wants one."""
+    def record_sent(self, delivery: ClaimedDelivery, stored: Stored, now: datetime) -> None:
+        """Record that the destination accepted it, and plan the first verification unless it is off."""
         verify_at = now + timedelta(seconds=self._destination.verify_after_s)
         with self._transaction(delivery) as session:
-            deliveries.sent(
+            deliveries.mark_sent(
                 session,
                 delivery.id,
                 status=stored.status,
@@ -72,27 +72,27 @@ class Outcomes:
             )
         log.info("delivery_sent", destination=self._destination.name, delivery=delivery.id, status=stored.status)
 
-    def failed(self, delivery: ClaimedDelivery, fault: DeliveryError, now: datetime) -> None:
-        """Plan the next attempt; a final fault, and one that has lasted too long, is the end."""
+    def record_failure(self, delivery: ClaimedDelivery, fault: DeliveryError, now: datetime) -> None:
+        """Plan the next attempt; after a permanent fault or the time limit the delivery is dead."""
         is_slow = isinstance(fault, AccessRefused)
         next_attempt = self._next_time(delivery, delivery.attempts + 1, now, is_slow=is_slow)
         if next_attempt is None or not fault.retryable:
-            self._dead(delivery, fault, now)
+            self._record_dead(delivery, fault, now)
         else:
             self._postpone(delivery, fault, next_attempt, now)
 
-    def checked(self, delivery: ClaimedDelivery, answer: Verification, now: datetime) -> None:
-        """Record one look: it is there, or it is looked for again, or it is sent once more."""
+    def record_check(self, delivery: ClaimedDelivery, answer: Verification, now: datetime) -> None:
+        """Record one verification: verified, to be verified again, or to be sent again."""
         checks = self._checks.pop(delivery.id, 0) + 1
         if answer.presence is Presence.PRESENT:
-            self._verified(delivery, answer.verified_by, now)
+            self._record_verified(delivery, answer.verified_by, now)
         elif answer.presence is Presence.ABSENT and checks >= self._backoff.checks:
-            self._send_once_more(delivery, now)
+            self._resend(delivery, now)
         elif answer.presence is Presence.UNANSWERABLE and self._destination.verify == "auto":
-            self._check_again(delivery, None, now)  # it stays sent: nobody can say more
+            self._plan_check(delivery, None, now)  # it stays sent: the destination supports no verification
         else:
             self._checks[delivery.id] = checks
-            self._check_again(delivery, self._next_time(delivery, checks, now), now)
+            self._plan_check(delivery, self._next_time(delivery, checks, now), now)
 
     @contextmanager
     def _transaction(self, delivery: ClaimedDelivery) -> Iterator[Session]:
@@ -100,25 +100,25 @@ class Outcomes:
             with self._database.begin() as session:
                 yield session
         except StorageError as error:
-            # Another sender took it over, or an operator moved it: what they wrote stands.
+            # Another sender has the lease now, or an operator changed the state: the row stays as it is.
             log.warning(
                 "delivery_not_recorded", destination=self._destination.name, delivery=delivery.id, code=error.code
             )
 
-    def _verified(self, delivery: ClaimedDelivery, verified_by: str, now: datetime) -> None:
+    def _record_verified(self, delivery: ClaimedDelivery, verified_by: str, now: datetime) -> None:
         self._resends.pop(delivery.id, None)
         with self._transaction(delivery) as session:
-            deliveries.verified(session, delivery.id, verified_by=verified_by, now=now, sender_id=self._sender_id)
+            deliveries.mark_verified(session, delivery.id, verified_by=verified_by, now=now, sender_id=self._sender_id)
         log.info("delivery_verified", destination=self._destination.name, delivery=delivery.id, verified_by=verified_by)
 
-    def _send_once_more(self, delivery: ClaimedDelivery, now: datetime) -> None:
+    def _resend(self, delivery: ClaimedDelivery, now: datetime) -> None:
         resends = self._resends.pop(delivery.id, 0)
-        fault = NotVerified("The destination took the report and says that it does not have it.")
+        fault = NotVerified("The destination accepted the report and answers that it does not have it.")
         if resends >= self._backoff.resends:
-            self._dead(delivery, fault, now)
+            self._record_dead(delivery, fault, now)
         else:
             self._resends[delivery.id] = resends + 1
-            self.failed(delivery, fault, now)
+            self.record_failure(delivery, fault, now)
 
     def _postpone(self, delivery: ClaimedDelivery, fault: DeliveryError, not_before: datetime, now: datetime) -> None:
         with self._transaction(delivery) as session:
@@ -133,9 +133,9 @@ class Outcomes:
             )
         self._warn("delivery_postponed", delivery, fault)
 
-    def _dead(self, delivery: ClaimedDelivery, fault: DeliveryError, now: datetime) -> None:
+    def _record_dead(self, delivery: ClaimedDelivery, fault: DeliveryError, now: datetime) -> None:
         with self._transaction(delivery) as session:
-            deliveries.dead(
+            deliveries.give_up(
                 session, delivery.id, code=fault.code, status=fault.status, now=now, sender_id=self._sender_id
             )
         self._warn("delivery_dead", delivery, fault)
@@ -150,7 +150,7 @@ class Outcomes:
             status=fault.status,
         )
 
-    def _check_again(self, delivery: ClaimedDelivery, check_at: datetime | None, now: datetime) -> None:
+    def _plan_check(self, delivery: ClaimedDelivery, check_at: datetime | None, now: datetime) -> None:
         with self._transaction(delivery) as session:
             deliveries.check_again(session, delivery.id, check_at=check_at, now=now, sender_id=self._sender_id)
 

@@ -1,4 +1,4 @@
-"""A destination that takes C-STORE: one association for many reports.
+"""Client of a DICOM destination: sends reports by C-STORE, many on one association.
 
 References
 ----------
@@ -22,7 +22,7 @@ from pydicom.uid import (
 
 from cxr.errors import PeerUnreachable, PresentationContextRejected, ReportUnreadable
 from inference.delivery.association import Address, abandon, close, context, open_association, status_of
-from inference.delivery.carrier import Parcel, Stored, Verification
+from inference.delivery.destination_client import OutgoingReport, Stored, Verification
 from inference.delivery.dicom_verifier import DicomVerifier
 from inference.delivery.statuses import is_stored, store_fault
 from inference.delivery.stored_report import read_report
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
 
 SR_SOP_CLASSES = (str(Comprehensive3DSRStorage), *FALLBACK_SOP_CLASSES)
 STORED_SOP_CLASSES = (*SR_SOP_CLASSES, str(SecondaryCaptureImageStorage))
-"""What a destination is asked to take, in this order."""
+"""SOP classes of the proposed presentation contexts, in order of preference."""
 
 TRANSFER_SYNTAXES = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
 
-class DicomCarrier:
-    """Takes reports to one AE by C-STORE.
+class DicomClient:
+    """Sends reports to one AE by C-STORE.
 
     Parameters
     ----------
     address
-        Whom to call.
+        The peer.
     verifier
-        Asks the same AE whether reports arrived.
+        Verifies the arrival of reports at the same AE.
     idle_s
         How long an association stays open without use, in seconds.
     monotonic
-        Seconds of a clock that never steps.
+        Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -67,51 +67,51 @@ class DicomCarrier:
         self._monotonic = monotonic
         self._association: Association | None = None
         self._used_at = 0.0
-        self._begun: dict[int, str] = {}  # SOP class of sendings whose outcome is not known
+        self._unconfirmed: dict[int, str] = {}  # by report_id: SOP class of a C-STORE with unknown outcome
 
-    def store(self, parcel: Parcel) -> Stored:
+    def store(self, report: OutgoingReport) -> Stored:
         """Send one report, in the first SOP class that the peer accepts.
 
         Raises
         ------
         DeliveryError
-            If it is not there now.
+            If the peer does not hold it.
         """
-        report = read_report(parcel.path)
+        dataset = read_report(report.path)
         if self._association is not None and self._association.is_established:
-            # The peer may close an idle association in the very moment it is used again. Sending once
-            # more is harmless: the same UID and the same bytes.
+            # The peer may close an idle association at the moment of its reuse. Sending again is harmless:
+            # same UID, same bytes.
             with suppress(PeerUnreachable):
-                return self._store(report, parcel)
-        return self._store(report, parcel)
+                return self._store(dataset, report)
+        return self._store(dataset, report)
 
-    def verify(self, parcels: Sequence[Parcel]) -> Mapping[int, Verification]:
-        """Ask for stored reports, on an association of its own.
+    def verify(self, reports: Sequence[OutgoingReport]) -> Mapping[int, Verification]:
+        """Verify stored reports, on a separate association.
 
         Raises
         ------
         DeliveryError
-            If nobody answers.
+            If the peer does not answer.
         """
-        return self._verifier.verify(parcels)
+        return self._verifier.verify(reports)
 
     def release_idle(self) -> None:
-        """Release the association if it was not used for a short while."""
+        """Release the association if it was idle for ``idle_s``."""
         if self._association is not None and self._monotonic() - self._used_at >= self._idle_s:
-            self._drop()
+            self._release()
 
     def close(self) -> None:
-        """Release the association and stop listening for reports."""
-        self._drop()
+        """Release the association and stop listening for Storage Commitment reports."""
+        self._release()
         self._verifier.close()
 
-    def _store(self, report: Dataset, parcel: Parcel) -> Stored:
+    def _store(self, dataset: Dataset, report: OutgoingReport) -> Stored:
         association = self._open()
-        sop_class_uid = self._choose(association, parcel)
-        sent = report if sop_class_uid == parcel.sop_class_uid else _converted(report, sop_class_uid)
-        self._begun[parcel.report_id] = sop_class_uid
+        sop_class_uid = self._choose_sop_class(association, report)
+        sent = dataset if sop_class_uid == report.sop_class_uid else _converted(dataset, sop_class_uid)
+        self._unconfirmed[report.report_id] = sop_class_uid
         status = self._send(association, sent)
-        del self._begun[parcel.report_id]
+        del self._unconfirmed[report.report_id]
         if not is_stored(status):
             raise store_fault(status)
         return Stored(status=status, sop_class_uid=sop_class_uid, sop_instance_uid=str(sent.SOPInstanceUID))
@@ -120,7 +120,7 @@ class DicomCarrier:
         try:
             status = status_of(association.send_c_store(sent))
         except (PeerUnreachable, RuntimeError) as error:
-            # RuntimeError is pynetdicom's way to say that the association has just ended.
+            # pynetdicom raises RuntimeError when the association has just ended.
             abandon(association)
             self._association = None
             raise PeerUnreachable("The destination cut the association or did not answer in time.") from error
@@ -131,7 +131,7 @@ class DicomCarrier:
 
     def _open(self) -> Association:
         if self._association is None or not self._association.is_established:
-            self._drop()
+            self._release()
             contexts = [
                 context(sop_class, [syntax]) for sop_class in STORED_SOP_CLASSES for syntax in TRANSFER_SYNTAXES
             ]
@@ -139,18 +139,18 @@ class DicomCarrier:
             self._used_at = self._monotonic()
         return self._association
 
-    def _drop(self) -> None:
+    def _release(self) -> None:
         if self._association is not None:
             close(self._association)
             self._association = None
 
-    def _choose(self, association: Association, parcel: Parcel) -> str:
-        """Choose the SOP class: the one that was begun with, else the first that the peer accepts."""
+    def _choose_sop_class(self, association: Association, report: OutgoingReport) -> str:
+        """Choose the SOP class: that of an earlier attempt, else the first that the peer accepts."""
         accepted = {str(accepted.abstract_syntax) for accepted in association.accepted_contexts}
-        possible = SR_SOP_CLASSES if parcel.sop_class_uid == SR_SOP_CLASSES[0] else (parcel.sop_class_uid,)
-        before = self._begun.get(parcel.report_id, parcel.chosen_sop_class_uid)
-        if before in accepted and before in possible:
-            return before
+        possible = SR_SOP_CLASSES if report.sop_class_uid == SR_SOP_CLASSES[0] else (report.sop_class_uid,)
+        earlier = self._unconfirmed.get(report.report_id, report.chosen_sop_class_uid)
+        if earlier in accepted and earlier in possible:
+            return earlier
         for sop_class_uid in possible:
             if sop_class_uid in accepted:
                 return sop_class_uid
@@ -159,7 +159,7 @@ class DicomCarrier:
         )
 
 
-def _converted(report: Dataset, sop_class_uid: str) -> Dataset:
-    converted = fallback(report, sop_class_uid)
-    converted.file_meta = report.file_meta
+def _converted(dataset: Dataset, sop_class_uid: str) -> Dataset:
+    converted = fallback(dataset, sop_class_uid)
+    converted.file_meta = dataset.file_meta
     return converted
