@@ -28,6 +28,7 @@ from inference.report import evidence_map
 from inference.report.build import BuiltReport, ReportOptions, SourceDigests, build_report
 from inference.report.fallback import FALLBACK_SOP_CLASSES, fallback
 from inference.report.part10 import encode
+from inference.report.source import EvidenceMapReference
 
 CREATED = datetime(2024, 5, 1, 10, 0, tzinfo=UTC)
 FOUR = ("covid19", "viral_pneumonia", "lung_opacity", "normal")
@@ -84,6 +85,7 @@ def make(model_manifest: Callable[..., PackageManifest], scored_by: Callable[...
         title: Any = "research",
         status: PackageStatus = PackageStatus.EVALUATED,
         warnings: tuple[str, ...] = (),
+        evidence_map: EvidenceMapReference | None = None,
     ) -> BuiltReport:
         manifest = model_manifest(*findings, threshold=threshold, status=status)
         return build_report(
@@ -93,6 +95,7 @@ def make(model_manifest: Callable[..., PackageManifest], scored_by: Callable[...
             digests=SourceDigests(pixel_digest="p", identity_digest=read_header(source).identity_digest),
             created=CREATED,
             options=ReportOptions(title=title),
+            evidence_map=evidence_map,
         )
 
     return build
@@ -450,6 +453,32 @@ def test_dicom3tools_accept_the_evidence_map(
     said = run("dcentvfy", image, capture)
     assert findings(said, "Error") == []
     assert not_allowed(findings(said, "Warning"), DCENTVFY_WARNINGS) == []
+
+
+@pytest.mark.parametrize("title", ["research", "imaging_measurement_report"])
+def test_validators_accept_the_report_that_references_its_evidence_map(
+    run: Callable[..., str],
+    make: Make,
+    synthetic_xray: Callable[..., Dataset],
+    model_manifest: Callable[..., PackageManifest],
+    scored_by: Callable[..., ScoredImage],
+    tmp_path: Path,
+    title: str,
+) -> None:
+    manifest = model_manifest("covid19", threshold=0.5)
+    scored = scored_by(manifest)
+    header = header_of(synthetic_xray)
+    built = saliency_of(header, manifest, scored)
+    capture = tmp_path / "map.dcm"
+    capture.write_bytes(built.content)
+    reference = evidence_map.reference_to(built, scored)
+    image, report = write_pair(tmp_path, header, make(header, threshold=0.5, title=title, evidence_map=reference))
+    assert faults(run, report) == []
+    assert findings(run("dcentvfy", image, report, capture), "Error") == []
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", run("dsr2html", report, check=True)))
+    assert "Evidence map of the score: SC image" in page
+    if title != "research":  # PixelMed checks no template under a private title
+        check_templates(run, report)
 
 
 def store(orthanc: Any, *contents: bytes) -> list[int]:
