@@ -2,18 +2,38 @@
 
 Python uses the operating system's library, often too old for a write-ahead log without the reset defect
 (`db.sqlite.connection`).
+
+pysqlite3 is loaded with RTLD_DEEPBIND: TensorFlow exports the functions of a SQLite of its own (3.43 in TensorFlow
+2.20) to the whole process, and a pysqlite3 that is imported later would be bound to them.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3 as standard
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
+
+
+@contextmanager
+def _own_symbols_first() -> Iterator[None]:
+    """Load extension modules so that their own functions come before those of the process (dlopen(3))."""
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags | getattr(os, "RTLD_DEEPBIND", 0))  # macOS binds to a library by name anyway
+    try:
+        yield
+    finally:
+        sys.setdlopenflags(flags)
+
 
 if TYPE_CHECKING:
     import sqlite3
 else:
     try:
-        from pysqlite3 import dbapi2 as sqlite3
+        with _own_symbols_first():
+            from pysqlite3 import dbapi2 as sqlite3
     except ImportError:
         sqlite3 = standard
 
