@@ -106,7 +106,8 @@ def _outcome(settings: Settings, database: Database, row: RebuildRow, clock: Cal
     folder = settings.runs_dir / row.run_name
     durable.make_folder(folder)
     if row.attempts >= settings.rebuild.max_attempts:
-        return _failed(folder, row, KILLED, "It was killed as often as rebuild.max_attempts allows: is memory short?")
+        message = "Its process was killed rebuild.max_attempts times: check the memory of the host."
+        return _failed(folder, row, KILLED, message)
     rebuild = Rebuild(settings, database, folder, row.due_at, _earlier_manifests(settings, database), clock)
     try:
         outcome = rebuild.run()

@@ -134,7 +134,7 @@ def threshold_words(row: FileScore) -> str:
     """Return the threshold and whether the score reaches it, or an empty text without a threshold."""
     if row.threshold is None or row.at_or_above is None:
         return ""
-    return f"{'above' if row.at_or_above else 'below'} {row.threshold:.4f}"
+    return f"{'>=' if row.at_or_above else 'below'} {row.threshold:.4f}"
 
 
 def remark(row: FileScore) -> str:

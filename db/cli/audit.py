@@ -89,7 +89,7 @@ def list_(
 
 
 def _with_routes(which: ResultFilter, settings: Settings) -> ResultFilter:
-    """Add the senders whose results have no destination, so stay undelivered."""
+    """Add the senders that no destination is bound to; their results stay undelivered."""
     from config.advice import unbound_destinations
 
     titles = tuple(destination.dicom_address()[0] for destination in unbound_destinations(settings))
@@ -98,7 +98,7 @@ def _with_routes(which: ResultFilter, settings: Settings) -> ResultFilter:
 
 def _row(row: ResultRow) -> tuple[object, ...]:
     """Return the cells of `_TABLE`."""
-    side = None if row.at_or_above is None else f"{'above' if row.at_or_above else 'below'} {row.threshold:.3f}"
+    side = None if row.at_or_above is None else f"{'>=' if row.at_or_above else 'below'} {row.threshold:.3f}"
     return (
         *(row.image_id, row.received_at, row.state, row.finding, row.score, side, row.view, row.delivered),
         *(row.error_code, row.peer_ae_title, row.model, row.reason),
@@ -228,12 +228,12 @@ def verify(
         )
     elif chain.changed:
         typer.echo(
-            f"{len(chain.changed)} rows are not as they were written, first {', '.join(chain.changed[:5])}. "
+            f"{len(chain.changed)} rows were changed or deleted, first {', '.join(chain.changed[:5])}. "
             "Find out who changed them; restore a backup."
         )
     else:
         typer.echo(
-            f"Event {chain.first_broken_id} is not as it was written, or is gone; {chain.events} before are sound."
+            f"Event {chain.first_broken_id} was changed or deleted; the {chain.events} events before it are intact."
         )
     raise typer.Exit(0 if chain.ok else 1)
 

@@ -51,7 +51,7 @@ def start(is_stopping: c_bool, max_megapixels: int) -> None:
     is_stopping
         Shared flag, set by the parent before it terminates its processes. Without it, SIGTERM and SIGINT are
         ignored: they were sent to the whole process group (service manager, Ctrl-C), and the parent stops this
-        process after the image in work.
+        process after the image that it prepares.
     max_megapixels
         Largest accepted image, in millions of pixels; the memory limit of the process is derived from it.
     """

@@ -1,4 +1,4 @@
-"""The worker's side of the shadow: three methods that never raise.
+"""Control of the shadow's process by the worker: three methods that never raise.
 
 The shadow delays the worker by its own scoring time only: the reports of a batch are written before the shadow
 scores it, and the next batch waits for at most ``shadow_timeout_s``. While the shadow's process loads the
