@@ -14,11 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from app.counted import counted
 from app.rebuild.data import MANIFEST_FILE
 from app.rebuild.report import REPORT_FILE, write_failure
 from app.rebuild.steps import Rebuild
 from config.logs import get_logger
+from cxr.counts import counted
 from cxr.domain import RebuildState
 from cxr.errors import CxrError
 from db.disk import durable

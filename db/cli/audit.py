@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from cxr.counts import counted
 from cxr.errors import StorageError
 from db.cli.common import AsJson, open_audit, settings_of
 from db.cli.output import print_json, print_line, print_message, print_record, print_table, progress_bar
@@ -85,7 +86,9 @@ def list_(
             f"--before {results.before_image}."
         )
     elif results.before_image is not None and not as_json:
-        print_message(f"{len(results.rows)} rows, and there are more: --before {results.before_image}, or --limit.")
+        print_message(
+            f"{counted(len(results.rows), 'row')}, and there are more: --before {results.before_image}, or --limit."
+        )
 
 
 def _with_routes(which: ResultFilter, settings: Settings) -> ResultFilter:
@@ -220,15 +223,15 @@ def verify(
     if as_json:
         print_json(chain)
     elif chain.ok:
-        which = f"{chain.events} events" if chain.first == 1 else f"Events {chain.first} to {chain.events}"
+        which = counted(chain.events, "event") if chain.first == 1 else f"Events {chain.first} to {chain.events}"
         rest = "" if chain.first == 1 else " Older ones: --all."
         typer.echo(
             f"{which}, all as they were written, and so are the rows that they name; "
-            f"{len(exported)} exported heads agree.{rest}"
+            f"{counted(len(exported), 'matching exported head')}.{rest}"
         )
     elif chain.changed:
         typer.echo(
-            f"{len(chain.changed)} rows were changed or deleted, first {', '.join(chain.changed[:5])}. "
+            f"Rows changed or deleted: {len(chain.changed):,}, first {', '.join(chain.changed[:5])}. "
             "Find out who changed them; restore a backup."
         )
     else:

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from cxr.domain import PackageStatus
 from cxr.errors import DamagedPackage, IncompatiblePackage, NoActivePackage, PackageError, PromotionRefused
-from cxr.package import ModelPackage, PackageManifest, load_package, read_manifest, sync_folder
+from cxr.folder_sync import sync_folder
+from cxr.package import ModelPackage, PackageManifest, load_package, read_manifest
 from cxr.package.view_model import is_view_model
 from inference.registry.demonstration import write_demonstration
 from inference.registry.gates import GateResult, check_status_gates

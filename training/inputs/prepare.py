@@ -8,7 +8,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
 
+from config.parent_process import end_with_parent
 from cxr.errors import CxrError, DamagedPixels, DecoderError
 from cxr.pixels.decoders import register_decoders
 from cxr.pixels.model_input import to_model_input
@@ -176,7 +176,7 @@ def prepare_images(new: Sequence[tuple[ImageFiles, str]], recipe: PixelRecipe) -
 def initialise_process() -> None:
     """Set up a child process of the pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     logging.disable(logging.CRITICAL)  # pydicom's log records and warnings contain values of the data set
     warnings.simplefilter("ignore")
     cv2.setNumThreads(1)  # each core has its own process
@@ -241,11 +241,3 @@ def _state_of(source: ImageFiles) -> str:
 def _digest(path: str) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent has ended, even by SIGKILL."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
