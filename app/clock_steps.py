@@ -1,7 +1,7 @@
 """Triggers of timers that survive a step of the system clock, and the detection of such a step.
 
-APScheduler's own triggers fire for every interval that a step of the clock left out (one a second over years exhausts
-the memory), and its daily trigger fires twice or not at all on the days that daylight saving time begins and ends.
+APScheduler's own triggers fire for every interval that a step of the clock skipped (one a second over years exhausts
+the memory), and its daily trigger fires twice or not at all on the days on which daylight saving time begins or ends.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ SOON = timedelta(seconds=5)
 def to_utc(local: datetime, zone: tzinfo) -> datetime:
     """Return the moment of a local time in UTC.
 
-    A time that comes twice is the first; one that is left out, when clocks go forward, is later by as much as they go
-    forward (02:30 becomes 03:30), as PEP 495 has it for ``fold=0``.
+    Of a repeated time take the first. Shift a skipped time forward by the length of the gap (02:30 becomes 03:30). Both
+    follow PEP 495 for ``fold=0``.
 
     Parameters
     ----------
     local
-        Date and time; its own time zone is not looked at.
+        Date and time; its time zone is ignored.
     zone
-        Whose local time it is.
+        Time zone of ``local``.
     """
     return local.replace(tzinfo=zone, fold=0).astimezone(UTC)
 
@@ -53,14 +53,14 @@ class Every(BaseTrigger):  # type: ignore[misc]
 
 
 class Daily(BaseTrigger):  # type: ignore[misc]
-    """Fire once on every date of the local calendar, also where the hour comes twice or not at all.
+    """Fire once on every date of the local calendar, also when the hour is repeated or skipped.
 
     Parameters
     ----------
     at
-        Local time, ``HH:MM``; see `to_utc` for a day that leaves it out.
+        Local time, ``HH:MM``; see `to_utc` for a day on which it is skipped.
     zone
-        Whose local time.
+        Time zone of ``at``.
     """
 
     def __init__(self, at: str, zone: tzinfo) -> None:

@@ -74,7 +74,7 @@ def check_database(settings: Settings) -> Check:
 
 
 def check_listener(settings: Settings, timeout_s: float) -> Check:
-    """Connect to the listener, send A-ABORT and wait until it closes the connection, which takes all of its threads.
+    """Connect to the listener, send A-ABORT and wait until it closes the connection; that needs all of its threads.
 
     Parameters
     ----------

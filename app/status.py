@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.counted import counted
 from app.health import check_database, check_listener, check_worker
 from app.installation import version_line
 from config.context import CommandContext
 from config.settings import Settings
+from cxr.counts import counted
 from cxr.domain import DeliveryState, JobState
 from cxr.errors import CxrError
 from cxr.product import NOTICE

@@ -7,7 +7,6 @@ the parent is killed.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from config.logs import get_logger
+from config.parent_process import call_at_parent_end
 
 log = get_logger(__name__)
 
@@ -121,12 +121,5 @@ def stop_event(*, with_parent: bool = False) -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     if with_parent:
-        threading.Thread(target=_wait_for_parent, args=(stop,), name="parent", daemon=True).start()
+        call_at_parent_end(stop.set)
     return stop
-
-
-def _wait_for_parent(stop: threading.Event) -> None:
-    # os.read and not sys.stdin: a daemon thread inside a buffered read blocks the interpreter's exit.
-    while os.read(sys.stdin.fileno(), 1024):
-        pass
-    stop.set()

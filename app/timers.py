@@ -144,7 +144,8 @@ class Timers:
             self._rebuild.stop()
         for sender in self._senders.values():
             sender.close()
-        self._guarded(self._export_head, "head", always=False)()  # a stopped log is the easiest to truncate
+        # After a stop, no later event would reveal a truncation.
+        self._guarded(self._export_head, "head", always=False)()
         with suppress(CxrError), self._database.begin() as session:  # if the database refuses, the lease expires
             leases.release_hold(session, name=LEASE, holder=self._holder)
 
@@ -259,23 +260,24 @@ class Timers:
         if self._has_plans_ahead.is_set():
             self._bring_plans_forward()
         if time.monotonic() - self._jumped_at < self._settings.worker.lease_s:
-            return  # living workers renew their leases first
+            return  # running workers renew their leases first
         with self._database.begin() as session:
             released = jobs.release_expired(session, retry_s=self._settings.worker.retry_s, now=self._clock())
         if released:
             log.warning("leases_expired", count=released)
 
     def _bring_plans_forward(self) -> None:
+        """Correct times that a step back of the clock has left too far in the future."""
         with self._database.begin() as session:
-            settled = planned.bring_future_times_forward(
+            corrected = planned.bring_future_times_forward(
                 session,
                 now=self._clock(),
                 job_lease_s=self._settings.worker.lease_s,
                 delivery_lease_s=self._settings.delivery.lease_s,
             )
         self._has_plans_ahead.clear()
-        if settled:
-            log.warning("plans_brought_forward", count=settled)
+        if corrected:
+            log.warning("plans_brought_forward", count=corrected)
 
     def _snapshot(self) -> None:
         refresh_snapshot(self._database, self._settings.snapshot_path)

@@ -68,7 +68,7 @@ FIELDS = frozenset(
         *("item", "offset"),  # of a PDU
         *("rows", "columns", "seconds", "size", "size_bytes", "total", "wait_s", "holds", "handshakes", "refused"),
         # Of a connection that was refused
-        *("address", "called_ae_title", "calling_ae_title"),
+        *("called_ae_title", "calling_ae_title"),
     }
 )
 """Allow-list of the fields of our records; another field is removed, and counted in ``dropped``."""

@@ -19,6 +19,7 @@ from typing import NoReturn
 from sqlalchemy.orm import Session
 
 from cxr.errors import DamagedDatabase, DatabaseUnavailable, LostDatabase, StorageError
+from cxr.folder_sync import sync_folder
 from db.disk import durable
 from db.events import AUDIT_KEY, SUBJECTS, EventKind, append_event, is_own_key, load_or_create_key
 from db.identifiers import AS_RECEIVED, IDENTIFIERS, Identifiers
@@ -316,13 +317,13 @@ def _create(path: Path, key_path: Path, now: datetime) -> None:
     for leftover in (draft, draft.with_name(f"{draft.name}-journal")):
         leftover.unlink(missing_ok=True)
     os.close(durable.create_file(draft))  # SQLite gives its journals the same mode
-    durable.sync_folder(path.parent)
+    sync_folder(path.parent)
     key = load_or_create_key(key_path)
     with _setup_session(draft, key) as session:
         migrate.migrate(session.connection())
         append_event(session, EventKind.DATABASE_CREATED, now=now)
     draft.rename(path)
-    durable.sync_folder(path.parent)
+    sync_folder(path.parent)
     choose_journal(path)
 
 

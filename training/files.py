@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cxr.errors import RunError
+from cxr.folder_sync import sync_folder
 
 DIGITS = 6
 """Significant digits of every number; further digits differ between machines."""
@@ -94,17 +95,9 @@ def whole_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_whole(path: Path, content: bytes | memoryview | str, *, private: bool = False) -> None:

@@ -1,1 +1,1 @@
-"""Rebuild of the model on new labelled data, scheduled or by hand, up to the step before promotion."""
+"""Rebuild the model on new labelled images, by schedule or command; a person promotes the result."""

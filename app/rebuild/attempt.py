@@ -14,11 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from app.counted import counted
 from app.rebuild.data import MANIFEST_FILE
 from app.rebuild.report import REPORT_FILE, write_failure
 from app.rebuild.steps import Rebuild
 from config.logs import get_logger
+from cxr.counts import counted
 from cxr.domain import RebuildState
 from cxr.errors import CxrError
 from db.disk import durable
@@ -106,7 +106,8 @@ def _outcome(settings: Settings, database: Database, row: RebuildRow, clock: Cal
     folder = settings.runs_dir / row.run_name
     durable.make_folder(folder)
     if row.attempts >= settings.rebuild.max_attempts:
-        return _failed(folder, row, KILLED, "It was killed as often as rebuild.max_attempts allows: is memory short?")
+        message = "Its process was killed rebuild.max_attempts times: check the memory of the host."
+        return _failed(folder, row, KILLED, message)
     rebuild = Rebuild(settings, database, folder, row.due_at, _earlier_manifests(settings, database), clock)
     try:
         outcome = rebuild.run()

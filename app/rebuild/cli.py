@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,6 +14,7 @@ import typer
 from config.checks import check_start
 from config.context import CommandContext
 from config.logs import configure
+from config.parent_process import call_at_parent_end
 from config.sections import RebuildSettings
 from cxr.domain import RebuildState
 from cxr.errors import CxrError, SettingsError
@@ -47,7 +46,7 @@ def rebuild(
     if not with_parent:  # the service records the failure of a scheduled one instead
         check_rebuild(settings.rebuild)
     if with_parent:
-        threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+        call_at_parent_end(lambda: os._exit(1))  # at any step: the next attempt continues from there
     os.nice(settings.rebuild.nice)
     from app.rebuild.attempt import attempt
 
@@ -108,10 +107,3 @@ def _recipe_faults(settings: RebuildSettings) -> Iterator[str]:
         load_recipe(settings.recipe, settings.overrides)
     except CxrError as error:
         yield f"rebuild.recipe, rebuild.overrides: {error}"
-
-
-def _end_with_parent() -> None:
-    """End with the service, at whatever step; the next attempt continues from there."""
-    while os.read(sys.stdin.fileno(), 1024):
-        pass
-    os._exit(1)

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from app.counted import counted
+from cxr.counts import counted
 from cxr.product import NOTICE
 from training.files import write_whole
 

@@ -1,7 +1,7 @@
 """Due times of rebuilds: a cron expression in a stated time zone.
 
-APScheduler's cron trigger works on local time. An hour that comes twice, when clocks go back, counts once here; for an
-hour that is left out see `app.clock_steps.to_utc`.
+APScheduler's cron trigger works on local time. A local time that is repeated, when clocks go back, is due once; for a
+local time that is skipped, see `app.clock_steps.to_utc`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from app.clock_steps import to_utc
 from db.models import RebuildRow
 
 CATCH_UP: Final = timedelta(days=1)
-"""How long a scheduled time that passed while no service ran is caught up with."""
+"""Age up to which a scheduled time that passed while no service ran still starts a rebuild."""
 
 
 @dataclass(frozen=True, slots=True)

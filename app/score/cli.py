@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _REMARK = 18  # columns; length of the longest error code
 
 
@@ -83,12 +82,14 @@ def files_to_score(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _is_image(file: Path) -> bool:
+    from cxr.pixels.raster import RASTER_SIGNATURES
+
     try:
         with file.open("rb") as stream:
             start = stream.read(132)
     except OSError:
         return False
-    return start.startswith(_PICTURES) or start[128:132] == b"DICM"
+    return start.startswith(RASTER_SIGNATURES) or start[128:132] == b"DICM"
 
 
 def _check_overlay(overlay: Path, files: Sequence[Path]) -> None:
@@ -134,7 +135,7 @@ def threshold_words(row: FileScore) -> str:
     """Return the threshold and whether the score reaches it, or an empty text without a threshold."""
     if row.threshold is None or row.at_or_above is None:
         return ""
-    return f"{'above' if row.at_or_above else 'below'} {row.threshold:.4f}"
+    return f"{'>=' if row.at_or_above else 'below'} {row.threshold:.4f}"
 
 
 def remark(row: FileScore) -> str:

@@ -92,9 +92,11 @@ class Scorer:
 
     def score(self, file: Path, overlay: Path | None) -> list[FileScore]:
         """Return one row per finding, or one row with the reason for the missing score."""
+        from cxr.pixels.raster import is_raster
+
         view, reason = View.UNKNOWN.value, "not_dicom"
         try:
-            if is_dicom(file):
+            if not is_raster(file):
                 view, reason, is_scorable = self._decide(file)
                 if not (is_scorable or self._any_view):
                     return [FileScore(file=str(file), view=view, reason=reason)]
@@ -169,8 +171,9 @@ class Scorer:
         from PIL import Image
 
         from cxr.dicom import open_dataset
+        from cxr.pixels.raster import is_raster
 
-        if not is_dicom(file):
+        if is_raster(file):
             with Image.open(file) as image:
                 return image.height, image.width
         header = open_dataset(file, max_inflated_bytes=self._settings.listener.max_object_mib * MIB)
@@ -180,8 +183,9 @@ class Scorer:
         """Return the orientation and mirroring that the header states; upright for a picture."""
         from cxr.dicom import open_dataset
         from cxr.pixels.geometry import UPRIGHT, read_geometry
+        from cxr.pixels.raster import is_raster
 
-        if not is_dicom(file):
+        if is_raster(file):
             return UPRIGHT
         return read_geometry(open_dataset(file, max_inflated_bytes=self._settings.listener.max_object_mib * MIB))
 
@@ -215,10 +219,3 @@ class Scorer:
             )
         scored = scored_image(output.probabilities[0], self.package, model.device, datetime.now(UTC), warnings)
         target.write_bytes(overlay_png(pixels, evidence, scored, Method.of(self.package.manifest)))
-
-
-def is_dicom(file: Path) -> bool:
-    """Return whether a file is read as DICOM: every file without the first bytes of PNG or JPEG."""
-    with file.open("rb") as stream:
-        start = stream.read(8)
-    return not start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"))

@@ -13,11 +13,11 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from app.counted import counted
 from app.send.files import InputFile, Sendable, find_files, read_all
 from app.send.store import Outcome, store_files
 from config.logs import configure
 from config.settings import DestinationSettings, LogSettings
+from cxr.counts import counted
 from cxr.errors import SettingsError
 from inference.delivery.association import Address
 

@@ -28,7 +28,7 @@ class Sendable:
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
-    is_plain: bool  # file meta information has the same UIDs: the data set can be sent unchanged
+    is_sendable_unchanged: bool  # file meta information has the same UIDs: the data set can be sent unchanged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ def read_sendable(path: Path) -> Sendable:
         warnings.simplefilter("ignore")
         header = open_dataset(path)
         sop_class_uid, sop_instance_uid = _uid(header, "SOPClassUID"), _uid(header, "SOPInstanceUID")
-        transfer_syntax_uid, is_plain = _encoding(header, sop_class_uid, sop_instance_uid)
+        transfer_syntax_uid, is_sendable_unchanged = _encoding(header, sop_class_uid, sop_instance_uid)
     if path.stat().st_size % 2:
         raise UnparsableObject("A data set has an even length (PS3.5 Section 7.1.1); this one is truncated.")
     return Sendable(
@@ -78,7 +78,7 @@ def read_sendable(path: Path) -> Sendable:
         sop_class_uid=sop_class_uid,
         sop_instance_uid=sop_instance_uid,
         transfer_syntax_uid=transfer_syntax_uid,
-        is_plain=is_plain,
+        is_sendable_unchanged=is_sendable_unchanged,
     )
 
 

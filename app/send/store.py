@@ -151,7 +151,7 @@ def _store(association: Association, file: Sendable) -> int:
         (str(accepted.abstract_syntax), str(accepted.transfer_syntax[0])) for accepted in association.accepted_contexts
     }
     is_accepted_unchanged = _kind(file) in accepted
-    content = file.path if is_accepted_unchanged and file.is_plain else _read(file)
+    content = file.path if is_accepted_unchanged and file.is_sendable_unchanged else _read(file)
     try:
         status = status_of(association.send_c_store(content))
     except ValueError as error:

@@ -13,7 +13,6 @@ from cxr.package.folder import (
     ModelPackage,
     load_package,
     read_manifest,
-    sync_folder,
     write_package,
 )
 from cxr.package.manifest import AcceptedGate, OperatingPoint, Outputs, PackageClass, PackageManifest, Provenance
@@ -31,6 +30,5 @@ __all__ = [
     "Provenance",
     "load_package",
     "read_manifest",
-    "sync_folder",
     "write_package",
 ]

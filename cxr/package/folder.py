@@ -21,6 +21,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cxr.errors import DamagedPackage, PackageError
+from cxr.folder_sync import sync_folder
 from cxr.package.manifest import (
     AcceptedGate,
     OperatingPoint,
@@ -162,15 +163,6 @@ def write_package(folder: Path, manifest: PackageManifest, contents: Mapping[str
     except OSError as error:
         raise PackageError(f"The package can't be written ({error.strerror}).") from error
     return load_package(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the directory entries of a folder durable (fsync of the folder)."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _fill(folder: Path, manifest: PackageManifest, contents: Mapping[str, bytes | Path]) -> None:

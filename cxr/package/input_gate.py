@@ -130,7 +130,7 @@ def component_of(manifest: PackageManifest) -> GateComponent | None:
         component = GateComponent.model_validate(document)
     except ValidationError as error:
         faults = ", ".join(".".join(map(str, each["loc"])) for each in error.errors()[:10])
-        raise IncompatiblePackage(f"The component {COMPONENT} is not one that is served: {faults}.") from None
+        raise IncompatiblePackage(f"The component {COMPONENT} is not supported; invalid fields: {faults}.") from None
     thresholds = component.conformal.classes if component.conformal is not None else {}
     is_softmax = manifest.activation == "softmax"
     is_mixed = any((each.no is None) != is_softmax for each in thresholds.values())

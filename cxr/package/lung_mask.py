@@ -79,9 +79,12 @@ def component_of(manifest: PackageManifest) -> LungMaskComponent | None:
         component = LungMaskComponent.model_validate(document)
     except ValidationError as error:
         faults = ", ".join(".".join(map(str, each["loc"])) or "component" for each in error.errors()[:10])
-        raise IncompatiblePackage(f"The component {COMPONENT} is not one that is served: {faults}.") from None
+        raise IncompatiblePackage(f"The component {COMPONENT} is not supported; invalid fields: {faults}.") from None
     if component.file is not None and manifest.files.get(component.file) != component.sha256:
-        raise IncompatiblePackage(f"The component {COMPONENT} names a file that is not the package's: export it again.")
+        raise IncompatiblePackage(
+            f"The component {COMPONENT} names a file that package.json does not list with this digest: export the "
+            "package again."
+        )
     return component
 
 

@@ -124,7 +124,7 @@ def _decode_frame(frame: bytes, header: PixelHeader, dataset: Dataset, stream: C
         "raw": not is_colour,
     }
     if not is_colour:
-        # StoredPixels.values corrects unused bits and signs, on at most 65,536 table entries instead of all pixels.
+        # StoredPixels.values corrects unused bits and signs, on the entries of the table instead of all pixels.
         options |= {
             "correct_unused_bits": False,
             "apply_j2k_sign_correction": False,

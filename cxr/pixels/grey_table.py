@@ -1,8 +1,8 @@
 """Map stored values to grey levels: one table entry for each value that a pixel can hold.
 
 Every step from stored value to grey depends only on the value and on the image's histogram. It is therefore computed
-in float64 once for each of the at most 65,536 values; pixels are looked up in the table. The result equals that of
-computing each pixel, at a twentieth of the cost.
+in float64 once for each value (at most 65,536 of up to 16 bits; more in 32-bit containers); pixels are looked up in
+the table. The result equals that of computing each pixel, at less cost: an image has far more pixels than values.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from cxr.pixels.decode import StoredPixels, decode
 from cxr.pixels.grey_table import Counts, GreyTransform, grey_table
 from cxr.pixels.normalise import central, equalised, without_borders
 from cxr.pixels.pixel_header import DEFAULT_MAX_MEGAPIXELS, check_header
-from cxr.pixels.raster import RASTER_SIGNATURES, read_raster, to_one_channel
+from cxr.pixels.raster import is_raster, read_raster, to_one_channel
 from cxr.pixels.recipe import DEFAULT_RECIPE, PixelRecipe
 from cxr.pixels.sixteen_bit import from_steps, to_steps
 
@@ -131,7 +131,7 @@ def read_image(path: Path, *, max_megapixels: int = DEFAULT_MAX_MEGAPIXELS) -> D
         If the file can't be read.
     """
     with _without_warnings():
-        if _is_raster(path):
+        if is_raster(path):
             return read_raster(path.read_bytes(), max_megapixels=max_megapixels)
         return _open(open_with_pixels, path, 4_000_000 * max_megapixels + _HEADER_BYTES)
 
@@ -145,15 +145,10 @@ def _without_warnings() -> Iterator[None]:
 
 def _read(path: Path, recipe: PixelRecipe, max_megapixels: int) -> Dataset | NDArray[Any]:
     """Read an image; check its header before its pixels are read into memory."""
-    if not _is_raster(path):
+    if not is_raster(path):
         header = _open(open_dataset, path, _HEADER_BYTES)
         check_header(header, recipe, max_megapixels=max_megapixels)
     return read_image(path, max_megapixels=max_megapixels)
-
-
-def _is_raster(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(max(map(len, RASTER_SIGNATURES))).startswith(RASTER_SIGNATURES)
 
 
 def _open(opener: Callable[..., Dataset], path: Path, max_inflated_bytes: int) -> Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -34,6 +35,12 @@ _RASTER_FAULTS: Final = (
 # JPEG coding separates the channels of a grey picture slightly; coloured marks cover a small area.
 _GREY_TOLERANCE: Final = 16  # of 255
 _COLOURED_SHARE: Final = 0.01
+
+
+def is_raster(path: Path) -> bool:
+    """Return whether a file begins as a PNG or JPEG file; every other file is read as DICOM."""
+    with path.open("rb") as file:
+        return file.read(max(map(len, RASTER_SIGNATURES))).startswith(RASTER_SIGNATURES)
 
 
 def read_raster(data: bytes, *, max_megapixels: int) -> NDArray[np.uint8 | np.uint16]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from cxr.counts import counted
 from cxr.errors import StorageError
 from db.cli.common import AsJson, open_audit, settings_of
 from db.cli.output import print_json, print_line, print_message, print_record, print_table, progress_bar
@@ -85,11 +86,13 @@ def list_(
             f"--before {results.before_image}."
         )
     elif results.before_image is not None and not as_json:
-        print_message(f"{len(results.rows)} rows, and there are more: --before {results.before_image}, or --limit.")
+        print_message(
+            f"{counted(len(results.rows), 'row')}, and there are more: --before {results.before_image}, or --limit."
+        )
 
 
 def _with_routes(which: ResultFilter, settings: Settings) -> ResultFilter:
-    """Add the senders whose results have no destination, so stay undelivered."""
+    """Add the senders that no destination is bound to; their results stay undelivered."""
     from config.advice import unbound_destinations
 
     titles = tuple(destination.dicom_address()[0] for destination in unbound_destinations(settings))
@@ -98,7 +101,7 @@ def _with_routes(which: ResultFilter, settings: Settings) -> ResultFilter:
 
 def _row(row: ResultRow) -> tuple[object, ...]:
     """Return the cells of `_TABLE`."""
-    side = None if row.at_or_above is None else f"{'above' if row.at_or_above else 'below'} {row.threshold:.3f}"
+    side = None if row.at_or_above is None else f"{'>=' if row.at_or_above else 'below'} {row.threshold:.3f}"
     return (
         *(row.image_id, row.received_at, row.state, row.finding, row.score, side, row.view, row.delivered),
         *(row.error_code, row.peer_ae_title, row.model, row.reason),
@@ -220,20 +223,20 @@ def verify(
     if as_json:
         print_json(chain)
     elif chain.ok:
-        which = f"{chain.events} events" if chain.first == 1 else f"Events {chain.first} to {chain.events}"
+        which = counted(chain.events, "event") if chain.first == 1 else f"Events {chain.first} to {chain.events}"
         rest = "" if chain.first == 1 else " Older ones: --all."
         typer.echo(
             f"{which}, all as they were written, and so are the rows that they name; "
-            f"{len(exported)} exported heads agree.{rest}"
+            f"{counted(len(exported), 'matching exported head')}.{rest}"
         )
     elif chain.changed:
         typer.echo(
-            f"{len(chain.changed)} rows are not as they were written, first {', '.join(chain.changed[:5])}. "
+            f"Rows changed or deleted: {len(chain.changed):,}, first {', '.join(chain.changed[:5])}. "
             "Find out who changed them; restore a backup."
         )
     else:
         typer.echo(
-            f"Event {chain.first_broken_id} is not as it was written, or is gone; {chain.events} before are sound."
+            f"Event {chain.first_broken_id} was changed or deleted; the {chain.events} events before it are intact."
         )
     raise typer.Exit(0 if chain.ok else 1)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cxr.counts import counted
 from cxr.errors import DamagedDatabase
 from db.cli.common import AsJson, now, open_audit, open_spool, settings_of
 from db.cli.output import print_json, progress_bar
@@ -54,7 +55,8 @@ def check(ctx: typer.Context, as_json: AsJson = False) -> None:
             typer.echo(f"{fault.code}: {fault.message}")
     if not as_json:
         typer.echo(describe(settings.database_path))
-        typer.echo(f"{len(report.faults)} faults; {report.events} events and {report.files} files are sound")
+        faults, events = counted(len(report.faults), "fault"), counted(report.events, "event")
+        typer.echo(f"{faults}; {events} and {counted(report.files, 'file')} are intact")
     raise typer.Exit(0 if report.ok else 1)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxr.counts import counted
 from cxr.errors import StorageError
 from db.cli.common import AsJson, now, open_audit, open_spool, settings_of
 from db.cli.output import print_json, print_message, print_table
@@ -94,8 +95,8 @@ def _print_holdings(holdings: Holdings, *, as_json: bool, is_done: bool) -> None
         print_json(counts | {"peers": list(holdings.peers), "elsewhere": elsewhere, "dry_run": not is_done})
         return
     typer.echo(
-        f"{len(holdings.images)} images, {len(holdings.reports)} reports, "
-        f"{len(holdings.quarantined)} files in the quarantine."
+        f"{counted(len(holdings.images), 'image')}, {counted(len(holdings.reports), 'report')}, "
+        f"{counted(len(holdings.quarantined), 'file')} in the quarantine."
     )
     if holdings.peers:
         typer.echo(f"Sent by {', '.join(holdings.peers)}, which may still store the images.")
@@ -106,11 +107,11 @@ def _print_holdings(holdings: Holdings, *, as_json: bool, is_done: bool) -> None
 
 
 def _print_erased(erased: EraseResult, *, keep: int) -> None:
-    print_message(f"Removed; the database was rebuilt, {erased.backups} backups were rewritten.")
+    print_message(f"Removed; the database was rebuilt; rewritten: {counted(erased.backups, 'backup')}.")
     if erased.left:
         print_message(
-            f"{len(erased.left)} copies could not be rewritten (of another version, damaged, or being written now): "
-            f"run this again in an hour. Nightly backups go after {keep} nights; remove older ones by hand:"
+            f"Not rewritten: {counted(len(erased.left), 'copy', 'copies')} (of another version, damaged, or being "
+            f"written). Run this again in an hour. Nightly backups go after {keep} nights; remove older ones by hand:"
         )
     for path in erased.left:
         print_message(f"  {path.name}")

@@ -78,7 +78,7 @@ def _print_disk_error(settings: Settings) -> None:
     try:
         open_spool(settings).check_writable()
     except SpoolFull as error:
-        print_message(f"{error} Until then new images are answered with 0xA700, and what was received waits.")
+        print_message(f"{error} Until then new images are answered with 0xA700, and received images wait.")
     except OSError:  # this account may not write to the spool: unknown
         return
 

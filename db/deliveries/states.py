@@ -27,7 +27,7 @@ from db.schema.tables import Delivery, Job
 
 TRANSITIONS: Mapping[DeliveryState, frozenset[DeliveryState]] = MappingProxyType(
     {
-        # From a state to itself: only the due time of the next attempt changes.
+        # From a state to itself: the due time changes, and after a failed attempt its count, code and status.
         DeliveryState.PENDING: frozenset({DeliveryState.PENDING, DeliveryState.SENT, DeliveryState.DEAD}),
         DeliveryState.SENT: frozenset(
             {DeliveryState.SENT, DeliveryState.VERIFIED, DeliveryState.PENDING, DeliveryState.DEAD}
@@ -69,12 +69,12 @@ def get_delivery(
     )
     row = session.execute(columns.join(Job, Job.id == Delivery.job_id).where(Delivery.id == delivery_id)).first()
     if row is None:
-        raise MissingRow(f"There is no delivery {delivery_id}: `cxr jobs list` shows what there is.")
+        raise MissingRow(f"There is no delivery {delivery_id}: `cxr jobs list` lists the jobs.")
     if sender_id is not None and row.sender_id != sender_id:
         raise LeaseLost(f"Delivery {delivery_id} is no longer this sender's: its lease ran out.")
     if row.state not in expected:
         raise StorageError(
-            f"Delivery {delivery_id} is {row.state}; only one that is {' or '.join(sorted(expected))} is taken here."
+            f"Delivery {delivery_id} is {row.state}; this command needs one that is {' or '.join(sorted(expected))}."
         )
     return row
 

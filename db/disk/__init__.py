@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from db.disk.durable import make_folder, sync_folder, translate_disk_errors, whole_file
+from db.disk.durable import make_folder, translate_disk_errors, whole_file
 from db.disk.file_systems import MOUNTS, shared_file_system
 from db.disk.folder_lock import lock_for_listener, running_listener
 from db.disk.incoming_file import IncomingFile
@@ -17,7 +17,6 @@ __all__ = [
     "make_folder",
     "running_listener",
     "shared_file_system",
-    "sync_folder",
     "translate_disk_errors",
     "whole_file",
 ]

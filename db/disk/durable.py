@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cxr.errors import SpoolFull
+from cxr.folder_sync import sync_folder
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -127,15 +128,6 @@ def write_all(descriptor: int, data: bytes | bytearray) -> None:
         written = 0
         while written < len(view):
             written += os.write(descriptor, view[written:])
-
-
-def sync_folder(folder: Path) -> None:
-    """Fsync a folder: a rename is durable only after this."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def make_folder(folder: Path) -> None:

@@ -27,7 +27,8 @@ from datetime import datetime
 from pathlib import Path
 
 from cxr.errors import SpoolFull, StorageError
-from db.disk.durable import make_folder, sync_folder, translate_disk_errors, write_file
+from cxr.folder_sync import sync_folder
+from db.disk.durable import make_folder, translate_disk_errors, write_file
 from db.disk.incoming_file import IncomingFile
 from db.disk.mount_guard import check_guard
 

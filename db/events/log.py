@@ -168,7 +168,7 @@ def _check_facts(facts: Mapping[str, FactValue]) -> None:
         if not _CODE.fullmatch(key) or (isinstance(value, str) and not _CODE.fullmatch(value)):
             raise StorageError(
                 "An event was given a fact that is no figure, code or digest; events carry nothing else, "
-                "so that they identify nobody."
+                "so that they identify no patient."
             )
 
 

@@ -146,7 +146,7 @@ def seal(salt: str, identifiers: Sequence[str | None]) -> str:
     Parameters
     ----------
     salt
-        Random hex digits of this image; without them the seal identifies nobody.
+        Random hex digits of this image; without them the seal identifies no patient.
     identifiers
         Values of `sealed_values`.
 

@@ -64,9 +64,9 @@ def get_job(session: Session, job_id: int, expected: JobState | None = None) -> 
     """
     jobs = select_jobs(session, Job.id == job_id)
     if not jobs:
-        raise MissingRow(f"There is no job {job_id}: `cxr jobs list` shows what there is.")
+        raise MissingRow(f"There is no job {job_id}: `cxr jobs list` lists the jobs.")
     if expected is not None and jobs[0].state is not expected:
-        raise StorageError(f"Job {job_id} is {jobs[0].state}; only a job that is {expected} can be taken here.")
+        raise StorageError(f"Job {job_id} is {jobs[0].state}; accepted is a job that is {expected}.")
     return jobs[0]
 
 

@@ -64,7 +64,7 @@ def begin(session: Session, *, due_at: datetime, run_name: str, now: datetime) -
         If another one is running.
     """
     if running(session) is not None:
-        raise StorageError("A rebuild is under way; there is one at a time. `cxr rebuild` goes on with it.")
+        raise StorageError("A rebuild is running; only one may run at a time. `cxr rebuild` resumes it.")
     statement = insert(Rebuild).values(
         due_at=due_at, state=RebuildState.RUNNING, attempts=0, run_name=run_name, started_at=now
     )

@@ -108,8 +108,8 @@ def rebuild(path: Path) -> None:
             (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if is_busy:
                 raise StorageError(
-                    f"The audit database was read by another process for {BUSY_TIMEOUT_S:.0f} s, so that what was "
-                    "forgotten is still in its file: end that process and run the command again."
+                    f"The audit database was read by another process for {BUSY_TIMEOUT_S:.0f} s, so that its file "
+                    "still holds the deleted values: end that process and run the command again."
                 )
     except sqlite3.Error as error:
         raise translate(error) from error

@@ -1,6 +1,6 @@
 """Forget a patient or a study: find and remove files, identifiers and digests.
 
-Ids, times, states, decisions, scores and the events stay; they identify nobody. The event chain stays valid, and
+Ids, times, states, decisions, scores and the events stay; they identify no patient. The event chain stays valid, and
 each forgotten image is an event. Other copies of the database: `db.privacy.erase_copies`.
 """
 

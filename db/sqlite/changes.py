@@ -1,6 +1,6 @@
 """Detection of commits by other connections, cheap enough for ten calls a second.
 
-Saves an idle worker from querying the tables again and again. SQLite counts commits in the shared memory of the
+An idle worker queries the tables only after a commit. SQLite counts commits in the shared memory of the
 write-ahead log, or in the file's header.
 """
 
@@ -13,7 +13,7 @@ from typing import Final
 from db.sqlite.driver import sqlite3
 
 REST_S: Final = 5.0
-"""Interval of reads without a commit: planned work becomes due without one."""
+"""Interval of reads, in seconds, while nothing is committed: a planned job becomes due without a commit."""
 
 
 class ChangeWatch:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cxr.errors import StorageError
-from db.disk import sync_folder
+from cxr.folder_sync import sync_folder
 from db.engine import Database
 from db.events import EventKind, append_event
 from db.sqlite.copy_database import Progress, copy_database

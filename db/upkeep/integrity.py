@@ -365,7 +365,7 @@ def _broken(chain: ChainReport) -> list[Fault]:
     return [
         Fault(
             code="broken_chain",
-            message=f"Event {chain.first_broken_id} is not as it was written, or is gone: the audit log was changed "
+            message=f"Event {chain.first_broken_id} was changed or deleted: the audit log was changed "
             "outside the service. Compare with a backup.",
         )
     ]

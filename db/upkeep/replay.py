@@ -1,4 +1,4 @@
-"""Replay of the events, compared with the rows: the second half of the tamper check.
+"""Replay the events and compare the result with the rows: the second part of the tamper check.
 
 The chain protects the events; the replay yields the expected states, scores (a shadow's included), decisions and
 identifiers.

@@ -14,8 +14,9 @@ from sqlalchemy import Select, and_, exists, or_, select
 
 from config.settings import RetentionSettings
 from cxr.domain import DeliveryState, JobState
+from cxr.folder_sync import sync_folder
 from db import jobs
-from db.disk import Spool, SweepResult, sync_folder
+from db.disk import Spool, SweepResult
 from db.engine import Database, Session
 from db.events import NO_FACTS, EventKind, append_event
 from db.schema.records import FactValue

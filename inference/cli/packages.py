@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config.context import CommandContext
+from cxr.counts import counted
 from cxr.domain import PackageStatus
 from cxr.errors import CxrError
 from cxr.printable import printable
@@ -109,10 +110,10 @@ def verify(
             typer.echo(printable(f"{label}  {error.code}: {error}"))
             continue
         manifest = package.manifest
-        facts = f"{manifest.name} {manifest.version}, {_count(len(manifest.files), 'file')}"
+        facts = f"{manifest.name} {manifest.version}, {counted(len(manifest.files), 'file')}"
         typer.echo(printable(f"{package.fingerprint[:12]}  intact: {facts}"))
     if names:
-        typer.echo(f"Checked {_count(len(names), 'package')}: {len(names) - faulty} intact, {faulty} with faults.")
+        typer.echo(f"Checked {counted(len(names), 'package')}: {len(names) - faulty} intact, {faulty} with faults.")
     raise typer.Exit(1 if faulty else 0)
 
 
@@ -250,10 +251,6 @@ def _empty(registry: Registry) -> str:
         f"{registry.folder} holds no model packages: `cxr serve` installs the default model at its first start, "
         "`cxr model promote FOLDER` adds one."
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _summary(entry: Entry) -> dict[str, Any]:

@@ -24,7 +24,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from cxr.errors import PackageError
-from cxr.package import MANIFEST_FILE, MODEL_CARD_FILE, ModelPackage, sync_folder
+from cxr.folder_sync import sync_folder
+from cxr.package import MANIFEST_FILE, MODEL_CARD_FILE, ModelPackage
 from cxr.product import NOTICE_SENTENCE
 from inference.model.graph_file import check_graph_file
 from inference.model.openvino_runtime import load_openvino

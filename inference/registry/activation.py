@@ -99,7 +99,7 @@ def set_shadow(
         raise PackageError("This package is in service already: choose another package as the shadow.")
     final = [gate for gate in check_status_gates(package, None) if not (gate.is_passed or gate.is_acceptable)]
     if final:
-        faults = "; ".join(f"gate {gate.name}: {gate.figure} (wanted: {gate.requirement})" for gate in final)
+        faults = "; ".join(f"gate {gate.name}: {gate.figure} (required: {gate.requirement})" for gate in final)
         raise PromotionRefused(f"The package can't be served, not even as a shadow. {faults}.")
     trial(package)
     manifest = package.manifest

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from cxr.domain import PackageStatus
 from cxr.errors import DamagedPackage, IncompatiblePackage, NoActivePackage, PackageError, PromotionRefused
-from cxr.package import ModelPackage, PackageManifest, load_package, read_manifest, sync_folder
+from cxr.folder_sync import sync_folder
+from cxr.package import ModelPackage, PackageManifest, load_package, read_manifest
 from cxr.package.view_model import is_view_model
 from inference.registry.demonstration import write_demonstration
 from inference.registry.gates import GateResult, check_status_gates
@@ -362,8 +363,10 @@ def _make_private(folder: Path) -> None:
 
 
 def _describe(refused: Sequence[GateResult]) -> str:
-    faults = "; ".join(f"gate {gate.name}: {gate.figure} (wanted: {gate.requirement})" for gate in refused)
+    faults = "; ".join(f"gate {gate.name}: {gate.figure} (required: {gate.requirement})" for gate in refused)
     if all(gate.is_acceptable for gate in refused):
-        return f"The package is not promoted. {faults}. Mend it, or accept the gate by name and with a reason."
+        return (
+            f"The package is not promoted. {faults}. Correct the package, or accept the gate by name and with a reason."
+        )
     final = ", ".join(gate.name for gate in refused if not gate.is_acceptable)
-    return f"The package is not promoted. {faults}. Mend it: {final} can't be accepted."
+    return f"The package is not promoted. {faults}. Correct the package: {final} can't be accepted."

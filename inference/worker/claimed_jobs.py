@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 STORAGE_RETRY_S = 5.0
 LONGEST_IDLE_S = 3.0
-LONGEST_STOP_S = 0.5  # until an idle worker notices that it is to stop
+LONGEST_STOP_S = 0.5  # until an idle worker checks for a stop
 
 
 class ClaimedJobs:
@@ -67,7 +67,7 @@ class ClaimedJobs:
         self.in_flight = InFlight()
 
     def claim(self, limit: int) -> list[ClaimedJob]:
-        """Claim up to ``limit`` jobs that are due; looks before it writes, and only after a commit."""
+        """Claim up to ``limit`` due jobs; read only after a commit, and write only if a job is due."""
         if not self._changes.is_read_due():
             return []
         with self._database.read() as session:
@@ -86,15 +86,15 @@ class ClaimedJobs:
         return claimed
 
     def wait_for_work(self, stop: threading.Event, is_superseded: Callable[[], bool]) -> None:
-        """Wait until something was committed, another package is in service or the worker stops; some seconds at most.
+        """Wait for a commit, another package in service or the worker's stop, at most `LONGEST_IDLE_S`.
 
-        While the database's files are not written, the kernel wakes the worker; else it looks every ``poll_s``.
+        While no process writes the database's files, wait for a notice of the kernel; else check every ``poll_s``.
         """
         poll_s, end = self._settings.poll_s, time.monotonic() + LONGEST_IDLE_S
         if self._writes is None:
             self._writes = WriteNotice(self._database.path)
         for _ in range(max(1, int(LONGEST_IDLE_S / poll_s))):
-            # In steps: a stop wakes nobody who waits for the kernel.
+            # In steps: setting ``stop`` does not end the wait for the kernel's notice.
             while self._writes.is_quiet and not self._writes.wait(LONGEST_STOP_S):
                 if stop.is_set() or is_superseded() or time.monotonic() > end:
                     return
@@ -170,23 +170,23 @@ class ClaimedJobs:
             log.warning("lease_lost", jobs=[job.id for job in affected])
         except CxrError as error:
             self._fail(
-                affected, code=error.code, retryable=error.retryable, is_the_disk=self._is_the_disk(error, affected)
+                affected, code=error.code, retryable=error.retryable, is_disk_fault=self._is_disk_fault(error, affected)
             )
         except Exception:  # a loop: a bug must not end the service
             log.exception("unexpected", jobs=[job.id for job in affected])
             self._fail(affected, code=CxrError.code, retryable=True)
 
-    def _is_the_disk(self, error: CxrError, affected: Sequence[ClaimedJob]) -> bool:
+    def _is_disk_fault(self, error: CxrError, affected: Sequence[ClaimedJob]) -> bool:
         """Return whether the spool's disk fails (full or not mounted), not these images."""
         if isinstance(error, MissingObject):
             return not any(self._spool.is_lost(job.spool_name) for job in affected)
         return isinstance(error, SpoolFull)
 
-    def _fail(self, affected: Sequence[ClaimedJob], *, code: str, retryable: bool, is_the_disk: bool = False) -> None:
+    def _fail(self, affected: Sequence[ClaimedJob], *, code: str, retryable: bool, is_disk_fault: bool = False) -> None:
         self.stop_renewing(job.id for job in affected)
         for job in affected:
             # A failing disk is not the image's fault: retry as long as it lasts.
-            attempts = job.attempt + 1 if is_the_disk else self._settings.max_attempts
+            attempts = job.attempt + 1 if is_disk_fault else self._settings.max_attempts
             try:
                 with self._database.begin() as session:
                     state = jobs.fail(
@@ -194,7 +194,7 @@ class ClaimedJobs:
                         job.id,
                         worker_id=self._worker_id,
                         code=code,
-                        retryable=retryable or is_the_disk,
+                        retryable=retryable or is_disk_fault,
                         max_attempts=attempts,
                         retry_s=self._settings.retry_s,
                         now=self._clock(),
@@ -223,7 +223,7 @@ class ClaimedJobs:
 
 
 class InFlight:
-    """Ids of the jobs in work, shared by the worker's thread and the heartbeat."""
+    """Ids of the claimed jobs, shared by the worker's thread and the heartbeat."""
 
     def __init__(self) -> None:
         self._ids: set[int] = set()

@@ -6,7 +6,7 @@ fails its image with ``DecoderError``; the worker continues.
 pebble runs the processes, replaces dead ones and enforces the timeout. But it abandons its pool when an idle process
 is killed, and can block for ever when a process is killed while it returns a result. A thread here detects
 both and starts a new pool. Images that no process had started are resubmitted to the new pool, so that only the
-images in work fail with their processes.
+images that a process was preparing fail with it.
 """
 
 from __future__ import annotations

@@ -6,11 +6,9 @@ Kept light: a new process imports this module, and never TensorFlow.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import resource
 import signal
-import threading
 import warnings
 from collections.abc import Sequence
 from ctypes import c_bool
@@ -22,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from config.parent_process import end_with_parent
 from cxr.errors import CxrError, DecoderError, MissingObject
 from cxr.pixels.decoders import register_decoders
 from cxr.pixels.model_input import to_model_inputs
@@ -51,7 +50,7 @@ def start(is_stopping: c_bool, max_megapixels: int) -> None:
     is_stopping
         Shared flag, set by the parent before it terminates its processes. Without it, SIGTERM and SIGINT are
         ignored: they were sent to the whole process group (service manager, Ctrl-C), and the parent stops this
-        process after the image in work.
+        process after the image that it prepares.
     max_megapixels
         Largest accepted image, in millions of pixels; the memory limit of the process is derived from it.
     """
@@ -62,7 +61,7 @@ def start(is_stopping: c_bool, max_megapixels: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, on_terminate)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold a patient's image
     logging.disable(logging.CRITICAL)  # pydicom logs and warns with values of the dataset
     warnings.simplefilter("ignore")
@@ -95,11 +94,3 @@ def prepare(
         return ChildError(
             DecoderError, f"Preparing the image failed unexpectedly ({type(error).__name__}); it is retried."
         )
-
-
-def _end_with_parent() -> None:
-    """Exit when the parent has died, even while a decoder hangs."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -1,4 +1,4 @@
-"""The worker's side of the shadow: three methods that never raise.
+"""Control of the shadow's process by the worker: three methods that never raise.
 
 The shadow delays the worker by its own scoring time only: the reports of a batch are written before the shadow
 scores it, and the next batch waits for at most ``shadow_timeout_s``. While the shadow's process loads the
@@ -123,7 +123,7 @@ class Shadow:
             Fingerprint of the package in service, which can't be its own shadow.
         """
         try:
-            self._take_up(active)
+            self._follow_change(active)
             if self._child is None and self._fingerprint is not None:
                 self._start(self._fingerprint)
             self._poll_loading()
@@ -170,7 +170,7 @@ class Shadow:
             self._child.end()
             self._child = None
 
-    def _take_up(self, active: str) -> None:
+    def _follow_change(self, active: str) -> None:
         is_known = self._following is not None and self._following[1] == active
         if is_known and not self._changes.is_read_due():
             return
@@ -184,12 +184,12 @@ class Shadow:
 
     def _start(self, fingerprint: str) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy locks held by TensorFlow's threads
-        ours, theirs = context.Pipe()
-        arguments = (theirs, self._models_dir, fingerprint, self._settings)
+        worker_end, shadow_end = context.Pipe()
+        arguments = (shadow_end, self._models_dir, fingerprint, self._settings)
         process = context.Process(target=serve, args=arguments, name="shadow", daemon=True)
         process.start()
-        theirs.close()
-        self._child = _Child(process, ours, time.monotonic() + LOAD_TIMEOUT_S)
+        shadow_end.close()
+        self._child = _Child(process, worker_end, time.monotonic() + LOAD_TIMEOUT_S)
 
     def _poll_loading(self) -> None:
         child = self._child

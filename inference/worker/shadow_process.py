@@ -8,11 +8,8 @@ worker does.
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
 import resource
 import signal
-import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from config.parent_process import end_with_parent
 from config.settings import WorkerSettings
 from cxr.domain import ScoredImage
 from cxr.errors import CxrError, ImageError
@@ -166,11 +164,4 @@ def _set_up_process() -> None:
     warnings.simplefilter("ignore")
     cv2.setNumThreads(1)
     register_decoders()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()

@@ -1,7 +1,7 @@
 """The worker: claim images, prepare and score them, write a report for each.
 
-The methods follow the order of a batch's way. While a batch is scored, the next one is decoded; while its
-reports are written, which occupies one core, the one after next.
+The methods follow the order in which a batch is processed. While a batch is scored, the next batch is decoded; while
+the reports of a batch are written, which occupies one core, the batch after the next is decoded.
 If the worker is killed at any point, the leases expire and another attempt comes to the same result: every effect
 is idempotent, and ``db.jobs.finish`` refuses a worker that has lost its lease.
 """
@@ -87,7 +87,7 @@ class Worker:
     shadow
         Scores reported images again; None: no shadow.
     load_view
-        Loads the view check, called with each package; may return None: no check of the view by pixels.
+        Loads the view check; called once for each package in service; may return None: no check of the view by pixels.
     stages
         Time by stage; None: not recorded elsewhere.
     """

@@ -89,7 +89,7 @@ def test_remarks_say_why_and_what_to_do() -> None:
         "not scored: view_position_lateral, --any-view scores it"
     )
     assert remark(row(error_code="damaged_pixels")) == "damaged_pixels"
-    assert threshold_words(row(threshold=0.25, at_or_above=True)) == "above 0.2500"
+    assert threshold_words(row(threshold=0.25, at_or_above=True)) == ">= 0.2500"
     assert threshold_words(row(threshold=0.25, at_or_above=False)) == "below 0.2500"
     assert threshold_words(row()) == ""
 

@@ -195,7 +195,7 @@ def test_what_can_not_be_told_is_looked_for_later_or_never(reported: Database, a
 def test_only_what_was_sent_is_looked_for(reported: Database, after: datetime, state: DeliveryState) -> None:
     with reported.begin() as session:
         session.execute(update(Delivery).values(state=state))
-        with pytest.raises(StorageError, match="only one that is sent"):
+        with pytest.raises(StorageError, match="needs one that is sent"):
             deliveries.check_again(session, 1, check_at=None, now=after)
 
 
@@ -203,13 +203,13 @@ def test_only_what_was_sent_is_looked_for(reported: Database, after: datetime, s
 def test_the_end_is_not_retried(reported: Database, after: datetime, state: DeliveryState) -> None:
     with reported.begin() as session:
         session.execute(update(Delivery).values(state=state))
-        with pytest.raises(StorageError, match="only one that is pending or sent"):
+        with pytest.raises(StorageError, match="needs one that is pending or sent"):
             deliveries.retry(session, 1, code="peer_busy", status=None, not_before=after, now=after)
 
 
 def test_the_dead_are_requeued(reported: Database, after: datetime) -> None:
     with reported.begin() as session:
-        with pytest.raises(StorageError, match="only one that is dead"):
+        with pytest.raises(StorageError, match="needs one that is dead"):
             deliveries.requeue(session, 1, after)
         deliveries.give_up(session, 1, code="peer_refused", status=0xA900, now=after)
         assert [each.id for each in _claim(session, after)] == [3]
@@ -262,7 +262,7 @@ def test_the_table_of_transitions(reported: Database, after: datetime) -> None:
 def test_only_what_is_pending_is_sent(reported: Database, after: datetime, state: DeliveryState) -> None:
     with reported.begin() as session:
         session.execute(update(Delivery).values(state=state))
-        with pytest.raises(StorageError, match="only one that is pending"):
+        with pytest.raises(StorageError, match="needs one that is pending"):
             deliveries.mark_sent(session, 1, status=0, verify_at=None, now=after, **UIDS)
 
 

@@ -165,7 +165,7 @@ def test_blanked_lungs_pass_by_either_rule(
 
 def test_the_bars_are_settings(tmp_path: Path, export: Callable[..., ModelPackage]) -> None:
     strict = Registry(tmp_path / "models", gates=Gates(GateSettings(auc_low=0.71), lambda _: 0.0))
-    assert "gate auc: normal: 0.700 (wanted: lower end of the area's interval at least 0.71)" in refusal(
+    assert "gate auc: normal: 0.700 (required: lower end of the area's interval at least 0.71)" in refusal(
         strict, export("good")
     )
 

@@ -233,7 +233,7 @@ def test_the_judge_sees_what_is_in_service(tmp_path: Path, three: list[str]) -> 
 
     registry = Registry(tmp_path / "models", gates=judge)
     registry.promote(three[0], **WHO)
-    with pytest.raises(PromotionRefused, match=r"gate better: 0\.70 \(wanted: 0\.75\)"):
+    with pytest.raises(PromotionRefused, match=r"gate better: 0\.70 \(required: 0\.75\)"):
         registry.promote(three[1], **WHO)
     assert seen == [(three[0], None), (three[1], three[0])]
 

@@ -37,14 +37,14 @@ SHORTCUT_AUC = 0.60
 
 @dataclass(frozen=True, slots=True)
 class BlankedAudit:
-    """Areas under the ROC curve with the whole image, without lungs, and with the border alone."""
+    """ROC AUC with the whole image, without lungs, and with the border alone."""
 
     name: str  # of the class
     images: int
     whole: Estimate | None
     blanked: Estimate | None
     border_only: Estimate | None
-    masks: int  # images with a lung mask; in the others a box is painted over
+    masks: int  # images with a lung mask; in the others a box is painted
 
     @property
     def is_shortcut(self) -> bool:
@@ -56,7 +56,7 @@ class BlankedAudit:
 
 
 def blank_lungs(images: Images, masks: NDArray[np.bool_] | None = None) -> Images:
-    """Paint the lungs with grey 0.5; a grey level of the image itself would reveal its source.
+    """Paint the lungs with grey 0.5; a grey level taken from the image could reveal its source.
 
     Parameters
     ----------

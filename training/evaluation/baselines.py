@@ -32,7 +32,7 @@ FOLDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Area of a cross-validated logistic regression of a class on columns of the manifest."""
+    """AUC of a cross-validated logistic regression of a class on columns of the manifest."""
 
     name: str
     columns: tuple[str, ...]  # the candidates with two values or more

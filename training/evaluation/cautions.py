@@ -9,13 +9,13 @@ from training.evaluation.results import Caution, ClassEvaluation, WithinSource
 from training.metrics.interval import Estimate
 
 TOO_GOOD = 0.95
-"""Areas above this were shortcuts in every published COVID-19 model (areas that held up: 0.70 to 0.82)."""
+"""AUC above which a shortcut is likelier than skill; see docs/evaluation.md, `too_good`."""
 
 FEW_IMAGES = 50
-"""With fewer images of a class, half the area's interval is more than 0.1 wide at best."""
+"""Images of a class, positive or negative, below which the AUC's confidence interval is too wide for a conclusion."""
 
 BADLY_CALIBRATED = 0.10
-"""Expected calibration error above which a probability should not be read as one."""
+"""Expected calibration error above which a score should not be read as a probability."""
 
 
 def cautions_of(classes: Sequence[ClassEvaluation], *, is_image_wise: bool) -> tuple[Caution, ...]:
@@ -59,7 +59,7 @@ def _of_class(figures: ClassEvaluation) -> Iterator[Caution]:
     if auc.value > TOO_GOOD:
         yield Caution(
             "too_good",
-            f"{name}: an area of {auc.value:.3f} is likelier a shortcut than skill; see the audit. Published areas for "
+            f"{name}: an AUC of {auc.value:.3f} is likelier a shortcut than skill; see the audit. Published AUCs for "
             "COVID-19 that held up in other hospitals are 0.70 to 0.82.",
         )
     for baseline in figures.baselines:
@@ -83,7 +83,7 @@ def _of_class(figures: ClassEvaluation) -> Iterator[Caution]:
 
 
 def explains(baseline: Baseline, auc: Estimate) -> bool:
-    """Return whether a baseline does about as well as the model: its area reaches the model's interval, above 0.5."""
+    """Return whether a baseline does about as well as the model: its AUC reaches the model's interval, above 0.5."""
     if baseline.auc is None:
         return False
     low = auc.value if auc.interval is None else auc.interval.low
@@ -96,7 +96,7 @@ def _explained(name: str, baseline: Baseline, auc: Estimate) -> Caution:
     code = {"source_only": "source_explains"}.get(baseline.name, "metadata_explains")
     return Caution(
         code,
-        f"{name}: {words.get(baseline.name, baseline.name)} ({', '.join(baseline.columns)}) reaches an area of "
+        f"{name}: {words.get(baseline.name, baseline.name)} ({', '.join(baseline.columns)}) reaches an AUC of "
         f"{baseline.auc}, the model {auc}: the model may have learnt nothing else.",
     )
 
@@ -113,6 +113,5 @@ def _within_source(name: str, auc: Estimate, within: WithinSource) -> Iterator[C
     if high < low:
         yield Caution(
             "within_source_falls",
-            f"{name}: within one source the area is {within.auc}, over all {auc}: the difference is due to "
-            "the sources.",
+            f"{name}: within one source the AUC is {within.auc}, over all {auc}: the difference is due to the sources.",
         )

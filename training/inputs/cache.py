@@ -167,7 +167,9 @@ def _fill(
     rows: dict[str, int] = {}
     refused: list[RefusedImage] = []
     count = processes or len(os.sched_getaffinity(0))
-    with PreparationPool(build.recipe, processes=count, timeout_s=build.timeout_s, key_of=writer.key_of) as pool:
+    with PreparationPool(
+        build.recipe, processes=count, timeout_s=build.timeout_s, find_cache_key=writer.find_cache_key
+    ) as pool:
         for done, (source, prepared) in enumerate(_prepare_ahead(pool, build.sources, 2 * count), start=1):
             outcome = prepared if build.lungs is None else _mask(prepared, build.lungs, build.recipe.size)
             if isinstance(outcome, PreparedImage):
@@ -184,7 +186,7 @@ def _mask(outcome: Outcome, lungs: Lungs, size: int) -> Outcome:
         return outcome
     plain = from_steps(np.frombuffer(outcome.steps, np.uint16).reshape(size, size, 1))
     try:
-        return PreparedImage(outcome.file, outcome.key, to_steps(lungs.finder.mask_lungs(plain).pixels).tobytes())
+        return PreparedImage(outcome.file, outcome.cache_key, to_steps(lungs.finder.mask_lungs(plain).pixels).tobytes())
     except LungsNotFound as error:
         return error.code, str(error)
 
@@ -250,22 +252,22 @@ class _Writer:
             valid += len(line)
         return valid
 
-    def key_of(self, file: str) -> str | None:
-        """Return the key of files in this state; None: the cache does not hold them."""
+    def find_cache_key(self, file: str) -> str | None:
+        """Return the cache key of files in this state; None: the cache does not hold them."""
         entry = self.files.get(file)
         return entry[0] if entry else None
 
     def row_of(self, prepared: PreparedImage) -> int:
         """Return the row of an image; append a new one."""
-        row = self.rows.get(prepared.key)
+        row = self.rows.get(prepared.cache_key)
         if row is None:
             if prepared.steps is None or self._images is None:
                 raise RunError("The cache's index is not consistent: delete the cache's folder and build it again.")
-            row = self.rows[prepared.key] = len(self.rows)
+            row = self.rows[prepared.cache_key] = len(self.rows)
             self._images.write(prepared.steps)
-        if self.files.get(prepared.file) != (prepared.key, row):
-            self.files[prepared.file] = (prepared.key, row)
-            self._pending.append(json.dumps({"row": row, "key": prepared.key, "file": prepared.file}))
+        if self.files.get(prepared.file) != (prepared.cache_key, row):
+            self.files[prepared.file] = (prepared.cache_key, row)
+            self._pending.append(json.dumps({"row": row, "key": prepared.cache_key, "file": prepared.file}))
         if len(self._pending) >= _SYNC_EVERY:
             self._commit()
         return row

@@ -8,7 +8,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
 
+from config.parent_process import end_with_parent
 from cxr.errors import CxrError, DamagedPixels, DecoderError
 from cxr.pixels.decoders import register_decoders
 from cxr.pixels.model_input import to_model_input
@@ -59,14 +59,14 @@ class PreparedImage:
     ----------
     file
         State of its files: path, size, modification time; files in the same state are not read again.
-    key
+    cache_key
         SHA-256 of the content, with lung masks of the content and of the mask or mask model.
     steps
         uint16 (size, size), row by row; None: the cache already holds it.
     """
 
     file: str
-    key: str
+    cache_key: str
     steps: bytes | None
 
 
@@ -104,16 +104,16 @@ class PreparationPool:
         Number of processes.
     timeout_s
         Longest time for one image, in seconds.
-    key_of
-        Return the key of files in a state that the cache holds, or None.
+    find_cache_key
+        Returns the cache key of files in a state that the cache holds, or None.
     """
 
     def __init__(
-        self, recipe: PixelRecipe, *, processes: int, timeout_s: float, key_of: Callable[[str], str | None]
+        self, recipe: PixelRecipe, *, processes: int, timeout_s: float, find_cache_key: Callable[[str], str | None]
     ) -> None:
         self._recipe = recipe
         self._timeout_s = timeout_s
-        self._key_of = key_of
+        self._find_cache_key = find_cache_key
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPool(max_workers=processes, context=context, initializer=initialise_process)
 
@@ -130,7 +130,7 @@ class PreparationPool:
     def submit(self, sources: Sequence[ImageFiles]) -> Submission:
         """Submit images to the pool; ``outcomes`` waits for their outcomes.
 
-        Submit several at once: submitting each by itself costs a tenth of the time of images that take 2 ms.
+        Submit several at once: a call to a child process costs time, which counts where an image takes few ms.
         """
         lookups = [self._look_up(source) for source in sources]
         new = [(source, file) for source, file in zip(sources, lookups, strict=True) if isinstance(file, str)]
@@ -148,8 +148,8 @@ class PreparationPool:
             file = _state_of(source)
         except OSError as error:
             return "absent_file", f"The file can't be read ({error.strerror})."
-        key = self._key_of(file)
-        return file if key is None else PreparedImage(file, key, None)
+        cache_key = self._find_cache_key(file)
+        return file if cache_key is None else PreparedImage(file, cache_key, None)
 
     def _schedule(self, new: Sequence[tuple[ImageFiles, str]]) -> Future[list[Outcome]]:
         future: Future[list[Outcome]] = self._pool.schedule(
@@ -176,7 +176,7 @@ def prepare_images(new: Sequence[tuple[ImageFiles, str]], recipe: PixelRecipe) -
 def initialise_process() -> None:
     """Set up a child process of the pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     logging.disable(logging.CRITICAL)  # pydicom's log records and warnings contain values of the data set
     warnings.simplefilter("ignore")
     cv2.setNumThreads(1)  # each core has its own process
@@ -186,17 +186,17 @@ def initialise_process() -> None:
 def prepare_image(source: ImageFiles, file: str, recipe: PixelRecipe) -> Outcome:
     """Prepare one image; every exception becomes an error code and a message."""
     try:
-        key = _digest(source.path)
+        cache_key = _digest(source.path)
         grey = to_model_input(Path(source.path), recipe)
         if source.mask is not None:
-            key = hashlib.sha256(f"{key} masked by {_digest(source.mask)}".encode()).hexdigest()
+            cache_key = hashlib.sha256(f"{cache_key} masked by {_digest(source.mask)}".encode()).hexdigest()
             grey = grey * read_mask(Path(source.mask), recipe)
         elif source.mask_model is not None:
-            key = hashlib.sha256(f"{key} lungs by {source.mask_model}".encode()).hexdigest()
+            cache_key = hashlib.sha256(f"{cache_key} lungs by {source.mask_model}".encode()).hexdigest()
         steps = to_steps(grey)
         if not np.array_equal(from_steps(steps), grey):
             return "not_quantised", "The pixel recipe's grey does not fit 16 bits: set pixels.quantised = true."
-        return PreparedImage(file, key, steps.tobytes())
+        return PreparedImage(file, cache_key, steps.tobytes())
     except CxrError as error:
         return error.code, str(error)
     except OSError as error:
@@ -241,11 +241,3 @@ def _state_of(source: ImageFiles) -> str:
 def _digest(path: str) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent has ended, even by SIGKILL."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

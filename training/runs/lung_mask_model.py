@@ -150,8 +150,8 @@ def mask_model_of_recipe(recipe: TrainingRecipe) -> MaskModel | None:
     reference = recipe.mask_model
     if reference is None:
         raise RunError(
-            "This recipe masks lungs with a mask model: name its folder with --mask-model (`cxr train masks` makes "
-            'one), or take the masks that the manifest names with --set lung_masks="manifest" (such a model can be '
+            "This recipe masks lungs with a mask model: set its folder with --mask-model (`cxr train masks` trains "
+            'one), or use the masks of the manifest with --set lung_masks="manifest" (such a model can be '
             "evaluated, but not served)."
         )
     return _verify(open_mask_model(Path(reference.path)), recipe)

@@ -1,8 +1,8 @@
-"""Pictures made of frontal films that are no upright chest radiographs: real bone and tissue, rearranged.
+"""Pictures without the anatomy of a chest, made by rearranging parts of frontal films.
 
-The anatomy of all chests has one arrangement. These pictures have the texture of a film without it: a
-part of the film, the film on its side or head, its parts permuted, a limb or a hand with its texture.
-All are made at three times the network's resolution, so that blur is no cue.
+These pictures have the texture of a film, but not the arrangement of an upright chest: a part of the film, the film
+rotated by 90 or 180 degrees, its parts permuted, a limb or a hand with its texture. All are made at three times the
+network's resolution, so that blur does not separate them from films.
 
 References
 ----------
@@ -35,7 +35,7 @@ LARGE: Final = 3 * SIZE
 """Rows and columns at which pictures are made."""
 
 CLOSE_UP: Final = (0.22, 0.42)
-"""Smallest and largest side of a close-up, as fractions of the film's: less than a lung and a half."""
+"""Smallest and largest side of a close-up, as fractions of the film's; it shows less than one and a half lungs."""
 
 CORNER: Final = (0.4, 0.6)
 """Smallest and largest side of a corner: a shoulder, or the abdomen with a part of the lungs."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.counted import counted
+from cxr.counts import counted
 
 
 @pytest.mark.parametrize(
