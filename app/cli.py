@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import db.sqlite.driver  # noqa: F401 (before TensorFlow, which exports the functions of its own SQLite)
 from app.help_pages import HELP_OPTIONS, hide_flag_types, tidy
 from app.installation import require_worker, version_line
 from config.context import CommandContext, parse_overrides

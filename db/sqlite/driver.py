@@ -3,8 +3,9 @@
 Python uses the operating system's library, often too old for a write-ahead log without the reset defect
 (`db.sqlite.connection`).
 
-pysqlite3 is loaded with RTLD_DEEPBIND: TensorFlow exports the functions of a SQLite of its own (3.43 in TensorFlow
-2.20) to the whole process, and a pysqlite3 that is imported later would be bound to them.
+TensorFlow exports the functions of a SQLite of its own (3.43 in TensorFlow 2.20) to the whole process, and a
+pysqlite3 that is imported later would be bound to them. So `app.cli` imports this module first of all; where TensorFlow
+is there already, pysqlite3 is loaded with RTLD_DEEPBIND.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from typing import TYPE_CHECKING, Final
 
 @contextmanager
 def _own_symbols_first() -> Iterator[None]:
-    """Load extension modules so that their own functions come before those of the process (dlopen(3))."""
+    """Load extension modules so that their own functions come before TensorFlow's (dlopen(3)).
+
+    Not otherwise: it also takes precedence over libraries of LD_PRELOAD.
+    """
     flags = sys.getdlopenflags()
-    sys.setdlopenflags(flags | getattr(os, "RTLD_DEEPBIND", 0))  # macOS binds to a library by name anyway
+    if "tensorflow" in sys.modules:
+        sys.setdlopenflags(flags | getattr(os, "RTLD_DEEPBIND", 0))  # macOS binds to a library by name anyway
     try:
         yield
     finally:
