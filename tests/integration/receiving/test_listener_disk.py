@@ -70,12 +70,12 @@ def test_a_write_that_the_system_refuses_is_a700(
 def test_a_full_file_system_is_a700_and_room_helps(
     make_settings: Any, scu: Any, echoes: Any, synthetic_xray: Xray, wait_for: Any, tmp_path: Path, floor_mib: int
 ) -> None:
-    """A real file system: a tmpfs of 24 MiB in a mount namespace of its own; ENOSPC, or the floor before it."""
+    """A real file system: a tmpfs of 28 MiB in a mount namespace of its own; ENOSPC, or the floor before it."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], check=False).returncode != 0:
         pytest.skip("no right to mount a file system of our own (unshare -m)")
     settings = make_settings(min_free_mib=floor_mib)
     settings.data_dir.mkdir()
-    mounted = f'mount -t tmpfs -o size=24m none {settings.data_dir} && exec "$@"'
+    mounted = f'mount -t tmpfs -o size=28m none {settings.data_dir} && exec "$@"'
     command = ["unshare", "-m", "sh", "-c", mounted, "sh", sys.executable, "-P", "-m", "app"]
     process = _listen(command, settings, tmp_path)
     try:
