@@ -66,6 +66,9 @@ def print_status(lines: list[Line], console: Console) -> None:
     """Print one line per part, with ``!`` before a part that needs attention."""
     console.print(Text(f"{version_line()} - {NOTICE}"))
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a long path, whole
     for line in lines:
         style = "bold" if line.needs_attention else ""
         table.add_row("!" if line.needs_attention else " ", line.part, Text(line.text, style=style))
