@@ -72,9 +72,9 @@ def report_is_built() -> None:
 
 
 def report_is_written() -> None:
-    from db.jobs import queue
+    from db import jobs
 
-    wrap(queue, "finish", before=True)
+    wrap(jobs, "finish", before=True)
 
 
 def result_is_committed() -> None:
@@ -84,9 +84,9 @@ def result_is_committed() -> None:
 
 
 def report_is_sent() -> None:
-    from db.deliveries import outcomes
+    from db import deliveries
 
-    wrap(outcomes, "sent", before=True)
+    wrap(deliveries, "mark_sent", before=True)
 
 
 def delivery_is_committed() -> None:

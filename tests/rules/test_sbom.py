@@ -40,7 +40,7 @@ def test_every_pinned_package_is_listed_with_its_hashes(root: Path, made: Path, 
 def test_every_package_has_a_licence(root: Path, made: Path) -> None:
     rows = (made / "licences.md").read_text().splitlines()[2:]
     licences = {row.split("|")[1].strip().lower(): row.split("|")[3].strip() for row in rows}
-    # namex forgot to say it in its metadata; it is Apache-2.0, as Keras, which it was made for.
-    assert {name for name, licence in licences.items() if licence in ("", "UNKNOWN")} <= {"namex"}
+    # namex forgot to say it in its metadata; it is Apache-2.0, as Keras, which it was made for; pysqlite3 is Zlib.
+    assert {name for name, licence in licences.items() if licence in ("", "UNKNOWN")} <= {"namex", "pysqlite3"}
     for name in ("pydicom", "pynetdicom", "tensorflow", "sqlalchemy", "numpy"):
         assert licences[name]
