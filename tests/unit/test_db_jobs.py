@@ -315,7 +315,7 @@ def test_held_images_are_released(audit_database: Database, receive: Callable[..
     with audit_database.begin() as session:
         jobs.release(session, held, noon)
         for job_id in (held, queued):
-            with pytest.raises(StorageError, match="only a job that is held"):
+            with pytest.raises(StorageError, match="accepted is a job that is held"):
                 jobs.release(session, job_id, noon)
         with pytest.raises(MissingRow):
             jobs.release(session, 99, noon)
@@ -327,7 +327,7 @@ def test_failed_images_are_requeued_with_all_attempts(
 ) -> None:
     job_id = receive()
     with audit_database.begin() as session:
-        with pytest.raises(StorageError, match="only a job that is failed"):
+        with pytest.raises(StorageError, match="accepted is a job that is failed"):
             jobs.requeue(session, job_id, noon)
         _claim(session, noon)
         jobs.fail(session, job_id, worker_id="w1", retryable=False, now=noon, **FAILURE)
