@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -158,7 +159,7 @@ def normalise(encoded: bytes | bytearray, transfer_syntaxes: Collection[str] | N
     return NormalisedPdu(pdu)
 
 
-class _Associate:
+class _Associate(ABC):
     """Common part of A-ASSOCIATE-RQ and A-ASSOCIATE-AC."""
 
     context_item: int
@@ -188,13 +189,13 @@ class _Associate:
             struct.pack(">BxI", self.pdu[0], len(body)) + body, self.application_context.decode("iso-8859-1")
         )
 
+    @abstractmethod
     def head(self) -> bytes:
         """Encode protocol version and AE titles."""
-        raise NotImplementedError
 
+    @abstractmethod
     def context(self, number: int, start: int, end: int) -> bytes:
         """Encode the presentation context whose sub-items lie between two offsets."""
-        raise NotImplementedError
 
     def _read_context(self, start: int, end: int) -> None:
         """Read one presentation context; skip an even or repeated ID, which no later PDU could refer to."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -155,8 +156,9 @@ def pip_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
             subprocess.run([sys.executable, "-m", "venv", environment], check=True, timeout=120)
             python = environment / "bin" / "python"
             done = run_pip(python, "install", f"pip=={version}")
-            if done.returncode:
+            if done.returncode and os.environ.get("CXR_REQUIRE_PEERS") != "1":
                 pytest.skip("the package index can't be reached")
+            assert done.returncode == 0, done.stderr[-3000:]
             made[version] = python
         return made[version]
 
