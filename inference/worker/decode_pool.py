@@ -122,7 +122,8 @@ class DecodePool:
 
     def close(self) -> None:
         """Stop the processes; unfinished images fail with ``DecoderError``."""
-        self._closing.set()
+        with self._lock:  # no pool is replaced from here on: its processes would outlive this one
+            self._closing.set()
         if self._watcher.is_alive():
             self._watcher.join()
         self._pool.dispose().join(_END_S)
@@ -148,9 +149,9 @@ class DecodePool:
         DecoderError
             If the pool is closed.
         """
-        if self._closing.is_set():
-            raise DecoderError("The decoding pool is closed; open a new one.")
         with self._lock:
+            if self._closing.is_set():
+                raise DecoderError("The decoding pool is closed; open a new one.")
             if not self._outstanding:
                 self._last_progress = time.monotonic()
             task = _Task(path, Future(), self._pool)
@@ -239,6 +240,8 @@ class DecodePool:
     def _replace_pool(self, pool: _Pool) -> None:
         """Replace a broken pool; resubmit unstarted images to the new one and fail the others."""
         with self._lock:
+            if self._closing.is_set():
+                return  # pebble also reports a pool as broken while it is stopped; close() fails its images
             if self._pool is pool:
                 self._pool = self._new_pool()
                 pool.dispose()

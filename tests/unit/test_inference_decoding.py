@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,25 @@ def test_closing_ends_the_children_and_fails_what_is_not_done(
     assert children() == set()
     with pytest.raises(DecoderError, match="closed"):
         preparer.submit(image)
+
+
+def test_a_pool_that_breaks_while_it_is_closed_is_not_replaced(
+    image: Path, hanging: Path, children: Callable[[], set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DecodePool(DEFAULT_RECIPE, processes=1, timeout_s=300) as preparer:
+        preparer.submit(image).result(WAIT_S)
+        unfinished = [preparer.submit(hanging), *(preparer.submit(image) for _ in range(3))]
+        pool = preparer._pool.processes
+        stop = pool.stop
+
+        def stop_as_broken() -> None:
+            # What pebble's reading thread does when the pipe is closed under it.
+            stop()
+            pool._pool_manager.handle_broken_pool(BrokenProcessPool("closed"))
+
+        monkeypatch.setattr(pool, "stop", stop_as_broken)
+    assert all(isinstance(future.exception(0), DecoderError) for future in unfinished)
+    assert children() == set()
 
 
 def test_children_do_not_outlive_a_killed_worker(image: Path, hanging: Path, wait_for: Callable[..., Any]) -> None:
