@@ -129,6 +129,7 @@ def _decode_frame(frame: bytes, header: PixelHeader, dataset: Dataset, stream: C
             "correct_unused_bits": False,
             "apply_j2k_sign_correction": False,
             "apply_jls_sign_correction": False,
+            "view_only": not header.syntax.is_encapsulated,  # a film is up to 100 MB: no copy of it
         }
     source = encapsulate([frame]) if header.syntax.is_encapsulated else frame
     pixels, _ = get_decoder(header.syntax).as_array(source, index=0, **options)

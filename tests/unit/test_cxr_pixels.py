@@ -6,6 +6,7 @@ import dataclasses
 import struct
 import subprocess
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable
 from io import BytesIO
@@ -22,12 +23,14 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
 )
 
 from cxr.errors import DamagedPixels, MissingPixels, UnsupportedPixels
+from cxr.pixels.decode import decode
 from cxr.pixels.model_input import read_image, to_model_input
 from cxr.pixels.recipe import DEFAULT_RECIPE, MIDRC_EMORY_RECIPE, PixelRecipe
 
@@ -613,3 +616,27 @@ def test_importing_the_pixels_never_loads_tensorflow() -> None:
     script = "import sys, cxr.pixels.model_input; print(sorted({'tensorflow', 'keras', 'db'} & set(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_the_package_gives_its_entry_points_without_loading_opencv_before() -> None:
+    script = """
+        import sys
+        import cxr.pixels
+        assert not {"cv2", "cxr.pixels.model_input"} & set(sys.modules)
+        for name in cxr.pixels.__all__:
+            getattr(cxr.pixels, name)
+        assert cxr.pixels.to_model_input is sys.modules["cxr.pixels.model_input"].to_model_input
+        try:
+            from cxr.pixels import no_such_name
+        except ImportError as error:
+            print(error.name)
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert run.stdout == "cxr.pixels\n"
+
+
+def test_native_pixels_are_not_copied(synthetic_xray: Make) -> None:
+    dataset = synthetic_xray()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    stored = decode(dataset, exact(64), max_megapixels=1)
+    assert np.shares_memory(stored.containers, np.frombuffer(dataset.PixelData, np.uint8))
