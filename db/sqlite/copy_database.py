@@ -8,6 +8,8 @@ https://www.sqlite.org/backup.html and https://www.sqlite.org/c3ref/backup_finis
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,18 +18,15 @@ from urllib.parse import quote
 
 from cxr.errors import SpoolFull, StorageError
 from db.disk import make_folder, translate_disk_errors, whole_file
+from db.sqlite import page_copy
 from db.sqlite.connection import BUSY_TIMEOUT_S, MALFORMED, damaged
 from db.sqlite.driver import sqlite3
 
 Progress = Callable[[int, int], None]  # (copied pages, total pages)
 
 _SLICE_PAGES = 1024  # 4 MiB: with a rollback journal a writer waits for one slice at most
-_RESTARTS = 3
+_PAGE_BYTES = 4096
 _ABANDONED_AFTER_S = 3600.0
-
-
-class _Restarted(Exception):  # noqa: N818 (a signal between two functions, not an error)
-    """Writes have restarted the copy too often."""
 
 
 @contextmanager
@@ -59,7 +58,11 @@ def open_live(path: Path) -> Iterator[sqlite3.Connection]:
 
 def translate(error: sqlite3.Error) -> StorageError | SpoolFull:
     """Translate an error of SQLite, without its text."""
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return refusal(getattr(error, "sqlite_errorname", type(error).__name__))
+
+
+def refusal(name: str) -> StorageError | SpoolFull:
+    """Return the error for the name of an error of SQLite."""
     if name == "SQLITE_FULL":
         return SpoolFull("The disk is full: free space on it and run the command again.")
     if name.startswith(MALFORMED):
@@ -71,8 +74,8 @@ def copy_database(source: Path, target: Path, *, progress: Progress | None = Non
     """Copy a live database durably into one file, which replaces ``target`` when complete.
 
     With a write-ahead log writers don't wait, and concurrent writes have no effect on the copy. With a rollback
-    journal writers wait for one slice, and a write restarts the copy; after a few restarts it is copied in one
-    step.
+    journal writers wait for one slice, and once for a comparison of the two files in the page
+    cache (`db.sqlite.page_copy`).
 
     Parameters
     ----------
@@ -94,23 +97,19 @@ def copy_database(source: Path, target: Path, *, progress: Progress | None = Non
         make_folder(target.parent)
         _remove_abandoned(target)
     with open_live(source) as live, translate_disk_errors(), whole_file(target) as draft:
-        try:
+        if live.execute("PRAGMA journal_mode").fetchone() == ("wal",):
             with _one_state(live):
-                _copy(live, draft, _SLICE_PAGES, progress)
-        except _Restarted:
-            os.truncate(draft, 0)
-            _copy(live, draft, -1, progress)
+                _copy_by_backup(live, draft, progress)
+        else:
+            _copy_by_pages(source, draft, progress)
 
 
 @contextmanager
 def _one_state(live: sqlite3.Connection) -> Iterator[None]:
-    """Keep one state of a database in a read transaction; only with a write-ahead log.
+    """Keep one state of a database in a read transaction.
 
-    The log keeps the pages of this state, so that no writer waits and the copy never restarts.
+    The write-ahead log keeps the pages of this state, so that no writer waits and the copy never restarts.
     """
-    if live.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-        yield
-        return
     live.execute("BEGIN")
     live.execute("SELECT count(*) FROM sqlite_master").fetchone()  # starts the read transaction
     try:
@@ -119,32 +118,44 @@ def _one_state(live: sqlite3.Connection) -> Iterator[None]:
         live.execute("ROLLBACK")
 
 
-def _copy(live: sqlite3.Connection, draft: Path, slice_pages: int, progress: Progress | None) -> None:
-    restarts, copied = 0, 0
+def _copy_by_backup(live: sqlite3.Connection, draft: Path, progress: Progress | None) -> None:
     # Fsync after each slice: one fsync at the end would delay the fsync of concurrent commits.
     written = os.open(draft, os.O_WRONLY | os.O_CLOEXEC)
 
     def advance(_status: int, remaining: int, total: int) -> None:
-        nonlocal restarts, copied
-        if total - remaining < copied or (copied and total - remaining == copied and remaining):
-            restarts += 1
-        copied = total - remaining
         os.fsync(written)
         if progress is not None:
-            progress(copied, total)
-        if restarts > _RESTARTS and slice_pages > 0 and remaining:
-            raise _Restarted
+            progress(total - remaining, total)
 
     try:
         with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
             # No journal: the draft of an interrupted copy is discarded.
             copy.execute("PRAGMA journal_mode = OFF")
             copy.execute("PRAGMA synchronous = OFF")
-            live.backup(copy, pages=slice_pages, progress=advance, sleep=0.02)
+            live.backup(copy, pages=_SLICE_PAGES, progress=advance, sleep=0.02)
             # No write-ahead log, which readers of the copy would have to create.
             copy.execute("PRAGMA journal_mode = DELETE")
     finally:
         os.close(written)  # after SQLite's descriptor: closing any descriptor of a file releases its POSIX locks
+
+
+def _copy_by_pages(source: Path, draft: Path, progress: Progress | None) -> None:
+    command = [sys.executable, "-m", page_copy.__name__, str(source), str(draft), str(_SLICE_PAGES * _PAGE_BYTES)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+        last = ""
+        for line in process.stdout or ():
+            last = line.strip()
+            copied, _, total = last.partition(" ")
+            if total and progress is not None:
+                progress(int(copied) // _PAGE_BYTES, int(total) // _PAGE_BYTES)
+    if process.returncode == page_copy.SQLITE_REFUSED:
+        raise refusal(last)
+    if process.returncode == page_copy.SYSTEM_REFUSED:
+        raise OSError(int(last), os.strerror(int(last)))
+    if process.returncode:
+        raise StorageError(
+            f"The process that copies the audit database ended with code {process.returncode}; run the command again."
+        )
 
 
 def _remove_abandoned(target: Path) -> None:

@@ -28,6 +28,16 @@ def target(audit_site: Any) -> Path:
     return path
 
 
+@pytest.fixture(params=["chosen", "delete"])
+def journal_site(audit_site: Any, request: pytest.FixtureRequest) -> Any:
+    """The site with the journal that this SQLite library allows, and with a rollback journal."""
+    if request.param == "delete":
+        audit_site.database.dispose()
+        with closing(sqlite3.connect(audit_site.database.path)) as connection:
+            assert connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+    return audit_site
+
+
 def query(path: Path, sql: str) -> list[Any]:
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
         return connection.execute(sql).fetchall()
@@ -128,11 +138,11 @@ def test_a_reader_that_stays_for_a_minute_holds_up_neither_receipt_nor_refresh(a
     hold_a_read(audit_site, target, seconds=60)
 
 
-def test_copies_are_whole_while_others_write(audit_site: Any, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With small slices the copy is overtaken by writers, starts again, and at last is made in one go."""
-    monkeypatch.setattr(copy_database, "_SLICE_PAGES", 2)
+def test_copies_are_whole_while_others_write(journal_site: Any, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With small slices the copy is overtaken by writers."""
+    monkeypatch.setattr(copy_database, "_SLICE_PAGES", 16)
     for seed in range(30):
-        audit_site.receive(seed)
+        journal_site.receive(seed)
     stop = threading.Event()
     written = threading.Semaphore(0)
 
@@ -140,15 +150,15 @@ def test_copies_are_whole_while_others_write(audit_site: Any, target: Path, monk
         seed = 1000
         while not stop.is_set():
             seed += 1
-            audit_site.receive(seed)
+            journal_site.receive(seed)
             written.release()
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        for _ in range(5):
+        for _ in range(3):
             written.acquire(timeout=60)
-            assert refresh_snapshot(audit_site.database, target, always=True)
+            assert refresh_snapshot(journal_site.database, target, always=True)
             assert query(target, "PRAGMA integrity_check") == [("ok",)]
             images, receipts = query(
                 target, "SELECT (SELECT count(*) FROM images), (SELECT count(*) FROM events WHERE kind = 'received')"
@@ -161,18 +171,78 @@ def test_copies_are_whole_while_others_write(audit_site: Any, target: Path, monk
 
 
 def test_writers_that_never_rest_do_not_keep_a_copy_from_ending(
-    audit_site: Any, target: Path, monkeypatch: pytest.MonkeyPatch
+    journal_site: Any, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copy_database, "_SLICE_PAGES", 2)
     seeds = iter(range(50))  # StopIteration if the copy still starts again then
 
     def overtake(_done: int, _total: int) -> None:
-        audit_site.receive(next(seeds))
+        journal_site.receive(next(seeds))
 
-    copy_database.copy_database(audit_site.database.path, target, progress=overtake)
+    copy_database.copy_database(journal_site.database.path, target, progress=overtake)
     assert query(target, "PRAGMA integrity_check") == [("ok",)]
-    if query(audit_site.database.path, "PRAGMA journal_mode") == [("delete",)]:
-        assert next(seeds) < 10  # it did not start again for each of them
+
+
+def test_with_a_rollback_journal_a_copy_is_of_one_state_beside_a_process_that_writes(tmp_path: Path) -> None:
+    """The writer moves a sum between the pages of a large table: any mixture of two states has another sum."""
+    source, target = tmp_path / "source.sqlite", tmp_path / "copy.sqlite"
+    script = """
+import random, sqlite3, sys
+c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+c.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, x INTEGER, filler TEXT)")
+c.execute("BEGIN")
+c.executemany("INSERT INTO t (x, filler) VALUES (0, ?)", (("x" * 1000,) for _ in range(20_000)))
+c.execute("COMMIT")
+c.execute("PRAGMA synchronous = OFF")
+print("ready", flush=True)
+while True:
+    c.execute("BEGIN IMMEDIATE")
+    for change in (1, -1) * 5:
+        c.execute("UPDATE t SET x = x + ? WHERE id = ?", (change, random.randint(1, 20_000)))
+    c.execute("COMMIT")
+"""
+    with subprocess.Popen([sys.executable, "-c", script, str(source)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        try:
+            states = set()
+            for _ in range(5):
+                copy_database.copy_database(source, target)
+                assert query(target, "PRAGMA integrity_check") == [("ok",)]
+                assert query(target, "SELECT sum(x) FROM t") == [(0,)]
+                states.update(query(target, "SELECT sum(x * id) FROM t"))
+            assert writer.poll() is None
+        finally:
+            writer.kill()
+    assert len(states) == 5  # it did write meanwhile
+
+
+def test_with_a_rollback_journal_a_commit_waits_for_a_slice_not_for_the_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copy_database, "_SLICE_PAGES", 64)
+    source, target = tmp_path / "source.sqlite", tmp_path / "copy.sqlite"
+    with closing(sqlite3.connect(source, isolation_level=None, timeout=0.5)) as live:
+        live.execute("PRAGMA synchronous = OFF")
+        live.execute("CREATE TABLE t (x)")
+        live.executemany("INSERT INTO t VALUES (?)", (("x" * 3000,) for _ in range(2000)))
+        commits = []
+
+        def commit(done: int, total: int) -> None:
+            live.execute("INSERT INTO t VALUES (1)")  # SQLITE_BUSY while a lock is kept
+            commits.append((done, total))
+
+        copy_database.copy_database(source, target, progress=commit)
+    assert len(commits) > 20
+    assert query(target, "SELECT count(*) FROM t") == [(2000 + len(commits),)]
+
+
+def test_with_a_rollback_journal_a_copy_of_a_damaged_file_names_the_restore(tmp_path: Path) -> None:
+    source = tmp_path / "source.sqlite"
+    source.write_bytes(b"no database" * 1000)
+    with pytest.raises(StorageError, match="restore a backup"):
+        copy_database.copy_database(source, tmp_path / "copy.sqlite")
+    assert [path.name for path in tmp_path.iterdir()] == ["source.sqlite"]
 
 
 def test_with_a_write_ahead_log_a_write_in_between_starts_nothing_again(
@@ -245,9 +315,9 @@ def test_drafts_of_killed_copies_are_removed_but_not_those_of_running_ones(audit
     assert (old.exists(), young.exists()) == (False, True)
 
 
-def test_a_full_disk_leaves_the_old_snapshot(audit_site: Any, target: Path) -> None:
-    refresh_snapshot(audit_site.database, target)
-    audit_site.receive(1)
+def test_a_full_disk_leaves_the_old_snapshot(journal_site: Any, target: Path) -> None:
+    refresh_snapshot(journal_site.database, target)
+    journal_site.receive(1)
     script = """
 import resource, sys
 from pathlib import Path
@@ -264,7 +334,7 @@ except CxrError as error:
     print(type(error).__name__)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, str(audit_site.settings.data_dir)], capture_output=True, text=True
+        [sys.executable, "-c", script, str(journal_site.settings.data_dir)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout in {"SpoolFull\n", "StorageError\n"}
