@@ -65,6 +65,7 @@ class Task(_Part):
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # class -> labels of the manifest; default: itself
     negative: tuple[str, ...] = (EVERY_OTHER,)  # labels that mean 0 (sigmoid)
+    leave_out: tuple[str, ...] | None = None  # labels of the manifest that are not used; None: those without a class
     from_columns: bool = False  # truths from columns label_<class> (sigmoid); empty or -1: unknown
     views: tuple[Literal["PA", "AP", "AP_supine", "L", "unknown"], ...] = ("PA", "AP", "AP_supine", "unknown")
 
@@ -80,6 +81,9 @@ class Task(_Part):
             raise ValueError(
                 "from_columns: several classes with sigmoid need the columns label_<class>: set it to true"
             )
+        used = {label for name in self.classes for label in self.labels_of(name)} | set(self.negative)
+        if used & set(self.leave_out or ()):
+            raise ValueError("leave_out: a label that is left out is neither a class's nor negative")
         if set(self.labels) - set(self.classes):
             raise ValueError("labels: each key is one of the classes")
         return self

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
@@ -102,6 +103,26 @@ def test_a_second_image_of_the_same_name_is_refused() -> None:
 def test_a_wrong_header_is_refused(tmp_path: Path, header: str, fault: str) -> None:
     (tmp_path / "m.csv").write_text(header + "\n")
     with pytest.raises(ManifestError, match=fault):
+        read_manifest(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("b,b.png,p,1,1", "Line 4 of m.csv has 5 fields, the header line 4 columns"),
+        ("b,b.png,p", "Line 4 of m.csv has 3 fields"),
+        ("image_id,path,patient_id,label_covid19", "Line 4 of m.csv has a second header line"),
+    ],
+)
+def test_a_line_that_does_not_fit_the_header_is_named(tmp_path: Path, line: str, fault: str) -> None:
+    (tmp_path / "m.csv").write_text(f"image_id,path,patient_id,label_covid19\n\na,a.png,p,1\n{line}\n")
+    with pytest.raises(ManifestError, match=re.escape(fault)):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_lines_that_all_have_a_field_too_many_do_not_move_the_columns(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("image_id,path,patient_id\nx,a,a.png,p\ny,b,b.png,p\n")
+    with pytest.raises(ManifestError, match=r"Line 2 of m\.csv has 4 fields"):
         read_manifest(tmp_path / "m.csv")
 
 

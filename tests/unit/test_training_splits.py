@@ -245,3 +245,12 @@ def test_split_by_image_stamps_every_row_and_says_what_it_does() -> None:
     assert any("patients are on more than one side" in said for said in warnings(divided))
     with pytest.raises(SplitError, match="patients are on more than one side"):
         assert_disjoint(divided)
+
+
+def test_lines_of_another_table_under_a_header_line_are_warned_of() -> None:
+    cohen = cases([("p1", "covid19", "", ""), ("p2", "normal", "", "")]).assign(label_covid19=[1.0, 0.0])
+    rsna = cases([("p3", "lung_opacity", "", ""), ("p4", "normal", "", "")]).assign(label_covid19=[1.0, 0.0])
+    by_hand = pd.concat([cohen, rsna], ignore_index=True)
+    assert any("1 images labelled lung_opacity have 1 in label_covid19" in each for each in warnings(by_hand))
+    both = by_hand.assign(label_lung_opacity=[0.0, 0.0, 1.0, 0.0])
+    assert not any("label_covid19" in each for each in (*warnings(cohen), *warnings(both)))

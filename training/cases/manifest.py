@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -102,13 +103,28 @@ def read_manifest(path: Path) -> pd.DataFrame:
         If it can't be read, or a value is not accepted; the message has line and column.
     """
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, UnicodeError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        _refuse_other_fields(path)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    except (OSError, UnicodeError, ValueError, csv.Error) as error:  # pandas' parser errors are ValueErrors
         raise ManifestError(
             f"The manifest {path.name} can't be read ({type(error).__name__}); accepted is a CSV file in UTF-8 with a "
             "header line, as `cxr train index` writes it."
         ) from error
     return _complete_and_check(frame.fillna(""), locate=lambda row: f"line {line_of(path, row)} of {path.name}")
+
+
+def _refuse_other_fields(path: Path) -> None:
+    """Refuse a line whose fields are not those of the header line; pandas fills or moves them silently."""
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream)
+        header = next(reader, [])
+        for fields in reader:
+            if fields and (len(fields) != len(header) or fields == header):
+                fault = "a second header line" if fields == header else f"{len(fields)} fields"
+                raise ManifestError(
+                    f"Line {reader.line_num} of {path.name} has {fault}, the header line {len(header)} columns: the "
+                    "lines are of two tables. Join manifests by the names of their columns with `cxr train merge`."
+                )
 
 
 def write_manifest(frame: pd.DataFrame, path: Path) -> None:
@@ -169,23 +185,21 @@ def relative_paths(frame: pd.DataFrame, base: Path) -> pd.DataFrame:
 
 
 def line_of(path: Path, row: int) -> int:
-    """Return the line of a CSV file in which a row ends; quoted fields may contain line breaks.
+    """Return the line of a CSV file in which a row ends; rows are counted from 0, without the header."""
+    return next(islice(_lines(path), row, None), 0)
 
-    Parameters
-    ----------
-    path
-        A readable CSV file.
-    row
-        Row number from 0, without the header line.
-    """
+
+def lines_of(path: Path) -> list[int]:
+    """Return for each row of a readable CSV file, without the header, the line in which it ends."""
+    return list(_lines(path))
+
+
+def _lines(path: Path) -> Iterator[int]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream)
-        count = -1  # the header is no row, nor are empty lines
-        for fields in reader:
-            count += bool(fields)
-            if count > row:
-                return reader.line_num
-    return 0
+        reader = csv.reader(stream)  # quoted fields may contain line breaks
+        rows = (reader.line_num for fields in reader if fields)  # an empty line is no row
+        next(rows, None)  # nor is the header
+        yield from rows
 
 
 def _complete_and_check(frame: pd.DataFrame, locate: Callable[[int], str]) -> pd.DataFrame:

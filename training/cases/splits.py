@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from cxr.errors import SplitError
-from training.cases.manifest import SPLITS
+from cxr.labels import FINDINGS
+from training.cases.manifest import LABEL_PREFIX, SPLITS, label_columns
 from training.cases.stratified_groups import assign_groups
 
 Strategy = Literal["patient", "temporal", "site", "image"]
@@ -172,6 +173,7 @@ def warnings(frame: pd.DataFrame) -> tuple[str, ...]:
             sentences.append(f"{side} has no cases.")
         elif missing := sorted(set(frame["label"]) - present):
             sentences.append(f"{side} has no image labelled {', '.join(name or 'nothing' for name in missing)}.")
+    sentences += _mixed_columns(frame)
     newest_trained = frame.loc[frame["split"] == "train", "acquired_on"].max()
     tested = frame.loc[(frame["split"] == "test") & (frame["acquired_on"] != ""), "acquired_on"]
     if isinstance(newest_trained, str) and newest_trained and bool((tested <= newest_trained).any()):
@@ -181,6 +183,21 @@ def warnings(frame: pd.DataFrame) -> tuple[str, ...]:
             "not of newer images alone. (Patients stay whole: with --by temporal their older images are in the test.)"
         )
     return tuple(sentences)
+
+
+def _mixed_columns(frame: pd.DataFrame) -> Iterator[str]:
+    """Yield a warning for every finding that is said of images with another label, which has no column itself."""
+    columns = label_columns(frame)
+    for column in columns:
+        finding = column.removeprefix(LABEL_PREFIX)
+        for label in sorted(set(frame["label"]) & set(FINDINGS) - {finding, "normal", "abnormal"}):
+            is_both = (frame["label"] == label) & (frame[column] == 1)
+            if LABEL_PREFIX + label not in columns and finding in FINDINGS and is_both.any():
+                yield (
+                    f"{int(is_both.sum())} images labelled {label} have 1 in {column}, and there is no column "
+                    f"{LABEL_PREFIX}{label}: lines of another table may stand under this header line. Join manifests "
+                    "with `cxr train merge`."
+                )
 
 
 def _on_two_sides(frame: pd.DataFrame, keys: pd.Series) -> int:

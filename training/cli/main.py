@@ -8,6 +8,7 @@ from training.cli.audit import audit
 from training.cli.evaluate import compare, evaluate
 from training.cli.index import index_app
 from training.cli.masks import masks
+from training.cli.merge import merge
 from training.cli.package import card, package
 from training.cli.predict import predict
 from training.cli.ship import quantise, ship
@@ -20,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Index data sets; split, train, evaluate and package models."
 )
 app.add_typer(index_app, name="index")
+app.command()(merge)
 app.command()(split)
 app.command()(audit)
 app.command()(evaluate)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from training.inputs.label_table import LabelRow
     from training.recipe import TrainingRecipe
     from training.runs.folder import Run
 
@@ -96,7 +97,7 @@ def pretrain(
     from training.runs import train
 
     with show_progress() as progress:
-        options = train.Options(cache=cache_folder, processes=processes, progress=progress)
+        options = train.Options(cache=cache_folder, processes=processes, progress=progress, show_labels=_show_labels)
         run = train.pretrain(loaded, manifest, output, now=datetime.now(UTC), options=options)
     _report(run, as_json=as_json)
 
@@ -125,7 +126,7 @@ def finetune(
     from training.runs import train
 
     with show_progress() as progress:
-        options = train.Options(cache=cache_folder, processes=processes, progress=progress)
+        options = train.Options(cache=cache_folder, processes=processes, progress=progress, show_labels=_show_labels)
         run = train.finetune(loaded, manifest, output, start=start, now=datetime.now(UTC), options=options)
     _warn_of_seen(run)
     _report(run, as_json=as_json)
@@ -175,6 +176,19 @@ def quiet_libraries() -> None:
     from config.native_logs import quiet_tensorflow
 
     quiet_tensorflow("auto")
+
+
+def _show_labels(rows: tuple[LabelRow, ...]) -> None:
+    """Print label, class and images by side on stderr: a run's output is its folder."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("label", "class", title="What the run makes of the labels")
+    for side in ("train", "val", "test"):
+        table.add_column(side, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row.label or "(no label)", row.meaning, *map(str, row.images))
+    Console(stderr=True).print(table)
 
 
 def _warn_of_seen(run: Run) -> None:

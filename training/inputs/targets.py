@@ -58,7 +58,7 @@ def select(frame: pd.DataFrame, task: Task) -> Cases:
     is_view = frame["view"].isin(task.views).to_numpy(dtype=bool)
     left_out["view"] = int((~is_view).sum())
     viewed = frame[is_view]
-    truths = _from_columns(viewed, task) if task.from_columns else _from_labels(viewed, task)
+    truths = truths_of(viewed, task)
     is_known = (truths != UNKNOWN).any(axis=1)
     left_out["label"] = int((~is_known).sum())
     if not is_known.any():
@@ -69,11 +69,23 @@ def select(frame: pd.DataFrame, task: Task) -> Cases:
     return Cases(viewed[is_known].reset_index(drop=True), truths[is_known], left_out)
 
 
+def truths_of(frame: pd.DataFrame, task: Task) -> Floats:
+    """Return the truths of a manifest's rows, float32 (N, classes): 1, 0, or ``UNKNOWN``.
+
+    Raises
+    ------
+    RunError
+        If a column ``label_<class>`` is absent.
+    """
+    return _from_columns(frame, task) if task.from_columns else _from_labels(frame, task)
+
+
 def _from_labels(frame: pd.DataFrame, task: Task) -> Floats:
     labels = frame["label"]
     truths = np.full((len(frame), len(task.classes)), UNKNOWN, np.float32)
     if task.activation == "sigmoid":
         is_negative = (labels != "") & (labels.isin(task.negative) | (EVERY_OTHER in task.negative))
+        is_negative &= ~labels.isin(task.leave_out or ())
         truths[is_negative.to_numpy(dtype=bool)] = 0
     for output, name in enumerate(task.classes):
         is_class = labels.isin(task.labels_of(name)).to_numpy(dtype=bool)

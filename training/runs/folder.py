@@ -29,6 +29,7 @@ import tomlkit
 from cxr.errors import RunError
 from training.cases import assert_disjoint, read_manifest, resolve_paths, split, write_manifest
 from training.files import sha256_of, write_json, write_whole
+from training.inputs.label_table import refuse_unknown_labels
 from training.recipe import TrainingRecipe, parse_recipe
 from training.runs.freezing import Phase
 
@@ -126,7 +127,7 @@ def begin_run(
     Raises
     ------
     RunError
-        If the folder holds a run of another recipe, manifest or parent.
+        If the folder holds a run of another recipe, manifest or parent, or a label is unknown.
     """
     identity = {
         "phase": phase,
@@ -147,6 +148,7 @@ def begin_run(
     if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists():
         raise RunError("The run's folder exists and holds other files: name a new folder.")
     cases = _with_sides(resolve_paths(read_manifest(manifest), manifest.absolute().parent), recipe)
+    refuse_unknown_labels(cases, recipe.task)
     (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     write_whole(folder / CONFIG_FILE, tomlkit.dumps(recipe.to_document()))
     write_manifest(cases, folder / MANIFEST_FILE)

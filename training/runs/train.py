@@ -5,7 +5,8 @@ The two differ only in their initial weights: published or random, or those of a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ import numpy as np
 from cxr.errors import RunError
 from training.files import write_json
 from training.inputs.cache import Cache, ReportProgress, build_cache
+from training.inputs.label_table import LabelRow, describe, label_table
 from training.inputs.targets import Cases, select
 from training.networks import build
 from training.networks.keras_types import KerasModel
@@ -45,11 +47,14 @@ class Options:
         Number of processes that prepare images; None: one for each core.
     progress
         Called with the step's name, the amount done, and the total.
+    show_labels
+        Called before the first epoch with what the run makes of the manifest's labels.
     """
 
     cache: Path | None = None
     processes: int | None = None
     progress: ReportProgress = lambda step, done, total: None
+    show_labels: Callable[[tuple[LabelRow, ...]], None] = lambda rows: None
 
 
 def pretrain(
@@ -200,23 +205,35 @@ def prepare_run(run: Run, options: Options) -> tuple[Cache, dict[str, Side]]:
     RunError
         If the training or validation side has images of fewer than two classes.
     """
-    selected = select(run.manifest(), run.recipe.task)
+    cases = run.manifest()
+    selected = select(cases, run.recipe.task)
     cache, sides = prepare_sides(run, selected, options)
     codes = sorted({refused.code for refused in cache.refused})
     refused = {code: [each.image_id for each in cache.refused if each.code == code] for code in codes}
     left_out = find_unnatural(
         run, cache, [name for name in selected.frame["image_id"] if name in cache.rows_by_id], options.progress
     )
+    not_usable = {each.image_id: f"not prepared, {each.code}" for each in cache.refused}
+    not_usable |= dict.fromkeys(left_out, "BRISQUE score")
+    labels = label_table(cases, run.recipe.task, not_usable)
     write_json(
         run.folder / LEFT_OUT_FILE,
-        {"not_selected": selected.left_out, "not_prepared": refused, **summarise(run, left_out)},
+        {
+            "not_selected": selected.left_out,
+            "not_prepared": refused,
+            "labels": [asdict(row) for row in labels],
+            **summarise(run, left_out),
+        },
     )
+    options.show_labels(labels)
     for name in ("train", "val"):
         truths = sides[name].cases.truths
         if not len(truths) or not (truths > 0.5).any() or (truths[:, 0] > 0.5).all():
             raise RunError(
                 f"The {name} side has {len(truths)} usable images, but not of two classes; training and calibration "
-                "need both. See left_out.json in the run's folder, and split the cases again (`cxr train split`)."
+                f"need both. Its labels, and what the recipe makes of them: {describe(labels, name) or 'none'}. "
+                "Correct [task] in the recipe if it lacks a label's word; if it lacks none, split the cases again "
+                "(`cxr train split`)."
             )
     return cache, sides
 

@@ -53,6 +53,8 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "no_test": "No test result belongs to this image.",
         "no_join_key": "The line names neither SOP Instance UID nor accession number, nor a patient and a date.",
         "not_latest": "The audit export holds a newer image under the same SOP Instance UID.",
+        # The merge
+        "other_collection": "An earlier manifest of the merge has the film.",
         # The polygons
         "no_lungs": "No polygon of a lung.",
         "size_differs": "The annotation is for a picture of another size.",
