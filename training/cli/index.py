@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from training.adapters.reading.result import IndexResult
 
 ADAPTERS = {
-    "chexpert": ("chexpert", "CheXpert v1.0 or v1.0-small."),
+    "chexpert": ("reports.chexpert", "CheXpert v1.0 or v1.0-small."),
     "institutional": ("institutional", "A folder of DICOM files and a CSV of test results."),
     "audit-export": ("audit_export", "`cxr audit export`, a CSV of labels and the DICOM files."),
     "covid-chestxray": ("covid_chestxray", "ieee8023/covid-chestxray-dataset."),
