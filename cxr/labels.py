@@ -122,7 +122,7 @@ _LUNGS = (
              chexpert="Consolidation", nih="Consolidation", padchest="consolidation", vindr="Consolidation",
              openi="Consolidation"),
     _finding("infiltration", "Infiltrate", _dcm("112121", "Infiltrate"), LUNG,
-             nih="Infiltration", padchest="infiltrates", vindr="Infiltration", openi="Infiltrate"),
+             nih="Infiltration|Infiltrate", padchest="infiltrates", vindr="Infiltration", openi="Infiltrate"),
     _finding("alveolar_pattern", "Alveolar pattern", _umls("C1332240", "Abnormal alveolar pattern"), LUNG,
              padchest="alveolar pattern"),
     _finding("interstitial_pattern", "Interstitial pattern", _dcm("112004", "Abnormal interstitial pattern"), LUNG,

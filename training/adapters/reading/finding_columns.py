@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+
+import pandas as pd
 
 from cxr.errors import ManifestError
 from cxr.labels import finding_of, findings_of
@@ -38,3 +40,10 @@ def findings_row(dataset: str, terms: Collection[str]) -> Mapping[str, float]:
     """
     present = {finding.name for term in terms if (finding := finding_of(dataset, term)) is not None}
     return {LABEL_PREFIX + each.name: float(each.name in present) for each in findings_of(dataset)}
+
+
+def expand(texts: pd.Series, row_of: Callable[[str], Mapping[str, float]]) -> pd.DataFrame:
+    """Return the columns of findings of a column of texts, which repeat: each is read once."""
+    codes, unique = pd.factorize(texts)
+    frame = pd.DataFrame([row_of(str(text)) for text in unique], dtype=float)
+    return frame.iloc[codes].set_axis(texts.index)
