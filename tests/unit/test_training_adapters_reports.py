@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset
 
 from cxr.errors import ManifestError
 from cxr.labels import FINDINGS
 from training.adapters.reading.chexpert_labels import LABELS
 from training.adapters.reading.result import IndexResult
-from training.adapters.reports import brax, mimic, nih, padchest
+from training.adapters.reports import brax, mimic, nih, openi, padchest
 from training.cases import label_columns
+
+Xray = Callable[..., Dataset]
 
 
 def reasons(found: IndexResult) -> list[tuple[str, int, str]]:
@@ -264,3 +268,68 @@ def test_brax(tmp_path: Path) -> None:
         (9, "label_ambiguous"),
     ]  # fmt: skip
     assert len(brax.index(tmp_path, unknown_views=True, laterals=True).cases) == 4
+
+
+# Open-i
+
+
+def report(number: int, terms: list[str], films: list[str]) -> str:
+    major = "".join(f"<major>{term}</major>" for term in terms)
+    images = "".join(f'<parentImage id="{film}"/>' for film in films)
+    return f'<eCitation><uId id="CXR{number}"/><MeSH>{major}<automatic>ghost</automatic></MeSH>{images}</eCitation>'
+
+
+def test_openi_reports_in_xml_with_dicom_films(tmp_path: Path, synthetic_xray: Xray) -> None:
+    (tmp_path / "ecgen-radiology").mkdir()
+    texts = [
+        report(1, ["normal"], ["CXR1_1_IM-0001-3001", "CXR1_1_IM-0001-4001"]),
+        report(2, ["Opacity/lung/base/left", "Calcified Granuloma/hilum"], ["CXR2_IM-0002-0001-0002"]),
+        report(3, ["No Indexing"], ["CXR3_1_IM-0003-1001"]),
+        report(4, ["Medical Device"], ["CXR4_1_IM-0004-1001"]),
+        report(5, ["normal", "Scoliosis"], ["CXR5_1_IM-0005-1001"]),
+        report(6, ["normal"], []),
+        "<eCitation><uId",
+    ]
+    for number, text in enumerate(texts, start=1):
+        (tmp_path / "ecgen-radiology" / f"{number}.xml").write_text(text)
+    (tmp_path / "dcm").mkdir()
+    views = {"1_IM-0001-3001": "PA", "1_IM-0001-4001": "LL", "2_IM-0002-0001-0002": "AP"}
+    for seed, (name, view) in enumerate(views.items()):
+        synthetic_xray(seed=seed, ViewPosition=view, PatientOrientation=None).save_as(
+            tmp_path / "dcm" / f"{name}.dcm", enforce_file_format=True
+        )
+    found = openi.index(tmp_path)
+    assert found.cases[["image_id", "label", "view", "patient_id"]].values.tolist() == [
+        ["openi:1_IM-0001-3001", "normal", "PA", "openi:1"],
+        ["openi:2_IM-0002-0001-0002", "abnormal", "AP", "openi:2"],
+    ]
+    assert positives(found) == [{"normal"}, {"lung_opacity", "granuloma"}]
+    check_columns(found)
+    by_name = {(Path(name).name, reason) for name, _, reason in reasons(found)}
+    assert by_name == {
+        ("1.xml", "view_position_not_frontal"), ("3.xml", "label_missing"), ("4.xml", "no_file"),
+        ("5.xml", "label_contradictory"), ("6.xml", "no_path"), ("7.xml", "damaged"),
+    }  # fmt: skip
+
+
+def test_openi_in_kaggles_tables(tmp_path: Path) -> None:
+    (tmp_path / "indiana_reports.csv").write_text(
+        "uid,MeSH,Problems\n1,normal,normal\n2,Cardiomegaly/mild;Tube; inserted,Cardiomegaly\n3,,\n"
+    )
+    (tmp_path / "indiana_projections.csv").write_text(
+        "uid,filename,projection\n1,1_IM-0001-4001.dcm.png,Frontal\n1,1_IM-0001-3001.dcm.png,Lateral\n"
+        "2,2_IM-0652-1001.dcm.png,Frontal\n3,3_IM-1384-1001.dcm.png,Frontal\n"
+    )
+    for name in ("1_IM-0001-4001", "1_IM-0001-3001", "2_IM-0652-1001", "3_IM-1384-1001", "9_IM-0009-1001"):
+        empty(tmp_path / "images" / "images_normalized" / f"{name}.dcm.png")
+    found = openi.index(tmp_path)
+    assert found.cases[["image_id", "label", "view"]].values.tolist() == [
+        ["openi:1_IM-0001-4001", "normal", "unknown"], ["openi:2_IM-0652-1001", "abnormal", "unknown"]
+    ]  # fmt: skip
+    assert positives(found)[1] == {"cardiomegaly"}
+    assert reasons(found) == [
+        ("images/images_normalized/9_IM-0009-1001.dcm.png", 0, "not_listed"),
+        ("indiana_reports.csv", 2, "lateral"), ("indiana_reports.csv", 4, "label_missing"),
+    ]  # fmt: skip
+    with pytest.raises(ManifestError, match="has no reports"):
+        openi.index(empty(tmp_path / "elsewhere" / "x").parent)

@@ -33,7 +33,7 @@ def finding_column(dataset: str, term: str) -> str:
     return LABEL_PREFIX + finding.name
 
 
-def findings_row(dataset: str, terms: Collection[str]) -> Mapping[str, float]:
+def findings_row(dataset: str, terms: Collection[str]) -> dict[str, float]:
     """Return the columns of an image whose labels are complete: 1 for those of `terms`, 0 for the data set's others.
 
     Labels that belong to no finding have no column.
