@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from training.adapters.chexpert import FINDINGS
+from training.adapters.reading.chexpert_labels import LABELS
 
 ROWS, PATIENTS, LATERALS = 223_414, 64_540, 32_387
 
@@ -26,7 +26,7 @@ def write(folder: Path, *, files: bool) -> None:
     random_numbers = random.Random(0)
     with (folder / "train.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS])
+        writer.writerow(["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *LABELS])
         for row in range(ROWS):
             patient = row * PATIENTS // ROWS + 1
             is_lateral = random_numbers.random() < LATERALS / ROWS

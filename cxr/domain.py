@@ -164,7 +164,7 @@ class ViewDecision:
 class Score:
     """One output of the model for one image."""
 
-    finding: str  # a name of cxr.labels.FINDINGS
+    finding: str  # a name of cxr.labels.FINDINGS, or of a recipe's own finding
     score: float  # in [0, 1]; a probability only if the package is calibrated
     threshold: float | None = None  # operating point, in [0, 1]; None: the package defines none
 

@@ -11,13 +11,15 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
+from cxr.domain import Code
 from cxr.errors import RecipeError
-from cxr.labels import FINDINGS
+from cxr.labels import FINDINGS, private_code
 from cxr.pixels.recipe import TRAINING_RECIPE, PixelRecipe, describe_faults
 from training.networks import BACKBONES, Head
 
@@ -58,10 +60,25 @@ def _write_pixels(recipe: PixelRecipe) -> dict[str, Any]:
     return {name: value for name, value in recipe.to_dict().items() if value is not None}  # TOML has no null
 
 
+class CustomFinding(_Part):
+    """A finding that is not in ``cxr.labels``; without a code it is reported under one of this project's."""
+
+    meaning: Annotated[str, Field(min_length=1, max_length=64)]  # displayed; Code Meaning (LO) in the report
+    code: Annotated[str, Field(min_length=1, max_length=16)] | None = None  # Code Value (SH)
+    scheme: Annotated[str, Field(min_length=1, max_length=16)] | None = None  # its designator, e.g. SCT
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.code is None) != (self.scheme is None):
+            raise ValueError("code and scheme: give both, or neither")
+        return self
+
+
 class Task(_Part):
     """Outputs of the network, and the labels that they stand for."""
 
-    classes: tuple[str, ...] = Field(min_length=1)  # names of cxr.labels.FINDINGS, in the order of the outputs
+    classes: tuple[str, ...] = Field(min_length=1)  # findings, in the order of the outputs
+    findings: dict[Slug, CustomFinding] | None = None  # those that cxr.labels.FINDINGS lacks, by name
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # class -> labels of the manifest; default: itself
     negative: tuple[str, ...] = (EVERY_OTHER,)  # labels that mean 0 (sigmoid)
@@ -71,8 +88,10 @@ class Task(_Part):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if unknown := [name for name in self.classes if name not in FINDINGS]:
-            raise ValueError(f"classes: {', '.join(unknown)} unknown; accepted are {', '.join(FINDINGS)}")
+        if known := sorted(set(self.findings or ()) & set(FINDINGS)):
+            raise ValueError(f"findings: {', '.join(known)} is known already; leave it out, or choose another name")
+        if unknown := [name for name in self.classes if name not in FINDINGS and name not in (self.findings or {})]:
+            raise ValueError(f"classes: {'; '.join(map(_describe_unknown, unknown))}")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes: each may occur once")
         if self.activation == "softmax" and (len(self.classes) < 2 or self.from_columns):
@@ -91,6 +110,24 @@ class Task(_Part):
     def labels_of(self, name: str) -> tuple[str, ...]:
         """Return the labels of the manifest that belong to a class."""
         return self.labels.get(name, (name,))
+
+    def code_of(self, name: str) -> Code:
+        """Return the code that the scores of a class are reported under."""
+        custom = (self.findings or {}).get(name)
+        if custom is None:
+            return FINDINGS[name].code
+        if custom.code is None or custom.scheme is None:
+            return private_code(name, custom.meaning)
+        return Code(value=custom.code, scheme_designator=custom.scheme, meaning=custom.meaning)
+
+
+def _describe_unknown(name: str) -> str:
+    near = get_close_matches(name, FINDINGS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return (
+        f"{name} is unknown; {hint}Accepted are the findings of docs/conformance.md, and those that the recipe defines "
+        f'as [task.findings.{name}] with meaning = "..."'
+    )
 
 
 class Split(_Part):

@@ -63,7 +63,7 @@ class _Part(BaseModel):
 class PackageClass(_Part):
     """One output of the model, in the order of the graph's units."""
 
-    finding: Slug  # a name of cxr.labels.FINDINGS
+    finding: Slug  # a name of cxr.labels.FINDINGS, or of a recipe's own finding
     code: Code  # of the finding in the report
     threshold: Probability | None = None  # operating point; None: not chosen
 

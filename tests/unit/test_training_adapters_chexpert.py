@@ -1,20 +1,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from cxr.errors import ManifestError
-from training.adapters.chexpert import FINDINGS, index
+from cxr.labels import FINDINGS
+from training.adapters.reading.chexpert_labels import LABELS
 from training.adapters.reading.result import Rejection
+from training.adapters.reports.chexpert import index
 from training.cases.manifest import label_columns
 
-HEADER = ",".join(["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS])
+HEADER = ",".join(["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *LABELS])
 
 
 def line(path: str, *, who: str = "Female,68", view: str = "Frontal,AP", **findings: float) -> str:
     """One line of train.csv; findings that are not named are empty, as in the file."""
-    values = (str(findings[name.replace(" ", "_")]) if name.replace(" ", "_") in findings else "" for name in FINDINGS)
+    values = (str(findings[name.replace(" ", "_")]) if name.replace(" ", "_") in findings else "" for name in LABELS)
     return ",".join([path, who, view, *values])
 
 
@@ -47,9 +50,11 @@ def test_both_distributions(tmp_path: Path, prefix: str) -> None:
     assert (first["patient_id"], first["study_id"]) == ("chexpert:patient00001", "chexpert:patient00001/study1")
     assert (first["label"], first["view"], first["sex"], first["age"]) == ("normal", "AP", "F", 68)
     assert (second["label"], second["view"], second["sex"], second["age"]) == ("abnormal", "PA", "M", 87)
-    assert (second["label_edema"], second["label_pneumonia"], second["label_fracture"]) == (1, -1, 0)
+    assert (second["label_edema"], second["label_other_pneumonia"], second["label_fracture"]) == (1, -1, 0)
     assert second["label_cardiomegaly"] != second["label_cardiomegaly"]
-    assert len(label_columns(found.cases)) == 14
+    columns = label_columns(found.cases)
+    assert len(columns) == 14
+    assert {name.removeprefix("label_") for name in columns} <= FINDINGS.keys()
 
 
 def test_what_is_left_out_is_named_with_its_line(tmp_path: Path) -> None:
@@ -89,6 +94,18 @@ def test_policies_for_uncertain_findings(tmp_path: Path, policy: str, label: str
     case = index(tmp_path, uncertain=policy, ambiguous="unlabelled").cases.iloc[0]  # type: ignore[arg-type]
     assert case["label"] == ("" if label == "unlabelled" else label)
     assert (case["label_edema"] == value) if value is not None else case["label_edema"] != case["label_edema"]
+
+
+@pytest.mark.parametrize("blank", ["not_said", "negative"])
+def test_what_a_report_does_not_speak_of(tmp_path: Path, blank: Literal["not_said", "negative"]) -> None:
+    path = "CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg"
+    write(tmp_path, [line(path, Edema=-1.0, Fracture=1.0)])
+    found = index(tmp_path, blank=blank)
+    case = found.cases.iloc[0]
+    assert (case["label_edema"], case["label_fracture"]) == (-1, 1)
+    others = [name for name in label_columns(found.cases) if name not in ("label_edema", "label_fracture")]
+    assert (case[others] == 0).all() if blank == "negative" else case[others].isna().all()
+    assert f"blank = {blank}" in found.notes[0]
 
 
 def test_one_finding_may_have_a_policy_of_its_own(tmp_path: Path) -> None:

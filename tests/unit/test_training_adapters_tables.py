@@ -8,7 +8,7 @@ import pytest
 from cxr.errors import ManifestError
 from training.adapters.reading.result import REASONS, Rejection, parse_pairs
 from training.adapters.reading.tables import LINE, read_table
-from training.adapters.reading.values import age_of, date_of, finding_column, sex_of, view_of
+from training.adapters.reading.values import age_of, date_of, sex_of, view_of
 
 
 def test_lines_of_the_wrong_length_are_named_and_the_others_keep_their_numbers(tmp_path: Path) -> None:
@@ -92,7 +92,6 @@ def test_options_in_pairs() -> None:
     assert parse_pairs(["a=b", "c = d=e"], "--x") == {"a": "b", "c": "d=e"}
     with pytest.raises(ManifestError, match="--x got 'ab'"):
         parse_pairs(["ab"], "--x")
-    assert finding_column("Pleural Effusion") == "label_pleural_effusion"
 
 
 def test_every_reason_is_a_sentence() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tomlkit
 
+from cxr.domain import Code
 from cxr.errors import RecipeError
 from cxr.pixels.recipe import MIDRC_EMORY_RECIPE, TRAINING_RECIPE
 from training.recipe import load_recipe, parse_recipe, recipe_names
@@ -154,3 +155,39 @@ def test_a_file_of_your_own(tmp_path: Path) -> None:
 def test_every_field_counts_for_the_digest() -> None:
     assert parse_recipe(small()).digest != parse_recipe(small(seed=1)).digest
     assert parse_recipe(small()).digest != parse_recipe(small(compute={"deterministic": False})).digest
+
+
+# Findings
+
+
+def test_a_recipe_may_define_findings_of_its_own() -> None:
+    task = {
+        "classes": ["covid19", "pleural_plug", "rare_shadow"],
+        "from_columns": True,
+        "findings": {
+            "pleural_plug": {"meaning": "Pleural plug", "code": "C0000000", "scheme": "UMLS"},
+            "rare_shadow": {"meaning": "A rare shadow"},
+        },
+    }
+    recipe = parse_recipe(small(task=task))
+    assert recipe.task.code_of("covid19").value == "840539006"
+    assert recipe.task.code_of("pleural_plug") == Code(
+        value="C0000000", scheme_designator="UMLS", meaning="Pleural plug"
+    )
+    own = recipe.task.code_of("rare_shadow")
+    assert (own.value, own.scheme_designator, own.meaning) == ("RARE_SHADOW", "99CXRLISTENER", "A rare shadow")
+    assert parse_recipe(tomllib.loads(tomlkit.dumps(recipe.to_document()))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("findings", "message"),
+    [
+        ({}, r"cardiomegalie is unknown; did you mean cardiomegaly.*\[task.findings.cardiomegalie\]"),
+        ({"covid19": {"meaning": "x"}, "cardiomegalie": {"meaning": "y"}}, "covid19 is known already"),
+        ({"cardiomegalie": {"meaning": "y", "code": "1"}}, "code and scheme: give both"),
+        ({"cardiomegalie": {"meaning": ""}}, "at least 1 character"),
+    ],
+)
+def test_an_unknown_finding_is_refused_with_the_way_out(findings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(small(task={"classes": ["cardiomegalie"], "findings": findings}))

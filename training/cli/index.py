@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from training.adapters.reading.result import IndexResult
 
 ADAPTERS = {
-    "chexpert": ("chexpert", "CheXpert v1.0 or v1.0-small."),
+    "chexpert": ("reports.chexpert", "CheXpert v1.0 or v1.0-small."),
+    "nih": ("reports.nih", "NIH ChestX-ray14."),
+    "padchest": ("reports.padchest", "PadChest."),
+    "mimic": ("reports.mimic", "MIMIC-CXR-JPG."),
+    "brax": ("reports.brax", "BRAX."),
+    "openi": ("reports.openi", "Open-i: Indiana University's collection."),
+    "vindr": ("vindr", "VinDr-CXR."),
+    "shenzhen-montgomery": ("tuberculosis.shenzhen_montgomery", "NLM's Shenzhen and Montgomery sets."),
+    "tbx11k": ("tuberculosis.tbx11k", "TBX11K."),
     "institutional": ("institutional", "A folder of DICOM files and a CSV of test results."),
     "audit-export": ("audit_export", "`cxr audit export`, a CSV of labels and the DICOM files."),
     "covid-chestxray": ("covid_chestxray", "ieee8023/covid-chestxray-dataset."),
@@ -114,11 +122,19 @@ def _options(adapter: Callable[..., IndexResult]) -> list[inspect.Parameter]:
 
 
 def _write(indexed: IndexResult, output: Path, *, as_json: bool) -> None:
-    from training.adapters.index_summary import print_summary, rejections_path, summarise, write_rejections
+    from training.adapters.index_summary import (
+        boxes_path,
+        print_summary,
+        rejections_path,
+        summarise,
+        write_boxes,
+        write_rejections,
+    )
     from training.cases import relative_paths, write_manifest
 
     write_manifest(relative_paths(indexed.cases, output.parent), output)
     write_rejections(indexed.rejected, rejections_path(output))
+    write_boxes(indexed.boxes, boxes_path(output))
     summary = summarise(indexed, output)
     if as_json:
         typer.echo(json.dumps(summary))

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from cxr.domain import PackageStatus
 from cxr.errors import PackageError, RunError
-from cxr.labels import FINDINGS
 from cxr.package import (
     MODEL_CARD_FILE,
     MODEL_FILE,
@@ -165,7 +164,7 @@ def _manifest(
         version=version,
         status=PackageStatus.EVALUATED,
         classes=tuple(
-            PackageClass(finding=name, code=FINDINGS[name].code, threshold=thresholds.get(name))
+            PackageClass(finding=name, code=recipe.task.code_of(name), threshold=thresholds.get(name))
             for name in recipe.task.classes
         ),
         activation=recipe.task.activation,

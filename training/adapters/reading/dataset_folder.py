@@ -61,6 +61,28 @@ def all_files(root: Path, *, besides: Collection[Path] = ()) -> Iterator[Path]:
                 yield path
 
 
+def find_by_name(root: Path, names: pd.Series, *, check: bool = True) -> pd.Series:
+    """Return the paths of images, wherever below a folder they are; empty for one that is not there.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    names
+        File names, without folders.
+    check
+        False: don't look; the paths are those of files directly in the folder.
+    """
+    if not check:
+        return join_paths(root, names)
+    wanted = set(names)
+    found: dict[str, str] = {}
+    for path in all_files(root):
+        if path.name in wanted:
+            found.setdefault(path.name, str(path))
+    return names.map(found).fillna("").astype(str)
+
+
 def files_exist(paths: pd.Series) -> pd.Series:
     """Return whether each file exists."""
     return pd.Series([os.path.isfile(path) for path in paths], index=paths.index, dtype=bool)  # noqa: PTH113 (223,414)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from cxr.errors import ManifestError
 from cxr.view import REASONS as VIEW_REASONS
+from training.adapters.reading.boxes import BOX_COLUMNS
 from training.cases import complete
 
 ReportProgress = Callable[[str, int, int], None]
@@ -28,6 +29,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "bad_age": "The age is neither a number of years up to 120 nor a DICOM age.",
         "bad_date": "The date is not one, or is ambiguous; name its form with --date-format.",
         "bad_finding": "A finding is not 1, 0, -1 or nothing.",
+        "bad_box": "A bounding box is not four numbers, or has no area.",
         "bad_view": "The projection is neither frontal nor lateral.",
         "filtered": "The line does not fulfil the conditions of --where.",
         # The label
@@ -35,6 +37,8 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "label_unknown": "The label, or the test's result, is unknown: map it, or leave the image out.",
         "label_ambiguous": "Neither No Finding nor a positive finding other than support devices.",
         "label_contradictory": "The labels of the image contradict each other.",
+        "excluded": "The data set itself marks the image as one to leave out.",
+        "other_part": "The image is of another part of the data set than the one that was asked for (--part).",
         # The image
         "lateral": "A lateral view; only frontal images are accepted (--laterals accepts them).",
         "not_radiograph": "CT, or another kind of image than a radiograph of the chest.",
@@ -80,6 +84,7 @@ class IndexResult:
     cases: pd.DataFrame  # a manifest; paths absolute
     rejected: tuple[Rejection, ...] = ()
     notes: tuple[str, ...] = ()  # sentences for people
+    boxes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(BOX_COLUMNS)))  # of cases
 
     def count_rejected(self) -> dict[str, int]:
         """Return the number of rejections by reason, the most frequent first."""
@@ -91,7 +96,11 @@ def ignore_progress(_step: str, _done: int, _total: int) -> None:
 
 
 def index_result(
-    rows: Iterable[Mapping[str, Any]] | pd.DataFrame, rejected: Iterable[Rejection], notes: Iterable[str] = ()
+    rows: Iterable[Mapping[str, Any]] | pd.DataFrame,
+    rejected: Iterable[Rejection],
+    notes: Iterable[str] = (),
+    *,
+    boxes: Iterable[Mapping[str, Any]] = (),
 ) -> IndexResult:
     """Return an adapter's outcome.
 
@@ -103,6 +112,8 @@ def index_result(
         Lines and files that are no case.
     notes
         Sentences for people.
+    boxes
+        Bounding boxes, with ``BOX_COLUMNS``; those of other images than the cases are left out.
 
     Raises
     ------
@@ -115,7 +126,26 @@ def index_result(
         counts = Counter(rejection.reason for rejection in rejections).most_common(3)
         why = "; ".join(f"{count}: {REASONS[reason]}" for reason, count in counts) or "the folder has no image."
         raise ManifestError(f"No image of this folder can be used ({why}) See docs/manifests.md for its layout.")
-    return IndexResult(cases=complete(table), rejected=rejections, notes=tuple(notes))
+    cases = complete(table)
+    drawn = pd.DataFrame(list(boxes), columns=list(BOX_COLUMNS))
+    drawn = drawn[drawn["image_id"].isin(cases["image_id"])].reset_index(drop=True)
+    return IndexResult(cases=cases, rejected=rejections, notes=tuple(notes), boxes=drawn)
+
+
+def first_reason(index: pd.Index, checks: Iterable[tuple[pd.Series, str | pd.Series]]) -> pd.Series:
+    """Return for each row the reason, or the value of the column of reasons, of the first check that is true of it.
+
+    Empty where none is.
+    """
+    reason = pd.Series("", index=index)
+    for is_wrong, why in checks:
+        reason = reason.mask((reason == "") & is_wrong, why)
+    return reason
+
+
+def reject_lines(name: str, lines: pd.Series, reason: pd.Series) -> list[Rejection]:
+    """Return the rejections of the lines of a table that have a reason."""
+    return [Rejection(name, int(line), why) for line, why in zip(lines, reason, strict=True) if why]
 
 
 def parse_pairs(texts: Iterable[str], option: str) -> dict[str, str]:

@@ -1,13 +1,18 @@
 """Read the tables of data sets line by line, and list the lines that can't be used.
 
-Accepted are commas, semicolons or tabs, with or without a byte order mark, in UTF-8 or Latin-1.
+Accepted are commas, semicolons or tabs, with or without a byte order mark, in UTF-8 or Latin-1, compressed by gzip or
+not.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
+from typing import TextIO
 
 import pandas as pd
 
@@ -51,13 +56,13 @@ def read_table(
     table_name = name or path.name
     try:
         encoding = _encoding(path)
-        with path.open(encoding=encoding, newline="") as stream:
+        with _open(path, encoding) as stream:
             csv.field_size_limit(_MAX_FIELD)
             reader = csv.reader(stream, delimiter=_delimiter(stream.readline()))
             stream.seek(0)
             header = _header(next(reader, []), required, table_name)
             chunks = list(_chunks(reader, header, rejected, table_name))
-    except (OSError, UnicodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeError, csv.Error) as error:
         raise ManifestError(
             f"The table {table_name} can't be read ({type(error).__name__}); accepted is a CSV file with a header line."
         ) from error
@@ -104,10 +109,16 @@ def read_sheet(path: Path) -> pd.DataFrame:
     return frame.fillna("").assign(**{LINE: range(2, len(frame) + 2)})
 
 
+def _open(path: Path, encoding: str) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding=encoding, newline="")
+    return path.open(encoding=encoding, newline="")
+
+
 def _encoding(path: Path) -> str:
     """Return UTF-8 if the whole file is UTF-8, else Latin-1, which decodes any byte."""
     try:
-        with path.open(encoding="utf-8-sig") as stream:
+        with _open(path, "utf-8-sig") as stream:
             while stream.read(1 << 20):
                 pass
     except UnicodeError:
@@ -138,8 +149,11 @@ def _chunks(
 ) -> Iterable[pd.DataFrame]:
     rows: list[list[str]] = []
     numbers: list[int] = []
+    named = len(header) - sum(1 for _ in takewhile(lambda name: name.startswith("#"), reversed(header)))
     for fields in lines:
         line = lines.line_num  # type: ignore[attr-defined]  # csv's readers have it
+        if named <= len(fields) < len(header):
+            fields = [*fields, *[""] * (len(header) - len(fields))]  # NIH's boxes lack the columns without a name
         if len(fields) == len(header):
             rows.append(fields)
             numbers.append(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date, datetime
 
-from training.cases import LABEL_PREFIX, MAX_AGE
+from training.cases import MAX_AGE
 
 _AGE = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*([YMWD]?)", re.IGNORECASE)
 _PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
@@ -63,14 +63,3 @@ def iso(day: date | None) -> str:
 def view_of(text: str) -> str | None:
     """Return the manifest's word for a projection; None if it is none of a chest radiograph (CT planes)."""
     return _VIEWS.get(text.strip().casefold())
-
-
-def finding_column(term: str) -> str:
-    """Return the manifest's column of a data set's finding.
-
-    Examples
-    --------
-    >>> finding_column("Enlarged Cardiomediastinum")
-    'label_enlarged_cardiomediastinum'
-    """
-    return LABEL_PREFIX + re.sub(r"[^a-z0-9]+", "_", term.strip().casefold()).strip("_")

@@ -13,43 +13,22 @@ from typing import Annotated, Literal
 
 import pandas as pd
 
-from cxr.errors import ManifestError
+from training.adapters.reading.chexpert_labels import (
+    LABELS,
+    Blank,
+    Policy,
+    as_columns,
+    describe_policies,
+    overall_label,
+    read_findings,
+)
 from training.adapters.reading.dataset_folder import dataset_folder, files_exist, find_one, join_paths
-from training.adapters.reading.result import (
-    IndexResult,
-    Rejection,
-    ReportProgress,
-    ignore_progress,
-    index_result,
-    parse_pairs,
-)
+from training.adapters.reading.result import IndexResult, Rejection, ReportProgress, ignore_progress, index_result
 from training.adapters.reading.tables import LINE, read_table
-from training.adapters.reading.values import age_of, finding_column, sex_of
+from training.adapters.reading.values import age_of, sex_of
 
-FINDINGS = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
-"""In the file's order; a positive one, except the first and the last, is abnormal."""
-
-_PATHOLOGIES = FINDINGS[1:-1]
 _COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA")
 _TAIL = r"((?:train|valid|test)/(patient\d+)/(study\d+)/[^/]+)$"
-_POLICIES = {"ones": 1.0, "zeros": 0.0, "ignore": float("nan"), "multiclass": -1.0}
-
-Policy = Literal["ones", "zeros", "ignore", "multiclass"]
 
 
 def index(
@@ -60,6 +39,10 @@ def index(
         Policy, "Uncertain findings (-1) become: positive, negative, unlabelled, or a class of their own."
     ] = "multiclass",
     uncertain_for: Annotated[tuple[str, ...], "Another policy for one finding, e.g. Edema=ones."] = (),
+    blank: Annotated[
+        Blank,
+        "Findings that a report does not speak of become: unlabelled, or negative, as CheXpert's authors take them.",
+    ] = "not_said",
     ambiguous: Annotated[
         Literal["drop", "abnormal", "unlabelled"], "Images with neither No Finding nor a positive finding."
     ] = "drop",
@@ -74,7 +57,7 @@ def index(
     root
         The folder that holds ``train.csv``; the paths in it may begin with either distribution's
         name.
-    part, uncertain, uncertain_for, ambiguous, laterals, check_files
+    part, uncertain, uncertain_for, blank, ambiguous, laterals, check_files
         See their help.
     watch
         Called with a step's name, how many are done, and of how many.
@@ -88,18 +71,18 @@ def index(
     base = dataset_folder(root)
     rejected: list[Rejection] = []
     name = f"{part}.csv"
-    table = read_table(find_one(base, [name], "table of images"), rejected, required=(*_COLUMNS, *FINDINGS))
+    table = read_table(find_one(base, [name], "table of images"), rejected, required=(*_COLUMNS, *LABELS))
     watch("read", len(table), len(table))
     parts = table["Path"].str.extract(_TAIL)  # columns: path from the side on, patient, study
     tail = parts[0].fillna("")
-    findings = _findings(table, _policies(uncertain, uncertain_for))
-    label, contradicts = _label(findings)
+    findings, is_bad = read_findings(table, uncertain=uncertain, uncertain_for=uncertain_for, blank=blank)
+    label, contradicts = overall_label(findings)
     is_lateral = (table["Frontal/Lateral"].str.casefold() == "lateral") & (not laterals)
     is_ambiguous = (label == "") & (ambiguous == "drop")
     paths = join_paths(base, tail)
     reason = pd.Series("", index=table.index).mask(is_ambiguous, "label_ambiguous")
     reason = reason.mask(contradicts, "label_contradictory").mask(is_lateral, "lateral")
-    reason = reason.mask(_has_bad_finding(table), "bad_finding")
+    reason = reason.mask(is_bad, "bad_finding")
     reason = reason.mask(~table["Frontal/Lateral"].str.casefold().isin(("frontal", "lateral")), "bad_view")
     reason = reason.mask(tail.duplicated(), "duplicate").mask(tail == "", "no_path")
     if check_files:
@@ -110,41 +93,10 @@ def index(
     accepted = reason == ""
     label = label.mask((label == "") & (ambiguous == "abnormal"), "abnormal")
     cases = _cases(table[accepted], parts[accepted], paths[accepted]).assign(label=label[accepted], site="stanford")
-    cases = pd.concat([cases, findings[accepted].rename(columns=finding_column)], axis=1)
+    cases = pd.concat([cases, as_columns(findings[accepted])], axis=1)
     watch("checked", len(table), len(table))
-    notes = [
-        f"Findings: uncertain = {uncertain}{''.join(f', {text}' for text in uncertain_for)}; ambiguous = {ambiguous}."
-    ]
+    notes = [describe_policies(uncertain, uncertain_for, blank, ambiguous)]
     return index_result(cases, rejected, notes)
-
-
-def _policies(uncertain: str, uncertain_for: tuple[str, ...]) -> dict[str, float]:
-    policies = dict.fromkeys(FINDINGS, uncertain) | parse_pairs(uncertain_for, "--uncertain-for")
-    for finding, policy in policies.items():
-        if finding not in FINDINGS or policy not in _POLICIES:
-            raise ManifestError(
-                f"--uncertain-for got {finding}={policy}; accepted are {', '.join(_POLICIES)} for the data set's "
-                f"findings: {', '.join(FINDINGS)}."
-            )
-    return {finding: _POLICIES[policy] for finding, policy in policies.items()}
-
-
-def _has_bad_finding(table: pd.DataFrame) -> pd.Series:
-    is_finding = table[list(FINDINGS)].isin(("", "1.0", "0.0", "-1.0", "1", "0", "-1"))
-    return ~is_finding.all(axis=1)
-
-
-def _findings(table: pd.DataFrame, policies: dict[str, float]) -> pd.DataFrame:
-    raw = table[list(FINDINGS)].apply(pd.to_numeric, errors="coerce")
-    return pd.DataFrame({name: raw[name].mask(raw[name] == -1, value) for name, value in policies.items()})
-
-
-def _label(findings: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Return the label: normal, abnormal or empty; and whether an image has both."""
-    is_normal = findings["No Finding"] == 1
-    is_abnormal = (findings[list(_PATHOLOGIES)] == 1).any(axis=1)
-    label = pd.Series("", index=findings.index).mask(is_normal, "normal").mask(is_abnormal, "abnormal")
-    return label, is_normal & is_abnormal
 
 
 def _cases(table: pd.DataFrame, parts: pd.DataFrame, paths: pd.Series) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""Collections whose labels were taken from radiologists' reports, by rules or by reading."""
