@@ -16,6 +16,7 @@ from config.advice import advice
 from config.checks import check_start
 from config.context import CommandContext
 from config.logs import configure
+from config.metrics import check_port
 from config.settings import Settings
 from cxr.product import NOTICE
 
@@ -62,6 +63,8 @@ def prepare(settings: Settings) -> None:
 
     with locked_storage(settings):
         check_ports(settings)
+        if settings.metrics.worker_port is not None:
+            check_port(settings.metrics.bind, settings.metrics.worker_port, setting="metrics.worker_port")
     open_database(
         settings.database_path, settings.audit_key_path, create=True, traces=settings.database_traces
     ).dispose()
