@@ -13,7 +13,7 @@ import typer
 from app.announce import announce_listener
 from app.supervise import SETTINGS_FAULT, Child, stop_event, supervise
 from config.advice import advice
-from config.checks import check_start
+from config.checks import check_start, mode_notes
 from config.context import CommandContext
 from config.logs import configure
 from config.metrics import check_port
@@ -81,5 +81,5 @@ def _banner(settings: Settings) -> str:
         f"  keeps      {settings.data_dir}/ (audit database: {settings.database_path})\n"
         f"  delivers   {destinations}\n"
         "  stop with Ctrl-C; query with `cxr audit list`"
-        + "".join(f"\n  note       {sentence}" for sentence in advice(settings))
+        + "".join(f"\n  note       {sentence}" for sentence in (*advice(settings), *mode_notes(settings)))
     )

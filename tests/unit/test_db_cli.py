@@ -320,6 +320,16 @@ def test_jobs_release_by_number_and_all(site: Any, cxr: Cxr) -> None:
     assert cxr("jobs", "release", "--all").stdout == "0 released\n"
 
 
+def test_db_check_finds_what_others_can_read(site: Any, cxr: Cxr) -> None:
+    assert cxr("db", "check").returncode == 0
+    site.database.path.chmod(0o644)
+    done = cxr("db", "check")
+    assert done.returncode == 1
+    assert f"open_to_others: data_dir: others can read or write {site.database.path.name} (mode 0644)" in done.stdout
+    assert "1 fault; " in done.stdout
+    site.database.path.chmod(0o600)
+
+
 def test_listings_and_changes_of_all_jobs_read_a_long_history_in_pages(
     site: Any, cxr: Cxr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
