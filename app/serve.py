@@ -13,9 +13,10 @@ import typer
 from app.announce import announce_listener
 from app.supervise import SETTINGS_FAULT, Child, stop_event, supervise
 from config.advice import advice
-from config.checks import check_start
+from config.checks import check_start, mode_notes
 from config.context import CommandContext
 from config.logs import configure
+from config.metrics import check_port
 from config.settings import Settings
 from cxr.product import NOTICE
 
@@ -62,6 +63,8 @@ def prepare(settings: Settings) -> None:
 
     with locked_storage(settings):
         check_ports(settings)
+        if settings.metrics.worker_port is not None:
+            check_port(settings.metrics.bind, settings.metrics.worker_port, setting="metrics.worker_port")
     open_database(
         settings.database_path, settings.audit_key_path, create=True, traces=settings.database_traces
     ).dispose()
@@ -78,5 +81,5 @@ def _banner(settings: Settings) -> str:
         f"  keeps      {settings.data_dir}/ (audit database: {settings.database_path})\n"
         f"  delivers   {destinations}\n"
         "  stop with Ctrl-C; query with `cxr audit list`"
-        + "".join(f"\n  note       {sentence}" for sentence in advice(settings))
+        + "".join(f"\n  note       {sentence}" for sentence in (*advice(settings), *mode_notes(settings)))
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from prometheus_client import CollectorRegistry
@@ -58,7 +60,12 @@ def work(
     settings = context.settings()
     configure(settings.log)
     check_start(settings)
-    stages = run_worker(settings, stop_event(with_parent=with_parent), context.as_arguments())
+    from inference.worker.loading import StoppedWhileLoading
+
+    try:
+        stages = run_worker(settings, stop_event(with_parent=with_parent), context.as_arguments())
+    except StoppedWhileLoading:
+        _end_at_once()
     if profile:
         typer.echo(stages.table(), err=True)
 
@@ -86,32 +93,21 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
         If a port or a file that the settings name can't be used.
     StorageError
         If the database or the spool can't be used.
+    StoppedWhileLoading
+        If ``stop`` is set while models are loaded; everything else has been closed.
     """
     from app.default_model import ensure_active_package
     from app.metrics import serve_metrics
     from app.rebuild.timer import RebuildTimer
-    from db.disk import Spool
-    from db.engine import open_database
-    from db.identifiers import load_identifiers
     from inference.registry import Registry
+    from inference.worker.loading import load_until_stopped
     from inference.worker.metrics import ShadowMetrics, StageTimes
 
     quiet_tensorflow(settings.worker.device)
     worker_id = f"{socket.gethostname()}:{os.getpid()}"
     with ExitStack() as running:
-        identifiers = load_identifiers(
-            settings.audit.identifiers, settings.pseudonym_key_path, create=settings.audit.identifiers != "full"
-        )
-        database = open_database(
-            settings.database_path,
-            settings.audit_key_path,
-            create=True,
-            identifiers=identifiers,
-            traces=settings.database_traces,
-        )
+        database, spool = _open_storage(settings)
         running.callback(database.dispose)
-        spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
-        spool.prepare()
         collectors = CollectorRegistry()
         if settings.metrics.worker_port is not None:
             running.callback(
@@ -132,10 +128,17 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
         registry = Registry(settings.models_dir)
         stages = StageTimes(collectors)
         metrics = ShadowMetrics(collectors)
-        worker = _make_worker(settings, database, spool, registry, worker_id, timers.wake_delivery, metrics, stages)
+        make_worker = partial(
+            _make_worker, settings, database, spool, registry, worker_id, timers.wake_delivery, metrics, stages
+        )
+
+        def put_into_service() -> None:
+            ensure_active_package(registry, database, now(), selected=settings.worker.default_model)
+
+        worker = load_until_stopped(make_worker, stop)
         while not stop.is_set():
             try:
-                ensure_active_package(registry, database, now(), selected=settings.worker.default_model)
+                load_until_stopped(put_into_service, stop)
                 worker.run(stop)
             except PackageError as error:
                 # Delivery and retention go on; `cxr model promote` or `rollback` repairs it without a restart.
@@ -145,6 +148,36 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
                 log.warning("storage_refused", code=error.code)
                 stop.wait(PACKAGE_RETRY_S)
     return stages
+
+
+def _end_at_once() -> NoReturn:
+    """End this process, although a thread is inside native code, which an ordinary end would wait for."""
+    from cxr.package.scratch import remove_own
+
+    log.info("stopped_while_loading", count=remove_own())
+    logging.shutdown()
+    os._exit(0)
+
+
+def _open_storage(settings: Settings) -> tuple[Database, Spool]:
+    """Open the database and the spool; create them where they are missing."""
+    from db.disk import Spool
+    from db.engine import open_database
+    from db.identifiers import load_identifiers
+
+    identifiers = load_identifiers(
+        settings.audit.identifiers, settings.pseudonym_key_path, create=settings.audit.identifiers != "full"
+    )
+    database = open_database(
+        settings.database_path,
+        settings.audit_key_path,
+        create=True,
+        identifiers=identifiers,
+        traces=settings.database_traces,
+    )
+    spool = Spool(settings.spool_dir, min_free_mib=settings.listener.min_free_mib)
+    spool.prepare()
+    return database, spool
 
 
 def _make_senders(settings: Settings, database: Database, spool: Spool) -> list[Sender]:

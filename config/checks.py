@@ -1,12 +1,13 @@
 """Checks of the settings that need this machine: files, folders and their permissions.
 
 The commands call ``check_start`` before they open a port; `cxr config check` reports the same faults.
-Messages name the setting, not the path.
+Messages name the setting, and a path only in a command to run.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from cxr.package import read_manifest
 from cxr.package.shipped import view_folder
 from cxr.package.view_model import ENOUGH_LATERALS, component_of
 
+_BESIDE_DATABASE: Final = ("-wal", "-shm", "-journal")
 _NEEDS_VIEW_MODEL: Final[tuple[tuple[str, Callable[[ViewSettings], bool]], ...]] = (
     ("view.unknown = model", lambda view: view.unknown is UnknownView.MODEL),
     # Only if it is set: by default nothing is held where no view model is installed.
@@ -27,7 +29,7 @@ _NEEDS_VIEW_MODEL: Final[tuple[tuple[str, Callable[[ViewSettings], bool]], ...]]
 
 
 def check_start(settings: Settings) -> None:
-    """Refuse to start with missing files, or private keys that others can read.
+    """Refuse to start with missing files, or with private files that others can read or replace.
 
     Raises
     ------
@@ -67,9 +69,69 @@ def _faults(settings: Settings) -> Iterator[str]:
             "audit.key_file: the service's account can't create its folder or write to it; accepted is one that it may "
             "write: create it, or set another"
         )
+    yield from mode_faults(settings)
     for destination in settings.destinations:
         yield from _destination_faults(destination)
     yield from _view_faults(settings.view)
+
+
+def mode_faults(settings: Settings) -> Iterator[str]:
+    """Return the faults in the permissions of the audit database, its keys and their folders.
+
+    Parameters
+    ----------
+    settings
+        All settings; what does not exist yet has no fault.
+
+    Yields
+    ------
+    str
+        Which file or folder others can read, change or replace, and the command that mends it.
+    """
+    database, heads = settings.database_path, settings.audit_heads_path
+    for path in (database, *(database.with_name(database.name + suffix) for suffix in _BESIDE_DATABASE)):
+        yield from _private_file_faults("data_dir", path)
+    yield from _private_file_faults("audit.key_file", heads)
+    folders = {
+        settings.data_dir: "data_dir",
+        settings.audit_key_path.parent: "audit.key_file",
+        settings.pseudonym_key_path.parent: "audit.pseudonym_key_file",
+    }
+    for folder, setting in folders.items():
+        mode = _mode(folder)
+        # In a folder with the sticky bit, others can't replace a file that is not theirs.
+        if mode & 0o022 and not mode & stat.S_ISVTX:
+            yield (
+                f"{setting}: others can write to the folder {folder.name} (mode {mode:04o}) and replace the files in "
+                f"it; accepted is 0700: chmod 700 {shlex.quote(str(folder))}"
+            )
+
+
+def mode_notes(settings: Settings) -> Iterator[str]:
+    """Return a sentence for each folder whose file names others can see; the files themselves are private."""
+    for folder in dict.fromkeys((settings.data_dir, settings.audit_key_path.parent)):
+        mode = _mode(folder)
+        if mode & 0o055 and not mode & 0o022:
+            yield (
+                f"Others can look into the folder {folder.name} (mode {mode:04o}). If nobody else has to: "
+                f"chmod 700 {shlex.quote(str(folder))}"
+            )
+
+
+def _private_file_faults(setting: str, path: Path) -> Iterator[str]:
+    mode = _mode(path)
+    if mode & 0o077:
+        yield (
+            f"{setting}: others can read or write {path.name} (mode {mode:04o}); accepted is 0600: chmod 600 {shlex.quote(str(path))}"
+        )
+
+
+def _mode(path: Path) -> int:
+    """Return the permission bits; 0 if the file or folder does not exist or can't be seen."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return 0
 
 
 def _view_faults(view: ViewSettings) -> Iterator[str]:

@@ -29,12 +29,12 @@ def show(
 def check(ctx: typer.Context) -> None:
     """Report all faults of the settings; exit code 2 if there is one."""
     from config.advice import advice
-    from config.checks import check_start
+    from config.checks import check_start, mode_notes
 
     settings = _load(ctx)
     check_start(settings)
     typer.echo("The settings have no faults.")
-    for sentence in advice(settings):
+    for sentence in (*advice(settings), *mode_notes(settings)):
         typer.echo(f"Note: {sentence}")
 
 

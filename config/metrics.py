@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -34,10 +35,7 @@ def serve(registry: CollectorRegistry, address: str, port: int, *, setting: str)
     try:
         server, thread = start_http_server(port, addr=address, registry=registry)
     except OSError as error:
-        raise SettingsError(
-            f"Port {port} of {address} can't be listened on ({error.strerror}): set {setting} to a free port "
-            "and metrics.bind to an address of this machine, or remove them."
-        ) from error
+        raise _port_in_use(address, port, setting, error) from error
 
     def stop() -> None:
         server.shutdown()
@@ -45,3 +43,26 @@ def serve(registry: CollectorRegistry, address: str, port: int, *, setting: str)
         thread.join()
 
     return stop
+
+
+def check_port(address: str, port: int, *, setting: str) -> None:
+    """Check that `serve` can listen on a port, before a process is started that will.
+
+    Raises
+    ------
+    SettingsError
+        As `serve`.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            raise _port_in_use(address, port, setting, error) from error
+
+
+def _port_in_use(address: str, port: int, setting: str, error: OSError) -> SettingsError:
+    return SettingsError(
+        f"Port {port} of {address} can't be listened on ({error.strerror}): set {setting} to a free port "
+        "and metrics.bind to an address of this machine, or remove them."
+    )

@@ -65,6 +65,8 @@ DEFAULT_FILE = Path("cxr.toml")
 _NOT_SETTINGS = frozenset({"CXR_CONFIG", "CXR_REQUIRE_PEERS"})
 _HINT = "`cxr config example` shows every setting."
 
+_LAST_PORT = 65535
+
 
 class Settings(BaseSettings):
     """All settings of one installation."""
@@ -115,16 +117,18 @@ class Settings(BaseSettings):
                 yield f"from_peers of destination {destination.name!r} has no [[peers]] entry: {', '.join(unknown)}"
 
     def _faults_of_ports(self) -> Iterator[str]:
-        ports = {
-            "listener.port": self.listener.port,
-            "listener.tls.port": self.listener.tls.port,
-            "metrics.listener_port": self.metrics.listener_port,
-            "metrics.worker_port": self.metrics.worker_port,
-        }
-        for port in sorted({port for port in ports.values() if port is not None}):
-            names = [name for name, value in ports.items() if value == port]
+        ports = [
+            ("listener.port", self.listener.port),
+            ("listener.tls.port", self.listener.tls.port),
+            *(("metrics.listener_port", port) for port in self.listener_metrics_ports),
+            ("metrics.worker_port", self.metrics.worker_port),
+        ]
+        for port in sorted({port for _, port in ports if port is not None}):
+            names = [name for name, value in ports if value == port]
             if len(names) > 1:
                 yield f"{' and '.join(names)} are the same port, {port}"
+        if max(self.listener_metrics_ports, default=0) > _LAST_PORT:
+            yield f"metrics.listener_port leaves no port for each of {self.listener.processes} listening processes"
 
     def _faults_of_rebuild(self) -> Iterator[str]:
         if self.rebuild.cron and self.rebuild.labels and self.audit.identifiers != "full":
@@ -144,6 +148,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Use the values of ``load_settings`` only, which merges file, environment and flags."""
         return (init_settings,)
+
+    @property
+    def listener_metrics_ports(self) -> tuple[int, ...]:
+        """Ports of the listener's metrics, one for each listening process."""
+        first = self.metrics.listener_port
+        return () if first is None else tuple(range(first, first + self.listener.processes))
 
     @property
     def database_path(self) -> Path:

@@ -244,8 +244,8 @@ def _serve(settings: Settings, stop: threading.Event, process: int | None) -> No
         listener = build(settings, database, spool, metrics)
         if process is None:
             clear_up(database, spool, started_at=started_at)  # after the ports are bound
-        metrics_port = settings.metrics.listener_port
-        stop_metrics = metrics.serve(settings.metrics.bind, metrics_port + (process or 0)) if metrics_port else None
+        if settings.listener_metrics_ports:
+            stop_metrics = metrics.serve(settings.metrics.bind, settings.listener_metrics_ports[process or 0])
         _run(settings.listener, listener, database, stop)
     finally:
         if stop_metrics is not None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 
+from config import metrics
 from config.logs import get_logger
 from config.settings import Settings
 from cxr.errors import SettingsError
@@ -132,7 +133,7 @@ def prepared(settings: Settings) -> Iterator[None]:
 
 
 def check_ports(settings: Settings) -> None:
-    """Check that the ports of the listener are free.
+    """Check that the ports of the listener and of its metrics are free.
 
     Raises
     ------
@@ -144,6 +145,8 @@ def check_ports(settings: Settings) -> None:
         _check_port(listening.bind, listening.port, "listener.port")
     if listening.tls.port is not None:
         _check_port(listening.bind, listening.tls.port, "listener.tls.port")
+    for port in settings.listener_metrics_ports:
+        metrics.check_port(settings.metrics.bind, port, setting="metrics.listener_port")
 
 
 def _check_port(address: str, port: int, setting: str) -> None:

@@ -1,4 +1,4 @@
-"""Temporary folders for expanded models; folders of killed processes are removed later."""
+"""Temporary folders for models and their graphs; folders of killed processes are removed later."""
 
 from __future__ import annotations
 
@@ -31,7 +31,26 @@ def scratch_folder() -> Iterator[Path]:
     remove_abandoned(Path(tempfile.gettempdir()), now=time.time())
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, (Path(folder) / _LOCK_FILE).open("wb") as lock_file:
         fcntl.flock(lock_file, fcntl.LOCK_EX)
+        lock_file.write(_owner())
+        lock_file.flush()
         yield Path(folder)
+
+
+def remove_own() -> int:
+    """Remove the scratch folders of this process, which is about to end without leaving their blocks.
+
+    Returns
+    -------
+    int
+        Number of removed folders.
+    """
+    removed = 0
+    for each in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # of another account; what a thread still writes to is removed at the next start
+            if not each.is_symlink() and (each / _LOCK_FILE).read_bytes() == _owner():
+                shutil.rmtree(each)
+                removed += 1
+    return removed
 
 
 def remove_abandoned(folder: Path, *, now: float) -> int:
@@ -59,6 +78,10 @@ def remove_abandoned(folder: Path, *, now: float) -> int:
                 shutil.rmtree(each)
                 removed += 1
     return removed
+
+
+def _owner() -> bytes:
+    return f"{os.getpid()}".encode()
 
 
 def _is_abandoned(folder: Path) -> bool:

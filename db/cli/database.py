@@ -31,13 +31,17 @@ def upgrade(ctx: typer.Context) -> None:
 
 @db_app.command()
 def check(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Check file, references, schema, events and spool while the service runs; exit code 1 if a fault is found.
+    """Check file, references, schema, events, spool and permissions, also while the service runs.
+
+    The exit code is 1 if a fault is found.
 
     Example: cxr db check
     """
+    from config.checks import mode_faults
     from db.sqlite.connection import describe
     from db.upkeep import integrity
     from db.upkeep.exported_heads import read_heads
+    from db.upkeep.integrity import Fault
 
     settings = settings_of(ctx)
     heads = read_heads(settings.audit_heads_path)
@@ -48,16 +52,17 @@ def check(ctx: typer.Context, as_json: AsJson = False) -> None:
         report = integrity.check_damaged(settings.database_path)
         if report.ok:
             raise
-    for fault in report.faults:
+    faults = (*report.faults, *(Fault(code="open_to_others", message=text) for text in mode_faults(settings)))
+    for fault in faults:
         if as_json:
             print_json(asdict(fault))
         else:
             typer.echo(f"{fault.code}: {fault.message}")
     if not as_json:
         typer.echo(describe(settings.database_path))
-        faults, events = counted(len(report.faults), "fault"), counted(report.events, "event")
-        typer.echo(f"{faults}; {events} and {counted(report.files, 'file')} are intact")
-    raise typer.Exit(0 if report.ok else 1)
+        found, events = counted(len(faults), "fault"), counted(report.events, "event")
+        typer.echo(f"{found}; {events} and {counted(report.files, 'file')} are intact")
+    raise typer.Exit(1 if faults else 0)
 
 
 @db_app.command()

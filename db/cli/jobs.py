@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -19,6 +20,7 @@ from db.events.account import account_facts
 if TYPE_CHECKING:
     from config.settings import Settings
     from db.engine import Database
+    from db.schema.records import DeliveryRow, JobRow
 
 jobs_app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="List, release, requeue and purge jobs and deliveries."
@@ -31,6 +33,7 @@ Change = Callable[..., None]
 _JOB = ("id", "received_at", "state", "attempts", "error_code", "not_before", "updated_at", "reason")
 _DELIVERY = ("id", "job_id", "destination", "state", "attempts", "due_at", "updated_at", "status", "error_code")
 _LEAVE_OUT = ("updated_at", "not_before", "due_at", "attempts")
+_PAGE: Final = 500  # rows of one read: without a write-ahead log, a read delays the listener's commits
 
 
 @jobs_app.command("list")
@@ -52,22 +55,21 @@ def list_(
     from db.jobs import operator_actions
 
     settings = settings_of(ctx)
-    with open_audit(settings) as database, database.read() as session:
-        counts = {str(each): count for each, count in operator_actions.count_by_state(session).items()}
-        at_most = limit or None
-        rows = [
-            asdict(row)
-            for row in (
-                deliveries.list_deliveries(session, state=DeliveryState.DEAD, limit=at_most)
-                if dead_deliveries
-                else operator_actions.list_jobs(session, state=state, limit=at_most)
-            )
-        ]
+    list_rows = (
+        partial(deliveries.list_deliveries, state=DeliveryState.DEAD)
+        if dead_deliveries
+        else partial(operator_actions.list_jobs, state=state)
+    )
+    with open_audit(settings) as database:
+        if as_json:
+            for row in _read_all(database, list_rows, limit=limit or None):
+                print_json(asdict(row))
+            _print_disk_error(settings)
+            return
+        rows = [asdict(row) for row in _read_all(database, list_rows, limit=limit or None)]
+        with database.read() as session:
+            counts = {str(each): count for each, count in operator_actions.count_by_state(session).items()}
     _print_disk_error(settings)
-    if as_json:
-        for row in rows:
-            print_json(row)
-        return
     names = _DELIVERY if dead_deliveries else _JOB
     print_table(names, [[row[name] for name in names] for row in rows], leave_out=_LEAVE_OUT, is_wide=wide)
     print_message("In all: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count) + ".")
@@ -93,10 +95,8 @@ def release(ctx: typer.Context, ids: Ids = None, release_all: All = False) -> No
     from db.jobs.operator_actions import release as release_job
 
     with open_audit(settings_of(ctx)) as database:
-        if release_all:
-            with database.read() as session:
-                ids = [row.id for row in list_jobs(session, state=JobState.HELD)]
-        _change(database, _require_ids(ids, is_all=release_all), release_job, "released")
+        held = _read_all(database, partial(list_jobs, state=JobState.HELD))
+        _change(database, _numbers(ids, held, is_all=release_all), release_job, "released")
 
 
 @jobs_app.command()
@@ -117,15 +117,11 @@ def requeue(
 
     with open_audit(settings_of(ctx)) as database:
         if dead_deliveries:
-            if not ids:
-                with database.read() as session:
-                    ids = [row.id for row in deliveries.list_deliveries(session, state=DeliveryState.DEAD)]
-            _change(database, ids, deliveries.requeue, "requeued")
+            dead = _read_all(database, partial(deliveries.list_deliveries, state=DeliveryState.DEAD))
+            _change(database, _numbers(ids, dead, is_all=not ids), deliveries.requeue, "requeued")
             return
-        if requeue_all:
-            with database.read() as session:
-                ids = [row.id for row in operator_actions.list_jobs(session, state=JobState.FAILED)]
-        _change(database, _require_ids(ids, is_all=requeue_all), operator_actions.requeue, "requeued")
+        failed = _read_all(database, partial(operator_actions.list_jobs, state=JobState.FAILED))
+        _change(database, _numbers(ids, failed, is_all=requeue_all), operator_actions.requeue, "requeued")
 
 
 @jobs_app.command()
@@ -162,10 +158,28 @@ def purge(
     typer.echo(f"{count} purged")
 
 
-def _require_ids(ids: list[int] | None, *, is_all: bool) -> list[int]:
-    if not ids and not is_all:
+def _read_all(
+    database: Database, list_rows: Callable[..., list[JobRow] | list[DeliveryRow]], *, limit: int | None = None
+) -> Iterator[JobRow | DeliveryRow]:
+    """Yield the rows of a listing, the latest first, in short reads; a row may change its state meanwhile."""
+    before_id, left = None, limit
+    while left is None or left > 0:
+        size = _PAGE if left is None else min(_PAGE, left)
+        with database.read() as session:
+            rows = list_rows(session, limit=size, before_id=before_id)
+        yield from rows
+        if len(rows) < size:
+            return
+        before_id = rows[-1].id
+        left = None if left is None else left - size
+
+
+def _numbers(ids: list[int] | None, rows: Iterator[JobRow | DeliveryRow], *, is_all: bool) -> Iterable[int]:
+    if is_all:
+        return (row.id for row in rows)
+    if not ids:
         raise typer.BadParameter("name jobs by their numbers, or say --all")
-    return ids or []
+    return ids
 
 
 def _change(database: Database, ids: Iterable[int], change: Change, done: str) -> None:

@@ -53,6 +53,7 @@ def list_deliveries(
     state: DeliveryState | None = None,
     destination: str | None = None,
     limit: int | None = None,
+    before_id: int | None = None,
 ) -> list[DeliveryRow]:
     """Return deliveries for an operator, latest first.
 
@@ -63,13 +64,17 @@ def list_deliveries(
     state, destination
         Only these; None: all.
     limit
-        Maximum number; None: all.
+        Maximum number; None: all, for a short history only.
+    before_id
+        Only earlier deliveries than this one; None: all.
     """
     query = select(*(getattr(Delivery, name) for name in DeliveryRow.__dataclass_fields__))
     if state is not None:
         query = query.where(Delivery.state == state)
     if destination is not None:
         query = query.where(Delivery.destination == destination)
+    if before_id is not None:
+        query = query.where(Delivery.id < before_id)
     return [DeliveryRow(**row) for row in session.execute(query.order_by(Delivery.id.desc()).limit(limit)).mappings()]
 
 

@@ -112,7 +112,9 @@ def oldest_change(session: Session, state: JobState) -> datetime | None:
     return session.scalar(select(func.min(Job.updated_at)).where(Job.state == state))
 
 
-def list_jobs(session: Session, *, state: JobState | None = None, limit: int | None = None) -> list[JobRow]:
+def list_jobs(
+    session: Session, *, state: JobState | None = None, limit: int | None = None, before_id: int | None = None
+) -> list[JobRow]:
     """Return jobs for an operator, latest first.
 
     Parameters
@@ -122,11 +124,15 @@ def list_jobs(session: Session, *, state: JobState | None = None, limit: int | N
     state
         Only this state; None: all.
     limit
-        Maximum number; None: all.
+        Maximum number; None: all, for a short history only.
+    before_id
+        Only earlier jobs than this one; None: all.
     """
     query = select(Job, Image.sop_instance_uid, Image.received_at).join(Image, Image.id == Job.image_id)
     if state is not None:
         query = query.where(Job.state == state)
+    if before_id is not None:
+        query = query.where(Job.id < before_id)
     rows = session.execute(query.order_by(Job.id.desc()).limit(limit).execution_options(populate_existing=True))
     return [
         JobRow(

@@ -48,7 +48,7 @@ _RESTORE: Mapping[str, str] = MappingProxyType(
 class Fault:
     """One fault, with the action to take."""
 
-    code: str  # damaged_file | dangling_reference | schema | broken_chain | changed_row | missing_file
+    code: str  # damaged_file | dangling_reference | schema | broken_chain | changed_row | missing_file | open_to_others
     message: str
 
 

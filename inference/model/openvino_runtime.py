@@ -10,7 +10,6 @@ behind a PACS opens no connections of its own, so that the import of ``openvino_
 from __future__ import annotations
 
 import importlib
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from cxr.errors import IncompatiblePackage
 from cxr.package import PackageManifest
+from cxr.package.scratch import scratch_folder
 from inference.model.batches import ModelOutput, Scorer
 from inference.model.refused_imports import refuse_from_now_on
 from inference.model.tensorflow_runtime import ServedGraph, load_served
@@ -65,8 +65,8 @@ def _compile(served: ServedGraph, size: int) -> Any:  # noqa: ANN401 (openvino.C
     # Not mapped: the file is deleted while the model is still in use.
     core.set_property({"ENABLE_MMAP": False})
     try:
-        with tempfile.TemporaryDirectory(prefix="cxr-openvino-") as folder:
-            graph = Path(folder) / "graph.pb"
+        with scratch_folder() as folder:
+            graph = folder / "graph.pb"
             graph.write_bytes(frozen.graph.as_graph_def().SerializeToString())
             model = core.read_model(graph)
         model.reshape([-1, size, size, 1])

@@ -30,6 +30,7 @@ from inference.worker import capacity
 from inference.worker.claimed_jobs import ClaimedJobs
 from inference.worker.decode_pool import DecodePool
 from inference.worker.image_warnings import InputGate
+from inference.worker.loading import load_until_stopped
 from inference.worker.metrics import StageTimes
 from inference.worker.scored_image import scored_image
 from inference.worker.view_check import SCORED, check_orientation
@@ -134,6 +135,8 @@ class Worker:
             If the package in service can't be served.
         DatabaseUnavailable
             If the unfinished jobs can't be returned at the end.
+        StoppedWhileLoading
+            If ``stop`` is set while models are loaded; no job is claimed then.
         """
         ended = threading.Event()
         heartbeat = threading.Thread(
@@ -157,10 +160,7 @@ class Worker:
 
     def _serve_one_package(self, stop: threading.Event) -> None:
         """Score with the active package until another one is promoted."""
-        package = self._registry.active()
-        model = self._load_model(package)
-        gate = InputGate.of(package)
-        self._view = self._load_view()
+        package, model, gate, self._view = load_until_stopped(self._load, stop)
         log.info("model_loaded", model=package.manifest.name, fingerprint=package.fingerprint, device=model.device)
         cores = len(os.sched_getaffinity(0))
         limit = capacity.batch_size(self._settings.batch_size, device=model.device, cores=cores)
@@ -194,6 +194,10 @@ class Worker:
                 elif not ahead:
                     with self._stages.timing("idle"):
                         self._claims.wait_for_work(stop, partial(self._registry.changed_since, package.fingerprint))
+
+    def _load(self) -> tuple[ModelPackage, Model, InputGate, ViewCheck | None]:
+        package = self._registry.active()
+        return package, self._load_model(package), InputGate.of(package), self._load_view()
 
     def _claim(self, preparer: DecodePool, limit: int) -> list[PendingImage]:
         """Claim a batch and submit its files to the decoding processes."""

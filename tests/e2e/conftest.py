@@ -22,6 +22,7 @@ from pynetdicom import AE
 
 CXR = Path(sys.executable).parent / "cxr"
 KILLED_AT = Path(__file__).parent / "killed_at.py"
+STUCK_AT = Path(__file__).parent / "stuck_at.py"
 
 
 @dataclass
@@ -37,9 +38,14 @@ class Service:
     def log(self) -> Path:
         return self.folder / "log.txt"
 
-    def start(self, *arguments: str, killed_at: str | None = None) -> subprocess.Popen[bytes]:
-        """Run a verb in the background, e.g. start("serve"); optionally one that kills itself at a step."""
-        command = [str(CXR)] if killed_at is None else [sys.executable, "-P", str(KILLED_AT), killed_at]
+    def start(
+        self, *arguments: str, killed_at: str | None = None, stuck_at: str | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Run a verb in the background, e.g. start("serve"); optionally one that dies or never ends at a step."""
+        command = [str(CXR)]
+        for script, step in ((KILLED_AT, killed_at), (STUCK_AT, stuck_at)):
+            if step is not None:
+                command = [sys.executable, "-P", str(script), step]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CXR_")}
         with self.log.open("ab") as log:
             process = subprocess.Popen(

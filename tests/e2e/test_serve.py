@@ -102,6 +102,29 @@ def test_a_port_in_use_is_reported_before_a_child_is_started(service: Callable[.
     assert "child_started" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("setting", "settings", "ahead"),
+    [
+        ("metrics.worker_port", "worker_port = {port}", 0),
+        ("metrics.listener_port", "listener_port = {port}", 0),
+        ("metrics.listener_port", "listener_port = {port}", 1),  # the second listening process'
+    ],
+)
+def test_a_metrics_port_in_use_is_reported_before_a_child_is_started(
+    service: Callable[..., Any], setting: str, settings: str, ahead: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        installation = service(
+            f"[metrics]\n{settings.format(port=port - ahead)}\n", listener=f"processes = {ahead + 1}", model=False
+        )
+        done = serve_to_its_end(installation)
+    assert done.returncode == 2
+    assert f"Port {port} of 127.0.0.1 can't be listened on" in done.stderr
+    assert f"set {setting} to a free port" in done.stderr
+    assert "child_started" not in done.stderr
+
+
 def test_what_a_child_can_not_be_started_with_ends_the_command(
     service: Callable[..., Any], free_port: Callable[[], int]
 ) -> None:

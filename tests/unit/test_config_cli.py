@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
-from config.checks import check_start, faults_at_start
+from config.checks import check_start, faults_at_start, mode_notes
 from config.example import MASK, example_toml, settings_page, settings_toml
 from config.settings import AuditSettings, Settings, load_settings
 from cxr.errors import SettingsError
@@ -269,3 +269,53 @@ def test_the_audit_key_and_the_data_folder_are_looked_at(tmp_path: Path) -> None
     key.chmod(0o644)
     (tmp_path / "data").write_text("not a folder")
     assert [fault.split(":")[0] for fault in faults_at_start(settings)] == ["audit.key_file", "data_dir"]
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Settings:
+    """An installation with the files that a start makes, with the modes that it gives them."""
+    settings = load_settings(environ={}, flags={"data_dir": tmp_path / "data"})
+    for folder in (settings.data_dir, settings.audit_key_path.parent):
+        folder.mkdir(mode=0o700)
+    for name in ("", "-wal", "-shm", "-journal"):
+        settings.database_path.with_name(f"audit.sqlite{name}").touch(mode=0o600)
+    settings.audit_heads_path.touch(mode=0o600)
+    return settings
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o644, 0o604, 0o620, 0o666])
+@pytest.mark.parametrize(
+    "name", ["data/audit.sqlite", "data/audit.sqlite-wal", "data/audit.sqlite-shm", "data/audit.sqlite-journal",
+             "data.keys/audit.heads"],
+)  # fmt: skip
+def test_a_database_that_others_can_read_is_refused_with_the_command_that_mends_it(
+    kept: Settings, name: str, mode: int
+) -> None:
+    assert faults_at_start(kept) == ()
+    path = kept.data_dir.parent / name
+    path.chmod(mode)
+    (fault,) = faults_at_start(kept)
+    assert f"{path.name} (mode {mode:04o})" in fault
+    subprocess.run(fault.rpartition(": ")[2], shell=True, check=True)
+    assert faults_at_start(kept) == ()
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+@pytest.mark.parametrize("name", ["data", "data.keys"])
+def test_a_folder_in_which_others_can_replace_the_files_is_refused(kept: Settings, name: str, mode: int) -> None:
+    folder = kept.data_dir.parent / name
+    folder.chmod(mode)
+    (fault,) = faults_at_start(kept)
+    assert f"{name} (mode {mode:04o})" in fault
+    subprocess.run(fault.rpartition(": ")[2], shell=True, check=True)
+    assert faults_at_start(kept) == ()
+
+
+def test_a_folder_that_others_can_look_into_is_said_and_not_refused(kept: Settings) -> None:
+    assert list(mode_notes(kept)) == []
+    kept.data_dir.chmod(0o755)
+    assert faults_at_start(kept) == ()
+    (note,) = mode_notes(kept)
+    assert note.endswith(f"chmod 700 {kept.data_dir}")
+    kept.data_dir.chmod(0o1777)  # sticky: others can't replace our files
+    assert faults_at_start(kept) == ()

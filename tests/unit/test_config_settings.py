@@ -178,6 +178,14 @@ def test_a_file_that_is_no_text_is_a_fault(tmp_path: Path) -> None:
         ("[listener.tls]\nport = 2762", "listener.tls.certificate"),
         ("[listener]\nbind = '192.0.2.1'", "no [[peers]] entry"),
         ("[metrics]\nworker_port = 11112", "listener.port and metrics.worker_port are the same port"),
+        (
+            "[listener]\nprocesses = 3\n[metrics]\nlistener_port = 9100\nworker_port = 9102",
+            "metrics.listener_port and metrics.worker_port are the same port, 9102",
+        ),
+        (
+            "[listener]\nprocesses = 2\n[metrics]\nlistener_port = 65535",
+            "metrics.listener_port leaves no port for each of 2 listening processes",
+        ),
         ("data_dir = 7", "data_dir"),
     ],
 )

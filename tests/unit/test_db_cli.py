@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from app.cli import main
 from cxr.domain import DeliveryState, JobState, View
@@ -317,6 +318,44 @@ def test_jobs_release_by_number_and_all(site: Any, cxr: Cxr) -> None:
     assert cxr("jobs", "release", "--all").stdout == "2 released\n"
     assert states(site)[4:] == ["queued"] * 3
     assert cxr("jobs", "release", "--all").stdout == "0 released\n"
+
+
+def test_db_check_finds_what_others_can_read(site: Any, cxr: Cxr) -> None:
+    assert cxr("db", "check").returncode == 0
+    site.database.path.chmod(0o644)
+    done = cxr("db", "check")
+    assert done.returncode == 1
+    assert f"open_to_others: data_dir: others can read or write {site.database.path.name} (mode 0644)" in done.stdout
+    assert "1 fault; " in done.stdout
+    site.database.path.chmod(0o600)
+
+
+def test_listings_and_changes_of_all_jobs_read_a_long_history_in_pages(
+    site: Any, cxr: Cxr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (6, 7, 8):
+        site.receive(seed, state=JobState.HELD, view=View.UNKNOWN, reason="view_unknown")
+    monkeypatch.setattr("db.cli.jobs._PAGE", 2)
+    reads: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
+        if statement.startswith("SELECT job.id, job.image_id"):
+            reads.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        assert [row["id"] for row in lines(cxr("jobs", "list", "--json", "--limit", "0"))] == [8, 7, 6, 5, 4, 3, 2, 1]
+        assert len(reads) == 5  # the last finds nothing
+        assert [row["id"] for row in lines(cxr("jobs", "list", "--json", "--limit", "3"))] == [8, 7, 6]
+        assert [row["id"] for row in lines(cxr("jobs", "list", "--json", "--limit", "3", "--state", "held"))] == [
+            8,
+            7,
+            6,
+        ]
+        assert cxr("jobs", "release", "--all").stdout == "4 released\n"
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert states(site)[4:] == ["queued"] * 4
 
 
 def test_what_cannot_be_released_is_said_and_the_rest_is(site: Any, cxr: Cxr) -> None:
