@@ -220,10 +220,43 @@ def test_the_audit_export_says_which_images_count(
     assert labels(found) == {"a": "normal", "released": "covid19"}
     assert set(reasons(found)) >= {
         ("export.csv", 6, "view_position_not_frontal"), ("export.csv", 8, "not_latest"),
-        ("export.csv", 10, "view_unknown"), ("export.csv", 12, "no_file"), ("lateral.dcm", 0, "not_listed"),
-        ("labels.csv", 4, "no_image"),
+        ("export.csv", 10, "view_unknown"), ("export.csv", 12, "no_file"), ("labels.csv", 4, "no_image"),
     }  # fmt: skip
+    assert "not_listed" not in found.count_rejected()  # every file is in the export; its line has the reason
     assert list(found.cases["patient_id"]) == ["SYN1", "SYN2"]
+
+
+@pytest.mark.parametrize("state", ["queued", "scoring", "failed"])
+@pytest.mark.parametrize(
+    ("view", "reason", "is_released"),
+    [
+        ("frontal", "view_position_frontal", False),
+        ("unknown", "view_unknown", False),  # may be scored without a person, by the setting view.unknown
+        ("frontal", "pixels_unsure", True),
+        ("frontal", "pixels_lateral", True),
+        ("unknown", "view_contradictory", True),
+    ],
+)
+def test_an_image_that_is_not_scored_counts_only_if_a_person_released_it(
+    tmp_path: Path,
+    site: Callable[..., None],
+    synthetic_xray: Xray,
+    state: str,
+    view: str,
+    reason: str,
+    is_released: bool,
+) -> None:
+    uids = [synthetic_xray(seed=seed).SOPInstanceUID for seed in (1, 2)]
+    rows = [
+        "image_id,sop_instance_uid,state,view,reason,finding,is_latest",
+        f"1,{uids[0]},reported,frontal,view_position_frontal,covid19,true",
+        f"2,{uids[1]},{state},{view},{reason},,true",
+    ]
+    site({"scored": {}, "waiting": {}}, "\n".join(rows), name="export.csv")
+    (tmp_path / "labels.csv").write_text(f"sop_instance_uid,label\n{uids[0]},normal\n{uids[1]},covid19\n")
+    found = audit_export.index(tmp_path)
+    assert set(labels(found)) == ({"scored", "waiting"} if is_released else {"scored"})
+    assert (("export.csv", 3, "not_yet_scored") in reasons(found)) == (not is_released)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,30 @@ def test_tags(tmp_path: Path, tag: str, label: str) -> None:
     assert list(darwin.index(tmp_path).cases["label"]) == [label]
 
 
+@pytest.mark.parametrize("sign", [":", "/", " : ", ": "])
+@pytest.mark.parametrize("patient", ["PatientID", "Patient ID", "patient_id", "Patient-ID"])
+def test_values_are_read_whatever_stands_between_key_and_value(tmp_path: Path, sign: str, patient: str) -> None:
+    named = [f"{patient}{sign}117", f"Age{sign}55", f"location{sign}Hannover: ward 3/4, Germany", f"Sex{sign}F"]
+    export(tmp_path, a=version_1("a.png", tags("COVID-19", "View/PA", *named)))
+    case = darwin.index(tmp_path).cases.iloc[0]
+    assert (case["patient_id"], case["image_wise"], case["age"]) == ("v7-darwin:117", "", 55)
+    assert (case["site"], case["sex"], case["view"]) == ("Hannover: ward 3/4, Germany", "F", "PA")
+    assert case["label"] == "covid19"
+
+
+def test_ct_and_laterals_are_counted_once(tmp_path: Path) -> None:
+    export(
+        tmp_path,
+        a=version_1("a.png", tags("COVID-19", "View/PA")),
+        ct=version_1("ct.png", tags("COVID-19", "Modality/CT")),
+        axial=version_1("axial.png", tags("COVID-19", "View/Axial")),
+        lateral=version_1("lateral.png", tags("COVID-19", "View/L")),
+    )
+    found = darwin.index(tmp_path)
+    assert len(found.cases) + len(found.rejected) == 4
+    assert found.count_rejected() == {"not_radiograph": 2, "lateral": 1}
+
+
 def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     lung = {"name": "Lung", "polygon": {"path": points(SQUARE)}}
     wrong = version_1("size.png", [*tags("SARS"), lung])
@@ -123,7 +147,9 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
         "twice": "duplicate", "size": "size_differs", "lateral": "lateral", "odd": "label_unknown",
         "untagged": "label_missing", "gone": "no_file", "none": "damaged", "bare": "no_lungs",
     }  # fmt: skip
-    assert {one.reason for one in found.rejected if one.source_file.endswith("png")} == {"not_listed"}
+    # A picture whose annotation is left out is counted once, with the annotation's reason.
+    pictures = {Path(one.source_file).name: one.reason for one in found.rejected if one.source_file.endswith("png")}
+    assert pictures == {"gone.png": "not_listed", "none.png": "not_listed", "twice.png": "not_listed"}
     assert len(darwin.index(tmp_path).cases) == 2
 
 

@@ -6,12 +6,13 @@ files are copies of the archive's or the spool's, matched by SOP Instance UID.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 
+from cxr.view.decide import NEVER_ASSUMED, PIXEL_REASONS
 from training.adapters.institutional import NEGATIVE, labelled_rows, unmatched
 from training.adapters.reading.dataset_folder import dataset_folder
 from training.adapters.reading.dicom_files import DicomImage, reject_image, scan
@@ -28,7 +29,9 @@ from training.adapters.reading.result import (
 from training.adapters.reading.tables import LINE, find_table, read_table
 
 _COLUMNS = ("image_id", "sop_instance_uid", "state", "view", "reason", "is_latest")
-_SCORED = frozenset({"queued", "scoring", "reported", "failed"})
+_WAITING = frozenset({"queued", "scoring", "failed"})
+# An image with one of these reasons was held; where it is so no more, a person has released it.
+_HELD_REASONS = frozenset(PIXEL_REASONS) | NEVER_ASSUMED
 
 
 def index(
@@ -62,7 +65,7 @@ def index(
     Returns
     -------
     IndexResult
-        Images that the service decided to be frontal, or that a person released, and that have a label.
+        Images that the service scored, or that a person released, and that have a label.
 
     Raises
     ------
@@ -78,9 +81,10 @@ def index(
         tables[1], rejected, column=parse_pairs(column, "--column"), words=words, date_format=date_format
     )
     lines = _exported_lines(exported, tables[0].name, rejected)
+    named = {_uid(value) for value in exported["sop_instance_uid"]}
     # An image of unknown view may have been released by a person: the export decides, not the header.
     scanned = scan(base, rejected, watch=watch, besides=tables, unknown_views=True)
-    images = list(_exported(scanned, lines, base, rejected))
+    images = list(_exported(scanned, lines, named, base, rejected))
     uids = {image.header.sop_instance_uid for image in scanned}
     rejected += [Rejection(tables[0].name, line, "no_file") for uid, line in lines.items() if uid not in uids]
     joined = join(images, results, days=days, every_image=True)
@@ -92,7 +96,7 @@ def index(
 
 
 def _exported_lines(exported: pd.DataFrame, name: str, rejected: list[Rejection]) -> dict[str, int]:
-    """Return the SOP Instance UIDs of the images that the service accepted as frontal, with their first line.
+    """Return the SOP Instance UIDs of the images that the service scored or a person released, with their first line.
 
     An image has one line for each finding; only the first is read.
     """
@@ -102,25 +106,32 @@ def _exported_lines(exported: pd.DataFrame, name: str, rejected: list[Rejection]
         if reason:
             rejected.append(Rejection(name, int(row[LINE]), reason))
         else:
-            # A spreadsheet's text may have an apostrophe in front (db.results.export).
-            lines[str(row["sop_instance_uid"]).removeprefix("'")] = int(row[LINE])
+            lines[_uid(row["sop_instance_uid"])] = int(row[LINE])
     return lines
+
+
+def _uid(value: object) -> str:
+    """Return a UID; a spreadsheet's text may have an apostrophe in front (db.results.export)."""
+    return str(value).removeprefix("'")
 
 
 def _rejection_reason(row: Mapping[str, str]) -> str:
     if row["is_latest"].casefold() in ("false", "0"):
         return "not_latest"
-    # The column view is the header's; a contradiction by the pixels is in state and reason.
-    if row["view"] in ("frontal", "unknown") and row["state"] in _SCORED:
-        return ""
+    # The column view is the header's; what the pixels say is in state and reason.
+    if row["view"] in ("frontal", "unknown"):
+        if row["state"] == "reported" or (row["state"] in _WAITING and row["reason"] in _HELD_REASONS):
+            return ""
+        if row["state"] in _WAITING:
+            return "not_yet_scored"
     return row["reason"] or "view_unknown"
 
 
 def _exported(
-    images: list[DicomImage], lines: Mapping[str, int], base: Path, rejected: list[Rejection]
+    images: list[DicomImage], lines: Mapping[str, int], named: Set[str], base: Path, rejected: list[Rejection]
 ) -> Iterator[DicomImage]:
     for image in images:
         if image.header.sop_instance_uid in lines:
             yield image
-        else:
+        elif image.header.sop_instance_uid not in named:  # others: the reason is that of their line
             rejected.append(reject_image(image, base, "not_listed"))

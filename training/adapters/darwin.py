@@ -7,8 +7,9 @@ the union of its lung polygons.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +29,8 @@ from training.files import write_whole
 _ORDER = ("covid19", "bacterial_pneumonia", "viral_pneumonia", "other_pneumonia", "normal")
 """Precedence of tags of one picture: COVID-19 is tagged as viral pneumonia too."""
 
-_KEYS = ("age", "sex", "view", "patient id", "location", "modality")
+_KEYS = frozenset({"age", "sex", "view", "patientid", "location", "modality"})
+_KEY_AND_VALUE = re.compile(r"\s*([^/:]+)[/:](.*)", re.DOTALL)
 
 
 def index(
@@ -68,8 +70,9 @@ def index(
     pictures = _Pictures(base, [path for path in files if path.suffix.casefold() in IMAGE_SUFFIXES])
     rejected: list[Rejection] = []
     rows: dict[str, dict[str, Any]] = {}
+    named: set[Path] = set()  # pictures that an annotation names
     for number, document in enumerate(documents, start=1):
-        outcome = _read(document, pictures, lung=lung, need_lungs=need_lungs, laterals=laterals)
+        outcome = _read(document, pictures, named, lung=lung, need_lungs=need_lungs, laterals=laterals)
         reason = outcome if isinstance(outcome, str) else "duplicate" if outcome[0]["path"] in rows else ""
         if isinstance(outcome, str) or reason:
             rejected.append(Rejection(document.relative_to(base).as_posix(), 0, reason))
@@ -79,7 +82,7 @@ def index(
                 row["mask_path"] = str(_write(mask, mask_folder / f"{document.relative_to(base).with_suffix('')}.png"))
             rows[row["path"]] = row
         watch("annotations", number, len(documents))
-    rejected += [Rejection(path.relative_to(base).as_posix(), 0, "not_listed") for path in pictures.unused(rows)]
+    rejected += [Rejection(path.relative_to(base).as_posix(), 0, "not_listed") for path in pictures.besides(named)]
     with_mask = sum(1 for row in rows.values() if row.get("mask_path"))
     return index_result(rows.values(), rejected, [f"{with_mask} of {len(rows)} pictures have a lung mask."])
 
@@ -102,15 +105,15 @@ class _Pictures:
             candidates = [path for path in candidates if path.parts[-len(tail) :] == tail]
         return candidates[0] if len(candidates) == 1 else None
 
-    def unused(self, rows: Mapping[str, Any]) -> list[Path]:
-        """Return the pictures that are in no row."""
-        return [path for path in self._all if str(path) not in rows]
+    def besides(self, named: Set[Path]) -> list[Path]:
+        """Return the pictures that no annotation names."""
+        return [path for path in self._all if path not in named]
 
 
 def _read(
-    document: Path, pictures: _Pictures, *, lung: str, need_lungs: bool, laterals: bool
+    document: Path, pictures: _Pictures, named: set[Path], *, lung: str, need_lungs: bool, laterals: bool
 ) -> tuple[dict[str, Any], npt.NDArray[np.uint8] | None] | str:
-    """Return one picture's row and mask, or the reason of its rejection."""
+    """Return one picture's row and mask, or the reason of its rejection; add the picture to ``named``."""
     try:
         annotation = read_annotation(json.loads(document.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
@@ -118,6 +121,7 @@ def _read(
     path = pictures.find(annotation)
     if path is None:
         return "no_file"
+    named.add(path)
     row = _row(annotation, path)
     if row["view"] is None or row.pop("modality") in ("ct", "mri"):
         return "not_radiograph"
@@ -137,16 +141,17 @@ def _read(
 
 
 def _row(annotation: Annotation, path: Path) -> dict[str, Any]:
-    """Return a picture's row; V7's tags are labels, or keys and values as in Age/54."""
+    """Return a picture's row; V7's tags are labels, or keys and values as in ``Age:55`` and ``View/PA``."""
     values: dict[str, str] = {}
     labels = set()
     for tag in annotation.tags:
-        key, slash, value = tag.partition("/")
-        if slash and key.strip().casefold() in _KEYS:
-            values[key.strip().casefold()] = value.strip()
+        parts = _KEY_AND_VALUE.fullmatch(tag)
+        key = re.sub(r"[\W_]", "", parts[1]).casefold() if parts else ""
+        if parts and key in _KEYS:
+            values[key] = parts[2].strip()
         else:
             labels.add(_label(tag))
-    patient = values.get("patient id", "")
+    patient = values.get("patientid", "")
     name = f"{annotation.folder}/{annotation.file_name}".lstrip("/")
     return {
         "image_id": f"darwin:{name}",

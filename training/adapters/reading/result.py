@@ -56,6 +56,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "nearer_image": "Another image of the patient is nearer to the test (--every-image takes all).",
         "no_test": "No test result belongs to this image.",
         "no_join_key": "The line names neither SOP Instance UID nor accession number, nor a patient and a date.",
+        "not_yet_scored": "The service has not scored the image, nor has a person released it.",
         "not_latest": "The audit export holds a newer image under the same SOP Instance UID.",
         # The merge
         "other_collection": "An earlier manifest of the merge has the film.",
