@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from cxr.errors import ManifestError
 from cxr.labels import FINDINGS
-from training.adapters import vindr
+from training.adapters import covidx, siim_covid19, siim_pneumothorax, vindr
 from training.adapters.reading.reader_votes import agreement, decide
 from training.adapters.reading.result import IndexResult
 from training.adapters.tuberculosis import shenzhen_montgomery, tbx11k
@@ -226,3 +226,94 @@ def test_tbx11k_with_what_it_cannot_read_is_refused(tbx_folder: Path) -> None:
         tbx11k.index(tbx_folder)
     with pytest.raises(ManifestError, match="looked for imgs"):
         tbx11k.index(tbx_folder / "TBX11K" / "lists")
+
+
+# SIIM-FISABIO-RSNA COVID-19
+
+
+def test_siim_covid19_studies_label_their_films(tmp_path: Path, synthetic_xray: Xray) -> None:
+    classes = "Negative for Pneumonia,Typical Appearance,Indeterminate Appearance,Atypical Appearance"
+    (tmp_path / "train_study_level.csv").write_text(
+        f"id,{classes}\ns1_study,0,1,0,0\ns2_study,1,0,0,0\ns3_study,0,1,1,0\ns4_study,0,0,0,1\n"
+    )
+    box = "\"[{'x': 7.5, 'y': 5, 'width': 10, 'height': 20}, {'x': 1, 'y': 1, 'width': 0, 'height': 2}]\""
+    (tmp_path / "train_image_level.csv").write_text(
+        f"id,boxes,label,StudyInstanceUID\na_image,{box},opacity,s1\nb_image,,none,s1\nc_image,,none,s2\n"
+        "d_image,,none,s3\ne_image,,none,s4\na_image,,none,s1\n"
+    )
+    for seed, name in enumerate("abcd"):
+        path = tmp_path / "train" / f"study{seed}" / "series" / f"{name}.dcm"
+        path.parent.mkdir(parents=True)
+        synthetic_xray(seed=seed, PatientID=f"person{seed // 2}").save_as(path, enforce_file_format=True)
+    found = siim_covid19.index(tmp_path)
+    cases = found.cases.set_index("image_id")
+    assert cases["label"].to_dict() == {
+        "siim-covid19:a": "covid19_typical", "siim-covid19:b": "covid19_typical", "siim-covid19:c": "negative"
+    }  # fmt: skip
+    assert cases["label_lung_opacity"].fillna(9).tolist() == [1, 9, 0]
+    assert cases["label_covid19_typical"].tolist() == [1, 1, 0]
+    assert cases["patient_id"].tolist() == ["siim-covid19:person0", "siim-covid19:person0", "siim-covid19:person1"]
+    assert found.boxes[["finding", "x", "height"]].to_dict("records") == [
+        {"finding": "lung_opacity", "x": 7.5, "height": 20}
+    ]
+    assert reasons(found) == [
+        ("train_image_level.csv", 2, "bad_box"), ("train_image_level.csv", 5, "label_missing"),
+        ("train_image_level.csv", 6, "no_file"), ("train_image_level.csv", 7, "duplicate"),
+        ("train_study_level.csv", 4, "label_contradictory"),
+    ]  # fmt: skip
+    assert columns_are_findings(found)
+
+
+# SIIM-ACR pneumothorax
+
+
+def test_siim_pneumothorax_has_one_line_per_film(tmp_path: Path, synthetic_xray: Xray) -> None:
+    (tmp_path / "train-rle.csv").write_text(
+        "ImageId, EncodedPixels\n1.1, -1\n1.2,5 3 10 2\n1.2,9 1\n1.3,-1\n1.3,4 1\n1.4,-1\n1.5,\n"
+    )
+    for seed, name in enumerate(("1.1", "1.2", "1.3")):
+        path = tmp_path / "dicom-images-train" / name / f"{name}.dcm"
+        path.parent.mkdir(parents=True)
+        synthetic_xray(seed=seed).save_as(path, enforce_file_format=True)
+    found = siim_pneumothorax.index(tmp_path)
+    assert found.cases[["image_id", "label", "label_pneumothorax", "patient_id", "image_wise"]].values.tolist() == [
+        ["siim-pneumothorax:1.1", "negative", 0, "", "yes"], ["siim-pneumothorax:1.2", "pneumothorax", 1, "", "yes"]
+    ]  # fmt: skip
+    assert [(line, reason) for _, line, reason in reasons(found)] == [
+        (5, "label_contradictory"), (7, "no_file"), (8, "label_missing")
+    ]  # fmt: skip
+    assert "never combine" in found.notes[0]
+
+
+# COVIDx
+
+
+def test_covidx_patients_are_those_of_its_sources(tmp_path: Path) -> None:
+    (tmp_path / "train_COVIDx9B.txt").write_text(
+        "7 a.png positive cohen\nuuid1 b.png negative rsna\nMIDRC-1 c.png positive ricord\nx d.png\n9 e.png odd cohen\n"
+        "7 gone.png positive cohen\n\n7 a.png positive cohen\n"
+    )
+    (tmp_path / "test_COVIDx9B.txt").write_text("MIDRC-2 a.png pneumonia\n")
+    for name in ("train/a", "train/b", "train/c", "train/d", "train/e", "test/a"):
+        picture(tmp_path / f"{name}.png")
+    found = covidx.index(tmp_path, official_split=True)
+    cases = found.cases.set_index("image_id")
+    assert cases[["label", "patient_id", "source", "image_wise", "split"]].to_dict("index") == {
+        "covidx:test/a.png": {"label": "other_pneumonia", "patient_id": "covidx:MIDRC-2", "source": "covidx",
+                              "image_wise": "", "split": "test"},
+        "covidx:train/a.png": {"label": "covid19", "patient_id": "covid-chestxray:7", "source": "covidx-cohen",
+                               "image_wise": "", "split": "train"},
+        "covidx:train/b.png": {"label": "negative", "patient_id": "", "source": "covidx-rsna", "image_wise": "yes",
+                               "split": "train"},
+        "covidx:train/c.png": {"label": "covid19", "patient_id": "covidx:ricord:MIDRC-1", "source": "covidx-ricord",
+                               "image_wise": "", "split": "train"},
+    }  # fmt: skip
+    assert [(line, reason) for _, line, reason in reasons(found)] == [
+        (4, "fields"), (5, "label_unknown"), (6, "no_file"), (8, "duplicate")
+    ]  # fmt: skip
+    assert len(found.notes) == 2
+    (tmp_path / "train_COVIDx8B.txt").write_text("")
+    with pytest.raises(ManifestError, match="keep those of one version"):
+        covidx.index(tmp_path)
+    with pytest.raises(ManifestError, match="has no list"):
+        covidx.index(tmp_path / "train")

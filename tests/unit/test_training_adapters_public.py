@@ -310,6 +310,38 @@ def test_a_manifest_is_a_csv_like_any_other(tmp_path: Path) -> None:
     assert (case["image_id"], case["label_edema"], case["split"], case["source"]) == ("x", -1, "test", "m")
 
 
+def test_several_labels_in_a_field_of_a_csv(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "m.csv").write_text(
+        "path,label,patient_id\na.png,Cough | Effusion,1\nb.png,Effusion,2\nc.png,No Finding,\nd.png,,4\n"
+    )
+    found = csv_table.index(
+        tmp_path, split_labels="|", label=("pleural_effusion=Effusion", "normal=No Finding"), prefix="ours:"
+    )
+    assert list(found.cases["label"]) == ["", "pleural_effusion", "normal", ""]
+    columns = ["label_cough", "label_normal", "label_pleural_effusion"]
+    assert found.cases[columns].fillna(9).values.tolist() == [[1, 0, 1], [0, 0, 1], [0, 1, 0], [9, 9, 9]]
+    assert list(found.cases["patient_id"]) == ["ours:1", "ours:2", "", "ours:4"]
+    assert found.cases.loc[0, "image_id"] == "ours:m:a.png"
+    assert found.notes == (
+        "Unknown findings: cough. Name them by --label FINDING=WORD (docs/conformance.md lists them), or define them "
+        "in the recipe, as task.findings.",
+    )
+
+
+def test_images_of_a_csv_are_found_in_subfolders_by_name(tmp_path: Path) -> None:
+    for name in ("a.png", "images_001/images/b.png", "x/c.png", "y/c.png"):
+        picture(tmp_path / name)
+    (tmp_path / "m.csv").write_text("path\na.png\nb.png\nc.png\nd.png\nb.png\n")
+    with_search = csv_table.index(tmp_path, search=True)
+    assert list(with_search.cases["path"]) == [str(tmp_path / "a.png"), str(tmp_path / "images_001/images/b.png")]
+    assert [(line, reason) for _, line, reason in reasons(with_search)] == [
+        (4, "several_files"), (5, "no_file"), (6, "duplicate")
+    ]  # fmt: skip
+    assert list(csv_table.index(tmp_path).cases["path"]) == [str(tmp_path / "a.png")]
+
+
 def test_a_csv_without_a_path_or_with_a_wrong_column_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("file,label\na.png,x\n")
     with pytest.raises(ManifestError, match="--column path=NAME"):

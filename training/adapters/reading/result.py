@@ -24,6 +24,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "fields": "The line has fewer or more fields than the header line.",
         "no_path": "The line names no image, or the name is not of the data set's form.",
         "no_file": "The image that the line names is not there.",
+        "several_files": "Several folders have an image of the name that the line gives.",
         "no_patient": "The line names no patient.",
         "duplicate": "The image was in an earlier line, or an earlier file has the same SOP Instance UID.",
         "bad_age": "The age is neither a number of years up to 120 nor a DICOM age.",
