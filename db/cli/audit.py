@@ -213,6 +213,7 @@ def verify(
     """
     from db.upkeep import integrity
     from db.upkeep.exported_heads import read_heads
+    from db.upkeep.replay import MOST_DIFFERENCES
 
     settings = settings_of(ctx)
     if heads is not None and not heads.is_file():
@@ -230,8 +231,9 @@ def verify(
             f"{counted(len(exported), 'matching exported head')}.{rest}"
         )
     elif chain.changed:
+        more = " or more" if len(chain.changed) >= MOST_DIFFERENCES else ""
         typer.echo(
-            f"Rows changed or deleted: {len(chain.changed):,}, first {', '.join(chain.changed[:5])}. "
+            f"Rows changed or deleted: {len(chain.changed):,}{more}, first {', '.join(chain.changed[:5])}. "
             "Find out who changed them; restore a backup."
         )
     else:

@@ -26,7 +26,7 @@ from db.sqlite.copy_database import Progress, copy_database, translate
 from db.sqlite.damage import is_malformed
 from db.sqlite.driver import sqlite3
 from db.sqlite.migrate import revisions
-from db.upkeep.replay import Difference, differing_rows
+from db.upkeep.replay import MOST_DIFFERENCES, Difference, differing_rows
 from db.upkeep.row_check import unsealed_rows
 
 NEWEST = 100_000
@@ -255,18 +255,22 @@ def _verify_copy(path: Path, key: bytes, heads: Iterable[Head], *, first: int = 
 
 def _differing(path: Path, key: bytes) -> list[Difference]:
     database = Database(path, key)
+    scratch = path.with_name(f"{path.name}.replayed")
+    scratch.unlink(missing_ok=True)
     try:
         with database.read() as session:
-            return differing_rows(session)
+            return differing_rows(session, scratch=scratch)
     finally:
         database.dispose()
+        scratch.unlink(missing_ok=True)
 
 
 def _changed_rows(path: Path, key: bytes) -> list[Fault]:
     rows_changed = {*unsealed_rows(path, key, first=1), *_differing(path, key)}
     changed = sorted(rows_changed, key=lambda row: (row.table, row.id))
     rows = ", ".join(f"{each.table} {each.id}" for each in changed[:5])
-    message = f"{len(changed)} rows differ from the events, first {rows}. Find out who changed them; restore a backup."
+    count = f"{len(changed):,} rows{' or more' if len(changed) >= MOST_DIFFERENCES else ''}"
+    message = f"{count} differ from the events, first {rows}. Find out who changed them; restore a backup."
     return [Fault(code="changed_row", message=message)] if changed else []
 
 

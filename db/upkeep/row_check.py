@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 
 from db.events import SUBJECTS, Row, rows_of, stored_digest
 from db.sqlite.driver import sqlite3
-from db.upkeep.replay import Difference
+from db.upkeep.replay import MOST_DIFFERENCES, Difference
 
 
-def unsealed_rows(copy: Path, key: bytes, *, first: int) -> list[Difference]:
+def unsealed_rows(copy: Path, key: bytes, *, first: int, most: int = MOST_DIFFERENCES) -> list[Difference]:
     """Compare rows with the digests in events.
 
     Parameters
@@ -23,6 +24,8 @@ def unsealed_rows(copy: Path, key: bytes, *, first: int) -> list[Difference]:
         Key of the event chain.
     first
         Id of the first event. 1: all events; then a row without a digest is a difference too.
+    most
+        Largest number of rows to return.
 
     Returns
     -------
@@ -34,12 +37,13 @@ def unsealed_rows(copy: Path, key: bytes, *, first: int) -> list[Difference]:
     try:
         with closing(_opened(copy)) as stored, closing(sqlite3.connect(scratch, isolation_level=None)) as expected:
             _collect(stored, expected, first)
-            differences = list(_changed(stored, expected, key))
+            differences = _changed(stored, expected, key)
             if first == 1:
-                differences += _without_digest(stored, expected)
+                differences = chain(differences, _without_digest(stored, expected))
+            rows = set(islice(differences, most))
     finally:
         scratch.unlink(missing_ok=True)
-    return sorted(set(differences), key=lambda each: (each.table, each.id))
+    return sorted(rows, key=lambda each: (each.table, each.id))
 
 
 def _opened(copy: Path) -> sqlite3.Connection:

@@ -157,6 +157,15 @@ def test_rows_that_are_added_or_deleted_are_found(copy: Copy) -> None:
         assert unsealed_rows(copy.path, copy.key, first=1), what
 
 
+def test_of_many_changed_rows_the_first_are_enough(copy: Copy) -> None:
+    copy.restored()
+    with closing(sqlite3.connect(copy.path, isolation_level=None)) as connection:
+        connection.execute("UPDATE image SET rows = 1")
+        connection.execute("UPDATE job SET reason = 'x'")
+    assert len(unsealed_rows(copy.path, copy.key, first=1)) > 2
+    assert len(unsealed_rows(copy.path, copy.key, first=1, most=2)) == 2
+
+
 def test_what_people_and_timers_do_is_sealed_again(busy_site: Any, make_scored: Any) -> None:
     site, database = busy_site, busy_site.database
 
