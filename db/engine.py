@@ -24,6 +24,7 @@ from db.disk import durable
 from db.events import AUDIT_KEY, SUBJECTS, EventKind, append_event, is_own_key, load_or_create_key
 from db.identifiers import AS_RECEIVED, IDENTIFIERS, Identifiers
 from db.schema.records import FactValue
+from db.schema.statements import DRIVER
 from db.sqlite import damage, migrate
 from db.sqlite.connection import BUSY_TIMEOUT_S, Journal, choose_journal, journal_mode, make_engine, translate_errors
 from db.sqlite.driver import sqlite3
@@ -90,7 +91,8 @@ class Database:
             )
         try:
             with self._translated(), Session(self._writing, info=dict(self._info)) as session, session.begin():
-                session.connection()  # takes the write lock now, before the first statement of the block
+                # Takes the write lock now, before the first statement of the block.
+                session.info[DRIVER] = session.connection().connection.driver_connection
                 yield session
         finally:
             self._write_lock.release()
@@ -110,6 +112,7 @@ class Database:
             If SQLite refuses.
         """
         with self._translated(), Session(self._reading, info=dict(self._info)) as session, session.begin():
+            session.info[DRIVER] = session.connection().connection.driver_connection
             yield session
 
     @contextmanager

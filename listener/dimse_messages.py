@@ -1,7 +1,8 @@
-"""Parser of the fragments (PDVs) of a P-DATA-TF PDU, and of command sets.
+"""Fragments (PDVs) of a P-DATA-TF PDU and command sets: parser of requests, encoder of responses.
 
 Not pynetdicom's: its classes copy every byte several times, and end the association over an invalid command
-(an identifier that is too long, an undefined priority), to which we respond with a status.
+(an identifier that is too long, an undefined priority), to which we respond with a status. Its encoder makes several
+datasets for each response, which takes as long as reading the header of the image.
 
 References
 ----------
@@ -26,6 +27,7 @@ RESPONSE = 0x8000  # bit of Command Field
 MAX_COMMAND_BYTES = 16 * 1024
 """Longest command set that is read; the longest C-STORE-RQ of the standard has about 300 bytes."""
 
+_GROUP_LENGTH = 0x0000
 _AFFECTED_SOP_CLASS_UID = 0x0002
 _REQUESTED_SOP_CLASS_UID = 0x0003
 _COMMAND_FIELD = 0x0100
@@ -38,6 +40,10 @@ _REQUESTED_SOP_INSTANCE_UID = 0x1001
 _ACTION_TYPE_ID = 0x1008
 _NO_DATA_SET = 0x0101
 _UID = re.compile(r"[0-9.]{1,64}")
+_CONFORMANT_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")  # PS3.5 Section 9.1
+_LAST_OF_COMMAND = 0x03  # message control header of a command's last fragment; 0x01: of one before
+_COMMAND_FRAGMENT = 0x01
+_FRAGMENT_HEADER_BYTES = 6  # length, context ID, message control header
 
 
 class ProtocolViolation(ValueError):  # noqa: N818 (a breach by the peer, not an error of ours)
@@ -127,6 +133,58 @@ def read_command(encoded: bytes) -> Command:
         status=_number(elements, _STATUS),
         responds_to=_number(elements, _MESSAGE_ID_RESPONDED_TO),
     )
+
+
+def write_response(command: Command, status: int) -> bytes:
+    """Encode the command set of the response to a request: Implicit VR Little Endian, without a data set.
+
+    Parameters
+    ----------
+    command
+        The request; its SOP Class and SOP Instance UID are repeated unless they are no conformant UID, because they
+        are optional in a response.
+    status
+        Status code, 16 bits.
+    """
+    elements = b"".join(
+        (
+            _uid_element(_AFFECTED_SOP_CLASS_UID, command.sop_class_uid),
+            _number_element(_COMMAND_FIELD, command.field | RESPONSE),
+            _number_element(_MESSAGE_ID_RESPONDED_TO, command.message_id),
+            _number_element(_COMMAND_DATA_SET_TYPE, _NO_DATA_SET),
+            _number_element(_STATUS, status),
+            _uid_element(_AFFECTED_SOP_INSTANCE_UID, command.sop_instance_uid),
+        )
+    )
+    return struct.pack("<HHLL", 0, _GROUP_LENGTH, 4, len(elements)) + elements
+
+
+def split_command(encoded: bytes, max_pdu_bytes: int) -> Iterator[bytes]:
+    """Split a command set into fragments, each with its message control header.
+
+    Parameters
+    ----------
+    encoded
+        The command set.
+    max_pdu_bytes
+        Longest variable field of a PDU that the peer accepts, in bytes; 0: any.
+    """
+    size = max(max_pdu_bytes - _FRAGMENT_HEADER_BYTES, 1) if max_pdu_bytes else len(encoded)
+    for start in range(0, len(encoded), size):
+        end = start + size
+        control = _LAST_OF_COMMAND if end >= len(encoded) else _COMMAND_FRAGMENT
+        yield bytes((control,)) + encoded[start:end]
+
+
+def _number_element(element: int, value: int) -> bytes:
+    return struct.pack("<HHLH", 0, element, 2, value)
+
+
+def _uid_element(element: int, uid: str) -> bytes:
+    if not _CONFORMANT_UID.fullmatch(uid):
+        return b""
+    value = uid.encode("ascii") + b"\0" * (len(uid) % 2)
+    return struct.pack("<HHL", 0, element, len(value)) + value
 
 
 def _elements(encoded: bytes) -> dict[int, bytes]:

@@ -55,8 +55,7 @@ class MeteredStream:
         self._source = source
         self._bytes_left = max_bytes
         self._reads_left = max_reads
-        self.seek = source.seek
-        self.tell = source.tell
+        self._position = source.tell()
         self.name = getattr(source, "name", "header")
 
     def read(self, size: int) -> bytes:
@@ -73,6 +72,7 @@ class MeteredStream:
         if size < 0 or self._reads_left < 0:
             raise InvalidDicomError
         piece = self._source.read(min(size, self._bytes_left + 1))
+        self._position += len(piece)
         self._bytes_left -= len(piece)
         if self._bytes_left < 0:
             raise ObjectTooLarge(
@@ -80,6 +80,15 @@ class MeteredStream:
                 "radiograph has: have the sender leave out private elements."
             )
         return piece
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Set the position in the source."""
+        self._position = self._source.seek(offset, whence)
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position, without a call of the operating system, which pydicom would make for each element."""
+        return self._position
 
 
 class InflatedStream:

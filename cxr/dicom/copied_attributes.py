@@ -95,13 +95,13 @@ def identity_digest(dataset: Dataset) -> str:
     str
         BLAKE3, in hex.
     """
-    digest = blake3()
+    # Keyword, presence and length precede each value: different values never concatenate to equal bytes.
+    message = bytearray()
     for keyword in (*COPIED_KEYWORDS, *SCORED_KEYWORDS):
         value = _value(dataset, keyword)
-        # Keyword, presence and length precede each value: different values never concatenate to equal bytes.
-        digest.update(keyword.encode("ascii"))
-        digest.update(_ABSENT if value is None else _PRESENT + len(value).to_bytes(8, "big") + value)
-    return digest.hexdigest()
+        message += keyword.encode("ascii")
+        message += _ABSENT if value is None else _PRESENT + len(value).to_bytes(8, "big") + value
+    return blake3(message).hexdigest()
 
 
 def _value(dataset: Dataset, keyword: str) -> bytes | None:

@@ -16,6 +16,7 @@ import re
 import struct
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from io import BytesIO
 from itertools import islice
 from typing import BinaryIO, Final, cast
@@ -25,6 +26,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_sequence_item
+from pydicom.tag import BaseTag
 from pydicom.valuerep import PersonName
 
 from cxr.dicom.bounded_streams import MeteredStream
@@ -42,12 +44,19 @@ _MAX_ITEMS: Final = 1024
 
 def find(dataset: Dataset, keyword: str) -> RawDataElement | DataElement | None:
     """Find an element without converting it; None if it is absent."""
-    tag = tag_for_keyword(keyword)
+    tag = _tag(keyword)
     try:
-        element = None if tag is None or tag not in dataset else dataset.get_item(tag)
+        element = None if tag is None else dataset.get_item(tag)
     except (*READING_FAULTS, OSError):
         return None  # a deferred element whose declared length exceeds the file
     return element if isinstance(element, RawDataElement | DataElement) else None
+
+
+@cache
+def _tag(keyword: str) -> BaseTag | None:
+    """Return the tag of a keyword of this project; pydicom would make it anew for each element."""
+    tag = tag_for_keyword(keyword)
+    return None if tag is None else BaseTag(tag)
 
 
 def raw_bytes(dataset: Dataset, keyword: str) -> bytes | None:
@@ -59,7 +68,11 @@ def raw_bytes(dataset: Dataset, keyword: str) -> bytes | None:
         Without trailing padding; empty for an empty element; None if absent.
     """
     element = find(dataset, keyword)
-    return None if element is None else element_bytes(element, codecs(dataset))
+    if element is None:
+        return None
+    if isinstance(element.value, bytes):  # as received: no character set is needed
+        return element.value.rstrip(b" \0")
+    return element_bytes(element, codecs(dataset))
 
 
 def element_bytes(element: RawDataElement | DataElement, encodings: Sequence[str]) -> bytes:
@@ -115,7 +128,11 @@ def codecs(dataset: Dataset) -> tuple[str, ...]:
 def text(dataset: Dataset, keyword: str) -> str | None:
     """Read a text; undecodable bytes become U+FFFD. None if it is absent, empty or only padding."""
     value = raw_bytes(dataset, keyword)
-    return _decoded(value, codecs(dataset)).strip(_PADDING) or None if value else None
+    if not value:
+        return None
+    if value.isascii() and b"\x1b" not in value:  # the same in every character set of DICOM
+        return value.decode("ascii").strip(_PADDING) or None
+    return _decoded(value, codecs(dataset)).strip(_PADDING) or None
 
 
 def _decoded(value: bytes, encodings: Sequence[str]) -> str:

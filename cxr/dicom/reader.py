@@ -22,9 +22,10 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import dcmread, read_dataset, read_partial, read_preamble
 from pydicom.tag import BaseTag
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from cxr.dicom.bounded_streams import InflatedStream, MeteredStream
+from cxr.dicom.transfer_syntaxes import DECODABLE_SYNTAXES
 from cxr.errors import UnparsableObject
 
 DEFAULT_MAX_INFLATED_BYTES = 256 * 1024 * 1024
@@ -162,26 +163,50 @@ def _read(stream: BinaryIO, max_inflated_bytes: int) -> HeaderDataset:
     metered = cast("BinaryIO", MeteredStream(stream))
     preamble = read_preamble(metered, force=True)
     meta = _read_meta(metered)
-    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+    syntax = meta.get("TransferSyntaxUID")
+    if syntax == DeflatedExplicitVRLittleEndian:
         inflated = cast("BinaryIO", MeteredStream(InflatedStream(stream, max_inflated_bytes)))
-        read = read_dataset(
-            inflated, is_implicit_VR=False, is_little_endian=True, stop_when=stop, defer_size=_MAX_ELEMENT_BYTES
-        )
-        dataset = HeaderDataset(BytesIO(), read, preamble, meta, is_implicit_VR=False, is_little_endian=True)
-        dataset.set_original_encoding(False, True, read.original_character_set)
-        dataset.pixels_at = inflated.tell()
-    else:
+        dataset = _read_encoded(inflated, preamble, meta, stop, is_implicit=False, is_little=True)
+    elif syntax in DECODABLE_SYNTAXES and not _is_command_set(metered):
+        is_implicit, is_little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+        dataset = _read_encoded(metered, preamble, meta, stop, is_implicit=is_implicit, is_little=is_little)
+    else:  # pydicom guesses the encoding
         metered.seek(0)
         partial = read_partial(metered, stop_when=stop, defer_size=_MAX_ELEMENT_BYTES, force=True)
-        is_implicit, is_little = partial.original_encoding
-        dataset = HeaderDataset(stream, partial, preamble, partial.file_meta, bool(is_implicit), bool(is_little))
-        dataset.set_original_encoding(is_implicit, is_little, partial.original_character_set)
+        implicit, little = partial.original_encoding
+        dataset = HeaderDataset(stream, partial, preamble, partial.file_meta, bool(implicit), bool(little))
+        dataset.set_original_encoding(implicit, little, partial.original_character_set)
         dataset.pixels_at = stream.tell()
     if preamble is None and not _IDENTIFIER_TAGS & dataset.keys():
         # Almost any bytes parse as some elements; without identifiers they are not a DICOM object.
         raise InvalidDicomError
     dataset.has_pixel_data = stop.has_pixel_data
     return _without_long_elements(dataset)
+
+
+def _read_encoded(
+    stream: BinaryIO,
+    preamble: bytes | None,
+    meta: FileMetaDataset,
+    stop: _StopAtPixels,
+    *,
+    is_implicit: bool,
+    is_little: bool,
+) -> HeaderDataset:
+    """Read the dataset that begins at the position of a stream, in a known encoding."""
+    read = read_dataset(stream, is_implicit, is_little, stop_when=stop, defer_size=_MAX_ELEMENT_BYTES)
+    dataset = HeaderDataset(BytesIO(), read, preamble, meta, is_implicit, is_little)
+    dataset.set_original_encoding(is_implicit, is_little, read.original_character_set)
+    dataset.pixels_at = stream.tell()
+    return dataset
+
+
+def _is_command_set(stream: BinaryIO) -> bool:
+    """Whether elements of group 0000 follow, which are encoded otherwise than the dataset after them."""
+    at = stream.tell()
+    group = stream.read(2)
+    stream.seek(at)
+    return group == b"\0\0"
 
 
 def _read_meta(stream: BinaryIO) -> FileMetaDataset:

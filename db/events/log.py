@@ -28,6 +28,7 @@ from db.events.seals import facts as seal_facts
 from db.schema import tables
 from db.schema.insert import add_row
 from db.schema.records import ChainReport, FactValue, Head
+from db.schema.statements import Query
 from db.sqlite.copy_database import translate
 from db.sqlite.driver import sqlite3
 
@@ -35,8 +36,8 @@ AUDIT_KEY = "audit_key"  # key in a session's info
 FIRST = "0" * 64  # previous hash of the first event
 NO_FACTS: Mapping[str, FactValue] = MappingProxyType({})
 
-# Built once, not for each event: building the statement takes longer than executing it.
-_LAST = select(tables.Event.id, tables.Event.hash, tables.Event.at).order_by(tables.Event.id.desc()).limit(1)
+_EVENT = tables.Event.__table__.c
+_LAST = Query(select(_EVENT.id, _EVENT.hash, _EVENT.at).order_by(_EVENT.id.desc()).limit(1))
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}|[0-9a-f]{64}")  # a code, or a digest
 ACCOUNT = "account"  # fact: account of an operator's process
 _ACCOUNT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\$?")
@@ -139,8 +140,8 @@ def append_event(
     if seals:
         session.flush()
         facts = {**facts, **seal_facts(session, session.info[AUDIT_KEY], seals)}
-    last = session.execute(_LAST).first()
-    previous_id, previous = (last.id, last.hash) if last else (0, FIRST)
+    last = _LAST.first(session)
+    previous_id, previous = (last["id"], last["hash"]) if last else (0, FIRST)
     columns: dict[str, Any] = {
         "id": previous_id + 1,
         "at": now.astimezone(UTC).strftime(_TIME),
@@ -243,8 +244,8 @@ def is_own_key(session: Session) -> bool:
 
 def read_head(session: Session) -> Head | None:
     """Return id, hash and time of the last event; None for an empty log."""
-    row = session.execute(_LAST).first()
-    return Head(id=row.id, hash=row.hash, at=row.at) if row else None
+    row = _LAST.first(session)
+    return Head(**row) if row else None
 
 
 def has_event(session: Session, head: Head) -> bool:

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from db.schema import statements
+
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
@@ -146,14 +148,9 @@ def facts(session: Session, key: bytes, rows: Sequence[Row]) -> dict[str, str]:
     rows
         Rows to seal.
     """
-    connection = session.connection()
-
-    def select(statement: str, number: int) -> list[Sequence[Any]]:
-        return [tuple(row) for row in connection.exec_driver_sql(statement, (number,))]
-
     digests: dict[str, str] = {}
     for subject, number in rows:
-        parts = [select(statement, number) for statement in SUBJECTS[subject][1]]
+        parts = [statements.send(session, statement, (number,)).fetchall() for statement in SUBJECTS[subject][1]]
         digests[f"{PREFIX}{subject}_{number}"] = _digest(key, subject, number, parts)
     return digests
 

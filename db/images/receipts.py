@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import String, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from cxr.domain import ImageHeader, JobState
@@ -22,12 +22,13 @@ from db.images.lost_files import restore_file
 from db.jobs import INITIAL_STATES
 from db.schema.insert import add_row
 from db.schema.records import FactValue, LatestImage, Receipt, Received
+from db.schema.statements import Query
 from db.schema.tables import Decision, Identity, Image, Job
 
 NEED_PIXELS = frozenset({JobState.HELD, JobState.QUEUED})
 
-# Built once, not for each object: building the statement takes longer than executing it. Columns of LatestImage.
-_LATEST = (
+# A query without a second form repeats the first.
+_LATEST = Query(  # columns of LatestImage
     select(
         Image.id.label("image_id"),
         Job.id.label("job_id"),
@@ -43,7 +44,7 @@ _LATEST = (
     )
     .join(Decision, Decision.image_id == Image.id)
     .join(Job, Job.image_id == Image.id)
-    .where(Image.sop_instance_uid.in_(bindparam("forms", expanding=True)))
+    .where(or_(*(Image.sop_instance_uid == bindparam(form, type_=String()) for form in ("first_form", "last_form"))))
     .order_by(Image.id.desc())
     .limit(1)
 )
@@ -131,8 +132,9 @@ def receive_again(
 
 def find_latest(session: Session, sop_instance_uid: str) -> LatestImage | None:
     """Return the latest image of a SOP Instance UID; None if there is none."""
-    row = session.execute(_LATEST, {"forms": of_session(session).forms("uid", sop_instance_uid)}).first()
-    return None if row is None else LatestImage(**row._mapping)
+    forms = of_session(session).forms("uid", sop_instance_uid)
+    row = _LATEST.first(session, first_form=forms[0], last_form=forms[-1])
+    return None if row is None else LatestImage(**row)
 
 
 def is_dataset(session: Session, latest: LatestImage, dataset_digest: str) -> bool:

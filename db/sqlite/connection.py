@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from sqlalchemy import (
     URL,
@@ -24,6 +25,9 @@ from db.disk import MOUNTS, shared_file_system
 from db.sqlite.driver import DRIVER, sqlite3
 
 BUSY_TIMEOUT_S = 30.0
+# Between attempts to take the write lock: a small transaction takes one to three milliseconds.
+_FIRST_PAUSE_S = 0.0005
+_LONGEST_PAUSE_S = 0.004
 
 # Transient: another process locks the database, or its disk refuses.
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
@@ -97,10 +101,11 @@ def make_engine(path: Path, *, begin: str, query_only: bool = False, foreign_key
     Engine
         Hides the parameters of statements in errors: they are patient data.
     """
+    timeout_s = BUSY_TIMEOUT_S
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         module=sqlite3,
-        connect_args={"timeout": BUSY_TIMEOUT_S},
+        connect_args={"timeout": timeout_s},
         hide_parameters=True,
     )
     synchronous = journal_of(path).synchronous
@@ -114,11 +119,39 @@ def make_engine(path: Path, *, begin: str, query_only: bool = False, foreign_key
         connection.execute("PRAGMA automatic_index = OFF")  # building one would read the whole table
 
     def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        _begin(cast("sqlite3.Connection", connection.connection.driver_connection), begin, timeout_s)
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
     return engine
+
+
+def _begin(connection: sqlite3.Connection, begin: str, timeout_s: float) -> None:
+    """Begin a transaction, and try again while another process holds the write lock.
+
+    SQLite would sleep longer and longer between its attempts, up to 0.1 s, while another process that writes all the
+    time takes the lock again within a millisecond.
+
+    Raises
+    ------
+    sqlite3.OperationalError
+        If the lock is held for longer than the timeout, or the disk fails.
+    """
+    deadline, pause_s = time.monotonic() + timeout_s, _FIRST_PAUSE_S
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.execute(begin)
+            except sqlite3.OperationalError as error:
+                if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
+                    raise
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            else:
+                return
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(timeout_s * 1000)}")
 
 
 def not_by_index(column: ColumnElement[Value]) -> ColumnElement[Value]:

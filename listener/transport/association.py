@@ -7,7 +7,6 @@ DICOM PS3.8 Section 7 (association), PS3.7 Sections 9.1 and 9.3 (C-STORE, C-ECHO
 
 from __future__ import annotations
 
-import re
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -16,8 +15,7 @@ from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
-from pynetdicom.dimse_messages import _MESSAGE_TYPES, _MSG_TO_PRIMITVE
-from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_ACTION, DIMSEPrimitive
+from pynetdicom.dimse_messages import _MESSAGE_TYPES
 
 from config.logs import get_logger
 from cxr.dicom.associate_pdu import APPLICATION_CONTEXT
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from listener.transport.server import ListenerServer
-
-_CONFORMANT_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")  # PS3.5 Section 9.1
 
 _ACSE_TIMEOUTS = 5  # how many ACSE timeouts the association's thread waits for the upper layer
 
@@ -231,14 +227,7 @@ class ListenerAssociation(Association):
         return SUCCESS if command.field == dimse_messages.C_ECHO_RQ else UNRECOGNIZED_OPERATION
 
     def _answer(self, request: Request, status: Status) -> None:
-        response = _response_to(request.command)
-        response.MessageIDBeingRespondedTo = request.command.message_id
-        response.Status = status.code
-        if isinstance(response, C_STORE | C_ECHO | N_ACTION):
-            response.AffectedSOPClassUID = _conformant(request.command.sop_class_uid)
-        if isinstance(response, C_STORE | N_ACTION):
-            response.AffectedSOPInstanceUID = _conformant(request.command.sop_instance_uid)
-        self.dimse.send_msg(response, request.context_id)
+        self.dimse.send_command(dimse_messages.write_response(request.command, status.code), request.context_id)
 
     def _end(self) -> None:
         """Release all resources, however the association ended."""
@@ -259,13 +248,3 @@ class ListenerAssociation(Association):
         """Bind the intervention handlers that pynetdicom needs, without those that log data of peers."""
         for event in evt._INTERVENTION_EVENTS:
             self.bind(event, evt.get_default_handler(event))
-
-
-def _response_to(command: Command) -> DIMSEPrimitive:
-    message_class = _MESSAGE_TYPES[command.field][1]
-    return _MSG_TO_PRIMITVE[message_class.__name__.removesuffix("_RQ")]()
-
-
-def _conformant(uid: str) -> str | None:
-    """Return None for a non-conformant UID, which pydicom would warn about; it is optional in a response."""
-    return uid if _CONFORMANT_UID.fullmatch(uid) else None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.pdu_primitives import P_DATA
 
 from listener import dimse_messages
 from listener.commitment_scp import RequestBody
@@ -80,6 +81,13 @@ class Messages(DIMSEServiceProvider):
             return self._requests.get(timeout=timeout_s)
         except queue.Empty:
             return None
+
+    def send_command(self, encoded: bytes, context_id: int) -> None:
+        """Send a message that is a command set alone."""
+        for fragment in dimse_messages.split_command(encoded, self.maximum_pdu_size):
+            primitive = P_DATA()
+            primitive.presentation_data_value_list.append((context_id, fragment))
+            self.dul.send_pdu(primitive)
 
     def finish_request(self) -> None:
         """Count a request as served, so that reading continues."""

@@ -15,6 +15,7 @@ from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
+from pydicom.charset import python_encoding
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
@@ -100,6 +101,26 @@ def test_header_of_a_real_chest_radiograph(shared_data: Path) -> None:
 def test_a_file_without_preamble_and_meta_is_read(shared_data: Path) -> None:
     header = read_header(open_dataset(shared_data / "dicom" / "chest_frontal" / "barre_CR-MONO1-10-chest"))
     assert (header.body_part_examined, header.view_position, header.rows) == ("CHEST", "PA", 440)
+
+
+def test_elements_of_a_command_set_before_the_dataset_are_read(synthetic_xray: Make) -> None:
+    """They are in Implicit VR Little Endian, whatever the file says of its dataset."""
+    whole = bytearray(as_bytes(synthetic_xray()))
+    (meta_bytes,) = struct.unpack_from("<L", whole, 140)
+    whole[144 + meta_bytes : 144 + meta_bytes] = struct.pack("<HHLH", 0, 0x0110, 2, 7)
+    dataset = open_dataset(io.BytesIO(whole))
+    assert dataset.MessageID == 7
+    assert read_header(dataset).modality == "CR"
+
+
+@pytest.mark.parametrize("term", sorted(filter(None, python_encoding)))
+def test_ascii_is_the_same_in_every_character_set(synthetic_xray: Make, term: str) -> None:
+    printable = bytes(range(0x20, 0x7F)).strip()
+    dataset = synthetic_xray()
+    charset = raw("SpecificCharacterSet", term.encode("ascii"), "CS")
+    for element in (charset, raw("SeriesDescription", printable, "LO")):
+        dataset[element.tag] = element
+    assert elements.text(dataset, "SeriesDescription") == printable.decode(python_encoding[term])
 
 
 def test_pixels_are_left_out_but_known_to_be_there(synthetic_xray: Make) -> None:

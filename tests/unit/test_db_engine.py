@@ -83,6 +83,27 @@ def test_a_write_transaction_takes_the_lock_at_once(audit_database: Database) ->
         other.close()
 
 
+def test_a_writer_asks_for_a_lock_of_another_process_every_few_milliseconds(
+    audit_database: Database, noon: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite itself would sleep up to 0.1 s, while the other process takes the lock again and again."""
+    other = sqlite3.connect(audit_database.path, timeout=0, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 9:
+            other.execute("ROLLBACK")
+
+    monkeypatch.setattr("db.sqlite.connection.time.sleep", pause)
+    with audit_database.begin() as session:
+        append_event(session, EventKind.SERVICE_STARTED, now=noon)
+    other.close()
+    assert len(pauses) == 9
+    assert max(pauses) < 0.005
+
+
 def test_a_read_takes_no_write_lock_and_sees_one_state(audit_database: Database, noon: datetime) -> None:
     with audit_database.read() as session:
         before = verify_chain(session).events

@@ -22,6 +22,7 @@ from db import images, jobs
 from db.engine import Database, Session
 from db.events import EventKind
 from db.jobs.states import move, select_jobs
+from db.schema import statements
 from db.schema.records import ClaimedJob, JobRow, Receipt, ReportRecord
 from db.schema.tables import Event, Image, Job
 from db.upkeep.replay import differing_rows
@@ -408,10 +409,17 @@ def test_hot_statements_scan_no_table(audit_database: Database, receive: Callabl
     def note(_connection: Any, _cursor: Any, statement: str, _parameters: Any, _context: Any, _many: bool) -> None:
         seen.append(statement)
 
+    def note_and_send(session: Session, statement: str, values: Any) -> Any:
+        seen.append(statement)
+        return send(session, statement, values)
+
+    send = statements.send
     with audit_database.begin() as session:
         event.listen(session.get_bind(), "before_cursor_execute", note)
-    receive(1)
-    receive(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statements, "send", note_and_send)
+        receive(1)
+        receive(1)
     with audit_database.begin() as session:
         (job,) = _claim(session, noon)
         jobs.renew(session, [job.id], worker_id="w1", now=noon, lease_s=LEASE_S)

@@ -22,11 +22,12 @@ from cxr.domain import DeliveryState, JobState, View
 from db import deliveries, images, jobs
 from db.deliveries import claims
 from db.disk import Spool
-from db.engine import Database
+from db.engine import Database, Session
 from db.events import read_head
 from db.images import commitments, resends
 from db.jobs import shadow_scores
 from db.results.queries import ResultFilter, iterate_results, list_results, page_results, show
+from db.schema import statements
 from db.upkeep import clock_steps, leases, retention
 
 GROWING = {
@@ -45,14 +46,22 @@ def plans() -> Iterator[list[tuple[str, list[str]]]]:
     """Collect every statement that is sent, with SQLite's plan for it and its values."""
     found: list[tuple[str, list[str]]] = []
 
+    send = statements.send
+
     def explain(connection: Any, _cursor: Any, statement: str, values: Any, _context: Any, is_many: bool) -> None:
         if statement.split()[0] in {"SELECT", "UPDATE", "DELETE", "INSERT"} and not is_many:
             rows = connection.connection.driver_connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
             found.append((statement, [row[3] for row in rows]))
 
+    def explain_and_send(session: Session, statement: str, values: Any) -> Any:
+        explain(session.connection(), None, statement, values, None, is_many=False)
+        return send(session, statement, values)
+
     event.listen(Engine, "before_cursor_execute", explain)
     try:
-        yield found
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(statements, "send", explain_and_send)
+            yield found
     finally:
         event.remove(Engine, "before_cursor_execute", explain)
 

@@ -8,12 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import generate_uid
-from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ
+from pynetdicom.dimse_messages import C_ECHO_RQ, C_ECHO_RSP, C_STORE_RQ, C_STORE_RSP
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.dsutils import encode
 
 from listener import dimse_messages
-from listener.dimse_messages import ProtocolViolation, read_command, read_fragments
+from listener.dimse_messages import (
+    Command,
+    ProtocolViolation,
+    read_command,
+    read_fragments,
+    split_command,
+    write_response,
+)
 
 
 def _pdv(context_id: int, control: int, data: bytes) -> bytes:
@@ -121,3 +128,48 @@ def test_an_identifier_is_read_or_absent(value: bytes, read: str) -> None:
 def test_what_is_no_command_is_refused(encoded: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         read_command(encoded)
+
+
+SOP_CLASS = "1.2.840.10008.5.1.4.1.1.1"
+
+
+def _request(field: int, sop_class_uid: str = "", sop_instance_uid: str = "") -> Command:
+    return Command(field, 513, has_data_set=True, sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid)
+
+
+@pytest.mark.parametrize("status", [0x0000, 0xA700, 0xFFFF])
+@pytest.mark.parametrize("instance", ["1.2.3", "1.2.34", "2.25." + "1" * 59])
+def test_a_store_response_is_that_of_pynetdicom(status: int, instance: str) -> None:
+    response = C_STORE()
+    response.MessageIDBeingRespondedTo, response.Status = 513, status
+    response.AffectedSOPClassUID, response.AffectedSOPInstanceUID = SOP_CLASS, instance
+    message = C_STORE_RSP()
+    message.primitive_to_message(response)
+    request = _request(dimse_messages.C_STORE_RQ, SOP_CLASS, instance)
+    assert write_response(request, status) == encode(message.command_set, True, True)
+
+
+def test_an_echo_response_is_that_of_pynetdicom() -> None:
+    response = C_ECHO()
+    response.MessageIDBeingRespondedTo, response.Status = 513, 0
+    response.AffectedSOPClassUID = "1.2.840.10008.1.1"
+    message = C_ECHO_RSP()
+    message.primitive_to_message(response)
+    request = _request(dimse_messages.C_ECHO_RQ, "1.2.840.10008.1.1")
+    assert write_response(request, 0) == encode(message.command_set, True, True)
+
+
+@pytest.mark.parametrize("uid", ["", "1.02.3", "1..2", ".1", "1."])
+def test_a_uid_that_is_not_conformant_is_not_repeated(uid: str) -> None:
+    written = read_command(write_response(_request(dimse_messages.C_STORE_RQ, uid, uid), 0xA900))
+    assert (written.sop_class_uid, written.sop_instance_uid, written.status) == ("", "", 0xA900)
+    assert (written.field, written.responds_to, written.has_data_set) == (0x8001, 513, False)
+
+
+@pytest.mark.parametrize("max_pdu_bytes", [0, 1, 6, 7, 20, 50, 16384])
+def test_a_command_is_split_for_the_longest_pdu_of_the_peer(max_pdu_bytes: int) -> None:
+    encoded = write_response(_request(dimse_messages.C_STORE_RQ, SOP_CLASS, "1.2.3"), 0)
+    parts = list(split_command(encoded, max_pdu_bytes))
+    assert b"".join(part[1:] for part in parts) == encoded
+    assert [part[0] for part in parts] == [1] * (len(parts) - 1) + [3]
+    assert max_pdu_bytes < 7 or all(len(part) + 5 <= max_pdu_bytes for part in parts)
