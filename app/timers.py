@@ -101,7 +101,8 @@ class Timers:
         self._is_stopping = threading.Event()
         self._watch = ClockWatch(clock)
         self._clock_lock = threading.Lock()
-        self._commits = ChangeWatch(database.path)
+        self._commits_for_resends = ChangeWatch(database.path)
+        self._commits_for_commitments = ChangeWatch(database.path)
         self._has_plans_ahead = threading.Event()  # the clock was set back, since or before the start
         self._has_plans_ahead.set()
         self._jump, self._jumped_at = timedelta(0), float("-inf")  # forward step, and its time by time.monotonic()
@@ -234,7 +235,7 @@ class Timers:
 
     def _deliver_resent_images(self) -> None:
         """Create deliveries of existing results for images that were sent again."""
-        if not self._commits.is_read_due():
+        if not self._commits_for_resends.is_read_due():
             return
         while not self._is_stopping.is_set():
             with self._database.read() as session:  # mostly none: check before the write lock is taken
@@ -254,7 +255,8 @@ class Timers:
         )
 
     def _report_commitments(self) -> None:
-        self._commitment_reports.report_due(self._clock())
+        if self._commits_for_commitments.is_read_due() and self._commitment_reports.report_due(self._clock()):
+            self._commits_for_commitments.force_read()  # there may be more
 
     def _release_expired(self) -> None:
         if self._has_plans_ahead.is_set():

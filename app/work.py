@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from cxr.package import ModelPackage
     from db.disk import Spool
     from db.engine import Database
+    from db.schema.records import ClaimedDelivery
     from inference.delivery.sender import Sender
     from inference.registry import Registry
-    from inference.worker.metrics import ShadowMetrics, StageTimes
+    from inference.worker.metrics import ResultMetrics, StageTimes, WorkerMetrics
     from inference.worker.worker import Worker
 
 app = typer.Typer(add_completion=False)
@@ -101,7 +102,7 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
     from app.rebuild.timer import RebuildTimer
     from inference.registry import Registry
     from inference.worker.loading import load_until_stopped
-    from inference.worker.metrics import ShadowMetrics, StageTimes
+    from inference.worker.metrics import WorkerMetrics
 
     quiet_tensorflow(settings.worker.device)
     worker_id = f"{socket.gethostname()}:{os.getpid()}"
@@ -113,7 +114,8 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
             running.callback(
                 serve_metrics(database, spool, settings.metrics.bind, settings.metrics.worker_port, collectors)
             )
-        senders = _make_senders(settings, database, spool)
+        metrics = WorkerMetrics.on(collectors)
+        senders = _make_senders(settings, database, spool, metrics.results)
         timers = Timers(
             settings=settings,
             database=database,
@@ -126,10 +128,8 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
         timers.start()
         running.callback(timers.stop)
         registry = Registry(settings.models_dir)
-        stages = StageTimes(collectors)
-        metrics = ShadowMetrics(collectors)
         make_worker = partial(
-            _make_worker, settings, database, spool, registry, worker_id, timers.wake_delivery, metrics, stages
+            _make_worker, settings, database, spool, registry, worker_id, timers.wake_delivery, metrics
         )
 
         def put_into_service() -> None:
@@ -147,7 +147,7 @@ def run_worker(settings: Settings, stop: threading.Event, arguments: Sequence[st
             except (DatabaseUnavailable, SpoolFull) as error:
                 log.warning("storage_refused", code=error.code)
                 stop.wait(PACKAGE_RETRY_S)
-    return stages
+    return metrics.stages
 
 
 def _end_at_once() -> NoReturn:
@@ -180,13 +180,17 @@ def _open_storage(settings: Settings) -> tuple[Database, Spool]:
     return database, spool
 
 
-def _make_senders(settings: Settings, database: Database, spool: Spool) -> list[Sender]:
+def _make_senders(settings: Settings, database: Database, spool: Spool, results: ResultMetrics) -> list[Sender]:
     """Create one sender for each destination."""
     from config.advice import unbound_destinations
     from config.pynetdicom_overrides import check_version
     from inference.delivery.sender import Sender
 
+    def count(delivery: ClaimedDelivery) -> None:
+        results.count_delivery(delivery.destination, wait_s=(now() - delivery.created_at).total_seconds())
+
     check_version()
+    results.expect_destinations(destination.name for destination in settings.destinations)
     for destination in unbound_destinations(settings):
         # A destination that also sends gets no results of its own images; a site may expect them.
         log.warning("destination_gets_no_results_of_its_own_images", destination=destination.name)
@@ -197,6 +201,7 @@ def _make_senders(settings: Settings, database: Database, spool: Spool) -> list[
             spool=spool,
             settings=settings.delivery,
             calling_ae_title=destination.calling_ae_title or settings.listener.ae_title,
+            sent=count,
         )
         for destination in settings.destinations
     ]
@@ -209,8 +214,7 @@ def _make_worker(
     registry: Registry,
     worker_id: str,
     reported: Callable[[], None],
-    shadow_metrics: ShadowMetrics,
-    stages: StageTimes,
+    metrics: WorkerMetrics,
 ) -> Worker:
     """Create the worker and import the libraries that its first report needs."""
     from inference.model.model import Model
@@ -237,7 +241,7 @@ def _make_worker(
         path_of=spool.path,
         shape_of=reporter.shape_of,
         clock=now,
-        metrics=shadow_metrics,
+        metrics=metrics.shadow,
     )
 
     def load(package: ModelPackage) -> Model:
@@ -261,5 +265,6 @@ def _make_worker(
         reported=reported,
         shadow=shadow,
         load_view=load_view,
-        stages=stages,
+        stages=metrics.stages,
+        results=metrics.results,
     )

@@ -122,7 +122,8 @@ def _private_file_faults(setting: str, path: Path) -> Iterator[str]:
     mode = _mode(path)
     if mode & 0o077:
         yield (
-            f"{setting}: others can read or write {path.name} (mode {mode:04o}); accepted is 0600: chmod 600 {shlex.quote(str(path))}"
+            f"{setting}: others can read or write {path.name} (mode {mode:04o}); accepted is 0600: "
+            f"chmod 600 {shlex.quote(str(path))}"
         )
 
 

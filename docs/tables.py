@@ -8,33 +8,44 @@ from __future__ import annotations
 
 import ast
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import chain, groupby
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 from pynetdicom.sop_class import Verification
 
+from app.metrics import QueueCollector
 from config.settings import ListenerSettings
 from cxr import product
 from cxr.dicom.transfer_syntaxes import COMPRESSED_SYNTAXES
-from cxr.domain import Code
+from cxr.domain import Code, PackageStatus, Score, ScoredImage
 from cxr.view import REASONS
 from cxr.view.decide import NEVER_ASSUMED
+from db.disk import Spool
+from db.engine import open_database
+from db.models import record_activation
+from db.schema.records import Activation
 from inference.delivery import statuses as delivery_statuses
 from inference.delivery.commitment_scu import COMMITMENT_SOP_CLASS
 from inference.delivery.dicom_client import STORED_SOP_CLASSES, TRANSFER_SYNTAXES
 from inference.delivery.dicom_verifier import FIND_SOP_CLASS
 from inference.report import codes, copying
 from inference.report.fallback import FALLBACK_SOP_CLASSES
+from inference.worker.metrics import WorkerMetrics
 from listener import commitment_scp, contexts, statuses
 from listener.admission import Rejection
 from listener.metrics import Metrics
 
 _ROOT = Path(__file__).resolve().parent.parent
 _MARKED = re.compile(r"(<!-- table: (?P<name>[a-z_]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+_ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 _REJECTIONS: Mapping[Rejection, str] = {
     Rejection.APPLICATION_CONTEXT: "The application context name is not DICOM's (1.2.840.10008.3.1.1.1).",
@@ -262,13 +273,56 @@ def metrics() -> str:
     listener = Metrics()
     listener.count_object("queued")
     listener.count_refusal("too_many")
+    return _metrics_table(listener.registry)
 
+
+def worker_metrics() -> str:
+    """Metrics of the worker, with one example of each label."""
+    registry = CollectorRegistry()
+    worker = WorkerMetrics.on(registry)
+    scored = ScoredImage(
+        scores=(Score(finding="covid19", score=0.5),),
+        model_name="m",
+        model_version="1",
+        fingerprint="f",
+        status=PackageStatus.EVALUATED,
+        scored_at=_ANY_TIME,
+        device="cpu",
+    )
+    worker.results.count_report(scored, wait_s=0)
+    worker.results.expect_destinations(["pacs"])
+    worker.shadow.count("scored", 1)
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Spool(Path(folder) / "spool", min_free_mib=1)
+        spool.prepare()
+        database = open_database(Path(folder) / "var" / "audit.sqlite", Path(folder) / "audit.key", create=True)
+        with database.begin() as session:
+            record_activation(
+                session,
+                Activation(
+                    fingerprint="f",
+                    name="m",
+                    version="1",
+                    status=PackageStatus.EVALUATED,
+                    accepted_gates=(),
+                    actor="",
+                    reason="",
+                    at=_ANY_TIME,
+                ),
+            )
+        registry.register(QueueCollector(database, spool))
+        table = _metrics_table(registry)
+        database.dispose()
+    return table
+
+
+def _metrics_table(registry: CollectorRegistry) -> str:
     def rows() -> Iterator[tuple[str, ...]]:
-        for family in listener.registry.collect():
+        for family in registry.collect():
             shown = [sample for sample in family.samples if not sample.name.endswith("_created")]
-            name = shown[0].name if family.type in ("counter", "gauge") else family.name
+            name = family.name if family.type == "histogram" else shown[0].name
             labels = ", ".join(f"`{label}`" for label in shown[0].labels if label != "le")
-            yield f"`{name}`", family.type, labels, family.documentation
+            yield f"`{name}`", family.type, labels, family.documentation.removesuffix(".")
 
     return _table(("Metric", "Kind", "Labels", "Meaning"), rows())
 
@@ -290,5 +344,6 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "pixel_attributes": pixel_attributes,
     "response_handling": response_handling,
     "metrics": metrics,
+    "worker_metrics": worker_metrics,
 }
 """Tables by name."""

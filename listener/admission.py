@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from config.pynetdicom_overrides import cut
-from cxr.dicom.associate_pdu import is_title
+from cxr.dicom.associate_pdu import is_title, without_padding
 from cxr.domain import Peer
 
 _PERMANENT, _TRANSIENT = 1, 2
@@ -54,7 +54,6 @@ class Requestor:
     called_ae_title: str = ""
 
 
-_PADDING = " \0"
 _ANY_LOOPBACK_PEER = Peer(ae_title="", network="127.0.0.0/8")
 
 
@@ -76,7 +75,7 @@ class Peers:
         Parameters
         ----------
         calling_ae_title
-            Calling AE title as received; spaces and NULs at either end are padding.
+            Calling AE title as received, with its padding.
         address
             IPv4 or IPv6 address of the peer; an IPv4-mapped IPv6 address counts as IPv4.
 
@@ -86,7 +85,7 @@ class Peers:
             The entry; without any entries, one that admits every AE title on loopback. None: not allowed.
         """
         peer_address = _normalised_address(address)
-        ae_title = calling_ae_title.strip(_PADDING)
+        ae_title = without_padding(calling_ae_title)
         if not self._allowed:
             return _ANY_LOOPBACK_PEER if peer_address.is_loopback and is_title(ae_title) else None
         in_network = (peer for peer, network in self._allowed if peer_address in network)
@@ -157,7 +156,7 @@ class Admission:
         peer = self._peers.find(requestor.calling_ae_title, requestor.address)
         if peer is None:
             return Rejection.CALLING_AE_TITLE
-        if self._called_ae_title not in (None, requestor.called_ae_title.strip(_PADDING)):
+        if self._called_ae_title not in (None, without_padding(requestor.called_ae_title)):
             return Rejection.CALLED_AE_TITLE
         if self._is_stopping:
             return Rejection.STOPPING

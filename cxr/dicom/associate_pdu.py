@@ -109,7 +109,7 @@ def read_titles(head: bytes | bytearray) -> Titles:
     Returns
     -------
     Titles
-        Decoded as ISO 8859-1, which can decode any byte; spaces and NULs at either end are removed as padding.
+        Decoded as ISO 8859-1, which can decode any byte, without padding: see `without_padding`.
 
     Raises
     ------
@@ -119,6 +119,15 @@ def read_titles(head: bytes | bytearray) -> Titles:
     if len(head) < HEAD_BYTES:
         raise MalformedPdu(0, 0)
     return Titles(called=_title(head[10:26]), calling=_title(head[26:42]))
+
+
+def without_padding(title: str) -> str:
+    """Remove the padding of an AE title.
+
+    Spaces and NULs at either end are padding. So is everything from a NUL on: no title may contain one (PS3.5
+    Table 6.2-1), and DCMTK, like other programs in C, ends a title there, whatever its buffer held before.
+    """
+    return title.strip(" \0").partition("\0")[0].rstrip(" ")
 
 
 def is_title(title: str) -> bool:
@@ -323,7 +332,7 @@ def _item(kind: int, value: bytes) -> bytes:
 
 
 def _title(field: bytes | bytearray) -> str:
-    return field.strip(_PADDING).decode("iso-8859-1")
+    return without_padding(field.decode("iso-8859-1"))
 
 
 def _encoded_title(field: bytes) -> bytes:

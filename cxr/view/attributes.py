@@ -23,7 +23,7 @@ _DIRECTION = re.compile(r"[ALPRHF]{1,3}")
 class Reading:
     """Evidence of one attribute."""
 
-    is_positive: bool  # frontal, or chest
+    is_positive: bool | None  # frontal, or chest; None: the chest and another part
     reason: str  # reason code if this attribute decides
     keyword: str
     value: str  # in words of the vocabulary
@@ -59,7 +59,8 @@ def _read_region(header: ImageHeader) -> Reading | None:
         vocabulary.meaning_of(region, vocabulary.OTHER_REGION_CODES),
     )
     if chest or other:
-        return Reading(chest is not None, reason, keyword, chest or other or "")
+        is_chest = chest is not None or (None if "chest" in (other or "") else False)
+        return Reading(is_chest, reason, keyword, chest or other or "")
     return _read_part(region.meaning, reason, keyword)
 
 
@@ -74,6 +75,8 @@ def _read_part(text: str, reason: str, keyword: str) -> Reading | None:
         others -= vocabulary.FRONTAL.words  # "thorax de face"
     if not others and not chest:
         return None
+    if others <= vocabulary.BESIDE_CHEST and (chest or others & vocabulary.WITH_CHEST) and others:
+        return Reading(None, reason, keyword, " ".join(sorted(others | chest)))
     return Reading(not others, reason, keyword, " ".join(sorted(others | chest)))
 
 

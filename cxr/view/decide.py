@@ -57,6 +57,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "patient_orientation_not_frontal": "Patient Orientation describes a plane that is not frontal.",
         "description_not_frontal": "A text of the series or Body Part Examined is lateral; no attribute is frontal.",
         # Unknown
+        "chest_and_other_part": "Body Part Examined or Anatomic Region names the chest and another part.",
         "anatomy_contradictory": "Anatomic Region, Body Part Examined and the series' texts contradict each other.",
         "view_contradictory": "Some attributes are frontal, others not.",
         "view_unknown": "No attribute of the header determines the projection.",
@@ -74,7 +75,7 @@ PIXEL_REASONS: Mapping[str, str] = MappingProxyType(
 )
 """Reason codes of images that the worker holds or refuses because of their pixels, with their meanings."""
 
-NEVER_ASSUMED = frozenset({"anatomy_contradictory", "view_contradictory"})
+NEVER_ASSUMED = frozenset({"anatomy_contradictory", "chest_and_other_part", "view_contradictory"})
 """Reasons of unknown views that are held with any setting of ``view.unknown``, until a person releases the image."""
 
 _OTHER_MODALITIES = frozenset(
@@ -178,6 +179,8 @@ def _judge_anatomy(header: ImageHeader) -> _Anatomy:
     readings = read_anatomy(header)
     evidence = _merged({}, readings)
     answers = {reading.is_positive for reading in readings}
+    if None in answers:
+        return _Anatomy(None, "chest_and_other_part", evidence, is_contradictory=True)
     if answers == {True, False}:
         return _Anatomy(None, "anatomy_contradictory", evidence, is_contradictory=True)
     if False in answers:

@@ -260,12 +260,13 @@ OTHER_BODY_PARTS = Vocabulary(
         }
     ),
     stems=(
-        *("CHESTABD", "COLUMNA", "COLONNA", "COLUNA", "RACHIS", "WERVEL", "RYGGRAD", "SELKARANK", "RINTARANK"),
+        *("COLUMNA", "COLONNA", "COLUNA", "RACHIS", "WERVEL", "RYGGRAD", "SELKARANK", "RINTARANK"),
         *("LULISAMM", "KREGOSLUP", "PATER", "CHRBTIC", "GERINC", "KICM", "HRBTEN", "OMURGA", "ΣΠΟΝΔ", "ПОЗВОН"),
         *("ГРУДИН", "КОЛЕН", "ПЛЕЧ", "БРЮШ"),
     ),
     parts=(
         *(
+            "CHESTABD",
             "SPINE",
             "VERTEBR",
             "PELVI",
@@ -284,6 +285,12 @@ OTHER_BODY_PARTS = Vocabulary(
     ),
 )
 """Terms of other body parts, also in combination with the chest ("CHEST ABDOMEN")."""
+
+BESIDE_CHEST = frozenset({"ABDOMEN", "ABDOMENPELVIS", "ABD", "CHESTABD", "NECK", "NECKCHEST", "PELVI", "腹部", "БРЮШ"})
+"""Terms of other body parts that a film shows together with the chest, as those of newborns do."""
+
+WITH_CHEST = frozenset({"CHESTABD", "NECKCHEST"})
+"""Terms of other body parts that name the chest too."""
 
 AMBIGUOUS_PARTS = frozenset({"FACE", "HEAD", "EYE", "STOMACH", "ARM", "RADIUS", "NECK"})
 """Terms of other body parts that occur in descriptions of chest images with another meaning ("thorax face")."""

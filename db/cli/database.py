@@ -41,7 +41,6 @@ def check(ctx: typer.Context, as_json: AsJson = False) -> None:
     from db.sqlite.connection import describe
     from db.upkeep import integrity
     from db.upkeep.exported_heads import read_heads
-    from db.upkeep.integrity import Fault
 
     settings = settings_of(ctx)
     heads = read_heads(settings.audit_heads_path)
@@ -52,7 +51,7 @@ def check(ctx: typer.Context, as_json: AsJson = False) -> None:
         report = integrity.check_damaged(settings.database_path)
         if report.ok:
             raise
-    faults = (*report.faults, *(Fault(code="open_to_others", message=text) for text in mode_faults(settings)))
+    faults = (*report.faults, *integrity.open_to_others(mode_faults(settings)))
     for fault in faults:
         if as_json:
             print_json(asdict(fault))

@@ -112,6 +112,17 @@ def oldest_change(session: Session, state: JobState) -> datetime | None:
     return session.scalar(select(func.min(Job.updated_at)).where(Job.state == state))
 
 
+def first_received(session: Session, state: JobState) -> datetime | None:
+    """Return the time of receipt of the earliest image whose job is in a state; None: no job is in it."""
+    return session.scalar(
+        select(Image.received_at)
+        .join(Job, Job.image_id == Image.id)
+        .where(Job.state == state)
+        .order_by(Job.id)
+        .limit(1)
+    )
+
+
 def list_jobs(
     session: Session, *, state: JobState | None = None, limit: int | None = None, before_id: int | None = None
 ) -> list[JobRow]:

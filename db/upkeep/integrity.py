@@ -122,6 +122,11 @@ def check_damaged(path: Path) -> CheckReport:
     return CheckReport(faults=tuple(faults), events=0, files=0)
 
 
+def open_to_others(sentences: Iterable[str]) -> tuple[Fault, ...]:
+    """Return the faults in the permissions of files and folders, from ``config.checks.mode_faults``."""
+    return tuple(Fault(code="open_to_others", message=sentence) for sentence in sentences)
+
+
 def _note_or_clear(path: Path, faults: Iterable[Fault]) -> None:
     if any(fault.code == "damaged_file" for fault in faults):
         damage.note(path)

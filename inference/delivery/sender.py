@@ -52,6 +52,8 @@ class Sender:
         Our AE title.
     draw
         Random numbers in [0, 1), for the jitter.
+    sent
+        Called with each delivery that the destination has accepted.
 
     Raises
     ------
@@ -68,8 +70,10 @@ class Sender:
         settings: DeliverySettings,
         calling_ae_title: str,
         draw: Callable[[], float] = random.random,
+        sent: Callable[[ClaimedDelivery], None] = lambda _: None,
     ) -> None:
         self._destination = destination
+        self._sent = sent
         self._database = database
         self._spool = spool
         self._lease_s = settings.lease_s
@@ -172,6 +176,7 @@ class Sender:
             log.exception("delivery_crashed", destination=self.name, delivery=delivery.id)
             return DeliveryCrashed("A library failed over this report.")
         self._outcomes.record_sent(delivery, stored, now)
+        self._sent(delivery)
         return None
 
     def _verify_all(self, claimed: Sequence[ClaimedDelivery], now: datetime) -> bool:

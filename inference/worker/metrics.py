@@ -1,14 +1,19 @@
-"""Prometheus metrics of the worker: seconds and images by stage, images scored by the shadow."""
+"""Prometheus metrics of the worker: time by stage, scores, time until the report, images scored by the shadow."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from cxr.domain import ScoredImage
+
+_SCORE_BUCKETS: Final = tuple(each / 20 for each in range(1, 21))
+_WAIT_BUCKETS_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0)
 
 Stage = Literal["claim", "decode", "view", "score", "report", "commit", "shadow", "idle"]
 
@@ -51,6 +56,9 @@ class StageTimes:
         self._totals = {stage: _StageTotal() for stage in STAGES}
         self._seconds = Counter("cxr_worker_stage_seconds", "Seconds by stage", ["stage"], registry=registry)
         self._images = Counter("cxr_worker_stage_images", "Images by stage", ["stage"], registry=registry)
+        for stage in STAGES:  # exposed from the start, as 0
+            self._seconds.labels(stage)
+            self._images.labels(stage)
 
     @contextmanager
     def timing(self, stage: Stage, images: int = 0) -> Iterator[None]:
@@ -106,3 +114,64 @@ class ShadowMetrics:
             Number of images.
         """
         self._images.labels(outcome).inc(images)
+
+
+class ResultMetrics:
+    """Scores and waiting times of the results, exposed by a Prometheus registry; thread-safe.
+
+    Parameters
+    ----------
+    registry
+        Prometheus registry that exposes them; None: not exposed.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self._scores = Histogram(
+            "cxr_score",
+            "Scores of reported images, from 0 to 1",
+            ["finding"],
+            buckets=_SCORE_BUCKETS,
+            registry=registry,
+        )
+        self._reported = Histogram(
+            "cxr_report_seconds",
+            "Time from the receipt of an image to its report",
+            buckets=_WAIT_BUCKETS_S,
+            registry=registry,
+        )
+        self._delivered = Histogram(
+            "cxr_delivery_seconds",
+            "Time from a report to its acceptance by a destination",
+            ["destination"],
+            buckets=_WAIT_BUCKETS_S,
+            registry=registry,
+        )
+
+    def count_report(self, scored: ScoredImage, *, wait_s: float) -> None:
+        """Count one reported image, ``wait_s`` seconds after its receipt."""
+        self._reported.observe(max(0.0, wait_s))
+        for score in scored.scores:
+            self._scores.labels(score.finding).observe(score.score)
+
+    def count_delivery(self, destination: str, *, wait_s: float) -> None:
+        """Count one accepted report, ``wait_s`` seconds after it was written."""
+        self._delivered.labels(destination).observe(max(0.0, wait_s))
+
+    def expect_destinations(self, names: Iterable[str]) -> None:
+        """Expose destinations from the start, with no delivery yet."""
+        for name in names:
+            self._delivered.labels(name)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerMetrics:
+    """All metrics of one worker."""
+
+    stages: StageTimes
+    results: ResultMetrics
+    shadow: ShadowMetrics
+
+    @classmethod
+    def on(cls, registry: CollectorRegistry) -> Self:
+        """Create the metrics, exposed by a Prometheus registry."""
+        return cls(StageTimes(registry), ResultMetrics(registry), ShadowMetrics(registry))

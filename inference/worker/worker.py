@@ -31,7 +31,7 @@ from inference.worker.claimed_jobs import ClaimedJobs
 from inference.worker.decode_pool import DecodePool
 from inference.worker.image_warnings import InputGate
 from inference.worker.loading import load_until_stopped
-from inference.worker.metrics import StageTimes
+from inference.worker.metrics import ResultMetrics, StageTimes
 from inference.worker.scored_image import scored_image
 from inference.worker.view_check import SCORED, check_orientation
 
@@ -91,6 +91,8 @@ class Worker:
         Loads the view check; called once for each package in service; may return None: no check of the view by pixels.
     stages
         Time by stage; None: not recorded elsewhere.
+    results
+        Scores and waiting times; None: not recorded elsewhere.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Worker:
         shadow: Shadow | None = None,
         load_view: Callable[[], ViewCheck | None] = lambda: None,
         stages: StageTimes | None = None,
+        results: ResultMetrics | None = None,
     ) -> None:
         self._database = database
         self._spool = spool
@@ -124,6 +127,7 @@ class Worker:
         self._load_view = load_view
         self._view: ViewCheck | None = None
         self._stages = stages or StageTimes()
+        self._results = results or ResultMetrics()
         self._claims = ClaimedJobs(database, spool, settings, worker_id=worker_id, clock=clock)
 
     def run(self, stop: threading.Event) -> None:
@@ -305,4 +309,5 @@ class Worker:
             raise
         for spool_name in unneeded:  # an earlier attempt wrote the same report, whose bytes are sent
             self._spool.remove(spool_name)
+        self._results.count_report(scored, wait_s=(self._clock() - job.received_at).total_seconds())
         log.info("reported", job=job.id, image=job.image_id, attempt=job.attempt)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from pydicom.uid import Comprehensive3DSRStorage
+from sqlalchemy import Engine, event
 
 from app.timers import Timers
 from config.settings import DestinationSettings, Settings, load_settings
@@ -19,6 +20,8 @@ from db import deliveries, images, jobs
 from db.disk import Spool
 from db.engine import Database, open_database
 from db.events import EventKind
+from db.images import commitments
+from db.images.commitments import Reference
 from db.schema.records import ReportRecord
 from db.sqlite.driver import sqlite3
 from db.upkeep.backup import list_backups
@@ -88,6 +91,40 @@ def start(settings: Settings, database: Database, spool: Spool) -> Iterator[Call
     for timers in started.values():
         if timers.is_running:
             timers.stop()
+
+
+def test_an_idle_service_asks_for_commitments_only_after_a_commit(
+    settings: Settings, database: Database, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("db.sqlite.changes.REST_S", 1e9)
+    timers = Timers(settings=settings, database=database, spool=spool, senders=[], holder="a", clock=now)
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
+        if "FROM commitment" in statement:
+            asked.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        for _ in range(5):
+            timers._report_commitments()
+        assert len(asked) == 1
+        reference = Reference(sop_class_uid="1.2", sop_instance_uid="1.3")
+        with database.begin() as session:
+            commitments.request(
+                session,
+                peer_ae_title="PACS",
+                transaction_uid="1.4",
+                references=[reference],
+                due_at=now(),
+                now=now(),
+            )
+        timers._report_commitments()
+        assert len(asked) > 1
+        with database.read() as session:  # there is no address for a report to this peer
+            assert not commitments.is_any_due(session, now())
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
 
 
 def test_one_of_two_holds_and_the_other_takes_over(start: Callable[[str], Timers], wait_for: Any) -> None:

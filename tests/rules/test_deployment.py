@@ -296,7 +296,8 @@ def image(stages: dict[str, Stage], root: Path, tmp_path: Path) -> Path:
             timeout=900,
         )
         said = done.stdout + done.stderr
-        if done.returncode and re.search(r"ConnectionError|NewConnectionError|Could not find a version|retry", said):
+        is_away = re.search(r"ConnectionError|NewConnectionError|Could not find a version|retry", said)
+        if done.returncode and is_away and os.environ.get("CXR_REQUIRE_PEERS") != "1":
             pytest.skip("the package index can't be reached")
         assert done.returncode == 0, said[-3000:]
     return environment

@@ -94,6 +94,7 @@ def sub_items(primitive: Any) -> dict[str, Any]:
         request(),
         request(called=b"CXR".ljust(16, b"\0")),
         request(called=b"CXR\0".ljust(16)),
+        request(called=b"CXR\0\xffunk".ljust(16), calling=b"MODALITY\0AE\0".ljust(16)),
         request(calling=b"MODALITY".ljust(16, b"\0")),
         request(calling=b"\0 MODALITY \0".ljust(16)),
         request(version=3),
@@ -270,7 +271,7 @@ def test_a_title_that_is_none_does_not_stop_the_decoder(title: bytes) -> None:
         (b"  PACS\0 \0       ", "PACS"),
         (b"PACS\t           ", "PACS\t"),
         (b"\n  PACS          ", "\n  PACS"),
-        (b"PA\0CS           ", "PA\0CS"),
+        (b"PA\0CS           ", "PA"),
         (bytes(16), ""),
     ],
 )

@@ -210,14 +210,24 @@ def test_an_absent_body_part_is_unknown_and_no_rejection(part: str | None) -> No
     [
         ("HIP", "body_part_not_chest"),
         ("C-SPINE", "body_part_not_chest"),
-        ("CHEST ABDOMEN", "body_part_not_chest"),
-        ("CHESTABDPELVIS", "body_part_not_chest"),
         ("RIBS", "body_part_not_chest"),
     ],
 )
 def test_another_body_part_is_a_rejection(part: str, reason: str) -> None:
     decision = decide_view(header(body_part_examined=part, view_position="PA"))
     assert (decision.view, decision.is_chest, decision.reason) == (View.NOT_FRONTAL, False, reason)
+
+
+@pytest.mark.parametrize("part", ["CHEST ABDOMEN", "CHESTABDPELVIS", "NECKCHEST", "THORAX UND ABDOMEN"])
+def test_the_chest_with_another_part_waits_for_a_person(part: str) -> None:
+    decision = decide_view(header(body_part_examined=part, view_position="AP"))
+    assert (decision.view, decision.is_chest, decision.reason) == (View.UNKNOWN, None, "chest_and_other_part")
+    assert [initial_state(decision, setting) for setting in (UnknownView.SCORE, UnknownView.MODEL)] == [
+        JobState.HELD,
+        JobState.HELD,
+    ]
+    lateral = decide_view(header(body_part_examined=part, view_position="LL"))
+    assert lateral.view is View.NOT_FRONTAL
 
 
 CHEST_REGIONS = [

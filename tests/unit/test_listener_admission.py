@@ -20,6 +20,8 @@ SITE = Peers([Peer(ae_title="PACS", network="10.1.0.0/16"), Peer(ae_title="CT", 
         (" PACS ", "10.1.2.3", True),
         ("PACS\0\0", "10.1.2.3", True),
         ("\0 PACS \0 ", "10.1.2.3", True),
+        ("PACS\0ABCDE\0 ", "10.1.2.3", True),
+        ("CT\0PACS", "10.1.2.3", False),
         ("PACS\t", "10.1.2.3", False),
         ("PACS\n", "10.1.2.3", False),
         ("\rPACS", "10.1.2.3", False),
@@ -65,7 +67,14 @@ def test_without_peers_the_calling_title_is_one_all_the_same(title: str) -> None
 
 @pytest.mark.parametrize(
     ("called", "expected"),
-    [("CXR", None), ("CXR\0 ", None), ("CXR\t", Rejection.CALLED_AE_TITLE), ("", Rejection.CALLED_AE_TITLE)],
+    [
+        ("CXR", None),
+        ("CXR\0 ", None),
+        ("CXR\0junk", None),
+        ("junk\0CXR", Rejection.CALLED_AE_TITLE),
+        ("CXR\t", Rejection.CALLED_AE_TITLE),
+        ("", Rejection.CALLED_AE_TITLE),
+    ],
 )
 def test_the_called_title_is_padded_with_spaces_and_nuls_alone(called: str, expected: Rejection | None) -> None:
     assert _admission().screen(_sender("A", called, "127.0.0.1")) is expected
