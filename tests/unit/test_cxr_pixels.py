@@ -501,11 +501,14 @@ def test_a_coloured_arrow_on_a_grey_film_is_taken(tmp_path: Path) -> None:
     assert to_model_input(path).shape == (224, 224, 1)
 
 
-def test_dicom_colour_becomes_luminance_only_where_the_recipe_says(film: Make) -> None:
+@pytest.mark.parametrize("planar", [0, 1])
+def test_dicom_colour_becomes_luminance_only_where_the_recipe_says(film: Make, planar: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     dataset = film(
-        pixels, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0, BitsStored=8, HighBit=7
+        pixels, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=planar, BitsStored=8, HighBit=7
     )
+    if planar:
+        dataset.PixelData = np.moveaxis(pixels, 2, 0).tobytes()
     with pytest.raises(UnsupportedPixels):
         to_model_input(dataset)
     grey = to_model_input(dataset, exact(64, colour="luminance"))[:, :, 0]
