@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SAMPLE ?= 400
+SEED ?= 20261201
 FILMS ?= ../shared/data/images.csv
 RUNS ?= runs/default-model
 JOBS ?= 3
@@ -10,7 +12,7 @@ WORKER_SIZE := 3.2 GB
 DEVELOP_SIZE := 0.2 GB
 DEBIAN_PEERS := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java sqlite3
 
-.PHONY: default-model view-model train-demo run install develop test test-long soak sbom check format docs lock peers bench wheel clean
+.PHONY: default-model view-model train-demo run install develop test test-long soak sbom mutants check format docs lock peers bench wheel clean
 
 run: install ## Start the service with its defaults: SQLite, loopback, ./var
 	$(BIN)/cxr serve
@@ -59,6 +61,7 @@ docs: develop ## Write the pages and tables of docs/ that come from the code
 
 lock: ## Renew locks/ (needs uv); hashes of every file, extras kept (older pips need them), no index host
 	for set in "pip --group pip" "dev pyproject.toml --extra worker --group dev" "build --group build" "bench --group bench" \
+	           "mutants --group mutants --constraint locks/dev.txt" \
 	           "listener pyproject.toml" "worker pyproject.toml --extra worker" "gpu pyproject.toml --extra worker --extra gpu"; do \
 	  read -r name what <<<"$$set"; \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate \
@@ -89,6 +92,17 @@ bench: develop $(VENV)/bench-site/.installed ## Measure; numbers go into bench/R
 
 # The decoders that pydicom recommends: what ours are measured against, out of sight of everything else.
 $(VENV)/bench-site/.installed: locks/bench.txt
+	$(BIN)/python -m pip install --quiet --no-input --require-hashes --no-deps --upgrade --target $(@D) --requirement $<
+	touch $@
+
+mutants: develop $(VENV)/mutants-site/.installed ## How many small changes of the source the tests notice: SAMPLE places (all if empty), SEED; hours, not in CI
+	mkdir -p runs/mutants
+	test -f runs/mutants/tests.xml || COVERAGE_FILE=runs/mutants/coverage $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile \
+	  --no-loadscope-reorder -m "not long and not soak" tests/unit tests/integration --cov-config=tests/mutation/coverage.toml \
+	  --cov --cov-context=test --cov-report= --junitxml=runs/mutants/tests.xml || { rm -f runs/mutants/tests.xml; exit 1; }
+	PYTHONPATH=$(VENV)/mutants-site $(BIN)/python tests/mutation/run.py --sample "$(SAMPLE)" --seed $(SEED)
+
+$(VENV)/mutants-site/.installed: locks/mutants.txt
 	$(BIN)/python -m pip install --quiet --no-input --require-hashes --no-deps --upgrade --target $(@D) --requirement $<
 	touch $@
 

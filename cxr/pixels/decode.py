@@ -115,7 +115,7 @@ def _decode_frame(frame: bytes, header: PixelHeader, dataset: Dataset, stream: C
         "number_of_frames": 1,
         "samples_per_pixel": header.samples,
         "photometric_interpretation": header.photometric,
-        "planar_configuration": header.planar,
+        "planar_configuration": header.planar if stream is None else 0,  # a code stream is decoded pixel by pixel
         "bits_allocated": 16 if is_deeper else header.bits_allocated,
         "bits_stored": header.bits_stored,
         "pixel_representation": int(header.is_signed),

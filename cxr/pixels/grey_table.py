@@ -98,7 +98,7 @@ def _scale(values: Values, stored: Values, counts: Counts, transform: GreyTransf
     if recipe.scaling == "maximum" and not transform.is_raster:
         return _share_of_maximum(values, counts)
     if recipe.scaling == "voi" and transform.voi is not None:
-        grey = np.clip(transform.voi.to_grey(values), 0.0, 1.0)
+        grey = transform.voi.to_grey(values)
         if not _is_unusable(grey, counts, recipe):
             return grey
     return _between_percentiles(values, stored, counts, transform, recipe)

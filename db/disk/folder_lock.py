@@ -66,9 +66,7 @@ def running_listener(data_dir: Path) -> Mapping[str, str | int | None] | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _read(descriptor)
-    except OSError:  # a file system without locks
+    except OSError:  # held, or a file system without locks
         return _read(descriptor)
     finally:
         os.close(descriptor)

@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-LOCKS = ("pip", "build", "bench", "listener", "worker", "gpu", "dev")
+LOCKS = ("pip", "build", "bench", "mutants", "listener", "worker", "gpu", "dev")
 PIPS = ("23.0.1", "23.2.1", "26.3")  # Debian 12's, Python 3.11.7's, and the newest on the day the locks were made
 HEAVY = {"tensorflow", "keras", "opencv-python-headless", "highdicom", "imagecodecs", "matplotlib", "pandas", "scipy"}
 
@@ -53,6 +53,7 @@ def wanted(root: Path) -> dict[str, list[Requirement]]:
     named = {
         "pip": groups["pip"],
         "bench": groups["bench"],
+        "mutants": groups["mutants"],
         "build": groups["build"],
         "listener": base,
         "worker": worker,

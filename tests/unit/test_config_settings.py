@@ -12,7 +12,6 @@ import pytest
 
 from config.context import CommandContext, parse_overrides
 from config.settings import Settings, load_settings, merge
-from cxr.domain import UnknownView
 from cxr.errors import SettingsError
 
 Write = Callable[[str], Path]
@@ -37,18 +36,64 @@ def faults(**arguments: Any) -> list[str]:
     return [line.strip() for line in found]
 
 
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "listener": {
+        "ae_title": "CXR", "check_called_ae_title": True, "bind": "127.0.0.1", "port": 11112,
+        "secondary_capture": False,
+        "accept_all_storage": False, "processes": 1, "max_associations": 50, "max_pdu_bytes": 128 * 1024,
+        "max_object_mib": 256,
+        "min_free_mib": 1024, "acse_timeout_s": 10, "dimse_timeout_s": 30, "message_timeout_s": 900,
+        "idle_timeout_s": 60,
+        "drain_timeout_s": 20,
+        "tls": {
+            "port": None, "certificate": None, "key": None, "ca": None, "required": False, "handshake_timeout_s": 10
+        },
+        "commitment": {"enabled": True, "keep_days": 30, "report_on": "same"},
+    },
+    "view": {"unknown": "hold", "pixels": "hold", "model": None},
+    "worker": {
+        "device": "auto", "runtime": "tensorflow", "default_model": "covid19", "batch_size": 0, "decode_processes": 0,
+        "decode_timeout_s": 60, "max_megapixels": 64, "poll_s": 0.1, "lease_s": 120, "max_attempts": 3, "retry_s": 30,
+        "shadow_timeout_s": 30,
+    },
+    "gates": {"auc_low": 0.6, "ece": 0.1, "subgroup_auc": 0.55, "blanked_auc": 0.6},
+    "report": {"title": "research", "saliency": False, "deliver_untrained": False},
+    "delivery": {"retry_first_s": 10, "retry_max_s": 3600, "give_up_after_h": 7 * 24, "lease_s": 120},
+    "retention": {"pixels_days": 30, "results_days": 365, "quarantine_days": 30, "low_space_mib": 4096},
+    "rebuild": {
+        "cron": None, "time_zone": "UTC", "labels": None, "columns": [], "words": [], "positive": "covid19",
+        "date_format": "", "days": 2,
+        "images": None, "manifest": None, "recipe": "default-finetune", "overrides": [], "start": None,
+        "runs_dir": None,
+        "min_new_images": 100, "compare_with_active": True, "processes": 1, "nice": 15, "max_attempts": 5,
+    },
+    "audit": {
+        "key_file": None, "identifiers": "full", "pseudonym_key_file": None, "snapshot_every_s": 60,
+        "backup_at": "02:30", "backup_keep": 7
+    },
+    "log": {"level": "info", "format": "auto"},
+    "metrics": {"bind": "127.0.0.1", "listener_port": None, "worker_port": None},
+}  # fmt: skip
+"""A site that sets nothing relies on these: changing one is a decision, whatever the generated page then says."""
+
+
 def test_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = load_settings(environ={})
-    assert settings.data_dir == Path("var")
-    assert (settings.listener.ae_title, settings.listener.bind, settings.listener.port) == ("CXR", "127.0.0.1", 11112)
-    assert not settings.listener.secondary_capture
-    assert settings.view.unknown is UnknownView.HOLD
-    assert settings.worker.device == "auto"
-    assert settings.peers == ()
-    assert settings.destinations == ()
-    assert not settings.report.saliency
-    assert not settings.report.deliver_untrained
+    settings = load_settings(environ={}).model_dump(mode="json")
+    assert settings == DEFAULTS | {"data_dir": "var", "peers": [], "destinations": []}
+
+
+def test_a_peer_and_a_destination_have_the_defaults_of_the_design(write: Write) -> None:
+    file = write(
+        "[[peers]]\nae_title = 'A'\nnetwork = '10.0.0.0/8'\n"
+        "[[destinations]]\nname = 'd'\nkind = 'folder'\naddress = '/tmp'\n"
+    )
+    settings = load_settings(file, environ={})
+    (peer,), (destination,) = settings.peers, settings.destinations
+    assert peer.model_dump(exclude={"ae_title", "network"}, exclude_none=True) == {}
+    assert destination.model_dump(exclude={"name", "kind", "address"}, exclude_none=True) == {
+        "from_peers": (), "verify": "auto", "verify_after_s": 2, "timeout_s": 30, "tls": False,
+    }  # fmt: skip
 
 
 def test_flags_over_environment_over_file_over_default(write: Write) -> None:

@@ -267,6 +267,14 @@ def test_colour_that_we_leave_alone_is_decoded_by_pydicoms_plugin(synthetic_xray
         decode(dataset, PLUGIN)
 
 
+@pytest.mark.parametrize("planar", [0, 1])  # of a code stream it says nothing
+def test_colour_that_we_decode_comes_pixel_by_pixel(synthetic_xray: Callable[..., Dataset], planar: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (32, 40, 3)).astype(np.uint8)
+    dataset = synthetic_xray(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=planar)
+    dataset = make(pixels[:, :, 0], 8, JPEGLSLossless, imagecodecs.jpegls_encode(pixels), dataset)
+    np.testing.assert_array_equal(decode(dataset), pixels)
+
+
 def test_importing_registers_nothing_and_registering_twice_is_once() -> None:
     script = """
 from pydicom.pixels.decoders.base import get_decoder

@@ -501,13 +501,29 @@ def test_a_coloured_arrow_on_a_grey_film_is_taken(tmp_path: Path) -> None:
     assert to_model_input(path).shape == (224, 224, 1)
 
 
-def test_dicom_colour_becomes_luminance_only_where_the_recipe_says(film: Make) -> None:
+@pytest.mark.parametrize("planar", [0, 1])
+def test_dicom_colour_becomes_luminance_only_where_the_recipe_says(film: Make, planar: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     dataset = film(
-        pixels, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0, BitsStored=8, HighBit=7
+        pixels, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=planar, BitsStored=8, HighBit=7
     )
+    if planar:
+        dataset.PixelData = np.moveaxis(pixels, 2, 0).tobytes()
     with pytest.raises(UnsupportedPixels):
         to_model_input(dataset)
+    grey = to_model_input(dataset, exact(64, colour="luminance"))[:, :, 0]
+    np.testing.assert_allclose(grey, pixels @ [0.299, 0.587, 0.114] / 255, atol=0.003)
+
+
+def test_of_a_code_stream_the_planar_configuration_says_nothing(film: Make) -> None:
+    """PS3.5 8.2.4 has it 0 there; a header that says 1 must not scramble the colours."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    dataset = film(
+        pixels, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=1, BitsStored=8, HighBit=7
+    )
+    dataset.PixelData = encapsulate([imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k", mct=False)])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
     grey = to_model_input(dataset, exact(64, colour="luminance"))[:, :, 0]
     np.testing.assert_allclose(grey, pixels @ [0.299, 0.587, 0.114] / 255, atol=0.003)
 

@@ -401,6 +401,11 @@ def test_weak_evidence_does_not_outweigh_a_lateral_that_somebody_chose() -> None
     )
 
 
+def test_of_several_that_are_not_frontal_the_strongest_gives_the_reason() -> None:
+    fields = {"view_position": "LL", "series_description": "Chest lateral"}
+    assert decided(**fields) == ("not_frontal", "view_position_not_frontal")
+
+
 @pytest.mark.parametrize("text", ["Thorax seitlich", "CHEST LAT", "Lateral", "thorax profil"])
 def test_a_series_that_is_called_lateral_is_not_frontal(text: str) -> None:
     assert decided(series_description=text) == ("not_frontal", "description_not_frontal")

@@ -62,6 +62,17 @@ def test_the_heart_is_on_the_right_of_an_upright_film() -> None:
     assert heart_side(picture[:, ::-1]) < -0.3
 
 
+@pytest.mark.parametrize(
+    ("row", "column", "is_seen"),
+    [(55, 58, True), (69, 69, True), (54, 60, False), (70, 60, False), (60, 57, False), (60, 70, False)],
+)
+def test_the_heart_is_looked_for_beside_the_lower_spine(row: int, column: int, is_seen: bool) -> None:
+    picture = np.full((100, 100, 1), 0.5, np.float32)
+    picture[row, column] = 0.9
+    assert (heart_side(picture) > 0) is is_seen
+    assert (heart_side(picture[:, ::-1]) < 0) is is_seen
+
+
 def test_a_long_picture_is_named_whichever_way_it_lies() -> None:
     assert quality_warnings(chest(), (1700, 1000)) == (ASPECT,)
     assert quality_warnings(chest(), (1000, 1700)) == (ASPECT,)

@@ -85,6 +85,15 @@ def test_health_fails_and_the_check_names_the_table(site: Any, said: Callable[..
     assert check_database(site.settings).is_well
 
 
+def test_the_mark_of_a_damaged_database_is_its_owners(tmp_path: Path) -> None:
+    damage.note(tmp_path / "audit.sqlite")
+    (mark,) = tmp_path.iterdir()
+    assert mark.stat().st_mode & 0o777 == 0o600
+    damage.clear(tmp_path / "audit.sqlite")
+    assert list(tmp_path.iterdir()) == []
+    damage.clear(tmp_path / "audit.sqlite")
+
+
 def test_a_damaged_page_that_nobody_has_read_yet_is_found_by_the_hourly_check(site: Any) -> None:
     first, *_ = leaves(site.database.path, "image")  # the oldest rows
     overwrite(site.database.path, first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -64,6 +65,15 @@ def test_the_guard_of_the_spool_and_its_copy_are_durable(tmp_path: Path, calls: 
 def test_the_key_of_the_chain_is_durable(tmp_path: Path, calls: Calls) -> None:
     load_or_create_key(tmp_path / "keys" / "audit.key")
     assert_durable(calls, tmp_path / "keys" / "audit.key", "link")
+
+
+def test_a_new_database_shows_that_it_is_begun_before_its_key_exists_and_keeps_its_name(
+    open_audit: Callable[..., Database], tmp_path: Path, calls: Calls
+) -> None:
+    open_audit()
+    folder = ("fsync", str(tmp_path / "data"))
+    assert folder in calls[: calls.index(("link", str(tmp_path / "keys" / "audit.key")))]
+    assert folder in calls[calls.index(("rename", str(tmp_path / "data" / "audit.sqlite"))) :]
 
 
 def test_the_exported_heads_are_durable(audit_database: Database, tmp_path: Path, calls: Calls) -> None:

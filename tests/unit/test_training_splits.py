@@ -90,6 +90,7 @@ def test_fractions_and_shares_of_labels_are_met_within_one_large_patient(
 def test_another_seed_is_another_split() -> None:
     frame = cases([(f"p{number}", "normal", "", "") for number in range(50)])
     assert not split(frame, seed=1).equals(split(frame, seed=2))
+    assert split(frame).equals(split(frame, seed=0)), "the documented default"
 
 
 def test_without_stratification_labels_still_do_not_break_the_fractions() -> None:
