@@ -450,6 +450,28 @@ def train(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+def evaluate_here(file: Path, *arguments: str):
+    command = ["train", "evaluate", str(file), "--replicates", "100", *arguments]
+    return CliRunner().invoke(app, command, env={"COLUMNS": "80", "TERM": "dumb"})
+
+
+def test_sensitivity_of_classes_that_exclude_each_other_is_that_of_the_matrix():
+    table = several()
+    found = evaluate(table, thresholds=dict.fromkeys(table.classes, 0.999), replicates=100)
+    matrix = np.array(found.report.matrix)
+    for index, name in enumerate(table.classes):
+        others = np.delete(matrix, index, axis=0)
+        assert found.sensitivity(name).value == matrix[index, index] / matrix[index].sum()
+        assert found.specificity(name).value == 1 - others[:, index].sum() / others.sum()
+        assert package_figures(found)["classes"][name]["sensitivity"] == pytest.approx(
+            found.sensitivity(name).value, abs=1e-6
+        )
+    one = evaluate(binary(), thresholds={"covid19": 0.3}, replicates=100)
+    assert one.sensitivity("covid19") == one.of("covid19").at_threshold.sensitivity
+    assert one.specificity("covid19") == one.of("covid19").at_threshold.specificity
+    assert evaluate(binary(), replicates=100).sensitivity("covid19") is None
+
+
 class TestVerbs:
     def test_evaluate_writes_figures_pictures_and_suspects(self, tmp_path):
         write_predictions(binary(100), tmp_path / "predictions_test.csv")
@@ -462,6 +484,64 @@ class TestVerbs:
         metrics = json.loads((tmp_path / "metrics.json").read_text())
         assert metrics["classes"][0]["at_threshold"]["stated"][0]["prevalence"] == 0.1
         assert "warning (few_images)" in done.stderr or metrics["classes"][0]["positives"] >= 50
+
+    def test_a_file_is_evaluated_into_a_folder_of_its_own(self, tmp_path):
+        write_predictions(binary(40), tmp_path / "one.csv")
+        write_predictions(several(60), tmp_path / "two.csv")
+        for name in ("one", "two", "one"):
+            done = evaluate_here(tmp_path / f"{name}.csv")
+            assert done.exit_code == 0, done.output
+        kinds = {
+            name: json.loads((tmp_path / f"{name}-evaluation" / "metrics.json").read_text())["kind"]
+            for name in ("one", "two")
+        }
+        assert kinds == {"one": "binary", "two": "multiclass"}
+        assert not (tmp_path / "metrics.json").exists()
+
+    def test_figures_of_other_predictions_are_never_overwritten(self, tmp_path):
+        (tmp_path / "other").mkdir()
+        write_predictions(binary(40), tmp_path / "one.csv")
+        write_predictions(binary(60), tmp_path / "two.csv")
+        write_predictions(binary(60), tmp_path / "other" / "one.csv")
+        out = tmp_path / "out"
+        assert evaluate_here(tmp_path / "one.csv", "-o", str(out)).exit_code == 0
+        assert evaluate_here(tmp_path / "one.csv", "-o", str(out)).exit_code == 0  # the same once more
+        for other in ("two.csv", "other/one.csv"):
+            done = evaluate_here(tmp_path / other, "-o", str(out))
+            assert done.exit_code == 1
+            assert "holds the figures of other predictions (one.csv)" in str(done.exception)
+        assert json.loads((out / "metrics.json").read_text())["images"] == 40
+
+    def test_what_people_came_for_is_printed_at_80_columns(self, tmp_path):
+        write_predictions(several(60), tmp_path / "p.csv")
+        done = evaluate_here(tmp_path / "p.csv", "--threshold", "covid19=1")
+        found = evaluate(several(60), replicates=100)
+        assert max(map(len, done.stdout.splitlines()[:-1])) <= 80  # the last one names the folder
+        assert "…" not in done.stdout
+        assert f"accuracy {found.report.accuracy}" in " ".join(done.stdout.split())
+        for line, each in zip(found.report.classes, found.classes, strict=True):
+            assert f"{line.recall.value:.3f}" in done.stdout
+            assert f"{line.f1:.3f}" in done.stdout
+            interval = each.within_source.auc.interval
+            assert f"{interval.low:.3f}-{interval.high:.3f}" in done.stdout
+            assert f"{each.auc.interval.low:.3f}-{each.auc.interval.high:.3f}" in done.stdout
+        for row in found.report.matrix:
+            assert any(all(str(count) in line.split() for count in row) for line in done.stdout.splitlines())
+
+    def test_findings_that_do_not_exclude_each_other_are_printed_at_their_thresholds(self, tmp_path):
+        truth = np.array([[1, 0], [0, 1], [1, 1], [0, 0]])
+        chances = np.array([[0.9, 0.2], [0.6, 0.8], [0.4, 0.7], [0.1, 0.1]])
+        table = tabulate(
+            cases(4),
+            ["covid19", "lung_opacity"],
+            logits=np.log(chances / (1 - chances)),
+            probabilities=chances,
+            truth=truth,
+        )
+        write_predictions(table, tmp_path / "p.csv")
+        done = evaluate_here(tmp_path / "p.csv", "--threshold", "covid19=0.5", "--threshold", "lung_opacity=0.5")
+        lines = [line.split() for line in done.stdout.splitlines()]
+        assert ["covid19", "0.500", "0.500", "0.500", "0.500", "2"] in lines
 
     def test_faults_end_with_a_message_and_a_code(self, tmp_path):
         done = train("evaluate", str(tmp_path / "absent.csv"))

@@ -33,7 +33,7 @@ from training.runs.devices import choose_strategy, device_scope
 from training.runs.early_stopping import Progress
 from training.runs.ensemble import ensemble
 from training.runs.folder import Run, open_run
-from training.runs.loop import validation_figures
+from training.runs.loop import figures_of
 from training.runs.losses import make_loss
 from training.runs.train import Options, finetune, pretrain
 from training.shipped.quantise import quantise, quantise_run
@@ -84,6 +84,9 @@ def test_a_run_learns_and_writes_what_it_should(pretrained: Run) -> None:
     assert set(history["stage"]) == {"trunk"}  # random weights: no head-only stage
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
     assert history["val_auc"].max() > 0.8
+    for name in ("auc", "accuracy", "val_accuracy"):  # both curves of a figure, every epoch
+        assert history[name].between(0, 1).all()
+    assert history["auc"].iloc[-1] > 0.8
     assert history["learning_rate"].is_monotonic_decreasing  # cosine
     validation = read_predictions(pretrained.folder / "predictions_val.csv")
     best = history["val_auc"].max()
@@ -319,8 +322,8 @@ def test_the_validation_area_is_exact() -> None:
     random = np.random.default_rng(0)
     truths = (random.random((500, 1)) < 0.05).astype(np.float32)
     logits = (random.normal(size=(500, 1)) + 2 * truths - 8).astype(np.float32)  # small scores: Keras's own is off here
-    found = validation_figures(truths, logits, make_loss(Loss(), "sigmoid"), is_exclusive=False)
-    assert found["val_auc"] == roc_auc(truths[:, 0] > 0, logits[:, 0])
+    found = figures_of(truths, logits, make_loss(Loss(), "sigmoid"), is_exclusive=False)
+    assert found["auc"] == roc_auc(truths[:, 0] > 0, logits[:, 0])
 
 
 def stage(**changes: Any) -> Stage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
@@ -92,12 +93,12 @@ def test_the_gallery_of_a_dense_head_says_that_it_is_an_approximation(
     draw = evidence_gallery.plot_overlays
 
     def note(
-        images: list[np.ndarray], maps: np.ndarray, captions: list[str], path: Path, title: str, **unit: str
+        images: list[np.ndarray], maps: np.ndarray, captions: list[str], path: Path, title: str, **more: Any
     ) -> None:
-        said.extend((title, unit["unit"]))
+        said.extend((title, more["unit"]))
         assert maps.min() >= 0
         assert maps.max() == 1
-        draw(images, maps, captions, path, title, unit=unit["unit"])
+        draw(images, maps, captions, path, title, **more)
 
     monkeypatch.setattr(evidence_gallery, "plot_overlays", note)
     keras.utils.set_random_seed(2)
@@ -111,7 +112,7 @@ def test_the_gallery_of_a_dense_head_says_that_it_is_an_approximation(
     table = tabulate(
         cases, ["covid19"], logits=logits, probabilities=1 / (1 + np.exp(-logits)), truth=np.arange(12) % 2
     )
-    plot_gallery(tmp_path / "model.keras", recipe, cases, table, "covid19", tmp_path / "gallery.png")
+    plot_gallery(tmp_path / "model.keras", recipe, cases, table, "covid19", tmp_path / "gallery.png", threshold=0.5)
     assert "Grad-CAM" in said[0]
     assert "approximation" in said[0]
     assert "logits" not in said[1]

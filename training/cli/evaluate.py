@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from training.evaluation import Comparison, Evaluation, Predictions
+    from training.metrics.interval import Estimate
+    from training.metrics.multiclass import ClassificationReport
 
 TEST_PREDICTIONS = "predictions_test.csv"
 HISTORY = "history.csv"
@@ -23,7 +27,13 @@ def evaluate(
         typer.Argument(help="A predictions file, or a run's folder (its predictions_test.csv).", metavar="PREDICTIONS"),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder. Default: that of the predictions.", metavar="FOLDER")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder. Default: the run's, or NAME-evaluation beside the file NAME.csv.",
+            metavar="FOLDER",
+        ),
     ] = None,
     operating_point: Annotated[
         Path | None,
@@ -54,7 +64,7 @@ def evaluate(
     Example: cxr train evaluate runs/finetune --prevalence 0.05 --prevalence 0.2
     """
     from training.evaluation import read_predictions, write_evaluation
-    from training.evaluation.evaluate import PREVALENCES
+    from training.evaluation.evaluate import PREVALENCES, refuse_other_evaluation
     from training.evaluation.evaluate import evaluate as make_figures
 
     file = predictions / TEST_PREDICTIONS if predictions.is_dir() else predictions
@@ -62,6 +72,8 @@ def evaluate(
     prevalences = tuple(prevalence or PREVALENCES)
     if not all(0 < each < 1 for each in prevalences):
         raise typer.BadParameter("a prevalence lies between 0 and 1", param_hint="--prevalence")
+    folder = output or _own_folder(file)
+    refuse_other_evaluation(folder, file, is_own=output is None)
     figures = make_figures(
         table,
         thresholds=_thresholds(threshold or (), operating_point, file, table),
@@ -70,12 +82,10 @@ def evaluate(
         replicates=replicates,
         seed=seed,
     )
-    folder = output or file.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    write_evaluation(figures, folder)
+    write_evaluation(figures, folder, of_file=file)
     _draw(figures, table, folder, file.parent / HISTORY)
     if gallery:
-        _draw_gallery(predictions, table, folder)
+        _draw_gallery(predictions, figures, table, folder)
     if as_json:
         typer.echo((folder / "metrics.json").read_text(encoding="utf-8"))
     else:
@@ -107,6 +117,11 @@ def compare(
         typer.echo(json.dumps(to_document(comparison)))
     else:
         _print_comparison(comparison)
+
+
+def _own_folder(file: Path) -> Path:
+    """Return the default folder of the figures: the run's for its test images, else one of the file's own."""
+    return file.parent if file.name == TEST_PREDICTIONS else file.parent / f"{file.stem}-evaluation"
 
 
 def _thresholds(
@@ -149,7 +164,7 @@ def _draw(figures: Evaluation, table: Predictions, folder: Path, history: Path) 
     write_suspects(find_suspects(table, basis=figures.dataset), folder / SUSPECTS_FILE)
 
 
-def _draw_gallery(run: Path, table: Predictions, folder: Path) -> None:
+def _draw_gallery(run: Path, figures: Evaluation, table: Predictions, folder: Path) -> None:
     from config.native_logs import quiet_tensorflow
 
     quiet_tensorflow("auto")
@@ -160,36 +175,97 @@ def _draw_gallery(run: Path, table: Predictions, folder: Path) -> None:
     opened = open_run(run)
     cases = opened.manifest()
     kind = "evidence" if opened.recipe.network.head == "evidence" else "grad_cam"
-    for name in table.classes:
-        picture = folder / f"{kind}_{name}.png"
+    for each in figures.classes:
         plot_gallery(
-            run / MODEL_FILE, opened.recipe.pixels, cases, table, name, picture, masking=masking_of_run(opened)
+            run / MODEL_FILE,
+            opened.recipe.pixels,
+            cases,
+            table,
+            each.name,
+            folder / f"{kind}_{each.name}.png",
+            threshold=None if each.at_threshold is None else each.at_threshold.threshold,
+            masking=masking_of_run(opened),
         )
 
 
 def _print(figures: Evaluation, folder: Path) -> None:
+    """Print the figures, within 80 columns; intervals stand below their value."""
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=f"{figures.dataset}: {figures.images} images. {figures.notice}")
-    headings = ("class", "positive", "ROC AUC", "within a source", "source alone", "sensitivity", "specificity", "ECE")
-    for heading in headings:
-        table.add_column(heading)
-    for each in figures.classes:
-        at, source = each.at_threshold, next((base.auc for base in each.baselines if base.name == "source_only"), None)
-        cells = (
-            each.auc,
-            each.within_source.auc,
-            source,
-            None if at is None else at.sensitivity,
-            None if at is None else at.specificity,
+    console = Console()
+    console.print(f"{figures.dataset}: {figures.images} images. {figures.notice}", highlight=False)
+    if (report := figures.report) is not None:
+        words = f"accuracy {report.accuracy}" if report.accuracy else "accuracy unknown"
+        console.print(
+            f"{words}; of always saying the largest class {_number(report.largest_class)}; macro F1 "
+            f"{_number(report.macro_f1)}; mean ROC AUC {_number(figures.macro_auc)}",
+            highlight=False,
         )
-        ece = "" if each.calibration is None else f"{each.calibration.ece:.3f}"
-        table.add_row(each.name, str(each.positives), *("" if cell is None else str(cell) for cell in cells), ece)
-    Console().print(table)
+    console.print(_areas(figures))
+    console.print(_decisions(figures))
+    if report is not None:
+        console.print(_matrix(report))
     for caution in figures.cautions:
         typer.echo(f"warning ({caution.code}): {caution.sentence}", err=True)
     typer.echo(f"metrics.json, suspects.csv and plots are in {folder}")
+
+
+def _areas(figures: Evaluation) -> Table:
+    table = _table("class", "positive", "ROC AUC", "within\na source", "source\nalone", "ECE")
+    for each in figures.classes:
+        source = next((base.auc for base in each.baselines if base.name == "source_only"), None)
+        areas = (_cell(each.auc), _cell(each.within_source.auc), _cell(source))
+        ece = "" if each.calibration is None else f"{each.calibration.ece:.3f}"
+        table.add_row(each.name, str(each.positives), *areas, ece)
+    return table
+
+
+def _decisions(figures: Evaluation) -> Table:
+    """Return the classification report; of findings that don't exclude each other, at their thresholds."""
+    table = _table("class", "sensitivity\n(recall)", "specificity", "precision\n(PPV)", "F1", "images")
+    if figures.report is not None:
+        for line in figures.report.classes:
+            cells = (_cell(line.recall), _cell(line.specificity), _cell(line.precision))
+            table.add_row(line.name, *cells, _number(line.f1), str(line.support))
+        return table
+    for each in figures.classes:
+        at = each.at_threshold
+        estimates = (None, None, None) if at is None else (at.sensitivity, at.specificity, at.ppv)
+        counts = None if at is None else at.counts
+        hits = 0 if counts is None else 2 * counts.true_positive
+        told = 0 if counts is None else hits + counts.false_positive + counts.false_negative
+        table.add_row(each.name, *map(_cell, estimates), f"{hits / told:.3f}" if told else "", str(each.positives))
+    return table
+
+
+def _matrix(report: ClassificationReport) -> Table:
+    table = _table("label \\ model", *report.names, folds=True)
+    for name, row in zip(report.names, report.matrix, strict=True):
+        table.add_row(name, *map(str, row))
+    return table
+
+
+def _table(*headings: str, folds: bool = False) -> Table:
+    """Return an empty table; the first column is folded where the terminal is narrow, with ``folds`` the others too."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(headings[0], overflow="fold", max_width=19)
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right", overflow="fold", no_wrap=not folds)
+    return table
+
+
+def _cell(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    interval = estimate.interval
+    return f"{estimate.value:.3f}" + ("" if interval is None else f"\n{interval.low:.3f}-{interval.high:.3f}")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _print_comparison(comparison: Comparison) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from cxr.errors import PredictionsError
 from training.evaluation.baselines import metadata_only, source_only
 from training.evaluation.cautions import cautions_of
 from training.evaluation.predictions import Booleans, Floats, Predictions
 from training.evaluation.results import ClassEvaluation, Evaluation, WithinSource
-from training.files import write_document
+from training.files import sha256_of, to_document, write_document
 from training.metrics import bootstrap
 from training.metrics.auc import roc_auc_with_interval
 from training.metrics.calibration import calibration_figures
@@ -84,11 +86,51 @@ def evaluate(
     )
 
 
-def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
-    """Write ``metrics.json`` into a folder and return its path."""
+def write_evaluation(evaluation: Evaluation, folder: Path, *, of_file: Path | None = None) -> Path:
+    """Write ``metrics.json`` into a folder, which is made where it is absent; return its path.
+
+    Parameters
+    ----------
+    evaluation
+        The figures.
+    folder
+        The folder.
+    of_file
+        The predictions; their name and SHA-256 are written too.
+    """
     path = folder / METRICS_FILE
-    write_document(evaluation, path)
+    named = {} if of_file is None else {"predictions": {"file": of_file.name, "sha256": sha256_of(of_file)}}
+    write_document({**to_document(evaluation), **named}, path)
     return path
+
+
+def refuse_other_evaluation(folder: Path, file: Path, *, is_own: bool) -> None:
+    """Refuse a folder that holds the figures of other predictions.
+
+    Parameters
+    ----------
+    folder
+        To write to; it may be absent.
+    file
+        The predictions.
+    is_own
+        Whether the folder is the file's own: figures of an earlier file of its name are then replaced.
+
+    Raises
+    ------
+    PredictionsError
+        If it does.
+    """
+    try:
+        named = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))["predictions"]
+        is_other = named["file"] != file.name or (not is_own and named["sha256"] != sha256_of(file))
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no figures, or of a version that names no predictions
+    if is_other:
+        raise PredictionsError(
+            f"The folder {folder.name!r} holds the figures of other predictions ({named['file']}): name another folder "
+            "with --output, or remove that one."
+        )
 
 
 class _ClassFigures:

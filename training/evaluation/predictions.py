@@ -109,6 +109,19 @@ class Predictions:
             raise PredictionsError(f"The predictions lack {missing[0]}; predict again with this version.")
         return self.frame[names].to_numpy(dtype=np.float64)
 
+    def said(self, name: str, threshold: float | None) -> Booleans | None:
+        """Return (N,): whether the model says a class; multiclass: it has the largest probability, else by threshold.
+
+        Returns
+        -------
+        NDArray or None
+            None without a threshold, where one is needed.
+        """
+        if self.kind == "multiclass":
+            probabilities = np.column_stack([self.probability(each) for each in self.classes])
+            return np.asarray(probabilities.argmax(axis=1) == self.classes.index(name), dtype=bool)
+        return None if threshold is None else np.asarray(self.probability(name) >= threshold, dtype=bool)
+
     def attributes(self) -> dict[str, list[str]]:
         """Return attributes of subgroups, each with (N,) values: sex, age band, view, site, manufacturer, source."""
         bands = [age_band(None if np.isnan(age) else float(age)) for age in self.frame["age"]]

@@ -9,7 +9,7 @@ from training.evaluation.baselines import Baseline
 from training.metrics.calibration import CalibrationFigures
 from training.metrics.decision_curve import DecisionCurve
 from training.metrics.interval import Estimate, Interval
-from training.metrics.multiclass import ClassificationReport
+from training.metrics.multiclass import ClassificationReport, ClassReport
 from training.metrics.operating_point import AtThreshold
 from training.metrics.subgroups import Subgroup
 
@@ -87,3 +87,26 @@ class Evaluation:
             if each.name == name:
                 return each
         raise KeyError(name)
+
+    def sensitivity(self, name: str) -> Estimate | None:
+        """Return a class's sensitivity: by the largest score where classes exclude each other, else at its threshold.
+
+        Raises
+        ------
+        KeyError
+            If the model has no such class.
+        """
+        at = self.of(name).at_threshold
+        if self.kind == "multiclass":
+            return next((each.recall for each in self._lines() if each.name == name), None)
+        return None if at is None else at.sensitivity
+
+    def specificity(self, name: str) -> Estimate | None:
+        """Return the specificity for a class; see ``sensitivity``."""
+        at = self.of(name).at_threshold
+        if self.kind == "multiclass":
+            return next((each.specificity for each in self._lines() if each.name == name), None)
+        return None if at is None else at.specificity
+
+    def _lines(self) -> tuple[ClassReport, ...]:
+        return () if self.report is None else self.report.classes

@@ -18,7 +18,8 @@ class ClassReport:
 
     name: str
     precision: Estimate | None
-    recall: Estimate | None
+    recall: Estimate | None  # the sensitivity
+    specificity: Estimate | None
     f1: float | None
     support: int
 
@@ -73,12 +74,14 @@ def classification_report(label: ArrayLike, predicted: ArrayLike, names: tuple[s
 
 
 def _class_report(name: str, matrix: np.ndarray, index: int, f1: float) -> ClassReport:
-    right, support = int(matrix[index, index]), int(matrix[index].sum())
+    right, support, said = int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
+    others = int(matrix.sum()) - support
     return ClassReport(
         name=name,
         # As counts and not as scikit-learn's ratios: Wilson's intervals need the counts.
-        precision=wilson(right, int(matrix[:, index].sum())),
+        precision=wilson(right, said),
         recall=wilson(right, support),
+        specificity=wilson(others - (said - right), others),
         f1=None if math.isnan(f1) else f1,  # NaN: the class occurs among neither labels nor predictions
         support=support,
     )

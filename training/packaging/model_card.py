@@ -151,7 +151,17 @@ def _results(evaluation: Evaluation) -> str:
     heading = f"### {evaluation.dataset}: {evaluation.images} images, patients {patients}"
     columns = ["", *(each.name for each in evaluation.classes)]
     rows = [[name, *(show(each) for each in evaluation.classes)] for name, show in _LINES]
-    for index, prevalence in enumerate(_prevalences(evaluation)):
+    rows += [
+        [
+            f"{name}{_BY_LARGEST if evaluation.kind == 'multiclass' else ''}",
+            *(_estimate(of(each.name)) for each in evaluation.classes),
+        ]
+        for name, of in (("sensitivity", evaluation.sensitivity), ("specificity", evaluation.specificity))
+    ]
+    if evaluation.kind != "multiclass":
+        rows += [[name, *(_at(attribute, each) for each in evaluation.classes)] for name, attribute in _PREDICTIVE]
+    prevalences = [] if evaluation.kind == "multiclass" else _prevalences(evaluation)
+    for index, prevalence in enumerate(prevalences):
         for name, attribute in (("PPV", "ppv"), ("NPV", "npv")):
             values = [getattr(each.at_threshold.stated[index], attribute) if each.at_threshold else None
                       for each in evaluation.classes]  # fmt: skip
@@ -172,11 +182,9 @@ _LINES: tuple[tuple[str, Callable[[ClassEvaluation], str]], ...] = (
     ("ROC AUC of the source alone", lambda each: _baseline(each, "source_only")),
     ("ROC AUC of view, sex, age, device alone", lambda each: _baseline(each, "metadata_only")),
     ("average precision (random: prevalence)", lambda each: _estimate(each.average_precision)),
-    ("sensitivity", lambda each: _at("sensitivity", each)),
-    ("specificity", lambda each: _at("specificity", each)),
-    ("PPV in these images", lambda each: _at("ppv", each)),
-    ("NPV in these images", lambda each: _at("npv", each)),
 )
+_BY_LARGEST = " (the class with the largest score)"
+_PREDICTIVE = (("PPV in these images", "ppv"), ("NPV in these images", "npv"))
 
 
 def _report(evaluation: Evaluation) -> str:

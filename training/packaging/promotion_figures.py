@@ -40,13 +40,13 @@ def package_figures(evaluation: Evaluation, audit: Mapping[str, Any] | None = No
         "images": evaluation.images,
         "patients": evaluation.patients,
         "is_image_wise": evaluation.is_image_wise,
-        "classes": {each.name: _figures_of(each) for each in evaluation.classes},
+        "classes": {each.name: _figures_of(evaluation, each) for each in evaluation.classes},
         "cautions": [{"code": each.code, "sentence": each.sentence} for each in evaluation.cautions],
         **dict(audit or {}),
     }
 
 
-def _figures_of(figures: ClassEvaluation) -> dict[str, Any]:
+def _figures_of(evaluation: Evaluation, figures: ClassEvaluation) -> dict[str, Any]:
     interval = None if figures.auc is None else figures.auc.interval
     at, calibration = figures.at_threshold, figures.calibration
     baselines = {f"{each.name}_auc": _value(each.auc) for each in figures.baselines}
@@ -61,8 +61,8 @@ def _figures_of(figures: ClassEvaluation) -> dict[str, Any]:
         "average_precision": _value(figures.average_precision),
         "ece": None if calibration is None else round(calibration.ece, 6),
         "threshold": None if at is None else round(at.threshold, 6),
-        "sensitivity": None if at is None else _value(at.sensitivity),
-        "specificity": None if at is None else _value(at.specificity),
+        "sensitivity": _value(evaluation.sensitivity(figures.name)),
+        "specificity": _value(evaluation.specificity(figures.name)),
         "within_source_auc": _value(figures.within_source.auc),
         **baselines,
         "worst_subgroup": None

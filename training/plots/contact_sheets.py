@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -59,16 +61,44 @@ def plot_overlays(
     *,
     columns: int = 6,
     unit: str = "logits",
+    cells: Sequence[int] | None = None,
+    notes: Mapping[int, str] = MappingProxyType({}),
 ) -> None:
-    """Draw maps, (N, h, w), over their images on one colour scale: red above 0, blue below, transparent near 0."""
-    columns = min(columns, max(1, len(images)))
-    rows = -(-max(1, len(images)) // columns)
+    """Draw maps over their images on one colour scale: red above 0, blue below, transparent near 0.
+
+    Parameters
+    ----------
+    images
+        (S, S) or (S, S, 1) in [0, 1].
+    maps
+        (N, h, w).
+    captions
+        One for each.
+    path
+        The PNG to write.
+    title
+        Of the figure.
+    columns
+        Most images of a row.
+    unit
+        Of the maps' values.
+    cells
+        Place of each image, row by row; None: one after the other.
+    notes
+        Cell to text, where there is no image.
+    """
+    places = list(range(len(images))) if cells is None else list(cells)
+    last = max([*places, *notes], default=0)
+    columns = min(columns, last + 1)
+    rows = last // columns + 1
     figure = new_figure(2.0 * columns + 0.8, 2.25 * rows + 0.6)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     largest = float(np.abs(maps).max()) or 1.0
     for panel in panels:
         panel.set_axis_off()
-    for panel, image, evidence, caption in zip(panels, images, maps, captions, strict=False):
+    for cell, note in notes.items():
+        panels[cell].text(0, 0.5, note, fontsize=8, transform=panels[cell].transAxes)
+    for panel, image, evidence, caption in zip(panels[places], images, maps, captions, strict=True):
         size = image.shape[0]
         panel.imshow(np.squeeze(image), cmap="gray", vmin=0, vmax=1)
         panel.imshow(

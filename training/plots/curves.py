@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from cxr.errors import PredictionsError
 from training.evaluation import Evaluation, Predictions
@@ -84,7 +85,7 @@ def plot_confusion(evaluation: Evaluation, path: Path) -> None:
 
 
 def plot_history(history: Path, path: Path) -> None:
-    """Draw the training curves of a run's ``history.csv``: each column with its ``val_`` column, over epochs.
+    """Draw the training curves of a run's ``history.csv``: each column with its ``val_`` column, over epochs from 1.
 
     Raises
     ------
@@ -98,7 +99,7 @@ def plot_history(history: Path, path: Path) -> None:
             f"The training history {history.name} can't be read ({type(error).__name__}); the training run writes it."
         ) from error
     numbers = table.select_dtypes("number")
-    epochs = numbers["epoch"] if "epoch" in numbers else pd.Series(range(len(numbers)))
+    epochs = 1 + (numbers["epoch"] if "epoch" in numbers else pd.Series(range(len(numbers))))
     stems = list(dict.fromkeys(str(name).removeprefix("val_") for name in numbers.columns if name != "epoch"))
     if not stems:
         raise PredictionsError(f"The training history {history.name} has no column of numbers besides epoch.")
@@ -114,6 +115,7 @@ def plot_history(history: Path, path: Path) -> None:
                 panel.axvline(float(epochs.iloc[border]) - 0.5, color="grey", linestyle=":", linewidth=1)
         if stem == "learning_rate":
             panel.set_yscale("log")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set(title=stem.replace("_", " "), xlabel="epoch")
         panel.grid(alpha=0.25)
         panel.legend(fontsize=8)
@@ -132,7 +134,8 @@ def _roc(panel: Axes, evaluation: Evaluation, predictions: Predictions) -> None:
         if at is not None and at.sensitivity is not None and at.specificity is not None:
             panel.plot(1 - at.specificity.value, at.sensitivity.value, "o", color=colour, markersize=7)
     panel.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="chance")
-    panel.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title="ROC (dot: operating point)")
+    has_dots = any(each.at_threshold is not None for each in evaluation.classes)
+    panel.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title=f"ROC{' (dot: operating point)' if has_dots else ''}")
     panel.set(xlabel="1 - specificity", ylabel="sensitivity")
 
 

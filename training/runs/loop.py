@@ -34,6 +34,9 @@ from training.runs.losses import make_loss
 
 Floats = NDArray[np.float32]
 
+MOST_MEASURED = 2000
+"""Most training images whose AUC and accuracy are measured after every epoch."""
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -91,6 +94,8 @@ class TrainingLoop:
         self._loss = make_loss(run.recipe.loss, run.recipe.task.activation)
         self._rows = training_rows(data.train.cases.truths, run.recipe.balance)
         self._weights = sample_weights(data.train.cases, run.recipe.balance)
+        # Without augmentation and balance, as the validation images: the two curves can be compared.
+        self._sample = _sample(data.train, self._rows, min(MOST_MEASURED, len(data.val.rows)))
         with strategy.scope():
             # The same layers up to the logit: losses on logits stay exact where probabilities saturate.
             self._trained = keras.Model(network.input, network.get_layer("logit").output, name="trained")
@@ -143,7 +148,7 @@ class TrainingLoop:
         kernel, bias = fit_head(features, truths, self._weights[rows], stage.strength or 1.0)
         self._network.get_layer("evidence").set_weights([kernel, bias])
         loss = keras.ops.convert_to_numpy(self._loss(truths, (features @ kernel[0, 0] + bias).astype(np.float32)))
-        figures = {"loss": float(np.mean(loss)), **self._validate(stage)}
+        figures = {"loss": float(np.mean(loss)), **self._measure(stage)}
         state.history.append({"stage": stage.name, "epoch": state.total_epochs, "learning_rate": 0.0, **figures})
         state.total_epochs += 1
         self._write_history(state)
@@ -194,7 +199,7 @@ class TrainingLoop:
         callback = _ProgressCallback(self._progress, name, self._steps(stage))
         rate = _rate(optimizer)
         fitted = self._trained.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[callback])
-        figures = {"loss": float(fitted.history["loss"][0]), **self._validate(stage)}
+        figures = {"loss": float(fitted.history["loss"][0]), **self._measure(stage)}
         if not all(math.isfinite(value) for value in figures.values()):
             raise RunError("The loss is NaN or infinite: use a smaller learning rate, or compute in float32.")
         decision = state.progress.update(stage, state.epoch, figures)
@@ -215,11 +220,25 @@ class TrainingLoop:
             if path.name != best:
                 path.unlink()
 
-    def _validate(self, stage: Stage) -> dict[str, float]:
+    def _measure(self, stage: Stage) -> dict[str, float]:
+        """Return the figures of the validation images, and AUC and accuracy of a sample of the training images."""
+        trained = self._figures(self._sample, stage)
+        validated = self._figures(self._data.val, stage)
+        seen = {name: trained[name] for name in ("auc", "accuracy")}
+        return {**seen, **{f"val_{name}": value for name, value in validated.items()}}
+
+    def _figures(self, side: Side, stage: Stage) -> dict[str, float]:
         parts = self._strategy.num_replicas_in_sync
-        logits = predict_logits(self._trained, self._data.cache, self._data.val, stage.batch_size, parts)
+        logits = predict_logits(self._trained, self._data.cache, side, stage.batch_size, parts)
         is_exclusive = self._recipe.task.activation == "softmax"
-        return validation_figures(self._data.val.cases.truths, logits, self._loss, is_exclusive=is_exclusive)
+        return figures_of(side.cases.truths, logits, self._loss, is_exclusive=is_exclusive)
+
+
+def _sample(side: Side, rows: NDArray[np.int64], count: int) -> Side:
+    """Return at most ``count`` of the named rows of a side, evenly spaced: the same ones in every epoch."""
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64))]
+    cases = Cases(side.cases.frame.iloc[chosen].reset_index(drop=True), side.cases.truths[chosen], {})
+    return Side(cases, side.rows[chosen])
 
 
 def predict_logits(network: KerasModel, cache: Cache, side: Side, batch_size: int = 32, parts: int = 1) -> Floats:
@@ -230,10 +249,10 @@ def predict_logits(network: KerasModel, cache: Cache, side: Side, batch_size: in
     return logits[: len(side.rows)]
 
 
-def validation_figures(
+def figures_of(
     truths: Floats, logits: Floats, loss: Callable[[Any, Any], Any], *, is_exclusive: bool
 ) -> dict[str, float]:
-    """Compute loss, exact ROC AUC (mean over the classes) and accuracy of validation logits.
+    """Compute loss, exact ROC AUC (mean over the classes) and accuracy of logits.
 
     Parameters
     ----------
@@ -247,7 +266,7 @@ def validation_figures(
     Returns
     -------
     dict[str, float]
-        ``val_loss``, ``val_auc`` and ``val_accuracy``.
+        ``loss``, ``auc`` and ``accuracy``.
     """
     value = float(np.mean(keras.ops.convert_to_numpy(loss(truths, logits))))
     # With exclusive classes, rank by the log odds of the class against all others.
@@ -263,7 +282,7 @@ def validation_figures(
         is_known = truths != UNKNOWN
         accuracy = float(np.mean((logits > 0)[is_known] == (truths > 0.5)[is_known]))
     # Without a positive and a negative image the AUC is undefined: 0.5, as by chance.
-    return {"val_loss": value, "val_auc": float(np.mean(defined)) if defined else 0.5, "val_accuracy": accuracy}
+    return {"loss": value, "auc": float(np.mean(defined)) if defined else 0.5, "accuracy": accuracy}
 
 
 def _log_sum_of_others(logits: Floats) -> Floats:
