@@ -28,6 +28,7 @@ from db.schema.statements import DRIVER
 from db.sqlite import damage, migrate
 from db.sqlite.connection import BUSY_TIMEOUT_S, Journal, choose_journal, journal_mode, make_engine, translate_errors
 from db.sqlite.driver import sqlite3
+from db.sqlite.group_commit import GroupCommit
 
 __all__ = [
     "AUDIT_KEY",
@@ -66,6 +67,7 @@ class Database:
         # SQLite lets waiting writers sleep up to 0.1 s between attempts; threads of one process wait for this
         # lock instead and continue at once.
         self._write_lock = threading.Lock()
+        self._group_commit = GroupCommit(self._begin_writing, self._write_lock.release, BUSY_TIMEOUT_S)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
@@ -85,17 +87,43 @@ class Database:
         StorageError
             If SQLite refuses for another reason.
         """
+        with self._translated():
+            session = self._begin_writing()
+            try:
+                with session:
+                    try:
+                        yield session
+                        session.commit()
+                    except BaseException:
+                        session.rollback()  # also after a commit that failed, which `close` alone leaves open
+                        raise
+            finally:
+                self._write_lock.release()
+
+    @contextmanager
+    def begin_together(self) -> Iterator[Session]:
+        """Run one block of a write transaction that threads share, so that all wait for one fsync.
+
+        As `begin`: at the end of the block its changes are committed, and nothing is kept of a block that raises.
+        Blocks of other threads run before and after it in the same session, and if the commit fails, it fails for all.
+        """
+        with self._translated(), self._group_commit.block() as session:
+            yield session
+
+    def _begin_writing(self) -> Session:
+        """Take the write lock, before the first statement; the caller releases ``_write_lock`` in the end."""
         if not self._write_lock.acquire(timeout=BUSY_TIMEOUT_S):
             raise DatabaseUnavailable(
                 f"The audit database was busy for {BUSY_TIMEOUT_S:.0f} s: another thread is writing."
             )
+        session = Session(self._writing, info=dict(self._info))
         try:
-            with self._translated(), Session(self._writing, info=dict(self._info)) as session, session.begin():
-                # Takes the write lock now, before the first statement of the block.
-                session.info[DRIVER] = session.connection().connection.driver_connection
-                yield session
-        finally:
+            session.info[DRIVER] = session.connection().connection.driver_connection
+        except BaseException:
+            session.close()
             self._write_lock.release()
+            raise
+        return session
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -162,7 +162,7 @@ class Intake:
 
     def _record_resend(self, header: ImageHeader, dataset_digest: str, peer_ae_title: str) -> Received | None:
         """Record a resend without a second fsync of its file; None: the original has changed meanwhile."""
-        with self._database.begin() as session:
+        with self._database.begin_together() as session:
             return receive_again(
                 session,
                 header.sop_instance_uid,
@@ -195,7 +195,7 @@ class Intake:
             spool_name=spool_name,
             received_at=received_at,
         )
-        with self._database.begin() as session:
+        with self._database.begin_together() as session:
             received = receive(session, receipt, now=self._clock(), is_lost=self._spool.is_lost)
         if received.outcome == "resent" and spool_name is not None and not received.is_restored:
             self._spool.remove(spool_name)

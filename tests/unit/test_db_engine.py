@@ -147,6 +147,15 @@ def test_foreign_keys_are_enforced(audit_database: Database, noon: datetime) -> 
         session.execute(text("INSERT INTO job_report (job_id, report_id) VALUES (7, 7)"))
 
 
+def test_a_commit_that_fails_leaves_nothing_open(audit_database: Database, noon: datetime) -> None:
+    with pytest.raises(StorageError, match="SQLITE_CONSTRAINT"), audit_database.begin() as session:
+        session.execute(text("PRAGMA defer_foreign_keys = ON"))  # refused by the commit, not by the statement
+        session.execute(text("INSERT INTO job_report (job_id, report_id) VALUES (7, 7)"))
+    other = sqlite3.connect(audit_database.path, timeout=0, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # the lock is free
+    other.close()
+
+
 def test_a_naive_time_is_refused(audit_database: Database, noon: datetime) -> None:
     with pytest.raises(StorageError), audit_database.begin() as session:
         session.add(Lease(name="x", holder="y", expires_at=noon.replace(tzinfo=None)))
