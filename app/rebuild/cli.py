@@ -29,7 +29,7 @@ def rebuild(
     with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Fine-tune on new labelled images, as the settings table ``rebuild`` describes, and stop before promotion.
+    """Fine-tune on new labelled images, as the table rebuild of the settings describes, and stop before promotion.
 
     One at a time; one that was killed continues where it stopped. Exit code 1: it failed, or another is running.
     Exit code 2: the settings name no data for it, and nothing was written.

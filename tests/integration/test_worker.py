@@ -414,7 +414,9 @@ def test_an_end_that_the_database_refuses_leaves_no_heartbeat_behind(
     bench.promote(tiny_package())
     bench.receive(synthetic_xray())
     worker, refused = bench.worker(), list[CxrError]()
-    with closing(sqlite3.connect(bench.database.path, isolation_level=None)) as other:
+    # Models are loaded in a thread of their own.
+    connected = sqlite3.connect(bench.database.path, isolation_level=None, check_same_thread=False)
+    with closing(connected) as other:
 
         def lock_and_fail(package: Any) -> None:
             worker._claims.in_flight.add([1])
