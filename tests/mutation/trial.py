@@ -79,6 +79,7 @@ def _run_here(tree: Path, tests: Sequence[str], log: Path, answer: int) -> None:
     chosen = Chosen(tests)
     files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--timeout={A_TEST_S}"]
+    options += [f"--basetemp={tree.parent / 'tmp'}"]  # pytest clears the shared one while others run
     code = pytest.main([*options, *files], plugins=[chosen])
     if not chosen.failed and code != pytest.ExitCode.OK:
         # A mutant can break the import of conftest.py; anything else is a mistake of ours.

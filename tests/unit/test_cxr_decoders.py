@@ -275,6 +275,18 @@ def test_colour_that_we_decode_comes_pixel_by_pixel(synthetic_xray: Callable[...
     np.testing.assert_array_equal(decode(dataset), pixels)
 
 
+@pytest.mark.parametrize("planar", [0, 1])  # the segments are planes, whatever it says
+def test_run_lengths_of_colour_are_planes(synthetic_xray: Callable[..., Dataset], planar: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (32, 40, 3)).astype(np.uint8)
+    dataset = synthetic_xray(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=planar)
+    frame = RLELosslessEncoder.encode(
+        pixels, rows=32, columns=40, samples_per_pixel=3, number_of_frames=1, bits_allocated=8, bits_stored=8,
+        photometric_interpretation="RGB", pixel_representation=0, planar_configuration=0,
+    )  # fmt: skip
+    dataset = make(pixels[:, :, 0], 8, RLELossless, bytes(frame), dataset)
+    np.testing.assert_array_equal(decode(dataset), pixels)
+
+
 def test_importing_registers_nothing_and_registering_twice_is_once() -> None:
     script = """
 from pydicom.pixels.decoders.base import get_decoder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import tracemalloc
 import zlib
@@ -30,6 +31,7 @@ from pydicom.uid import (
 
 from cxr import product
 from cxr.dicom import elements, open_dataset, read_header
+from cxr.dicom.bounded_streams import InflatedStream
 from cxr.dicom.header import COPIED_KEYWORDS, identity_digest
 from cxr.errors import IdentityMismatch, IntakeError, ObjectTooLarge, UnparsableObject
 
@@ -393,6 +395,16 @@ def test_a_deflated_element_that_is_skipped_takes_no_memory() -> None:
         tracemalloc.stop()
     assert elements.text(dataset, "PatientID") == "SYN1"
     assert peak < 8 * 1024 * 1024
+
+
+def test_the_last_mebibyte_of_a_deflated_dataset_can_be_read_again() -> None:
+    mib = 1024 * 1024
+    content = bytes(range(256)) * (4 * mib // 256)
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    stream = InflatedStream(io.BytesIO(compressor.compress(content) + compressor.flush()), limit=8 * mib)
+    assert b"".join(stream.read(mib) for _ in range(3)) + stream.read(1) == content[: 3 * mib + 1]
+    assert stream.seek(-mib, os.SEEK_CUR) == 2 * mib + 1
+    assert stream.read(mib) == content[2 * mib + 1 : 3 * mib + 1]
 
 
 def test_deflated_pixels_are_not_inflated(synthetic_xray: Make) -> None:
