@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 import db.sqlite.driver  # noqa: F401 (before TensorFlow, which exports the functions of its own SQLite)
 from app.help_pages import HELP_OPTIONS, hide_flag_types, tidy
 from app.installation import require_worker, version_line
+from app.library_faults import library_fault
 from config.context import CommandContext, parse_overrides
 from cxr.errors import CxrError, SettingsError
 
@@ -189,6 +190,10 @@ def main() -> None:
         sys.exit(_print_fault(error, code=2))
     except CxrError as error:
         sys.exit(_print_fault(error, code=1))
+    except Exception as error:
+        if (fault := library_fault(error)) is None:
+            raise
+        sys.exit(_print_fault(fault, code=1))
 
 
 def _incomplete(error: ImportError) -> CxrError:

@@ -21,7 +21,7 @@ from cxr.domain import Code
 from cxr.errors import RecipeError
 from cxr.labels import FINDINGS, private_code
 from cxr.pixels.recipe import TRAINING_RECIPE, PixelRecipe, describe_faults
-from training.networks import BACKBONES, Head
+from training.networks import BACKBONES, POOLED, Head
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 SOURCE_CONFIGS = CONFIGS.parent.parent / "configs"
@@ -317,6 +317,15 @@ class TrainingRecipe(_Part):
             raise ValueError("weights: none are published for tiny; accepted are random and run")
         if self.pixels.size < 32:
             raise ValueError("pixels: size is at least 32")
+        side = BACKBONES[self.network.architecture].map_side(self.pixels.size)
+        if self.network.head == "dense" and self.network.pooling == "average4" and side < POOLED:
+            fits = next(
+                size for size in range(32, 1024) if BACKBONES[self.network.architecture].map_side(size) >= POOLED
+            )
+            raise ValueError(
+                f"pixels: with size = {self.pixels.size} the maps of {self.network.architecture} have {side} x {side} "
+                f"places, and pooling = average4 needs {POOLED} x {POOLED}; accepted is a size of at least {fits}"
+            )
         is_regression = any(stage.optimizer == "regression" for stage in self.stages)
         if is_regression and (self.network.head != "evidence" or self.task.from_columns):
             raise ValueError("optimizer: a regression needs network.head = evidence, and one label per image")

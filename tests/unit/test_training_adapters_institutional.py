@@ -226,6 +226,25 @@ def test_the_audit_export_says_which_images_count(
     assert list(found.cases["patient_id"]) == ["SYN1", "SYN2"]
 
 
+def test_unknown_words_are_named_with_the_option_that_maps_them(
+    tmp_path: Path, site: Callable[..., None], synthetic_xray: Xray
+) -> None:
+    uids = [synthetic_xray(seed=seed).SOPInstanceUID for seed in (1, 2, 3)]
+    lines = "".join(f"{uid},{word}\n" for uid, word in zip(uids, ("positiv", "negativ", "positiv"), strict=True))
+    site({"a": {}, "b": {}, "c": {}}, f"sop_instance_uid,result\n{lines}")
+    with pytest.raises(ManifestError, match=r"'positiv' \(2\), 'negativ' \(1\)\. Map them with --word CLASS=WORD"):
+        institutional.index(tmp_path)
+    assert len(institutional.index(tmp_path, word=("covid19=positiv", "negative=negativ")).cases) == 3
+
+
+def test_a_line_that_names_its_image_needs_no_date(
+    tmp_path: Path, site: Callable[..., None], synthetic_xray: Xray
+) -> None:
+    uid = synthetic_xray(seed=1).SOPInstanceUID
+    site({"a": {}}, f"sop_instance_uid,test_date,result\n{uid},03/04/2020,positive\n")
+    assert labels(institutional.index(tmp_path)) == {"a": "covid19"}
+
+
 @pytest.mark.parametrize("state", ["queued", "scoring", "failed"])
 @pytest.mark.parametrize(
     ("view", "reason", "is_released"),

@@ -291,16 +291,24 @@ def test_any_csv_with_columns_of_its_own(tmp_path: Path) -> None:
     found = csv_table.index(
         tmp_path, column=columns, label=("covid19=COVID",), where=("ok=yes",), source="ours", date_format="%d/%m/%Y"
     )
-    first, second = found.cases.to_dict("records")
+    first, second, *optional = found.cases.to_dict("records")
     assert first["image_id"] == "ours:img/a.png"
     assert (first["label"], first["sex"], first["age"], first["acquired_on"]) == ("covid19", "F", 64, "2020-04-03")
     assert (first["label_edema"], first["image_wise"], first["path"]) == (1, "", str(tmp_path / "img/a.png"))
     assert (second["view"], second["image_wise"]) == ("unknown", "yes")
     assert "label_text" not in found.cases
     assert [(line, reason) for _, line, reason in reasons(found)] == [
-        (4, "lateral"), (5, "filtered"), (6, "no_file"), (7, "no_path"), (8, "label_unknown"), (9, "bad_age"),
-        (10, "bad_date"), (11, "duplicate"),
+        (4, "lateral"), (5, "filtered"), (6, "no_file"), (7, "no_path"), (8, "label_unknown"), (11, "duplicate"),
     ]  # fmt: skip
+    # An age or a date that can't be read loses the value, not the film; the lines are named, and no value.
+    assert [Path(each["path"]).name for each in optional] == ["f.png", "g.png"]
+    assert np.isnan(optional[0]["age"])
+    assert optional[1]["acquired_on"] == ""
+    said = " ".join(found.notes)
+    assert "age can't be read in 1 lines, and is left empty there (line 9)" in said
+    assert "acquired_on can't be read in 1 lines, and is left empty there (line 10)" in said
+    assert "500" not in said
+    assert "Unknown words: 'No Idea' (1). Map them with --label CLASS=WORD." in found.notes
 
 
 def test_a_manifest_is_a_csv_like_any_other(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ def test_lines_of_the_wrong_length_are_named_and_the_others_keep_their_numbers(t
         "\ufeffName;Größe\n a ;b\n".encode(),
         "Name\tGröße\n a\tb \n".encode(),
         "Name,Größe\r\na,b\r\n".encode("cp1252"),
+        "Name\tGröße\r\na\tb\r\n".encode("utf-16"),  # Excel's "Unicode text"
+        "\ufeffName,Größe\na,b\n".encode("utf-16-be"),
     ],
 )
 def test_hospital_tables_are_read_whatever_their_delimiter_and_encoding(tmp_path: Path, content: bytes) -> None:
@@ -58,8 +60,8 @@ def test_large_tables_keep_line_numbers_across_chunks(tmp_path: Path) -> None:
 
 def test_sex_age_and_view() -> None:
     assert [sex_of(text) for text in ("Male", "f", "Unknown", "")] == ["M", "F", "", ""]
-    assert [age_of(text) for text in ("64", "064Y", "18M", "64.5", "0", "", "x", "400")] == [
-        64, 64, 1.5, 64.5, 0, None, None, None
+    assert [age_of(text) for text in ("64", "064Y", "18M", "64.5", "45,5", "0", "", "x", "400")] == [
+        64, 64, 1.5, 64.5, 45.5, 0, None, None, None
     ]  # fmt: skip
     assert [view_of(text) for text in ("PA", "AP Supine", "LL", "", "Coronal")] == [
         "PA",
@@ -72,13 +74,27 @@ def test_sex_age_and_view() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["2020-03-04", "20200304", "04.03.2020", "March 4, 2020", "Mar 4, 2020", "2020-03-04T23:59:00", "2020-03-04 08:00"],
+    [
+        "2020-03-04",
+        "20200304",
+        "04.03.2020",
+        "March 4, 2020",
+        "Mar 4, 2020",
+        "2020-03-04T23:59:00",
+        "2020-03-04 08:00",
+        "4.3.20",
+        "04.03.20",
+        "43894",
+        "43894.75",
+    ],
 )
 def test_dates_are_read(text: str) -> None:
     assert date_of(text) == date(2020, 3, 4)
 
 
-@pytest.mark.parametrize("text", ["03/04/2020", "2020", "", "20201301", "soon"])
+@pytest.mark.parametrize(
+    "text", ["03/04/2020", "2020", "", "20201301", "soon", "19010101", "1900-01-01", "123", "99999"]
+)
 def test_what_is_no_date_or_two_is_unknown(text: str) -> None:
     assert date_of(text) is None
 

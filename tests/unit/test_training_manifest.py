@@ -91,6 +91,15 @@ def test_a_wrong_value_is_named_with_its_column(values: dict[str, object], fault
         complete(frame(**values))
 
 
+def test_a_wrong_value_is_shown_unless_it_is_a_patients() -> None:
+    with pytest.raises(ManifestError, match=r"label is not a class name.*got 'COVID 19'"):
+        complete(frame(label="COVID 19"))
+    for values in ({"sex": "female"}, {"age": "forty"}, {"acquired_on": "1.2.3"}):
+        with pytest.raises(ManifestError) as caught:
+            complete(frame(**values))
+        assert str(next(iter(values.values()))) not in str(caught.value)
+
+
 def test_a_second_image_of_the_same_name_is_refused() -> None:
     with pytest.raises(ManifestError, match=r"In row 1, image_id occurs a second time; .*\(and 1 more rows like it\)"):
         complete(pd.DataFrame([ROW, ROW, ROW]))

@@ -77,8 +77,9 @@ def index(
     rejected: list[Rejection] = []
     exported = read_table(tables[0], rejected, required=_COLUMNS)
     words = result_words(positive, negative, parse_pairs(word, "--word"))
+    notes: list[str] = []
     results = read_results(
-        tables[1], rejected, column=parse_pairs(column, "--column"), words=words, date_format=date_format
+        tables[1], rejected, column=parse_pairs(column, "--column"), words=words, date_format=date_format, notes=notes
     )
     lines = _exported_lines(exported, tables[0].name, rejected)
     named = {_uid(value) for value in exported["sop_instance_uid"]}
@@ -91,7 +92,7 @@ def index(
     rejected += unmatched(joined, images, base, tables[1].name)
     rows = labelled_rows(joined, images, source=source, positive=positive, site=site)
     return index_result(
-        rows, rejected, [f"{len(joined.results)} of {len(lines)} exported images have a file and a label."]
+        rows, rejected, [*notes, f"{len(joined.results)} of {len(lines)} exported images have a file and a label."]
     )
 
 

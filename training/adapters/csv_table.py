@@ -21,7 +21,7 @@ from training.adapters.reading.result import (
     index_result,
     parse_pairs,
 )
-from training.adapters.reading.tables import LINE, find_table, read_table
+from training.adapters.reading.tables import LINE, find_table, read_table, unknown_words, unread
 from training.adapters.reading.values import age_of, date_of, iso, sex_of, view_of
 from training.cases import COLUMNS, LABEL_PREFIX
 
@@ -88,6 +88,9 @@ def index(
         words = {}
     converted, malformed = _convert(cases, words, date_format)
     reason = reason.where(reason != "", malformed)
+    notes += unread(lines[LINE], cases, converted, taken=reason == "")
+    if "label" in cases:
+        notes += unknown_words(converted["label"][reason == "label_unknown"], "--label CLASS=WORD")
     missing = (reason == "") & ~files_exist(cases["path"])
     if search and missing.any():
         found, why = _search(base, cases.loc[missing, "path"])
@@ -180,7 +183,10 @@ def _reject(lines: pd.DataFrame, cases: pd.DataFrame, conditions: dict[str, str]
 
 
 def _convert(cases: pd.DataFrame, label: dict[str, str], date_format: str) -> tuple[pd.DataFrame, pd.Series]:
-    """Return the cases with a manifest's values, and for each line the reason of its rejection, or an empty text."""
+    """Return the cases with a manifest's values, and for each line the reason of its rejection, or an empty text.
+
+    An age or a date that can't be read is left empty: they are optional.
+    """
     result = cases.copy()
     reason = pd.Series("", index=cases.index)
     if "label" in result:
@@ -193,10 +199,8 @@ def _convert(cases: pd.DataFrame, label: dict[str, str], date_format: str) -> tu
         result["sex"] = cases["sex"].map(sex_of)
     if "age" in result:
         result["age"] = pd.Series([age_of(text) for text in cases["age"]], index=cases.index, dtype=float)
-        reason = reason.mask((cases["age"] != "") & result["age"].isna(), "bad_age")
     if "acquired_on" in result:
         result["acquired_on"] = cases["acquired_on"].map(lambda text: iso(date_of(text, form=date_format)))
-        reason = reason.mask((cases["acquired_on"] != "") & (result["acquired_on"] == ""), "bad_date")
     for name in (name for name in result if str(name).startswith(LABEL_PREFIX)):
         result[name] = pd.to_numeric(cases[name].replace("", None), errors="coerce").astype(float)
         reason = reason.mask((cases[name] != "") & ~result[name].isin((1, 0, -1)), "bad_finding")

@@ -71,7 +71,10 @@ def index(
     table = find_table(base, results, option="--results")
     rejected: list[Rejection] = []
     words = result_words(positive, negative, parse_pairs(word, "--word"))
-    tests = read_results(table, rejected, column=parse_pairs(column, "--column"), words=words, date_format=date_format)
+    unknown: list[str] = []
+    tests = read_results(
+        table, rejected, column=parse_pairs(column, "--column"), words=words, date_format=date_format, notes=unknown
+    )
     images = scan(base, rejected, watch=watch, besides=(table,), unknown_views=unknown_views)
     joined = join(images, tests, days=days, every_image=every_image)
     rejected += unmatched(joined, images, base, table.name)
@@ -79,7 +82,7 @@ def index(
     notes = [f"{len(joined.results)} of {len(images)} images have a result within {days} days."]
     if joined.contradicted:
         notes.append(f"For {len(joined.contradicted)} images, {CONTRADICTION}; the nearest one counts.")
-    return index_result(rows, rejected, notes)
+    return index_result(rows, rejected, [*notes, *unknown])
 
 
 def unmatched(joined: JoinResult, images: Sequence[DicomImage], base: Path, table: str) -> Iterator[Rejection]:

@@ -253,9 +253,15 @@ def _check_values(table: pd.DataFrame, locate: Callable[[int], str]) -> None:
     _refuse(table["image_id"].duplicated(), locate, "image_id occurs a second time; each image needs its own")
     for name, accepted in (("view", VIEWS), ("sex", SEXES), ("split", (*SPLITS, "")), ("image_wise", ("yes", ""))):
         words = ", ".join(word or "nothing" for word in accepted)
-        _refuse(~table[name].isin(accepted), locate, f"{name} is not one of {words}")
+        _refuse(
+            ~table[name].isin(accepted),
+            locate,
+            f"{name} is not one of {words}",
+            shown=table[name] if name != "sex" else None,
+        )
     is_label = (table["label"] == "") | table["label"].str.fullmatch(_LABEL.pattern)
-    _refuse(~is_label, locate, "label is not a class name; accepted are lower-case letters, digits and _")
+    fault = "label is not a class name; accepted are lower-case letters, digits and _"
+    _refuse(~is_label, locate, fault, shown=table["label"])
     is_date = (table["acquired_on"] == "") | table["acquired_on"].str.fullmatch(_DATE.pattern)
     _refuse(~is_date, locate, "acquired_on is not a date; accepted is YYYY-MM-DD")
     _refuse((table["age"] < 0) | (table["age"] > MAX_AGE), locate, f"age is not within 0 to {MAX_AGE} years")
@@ -267,8 +273,10 @@ def _check_values(table: pd.DataFrame, locate: Callable[[int], str]) -> None:
     _refuse(is_anonymous, locate, "patient_id is empty; without one, image_wise must be yes")
 
 
-def _refuse(is_wrong: pd.Series, locate: Callable[[int], str], fault: str) -> None:
+def _refuse(is_wrong: pd.Series, locate: Callable[[int], str], fault: str, *, shown: pd.Series | None = None) -> None:
+    """Raise if a row is wrong; ``shown``: the values, where they are no patient's."""
     if is_wrong.any():
         first = int(is_wrong.to_numpy(dtype=bool).argmax())
         more = int(is_wrong.sum()) - 1
-        raise ManifestError(f"In {locate(first)}, {fault}{f' (and {more} more rows like it)' if more else ''}.")
+        value = "" if shown is None else f"; got {str(shown.iloc[first])[:40]!r}"
+        raise ManifestError(f"In {locate(first)}, {fault}{value}{f' (and {more} more rows like it)' if more else ''}.")

@@ -8,12 +8,13 @@ from __future__ import annotations
 from training.networks.backbones import BACKBONES
 from training.networks.features import FEATURES, feature_layer, features_of
 from training.networks.keras_file import save_network
-from training.networks.network import Activation, Head, Scaling, build
+from training.networks.network import POOLED, Activation, Head, Scaling, build
 from training.networks.unet import build_unet
 
 __all__ = [
     "BACKBONES",
     "FEATURES",
+    "POOLED",
     "Activation",
     "Head",
     "Scaling",

@@ -42,12 +42,15 @@ class Backbone:
     stages
         Prefix of the layer names of each group, from the input on; ``training.runs.freezing`` counts from
         the end.
+    map_side
+        Function from the rows of an image to those of its feature maps.
     has_batch_norm
         Whether it has BatchNorm layers.
     """
 
     features: Callable[[Tensor, Path | None, Scaling], Tensor]
     stages: tuple[str, ...]
+    map_side: Callable[[int], int]
     has_batch_norm: bool = True
 
 
@@ -174,11 +177,16 @@ _CONVOLUTIONS: Final = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
 BACKBONES: Final[Mapping[str, Backbone]] = MappingProxyType(
     {
-        "resnet50": Backbone(resnet50_features, _CONVOLUTIONS),
-        "resnet18": Backbone(resnet18_features, _CONVOLUTIONS),
-        "vgg16": Backbone(vgg16_features, ("block1", "block2", "block3", "block4", "block5"), has_batch_norm=False),
-        "densenet169": Backbone(densenet169_features, _CONVOLUTIONS),
-        "tiny": Backbone(tiny_features, ("conv1", "conv2", "conv3"), has_batch_norm=False),
+        "resnet50": Backbone(resnet50_features, _CONVOLUTIONS, lambda side: -(-side // 32)),
+        "resnet18": Backbone(resnet18_features, _CONVOLUTIONS, lambda side: -(-side // 32)),
+        "vgg16": Backbone(
+            vgg16_features,
+            ("block1", "block2", "block3", "block4", "block5"),
+            lambda side: side // 32,
+            has_batch_norm=False,
+        ),
+        "densenet169": Backbone(densenet169_features, _CONVOLUTIONS, lambda side: -(-side // 4) // 8),
+        "tiny": Backbone(tiny_features, ("conv1", "conv2", "conv3"), lambda side: -(-side // 16), has_batch_norm=False),
     }
 )
 """Architecture name to backbone."""

@@ -21,13 +21,16 @@ import keras
 from training.networks.backbones import BACKBONES, CAFFE_MEANS, Scaling
 from training.networks.keras_types import KerasModel, Tensor
 
-__all__ = ["BACKBONES", "CAFFE_MEANS", "EVIDENCE_HEAD", "Activation", "Head", "Pooling", "Scaling", "build"]
+__all__ = ["BACKBONES", "CAFFE_MEANS", "EVIDENCE_HEAD", "POOLED", "Activation", "Head", "Pooling", "Scaling", "build"]
 
 Activation = Literal["sigmoid", "softmax"]
 Pooling = Literal["average", "maximum", "average4", "flatten"]
 
 # Small initial weights: a new head starts near a logit of 0 for any backbone.
 _HEAD_SPREAD: Final = 1e-3
+
+POOLED: Final = 4
+"""Rows and columns of the squares of ``average4``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,7 @@ def _dense(features: Tensor, head: Head, classes: int) -> Tensor:
         values = keras.layers.GlobalMaxPooling2D(name="pool")(features)
     else:
         if head.pooling == "average4":
-            features = keras.layers.AveragePooling2D(4, name="pool")(features)
+            features = keras.layers.AveragePooling2D(POOLED, name="pool")(features)
         values = keras.layers.Flatten(name="flat")(features)
     for number, units in enumerate(head.hidden, start=1):
         values = keras.layers.Dense(units, activation="relu", name=f"hidden{number}")(values)

@@ -6,17 +6,30 @@ import hashlib
 import json
 import shutil
 import urllib.request
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import h5py
 from keras.src.backend.config import keras_home  # Keras has no public name for it
 
 from cxr.errors import RunError
 from training.files import whole_file
+from training.networks import build
+from training.networks.backbones import Scaling
 from training.networks.keras_types import KerasModel
+
+_HEADS: Final = frozenset({"predictions", "probs", "fc1", "fc2", "fc1000"})
+"""Names of layers of classification heads in published files."""
+
+_OTHER_PROGRAMS: Final[Mapping[str, str]] = MappingProxyType(
+    dict.fromkeys((".pth", ".pt", ".ckpt", ".bin", ".safetensors"), ", of PyTorch")
+    | {".onnx": ", of ONNX", ".keras": ", a whole model of Keras"}
+)
+"""Suffix of other files to words."""
 
 _BASE: Final = "https://storage.googleapis.com/tensorflow/keras-applications"
 
@@ -137,6 +150,57 @@ def _download(url: str, path: Path) -> None:
             f"{url.split('/')[2]}. Download {path.name} elsewhere (its URL is {url}) and give it with "
             "`--weights FILE`, or train from scratch with `--weights random`."
         ) from error
+
+
+def check_trunk_weights(path: Path, architecture: str, size: int, scaling: Scaling) -> None:
+    """Load a file of weights into a trunk, and drop the trunk: a wrong file is found before the run has a folder.
+
+    Parameters
+    ----------
+    path
+        The file.
+    architecture, size, scaling
+        As for ``training.networks.network.build``.
+
+    Raises
+    ------
+    RunError
+        If the file is not of this trunk; the message has what was expected and what was found.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Keras only warns of layers that it does not find in a file, and leaves them random.
+            warnings.filterwarnings("error", message="Skipping nested container|A total of .* could not be loaded")
+            build(architecture, size=size, scaling=scaling, weights=path)
+    # Whatever Keras and h5py raise.
+    except (ValueError, OSError, KeyError, AttributeError, TypeError, UserWarning) as error:
+        trunk = build(architecture, size=size, scaling=scaling)
+        expected = [layer.name for layer in trunk.layers if layer.weights and layer.name != "evidence"]
+        raise RunError(
+            f"{path.name} does not hold the weights of {architecture} without its head. Expected: HDF5 (.h5 or "
+            f".weights.h5), written by Keras, {len(expected)} layers with weights, {expected[0]} to {expected[-1]}. "
+            f"Found: {_describe_file(path)}. Give the file without head (its name has `notop`), or set "
+            "network.architecture to that of the file."
+        ) from error
+
+
+def _describe_file(path: Path) -> str:
+    """Return the content of a file of weights in words."""
+    try:
+        with h5py.File(path) as file:
+            root = file.get("model_weights", file)
+            names = root.attrs.get("layer_names")
+            if names is None:
+                names = list(root["layers"]) if "layers" in root else list(root)
+                return f"HDF5 with {len(names)} layers"
+            texts = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+            used = [name for name in texts if root[name].attrs.get("weight_names", ())]
+            head = [name for name in used if name in _HEADS]
+            words = f"HDF5 with {len(used)} layers with weights"
+            words += f", {used[0]} to {used[-1]}" if used else ""
+            return words + (f"; {', '.join(head)} are a classification head" if head else "")
+    except (OSError, KeyError, ValueError, TypeError, AttributeError):
+        return f"a file that is no HDF5{_OTHER_PROGRAMS.get(path.suffix.casefold(), '')}"
 
 
 def copy_weights(source: KerasModel, target: KerasModel, *, with_head: bool) -> None:

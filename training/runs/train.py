@@ -25,9 +25,9 @@ from training.recipe import TrainingRecipe
 from training.runs.brisque_filter import find_unnatural, summarise
 from training.runs.devices import describe_machine, device_scope, software_versions
 from training.runs.finalise import finalise
-from training.runs.folder import MODEL_FILE, Run, begin_run, open_run
+from training.runs.folder import MODEL_FILE, RUN_FILE, Run, begin_run, open_run
 from training.runs.freezing import Phase, effective_stages
-from training.runs.initial_weights import copy_weights, imagenet_file, verify_weights_file
+from training.runs.initial_weights import check_trunk_weights, copy_weights, imagenet_file, verify_weights_file
 from training.runs.lineage import record_inherited_cases
 from training.runs.loop import Side, TrainingData, TrainingLoop
 from training.runs.lung_mask_model import check_mask_model, masking_of_run
@@ -154,6 +154,8 @@ def _train(
     )
     weights = _weights_file(recipe)
     check_mask_model(recipe, folder)
+    if weights is not None and not (folder / RUN_FILE).exists():
+        check_trunk_weights(weights, recipe.network.architecture, recipe.pixels.size, recipe.network.scaling)
     environment = {"software": software_versions(), "machine": describe_machine(), "notes": list(notes)}
     run = begin_run(folder, recipe, manifest, phase=phase, parent=parent, environment=environment, now=now)
     if run.is_done:

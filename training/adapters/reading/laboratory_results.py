@@ -12,7 +12,7 @@ from cxr.errors import ManifestError
 from cxr.labels import FINDINGS
 from training.adapters.reading.join_laboratory_results import Result
 from training.adapters.reading.result import Rejection
-from training.adapters.reading.tables import LINE, read_table
+from training.adapters.reading.tables import LINE, read_table, unknown_words
 from training.adapters.reading.values import date_of
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -31,8 +31,9 @@ NEGATIVE = frozenset({"negative", "neg", "not detected", "undetected", "non-reac
 
 
 def read_results(
-    path: Path, rejected: list[Rejection], *, column: Mapping[str, str], words: Mapping[str, str], date_format: str
-) -> list[Result]:
+    path: Path, rejected: list[Rejection], *, column: Mapping[str, str], words: Mapping[str, str], date_format: str,
+    notes: list[str],
+) -> list[Result]:  # fmt: skip
     """Read a table of results.
 
     Parameters
@@ -47,6 +48,8 @@ def read_results(
         The table's word for a result, casefolded, to class.
     date_format
         As for ``date_of``.
+    notes
+        A sentence on unknown words is added to it.
 
     Raises
     ------
@@ -62,12 +65,15 @@ def read_results(
             "others with --column OURS=THEIRS."
         )
     results = []
+    unknown = []
     for line, values in _lines(table, names):
         result = _result(line, values, words, date_format)
         if isinstance(result, str):
             rejected.append(Rejection(path.name, line, result))
+            unknown += [values["result"]] if result == "label_unknown" else []
         else:
             results.append(result)
+    notes += unknown_words(unknown, "--word CLASS=WORD")
     return results
 
 
@@ -114,7 +120,7 @@ def _result(line: int, values: Mapping[str, str], words: Mapping[str, str], date
         return "label_unknown" if values["result"] else "label_missing"
     text = values.get("tested_at", "")
     tested_on = date_of(text, form=date_format) if text else None
-    if text and tested_on is None:
-        return "bad_date"
+    if text and tested_on is None and not (values.get("sop_instance_uid") or values.get("study_instance_uid")):
+        return "bad_date"  # a line that names the image needs no date
     keys = {name: values.get(name, "") for name in COLUMNS if name not in ("result", "tested_at")}
     return Result(line=line, label=label, tested_on=tested_on, **keys)

@@ -27,7 +27,6 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "several_files": "Several folders have an image of the name that the line gives.",
         "no_patient": "The line names no patient.",
         "duplicate": "The image was in an earlier line, or an earlier file has the same SOP Instance UID.",
-        "bad_age": "The age is neither a number of years up to 120 nor a DICOM age.",
         "bad_date": "The date is not one, or is ambiguous; name its form with --date-format.",
         "bad_finding": "A finding is not 1, 0, -1 or nothing.",
         "bad_box": "A bounding box is not four numbers, or has no area.",
@@ -127,7 +126,8 @@ def index_result(
     if table.empty:
         counts = Counter(rejection.reason for rejection in rejections).most_common(3)
         why = "; ".join(f"{count}: {REASONS[reason]}" for reason, count in counts) or "the folder has no image."
-        raise ManifestError(f"No image of this folder can be used ({why}) See docs/manifests.md for its layout.")
+        said = "".join(f" {note}" for note in notes)
+        raise ManifestError(f"No image of this folder can be used ({why}){said} See docs/manifests.md for its layout.")
     cases = complete(table)
     drawn = pd.DataFrame(list(boxes), columns=list(BOX_COLUMNS))
     drawn = drawn[drawn["image_id"].isin(cases["image_id"])].reset_index(drop=True)

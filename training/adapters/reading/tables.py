@@ -6,9 +6,11 @@ not.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -21,6 +23,8 @@ from training.adapters.reading.result import Rejection
 
 LINE = "#line"
 """The column that ``read_table`` adds: the row's line number in the file."""
+
+_NAMED_LINES, _NAMED_WORDS, _LONGEST_WORD = 5, 8, 40
 
 _CHUNK = 20_000  # rows in memory as Python strings at once
 _MAX_FIELD = 16 * 1024 * 1024  # bytes; report texts are long
@@ -116,7 +120,10 @@ def _open(path: Path, encoding: str) -> TextIO:
 
 
 def _encoding(path: Path) -> str:
-    """Return UTF-8 if the whole file is UTF-8, else Latin-1, which decodes any byte."""
+    """Return UTF-16 for a file with its mark, UTF-8 if all of it is UTF-8, else Latin-1, which decodes any byte."""
+    with path.open("rb") as beginning:
+        if beginning.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
     try:
         with _open(path, "utf-8-sig") as stream:
             while stream.read(1 << 20):
@@ -170,3 +177,35 @@ def _frame(rows: list[list[str]], numbers: list[int], header: list[str]) -> pd.D
     columns = {name: pd.Series(values, dtype=str) for name, values in zip(header, zip(*rows, strict=True), strict=True)}
     frame = pd.DataFrame({name: values.str.strip() for name, values in columns.items()})
     return frame.assign(**{LINE: numbers})
+
+
+def unread(lines: pd.Series, given: pd.DataFrame, read: pd.DataFrame, *, taken: pd.Series) -> Iterator[str]:
+    """Yield a sentence for each optional column with values that can't be read; lines only, they are patients' values.
+
+    Parameters
+    ----------
+    lines
+        The lines' numbers.
+    given, read
+        Values as in the table, and as in a manifest.
+    taken
+        Whether each line is taken.
+    """
+    for name, form in (("age", "years, or a DICOM age"), ("acquired_on", "a day; --date-format names its form")):
+        if name in given:
+            is_lost = taken & (given[name] != "") & (read[name].isna() | (read[name] == ""))
+            if is_lost.any():
+                where = ", ".join(str(line) for line in lines[is_lost][:_NAMED_LINES])
+                yield (
+                    f"{name} can't be read in {int(is_lost.sum())} lines, and is left empty there (line {where}"
+                    f"{', ...' if is_lost.sum() > _NAMED_LINES else ''}); accepted is {form}."
+                )
+
+
+def unknown_words(values: Iterable[str], option: str) -> Iterator[str]:
+    """Yield a sentence with the words that are no known label, and the option that maps them; none without words."""
+    counts = Counter(values).most_common()
+    if counts:
+        named = ", ".join(f"{word[:_LONGEST_WORD]!r} ({count})" for word, count in counts[:_NAMED_WORDS])
+        more = f" and {len(counts) - _NAMED_WORDS} others" if len(counts) > _NAMED_WORDS else ""
+        yield f"Unknown words: {named}{more}. Map them with {option}."
