@@ -107,6 +107,11 @@ class Task(_Part):
             raise ValueError("labels: each key is one of the classes")
         return self
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have any number of the classes."""
+        return self.activation == "sigmoid" and len(self.classes) > 1
+
     def labels_of(self, name: str) -> tuple[str, ...]:
         """Return the labels of the manifest that belong to a class."""
         return self.labels.get(name, (name,))
@@ -317,6 +322,11 @@ class TrainingRecipe(_Part):
             raise ValueError("weights: none are published for tiny; accepted are random and run")
         if self.pixels.size < 32:
             raise ValueError("pixels: size is at least 32")
+        if self.task.is_multi_label and self.balance.method == "undersample":
+            raise ValueError(
+                "balance: undersample needs one label per image (an image that is left out may have a rare label too); "
+                "accepted for several are none, weights and oversample"
+            )
         is_regression = any(stage.optimizer == "regression" for stage in self.stages)
         if is_regression and (self.network.head != "evidence" or self.task.from_columns):
             raise ValueError("optimizer: a regression needs network.head = evidence, and one label per image")
