@@ -107,6 +107,11 @@ class Task(_Part):
             raise ValueError("labels: each key is one of the classes")
         return self
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have any number of the classes."""
+        return self.activation == "sigmoid" and len(self.classes) > 1
+
     def labels_of(self, name: str) -> tuple[str, ...]:
         """Return the labels of the manifest that belong to a class."""
         return self.labels.get(name, (name,))
@@ -325,6 +330,11 @@ class TrainingRecipe(_Part):
             raise ValueError(
                 f"pixels: with size = {self.pixels.size} the maps of {self.network.architecture} have {side} x {side} "
                 f"places, and pooling = average4 needs {POOLED} x {POOLED}; accepted is a size of at least {fits}"
+            )
+        if self.task.is_multi_label and self.balance.method == "undersample":
+            raise ValueError(
+                "balance: undersample needs one label per image (an image that is left out may have a rare label too); "
+                "accepted for several are none, weights and oversample"
             )
         is_regression = any(stage.optimizer == "regression" for stage in self.stages)
         if is_regression and (self.network.head != "evidence" or self.task.from_columns):

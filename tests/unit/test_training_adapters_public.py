@@ -69,6 +69,16 @@ def test_rsna_has_one_line_per_image_and_three_classes(rsna_folder: Path) -> Non
     ]
 
 
+def test_rsna_boxes_are_kept(rsna_folder: Path) -> None:
+    table = rsna_folder / "stage_2_train_labels.csv"
+    table.write_text(table.read_text() + "\nbb,1,2,0,4,1")
+    found = rsna.index(rsna_folder)
+    assert found.boxes[["image_id", "finding", "x", "height"]].values.tolist() == [
+        ["rsna:bb", "lung_opacity", 1, 4], ["rsna:bb", "lung_opacity", 5, 8]
+    ]  # fmt: skip
+    assert ("stage_2_train_labels.csv", 10, "bad_box") in reasons(found)
+
+
 def test_rsna_is_image_wise_unless_the_map_to_nih_patients_is_given(rsna_folder: Path) -> None:
     without = rsna.index(rsna_folder)
     assert set(without.cases["patient_id"]) == {""}

@@ -153,6 +153,7 @@ def test_rsna(tables: Path, tmp_path: Path, synthetic_xray: Callable[..., Datase
         "normal": int((films == 0).sum()), "lung_opacity": int((films == 1).sum())
     }  # fmt: skip
     assert found.rejected == ()
+    assert len(found.boxes) == table["x"].notna().sum()
 
 
 def test_siim_pneumothorax(tables: Path, tmp_path: Path, synthetic_xray: Callable[..., Dataset]) -> None:

@@ -16,7 +16,9 @@ from training.cases import complete, read_manifest, resolve_paths
 from training.inputs.augment import augment
 from training.inputs.batches import plain_batches, training_batches
 from training.inputs.cache import Cache, build_cache
-from training.inputs.targets import UNKNOWN, epoch_order, sample_weights, select, strata, training_rows
+from training.inputs.epoch_order import epoch_order, training_rows
+from training.inputs.label_balance import label_weights, repeat, repeat_factors
+from training.inputs.targets import UNKNOWN, sample_weights, select, strata
 from training.recipe import Augment, Balance, Task
 
 
@@ -77,6 +79,13 @@ def test_weights_make_classes_even_and_sources_within_them() -> None:
     np.testing.assert_array_equal(sample_weights(cases, Balance()), np.ones(8))
 
 
+def test_sources_alone_are_made_even() -> None:
+    frame = manifest(["covid19"] * 3 + ["normal"] * 2, source=["a", "a", "b", "a", "b"])
+    weights = sample_weights(select(frame, Task(classes=("covid19",))), Balance(by_source=True))
+    assert weights[:2].sum() == pytest.approx(weights[2])
+    assert weights[:3].sum() == pytest.approx(3)
+
+
 def test_the_manifests_own_weights_count() -> None:
     cases = select(manifest(["covid19", "normal"], weight=[3, 1]), Task(classes=("covid19",)))
     assert sample_weights(cases, Balance()).tolist() == [1.5, 0.5]
@@ -94,6 +103,58 @@ def test_undersampling_is_done_once_and_oversampling_every_epoch() -> None:
     order = epoch_order(rows, truths, Balance(method="oversample"), seed=0, epoch=0)
     assert np.bincount(strata(truths)[order]).tolist() == [9, 9]
     assert set(order) == set(range(12))
+
+
+# Several independent labels: a frequent one, a rare one, and one that is not always said.
+SEVERAL = np.array(
+    [[1, 0, UNKNOWN]] * 6 + [[1, 1, 0]] + [[0, 0, 1]] * 3 + [[0, 1, UNKNOWN]] + [[0, 0, 0]] * 5, np.float32
+)
+
+
+def test_each_label_has_weights_of_its_own() -> None:
+    weights = np.ones(len(SEVERAL), np.float32)
+    balanced = label_weights(SEVERAL, weights)
+    for output in range(3):
+        yes, no = (SEVERAL[:, output] == 1).sum(), (SEVERAL[:, output] == 0).sum()
+        assert balanced[1, output] * yes == pytest.approx(balanced[0, output] * no)
+        assert balanced[1, output] * yes + balanced[0, output] * no == pytest.approx(yes + no)
+    weights[6] = 3.0  # the image with both
+    assert label_weights(SEVERAL, weights)[1, 1] == pytest.approx((1 * 4 + 14 * 1) / (2 * 4))
+    one_sided = label_weights(np.zeros((4, 1), np.float32), np.ones(4, np.float32))
+    assert one_sided.tolist() == [[1], [1]]
+
+
+def test_of_several_labels_the_images_weights_are_their_sources() -> None:
+    frame = manifest([""] * 4, label_covid19=[1, 0, 0, 0], label_edema=[0, 1, 1, 0], source=["a", "a", "a", "b"])
+    cases = select(frame, Task(classes=("covid19", "edema"), from_columns=True))
+    weighted = sample_weights(cases, Balance(method="weights"), is_multi_label=True)
+    assert weighted.tolist() == [1, 1, 1, 1]  # nothing and edema are no classes that exclude each other
+    by_source = sample_weights(cases, Balance(by_source=True), is_multi_label=True)
+    assert by_source[:3].sum() == pytest.approx(by_source[3])
+
+
+def test_images_with_a_rare_label_are_repeated() -> None:
+    factors = repeat_factors(SEVERAL)
+    share = (7 / 16, 2 / 16, 3 / 9)
+    assert factors[0] == 1
+    assert factors[6] == pytest.approx(np.sqrt(share[0] / share[1]))
+    assert factors[7] == pytest.approx(np.sqrt(share[0] / share[2]))
+    assert factors[-1] == 1
+    balance = Balance(method="oversample")
+    rows = training_rows(SEVERAL, balance)
+    orders = [epoch_order(rows, SEVERAL, balance, seed=0, epoch=epoch, is_multi_label=True) for epoch in range(40)]
+    assert {len(order) for order in orders} == {round(float(factors.sum()))}
+    assert all(set(order) == set(range(16)) for order in orders)
+    often = np.mean([np.bincount(order, minlength=16) for order in orders], axis=0)
+    np.testing.assert_allclose(often, factors, atol=0.35)
+    again = epoch_order(rows, SEVERAL, balance, seed=0, epoch=3, is_multi_label=True)
+    np.testing.assert_array_equal(orders[3], again)
+
+
+def test_repeating_without_a_positive_image_changes_nothing() -> None:
+    nothing = np.zeros((5, 2), np.float32)
+    rows = np.arange(5)
+    np.testing.assert_array_equal(repeat(rows, repeat_factors(nothing), np.random.default_rng(0)), rows)
 
 
 def test_an_order_is_a_function_of_seed_and_epoch() -> None:

@@ -301,6 +301,10 @@ def test_losses_are_the_plain_formulas() -> None:
         each = -np.log(right) * factor * known
         expected = each.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
         np.testing.assert_allclose(np.asarray(make_loss(loss, "sigmoid")(truths, logits)), expected, rtol=1e-5)
+    of_labels = np.array([[0.5, 1.0, 2.0], [3.0, 1.0, 0.25]], np.float32)  # no, yes
+    weighted = -np.log(right) * known * np.where(truths == 1, of_labels[1], of_labels[0])
+    expected = weighted.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    np.testing.assert_allclose(np.asarray(make_loss(Loss(), "sigmoid", of_labels)(truths, logits)), expected, rtol=1e-5)
     one_hot = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     expected = -np.log((shares * one_hot).sum(axis=1))

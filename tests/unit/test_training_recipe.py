@@ -191,3 +191,11 @@ def test_a_recipe_may_define_findings_of_its_own() -> None:
 def test_an_unknown_finding_is_refused_with_the_way_out(findings: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         parse_recipe(small(task={"classes": ["cardiomegalie"], "findings": findings}))
+
+
+def test_undersampling_of_several_labels_is_refused() -> None:
+    task = {"classes": ["covid19", "edema"], "from_columns": True}
+    with pytest.raises(RecipeError, match="undersample needs one label per image"):
+        parse_recipe(small(task=task, balance={"method": "undersample"}))
+    assert parse_recipe(small(task=task, balance={"method": "oversample"})).task.is_multi_label
+    assert not parse_recipe(small(balance={"method": "undersample"})).task.is_multi_label

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -255,3 +256,22 @@ def test_lines_of_another_table_under_a_header_line_are_warned_of() -> None:
     assert any("1 images labelled lung_opacity have 1 in label_covid19" in each for each in warnings(by_hand))
     both = by_hand.assign(label_lung_opacity=[0.0, 0.0, 1.0, 0.0])
     assert not any("label_covid19" in each for each in (*warnings(cohen), *warnings(both)))
+
+
+def test_each_of_several_findings_is_shared_out_by_itself() -> None:
+    random = np.random.default_rng(0)
+    count = 600
+    findings = {f"label_f{place}": (random.random(count) < share).astype(float)
+                for place, share in enumerate((0.4, 0.2, 0.1, 0.05, 0.05, 0.03, 0.03, 0.02))}  # fmt: skip
+    names = [f"image{number}" for number in range(count)]
+    patients = [f"p{number}" for number in random.integers(0, 300, count)]
+    frame = complete(pd.DataFrame({"image_id": names, "path": names, "patient_id": patients, **findings}))
+    shares = {"train": 0.6, "val": 0.2, "test": 0.2}
+    result = split(frame, fractions=shares, stratify=tuple(findings))
+    for name in findings:
+        total = int((result[name] == 1).sum())
+        for side, share in shares.items():
+            there = int(((result[name] == 1) & (result["split"] == side)).sum())
+            assert abs(there - share * total) <= 2, (name, side, there, total)
+    sizes = result["split"].value_counts()
+    assert all(abs(sizes[side] - share * count) <= 6 for side, share in shares.items())

@@ -17,14 +17,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cxr.errors import ManifestError
 from cxr.labels import finding_of
 from training.adapters.covid_chestxray import label_of
 from training.adapters.reading.dataset_folder import IMAGE_SUFFIXES, all_files, dataset_folder
+from training.adapters.reading.lung_mask_files import write_mask
 from training.adapters.reading.polygons import Annotation, fill, read_annotation
 from training.adapters.reading.result import IndexResult, Rejection, ReportProgress, ignore_progress, index_result
 from training.adapters.reading.values import age_of, sex_of, view_of
-from training.files import write_whole
 
 _ORDER = ("covid19", "bacterial_pneumonia", "viral_pneumonia", "other_pneumonia", "normal")
 """Precedence of tags of one picture: COVID-19 is tagged as viral pneumonia too."""
@@ -79,7 +78,7 @@ def index(
         else:
             row, mask = outcome
             if mask is not None:
-                row["mask_path"] = str(_write(mask, mask_folder / f"{document.relative_to(base).with_suffix('')}.png"))
+                row["mask_path"] = str(write_mask(mask, mask_folder / document.relative_to(base).with_suffix(".png")))
             rows[row["path"]] = row
         watch("annotations", number, len(documents))
     rejected += [Rejection(path.relative_to(base).as_posix(), 0, "not_listed") for path in pictures.besides(named)]
@@ -178,16 +177,3 @@ def _label(tag: str) -> str:
     if label == "abnormal":  # Undefined Pneumonia, Rickettsial Pneumonia, ...; or no diagnosis at all
         return "other_pneumonia" if words.endswith(" pneumonia") else ""
     return label
-
-
-def _write(mask: npt.NDArray[np.uint8], path: Path) -> Path:
-    """Write a mask; see ``training.files.whole_file``."""
-    encoded = cv2.imencode(".png", mask)[1].tobytes()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, encoded, private=True)
-    except OSError as error:
-        raise ManifestError(
-            f"A lung mask can't be written ({type(error).__name__}): name a folder that you may write to with --masks."
-        ) from error
-    return path

@@ -21,6 +21,7 @@ import pandas as pd
 
 from cxr.errors import ManifestError
 from cxr.labels import finding_of
+from training.adapters.reading.boxes import box_row
 from training.adapters.reading.dataset_folder import dataset_folder, find_one
 from training.adapters.reading.dicom_files import read_image
 from training.adapters.reading.result import IndexResult, Rejection, ReportProgress, ignore_progress, index_result
@@ -29,6 +30,7 @@ from training.adapters.reading.tables import LINE, read_table
 _BOXES = ("stage_2_train_labels.csv", "train_labels.csv", "stage_1_train_labels.csv")
 _CLASSES = ("stage_2_detailed_class_info.csv", "detailed_class_info.csv", "stage_1_detailed_class_info.csv")
 _IMAGES = ("stage_2_train_images", "train_images", "stage_1_train_images")
+_SIDES = ("x", "y", "width", "height")
 _EVERY = 200
 _BY_IMAGE = (
     "RSNA's patientId identifies an image, not a person, and NIH patients recur: give --nih-map to split by patient; "
@@ -58,7 +60,7 @@ def index(
     Returns
     -------
     IndexResult
-        ``label`` is normal, lung_opacity, or abnormal (No Lung Opacity / Not Normal).
+        ``label`` is normal, lung_opacity, or abnormal (No Lung Opacity / Not Normal); boxes of opacities.
 
     Raises
     ------
@@ -90,7 +92,22 @@ def index(
         for path in sorted(images.iterdir())
         if path.stem not in listed and not path.name.startswith(".")
     ]
-    return index_result(rows, rejected, [] if nih_map else [_BY_IMAGE])
+    drawn = _boxes(boxes, rejected, boxes_file.name)
+    return index_result(rows, rejected, [] if nih_map else [_BY_IMAGE], boxes=drawn)
+
+
+def _boxes(table: pd.DataFrame, rejected: list[Rejection], name: str) -> list[dict[str, Any]]:
+    """Return the boxes of opacities, where the table has their sides; reject those that are none."""
+    if not set(_SIDES) <= set(table.columns):
+        return []
+    boxes = []
+    for row in table[table["Target"] == "1"].to_dict("records"):
+        box = box_row(f"rsna:{row['patientId']}", "lung_opacity", [row[side] for side in _SIDES])
+        if box is None:
+            rejected.append(Rejection(name, int(row[LINE]), "bad_box"))
+        else:
+            boxes.append(box)
+    return boxes
 
 
 def _patients(base: Path, nih_map: str) -> Mapping[str, str]:

@@ -16,7 +16,7 @@ import pandas as pd
 from cxr.errors import SplitError
 from cxr.labels import FINDINGS
 from training.cases.manifest import LABEL_PREFIX, SPLITS, label_columns
-from training.cases.stratified_groups import assign_groups
+from training.cases.stratified_groups import Numbers, assign_groups
 
 Strategy = Literal["patient", "temporal", "site", "image"]
 
@@ -61,7 +61,8 @@ def split(
     seed
         Seed of the order in which patients with equally many images are assigned.
     stratify
-        Columns whose shares should be the same on all sides.
+        Columns whose shares should be the same on all sides. Several columns of findings count one by one: an image is
+        of the stratum of each finding that it has. Other columns count together, value by value.
     test_site
         For ``site``: the test's site; None: the one whose share of images is nearest to the test's.
     test_from
@@ -283,15 +284,28 @@ def _assign_open(
     if not open_rows.any():
         return sides
     open_cases = cases[open_rows]
-    codes = np.zeros(len(open_cases), dtype=np.intp)
-    if stratify:
-        strata = open_cases.groupby(list(stratify), sort=True, dropna=False).ngroup()
-        codes = np.asarray(strata, dtype=np.intp)
+    codes, images = _strata(open_cases, stratify)
     members = np.unique(group[open_rows].to_numpy(dtype=str), return_inverse=True)[1]
     # Cases of train_only count towards the share of train: the others are assigned to reach all shares.
     missing = {name: share * len(cases) - int((sides == name).sum()) for name, share in targets.items()}
     missing = {name: images for name, images in missing.items() if images > 0} or {"train": 1.0}
-    side_of_group = assign_groups(members, codes, missing, np.random.default_rng(seed))
+    side_of_group = assign_groups(members, codes, missing, np.random.default_rng(seed), images)
     assigned = sides.copy()
     assigned[open_rows] = np.array(list(missing))[side_of_group[members]]
     return assigned
+
+
+def _strata(cases: pd.DataFrame, stratify: Sequence[str]) -> tuple[Numbers, Numbers | None]:
+    """Return strata of the cases, and of which case each is: None if each case has one."""
+    findings = [name for name in stratify if name.startswith(LABEL_PREFIX)]
+    if len(findings) < 2:
+        findings = []
+    others = [name for name in stratify if name not in findings]
+    codes = np.zeros(len(cases), dtype=np.intp)
+    if others:
+        codes = np.asarray(cases.groupby(others, sort=True, dropna=False).ngroup(), dtype=np.intp)
+    if not findings:
+        return codes, None
+    image, finding = np.nonzero((cases[findings] == 1).to_numpy(dtype=bool))
+    numbers = np.concatenate([codes, codes.max() + 1 + finding.astype(np.intp)])
+    return numbers, np.concatenate([np.arange(len(cases), dtype=np.intp), image.astype(np.intp)])

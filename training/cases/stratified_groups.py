@@ -17,18 +17,24 @@ Numbers = npt.NDArray[np.intp]
 
 
 def assign_groups(
-    members: Numbers, codes: Numbers, targets: Mapping[str, float], random: np.random.Generator
-) -> Numbers:
+    members: Numbers, codes: Numbers, targets: Mapping[str, float], random: np.random.Generator,
+    images: Numbers | None = None,
+) -> Numbers:  # fmt: skip
     """Assign every group to a side.
 
     Parameters
     ----------
-    members, codes
-        (images,): group and stratum of each image, numbered from 0.
+    members
+        (images,): group of each image, numbered from 0.
+    codes
+        (images,): stratum of each image, numbered from 0; or, with ``images``, a stratum of the image in the same place
+        there: an image may be of several.
     targets
         Side to target size, above 0, in any unit.
     random
         Random generator for the order of groups of the same size.
+    images
+        See ``codes``; None: each image once.
 
     Returns
     -------
@@ -37,7 +43,9 @@ def assign_groups(
     """
     share = np.array(list(targets.values())) / sum(targets.values())
     sizes = np.bincount(members)
-    pairs, counts = np.unique(np.stack([members, codes]), axis=1, return_counts=True)
+    pairs, counts = np.unique(
+        np.stack([members if images is None else members[images], codes]), axis=1, return_counts=True
+    )
     starts = np.searchsorted(pairs[0], np.arange(len(sizes) + 1))
     order = random.permutation(len(sizes))
     order = order[np.argsort(-sizes[order], kind="stable")]

@@ -45,7 +45,7 @@ def training_batches(
     truths, weights
         (N, classes) and (N,), by case.
     order
-        Cases of the epoch, from ``training.inputs.targets.epoch_order``.
+        Cases of the epoch, from ``training.inputs.epoch_order.epoch_order``.
     settings
         Augmentation.
     seed, epoch

@@ -18,9 +18,6 @@ Rows = NDArray[np.int64]
 UNKNOWN: Final = -1.0
 """Truth of a class that the data set does not label."""
 
-# Streams of random numbers that share one seed.
-_ORDER, _REPEAT = 1, 2
-
 
 @dataclass(frozen=True, slots=True)
 class Cases:
@@ -104,18 +101,24 @@ def _from_columns(frame: pd.DataFrame, task: Task) -> Floats:
 
 
 def strata(truths: Floats) -> NDArray[np.int64]:
-    """Return the class index of each case, shape (N,): with one output 0 or 1, else the largest truth."""
+    """Return the class index of each case, shape (N,): with one output 0 or 1, with softmax that of the true class.
+
+    Several independent labels have none (``training.inputs.label_balance``).
+    """
     if truths.shape[1] == 1:
         return (truths[:, 0] > 0.5).astype(np.int64)
     largest: Rows = np.argmax(truths, axis=1).astype(np.int64)
     return largest
 
 
-def sample_weights(cases: Cases, balance: Balance) -> Floats:
-    """Return sample weights (N,): the manifest's weights, balanced by class and source as configured; mean 1."""
-    weights = cases.frame["weight"].to_numpy(dtype=np.float64)
-    keys = strata(cases.truths)
-    if balance.method == "weights":
+def sample_weights(cases: Cases, balance: Balance, *, is_multi_label: bool = False) -> Floats:
+    """Return sample weights (N,): the manifest's weights, balanced by class and source as configured; mean 1.
+
+    Several independent labels are balanced in the loss, one by one; sources then are even as a whole.
+    """
+    weights = cases.frame["weight"].to_numpy(dtype=np.float64, copy=True)
+    keys = np.zeros(len(weights), np.int64) if is_multi_label else strata(cases.truths)
+    if balance.method == "weights" and not is_multi_label:
         weights = weights * _balancing_factors(keys)
     if balance.by_source:
         sources = pd.factorize(cases.frame["source"], sort=True)[0]
@@ -132,48 +135,3 @@ def _balancing_factors(keys: NDArray[np.int64]) -> NDArray[np.float64]:
     _, index, counts = np.unique(keys, return_inverse=True, return_counts=True)
     factors: NDArray[np.float64] = len(keys) / (len(counts) * counts[index])
     return factors
-
-
-def training_rows(truths: Floats, balance: Balance) -> Rows:
-    """Return the rows that the whole run trains on: all, or with ``undersample`` equally many of each class."""
-    all_rows = np.arange(len(truths))
-    if balance.method != "undersample":
-        return all_rows
-    keys = strata(truths)
-    smallest = np.unique(keys, return_counts=True)[1].min()
-    random = np.random.default_rng(balance.seed)
-    chosen = [random.choice(np.flatnonzero(keys == key), smallest, replace=False) for key in np.unique(keys)]
-    return np.sort(np.concatenate(chosen))
-
-
-def epoch_order(
-    rows: Rows, truths: Floats, balance: Balance, *, seed: int, epoch: int, limit: int | None = None
-) -> Rows:
-    """Return the order of one epoch, a function of its arguments alone.
-
-    Parameters
-    ----------
-    rows
-        The training cases, from ``training_rows``.
-    truths
-        Of all cases.
-    balance
-        With ``oversample``, cases of rare classes are repeated up to the size of the largest class.
-    seed, epoch
-        Seed of the random order.
-    limit
-        Most images of an epoch; None: all.
-    """
-    order = rows
-    if balance.method == "oversample":
-        random = np.random.default_rng((seed, epoch, _REPEAT))
-        keys = strata(truths)[rows]
-        largest = np.unique(keys, return_counts=True)[1].max()
-        order = np.concatenate([_oversample(rows[keys == key], largest, random) for key in np.unique(keys)])
-    order = np.random.default_rng((seed, epoch, _ORDER)).permutation(order)
-    return order if limit is None else order[:limit]
-
-
-def _oversample(rows: Rows, count: int, random: np.random.Generator) -> Rows:
-    more = random.choice(rows, count - len(rows), replace=True)
-    return np.concatenate([rows, more])

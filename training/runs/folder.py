@@ -27,7 +27,8 @@ import pandas as pd
 import tomlkit
 
 from cxr.errors import RunError
-from training.cases import assert_disjoint, read_manifest, resolve_paths, split, write_manifest
+from training.cases import LABEL_PREFIX, assert_disjoint, read_manifest, resolve_paths, split, write_manifest
+from training.cases.splits import DEFAULT_STRATIFY
 from training.files import sha256_of, write_json, write_whole
 from training.inputs.label_table import refuse_unknown_labels
 from training.recipe import TrainingRecipe, parse_recipe
@@ -233,7 +234,21 @@ def _with_sides(cases: pd.DataFrame, recipe: TrainingRecipe) -> pd.DataFrame:
         return cases
     rule = recipe.split
     fractions = dict(zip(("train", "val", "test"), rule.fractions, strict=True))
-    return split(cases, strategy=rule.strategy, fractions=fractions, seed=rule.seed, train_only=rule.train_only)
+    return split(
+        cases,
+        strategy=rule.strategy,
+        fractions=fractions,
+        seed=rule.seed,
+        train_only=rule.train_only,
+        stratify=_strata_of(recipe, cases),
+    )
+
+
+def _strata_of(recipe: TrainingRecipe, cases: pd.DataFrame) -> tuple[str, ...]:
+    """Return the columns that the recipe's truths are from."""
+    columns = tuple(f"{LABEL_PREFIX}{name}" for name in recipe.task.classes)
+    # A column that is missing is refused where the cases are selected.
+    return tuple(name for name in columns if name in cases) if recipe.task.from_columns else DEFAULT_STRATIFY
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from cxr.errors import RunError
 from training.files import write_whole
 from training.inputs.batches import plain_batches, training_batches
 from training.inputs.cache import Cache, ReportProgress
-from training.inputs.targets import UNKNOWN, Cases, epoch_order, sample_weights, strata, training_rows
+from training.inputs.epoch_order import epoch_order, training_rows
+from training.inputs.label_balance import label_weights
+from training.inputs.targets import UNKNOWN, Cases, sample_weights, strata
 from training.metrics.auc import roc_auc
 from training.networks import features_of
 from training.networks.keras_types import KerasModel, Optimizer, Strategy
@@ -93,7 +95,12 @@ class TrainingLoop:
         self._progress = progress
         self._loss = make_loss(run.recipe.loss, run.recipe.task.activation)
         self._rows = training_rows(data.train.cases.truths, run.recipe.balance)
-        self._weights = sample_weights(data.train.cases, run.recipe.balance)
+        is_multi_label = run.recipe.task.is_multi_label
+        self._weights = sample_weights(data.train.cases, run.recipe.balance, is_multi_label=is_multi_label)
+        self._training_loss = self._loss
+        if is_multi_label and run.recipe.balance.method == "weights":
+            of_labels = label_weights(data.train.cases.truths, self._weights)
+            self._training_loss = make_loss(run.recipe.loss, run.recipe.task.activation, of_labels)
         # Without augmentation and balance, as the validation images: the two curves can be compared.
         self._sample = _sample(data.train, self._rows, min(MOST_MEASURED, len(data.val.rows)))
         with strategy.scope():
@@ -162,7 +169,7 @@ class TrainingLoop:
         set_trainable(self._network, self._recipe.network.architecture, stage)
         with self._strategy.scope():
             optimizer = make_optimizer(stage, self._steps(stage) * stage.epochs)
-            self._trained.compile(optimizer=optimizer, loss=self._loss)
+            self._trained.compile(optimizer=optimizer, loss=self._training_loss)
             compiled = self._trained.optimizer  # with mixed_float16 wrapped in one that scales the loss
             compiled.build(self._trained.trainable_variables)
         return compiled
@@ -178,6 +185,7 @@ class TrainingLoop:
             seed=self._recipe.seed,
             epoch=epoch,
             limit=stage.images_per_epoch,
+            is_multi_label=self._recipe.task.is_multi_label,
         )
 
     def _fit_epoch(self, stage: Stage, state: State, optimizer: Optimizer) -> bool:

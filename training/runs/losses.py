@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from keras import ops
 
-from training.inputs.targets import UNKNOWN
+from training.inputs.targets import UNKNOWN, Floats
 from training.networks.keras_types import Tensor
 from training.recipe import Loss
 
 
-def make_loss(loss: Loss, activation: str) -> Callable[[Tensor, Tensor], Tensor]:
+def make_loss(loss: Loss, activation: str, label_weights: Floats | None = None) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss function of a recipe.
 
     Parameters
@@ -20,6 +20,8 @@ def make_loss(loss: Loss, activation: str) -> Callable[[Tensor, Tensor], Tensor]
         ``crossentropy``, or ``focal``: times (1 - p)^gamma, where p is the probability of the true class.
     activation
         ``sigmoid``: independent classes, mean over the labelled ones; ``softmax``: one true class.
+    label_weights
+        With sigmoid, the weights of no and yes of each class, (2, classes); None: 1.
 
     Returns
     -------
@@ -37,6 +39,8 @@ def make_loss(loss: Loss, activation: str) -> Callable[[Tensor, Tensor], Tensor]
         # -log p of the true answer, yes or no; softplus is exact at large logits.
         surprise = ops.softplus(ops.where(truths > 0.5, -logits, logits))
         each = surprise * _focus(surprise, gamma) * is_known
+        if label_weights is not None:
+            each = each * ops.where(truths > 0.5, label_weights[1], label_weights[0])
         return ops.sum(each, axis=-1) / ops.maximum(ops.sum(is_known, axis=-1), 1.0)
 
     def softmax_loss(truths: Tensor, logits: Tensor) -> Tensor:

@@ -18,10 +18,10 @@ from cxr.errors import RunError
 from training.files import write_json
 from training.inputs.cache import Cache, ReportProgress, build_cache
 from training.inputs.label_table import LabelRow, describe, label_table
-from training.inputs.targets import Cases, select
+from training.inputs.targets import Cases, Floats, select
 from training.networks import build
 from training.networks.keras_types import KerasModel
-from training.recipe import TrainingRecipe
+from training.recipe import Task, TrainingRecipe
 from training.runs.brisque_filter import find_unnatural, summarise
 from training.runs.devices import describe_machine, device_scope, software_versions
 from training.runs.finalise import finalise
@@ -205,7 +205,7 @@ def prepare_run(run: Run, options: Options) -> tuple[Cache, dict[str, Side]]:
     Raises
     ------
     RunError
-        If the training or validation side has images of fewer than two classes.
+        If the training or validation side lacks images of a class.
     """
     cases = run.manifest()
     selected = select(cases, run.recipe.task)
@@ -229,15 +229,29 @@ def prepare_run(run: Run, options: Options) -> tuple[Cache, dict[str, Side]]:
     )
     options.show_labels(labels)
     for name in ("train", "val"):
-        truths = sides[name].cases.truths
-        if not len(truths) or not (truths > 0.5).any() or (truths[:, 0] > 0.5).all():
-            raise RunError(
-                f"The {name} side has {len(truths)} usable images, but not of two classes; training and calibration "
-                f"need both. Its labels, and what the recipe makes of them: {describe(labels, name) or 'none'}. "
-                "Correct [task] in the recipe if it lacks a label's word; if it lacks none, split the cases again "
-                "(`cxr train split`)."
-            )
+        _check_classes(name, sides[name].cases.truths, run.recipe.task, describe(labels, name))
     return cache, sides
+
+
+def _check_classes(side: str, truths: Floats, task: Task, labels: str) -> None:
+    """Refuse a side on which a class can't be learnt or calibrated: one without images that have it, or lack it."""
+    counts = {
+        each: (int((truths[:, output] == 1).sum()), int((truths[:, output] == 0).sum()))
+        for output, each in enumerate(task.classes)
+    }
+    if task.activation == "softmax" and side == "val":
+        # A class that only the validation lacks is not calibrated, and is said to be so.
+        missing = list(counts) if sum(yes > 0 for yes, _ in counts.values()) < 2 else []
+    else:
+        missing = [each for each, (yes, no) in counts.items() if not (yes and no)]
+    if missing:
+        listed = ", ".join(f"{each} ({counts[each][0]} with it, {counts[each][1]} without)" for each in missing)
+        raise RunError(
+            f"The {side} side has {len(truths)} usable images, but not of two classes for each output; training and "
+            f"calibration need both. Lacking: {listed}. Its labels, and what the recipe makes of them: "
+            f"{labels or 'none'}. Correct [task] in the recipe if it lacks a label's word, or leave the class out; if "
+            "it lacks none, split the cases again (`cxr train split`)."
+        )
 
 
 def prepare_sides(run: Run, selected: Cases, options: Options) -> tuple[Cache, dict[str, Side]]:
