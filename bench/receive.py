@@ -113,9 +113,14 @@ def _figures(case: Case, ours: dict[int, float], theirs: dict[str, float]) -> li
     what = f"durable receive, {case.associations} association{'s' if case.associations > 1 else ''}, {case.size}"
     if case.associations == 1:
         return [_target(what, ours[1], theirs, "storescp", 1.2), _target(what, ours[1], theirs, "Orthanc", 2.0)]
-    if (case.associations, case.size) == (4, "15 MB"):
-        return [_target(f"{what}, processes = {processes}", ours[processes], theirs, "storescp", 1.0)]
-    return []
+    minima = {
+        (4, "15 MB"): ("storescp", 1.0),
+        (4, "0.15 MB"): ("Orthanc", 1.5),
+        (16, "0.15 MB"): ("Orthanc", 1.0),
+    }
+    if (case.associations, case.size) not in minima:
+        return []
+    return [_target(f"{what}, processes = {processes}", ours[processes], theirs, *minima[case.associations, case.size])]
 
 
 def _target(what: str, rate: float, theirs: dict[str, float], peer: str, minimum: float) -> Figure:
