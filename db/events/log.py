@@ -108,7 +108,7 @@ def append_event(
     delivery_id: int | None = None,
     facts: Mapping[str, FactValue] = NO_FACTS,
     seals: Sequence[Row] = (),
-) -> int:
+) -> None:
     """Append an event, in the transaction of the change that it records.
 
     Parameters
@@ -125,11 +125,6 @@ def append_event(
         Figures, codes (lower case, digits, underscore) and digests (64 hexadecimal digits).
     seals
         Created or changed rows, whose columns are all written (`db.events.seals`).
-
-    Returns
-    -------
-    int
-        Id of the event: one more than the last.
 
     Raises
     ------
@@ -154,7 +149,6 @@ def append_event(
     }
     chained = _hash(session, columns, previous)
     add_row(session, tables.Event, **(columns | {"at": now, "hash": chained}))
-    return previous_id + 1
 
 
 def is_account_name(name: str) -> bool:

@@ -58,9 +58,12 @@ class Reach:
         tests = set().union(*(names for line, names in reached.items() if first <= line <= last))
         if len(tests) <= 1:
             tests = set().union(*reached.values()) if reached else set()
-        named = self._first_file(path)
+        named = f"{self._first_file(path)}::"
+        order = sorted(tests, key=lambda test: (not test.startswith(named), self.seconds[test], test))
+        # What tests start as a process of its own is not measured; the tests of that file are the likely ones.
+        order += sorted(test for test in self.seconds if test.startswith(named) and test not in tests)
         chosen, total = [], 0.0
-        for test in sorted(tests, key=lambda test: (not test.startswith(named), self.seconds[test], test)):
+        for test in order:
             total += self.seconds[test]
             if chosen and total > budget_s:
                 break

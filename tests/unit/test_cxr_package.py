@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from cxr.domain import Code, PackageStatus
 from cxr.errors import DamagedPackage, IncompatiblePackage, PackageError
@@ -23,6 +25,7 @@ from cxr.package import (
     read_manifest,
     write_package,
 )
+from cxr.package.lung_mask import LungMaskComponent
 from cxr.package.manifest import fingerprint_of, parse_manifest, to_document
 from cxr.pixels.recipe import DEFAULT_RECIPE, PixelRecipe
 
@@ -164,6 +167,20 @@ def test_a_manifest_that_this_version_does_not_serve_is_refused(
     edit(package, **changes)
     with pytest.raises(IncompatiblePackage, match=named):
         load_package(package.folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_whole"),
+    [
+        ({"source": "manifest"}, True),
+        ({"source": "manifest", "file": "unet.keras"}, False),
+        ({"source": "model"}, False),
+        ({"source": "model", "file": "unet.keras", "sha256": "0" * 64}, False),
+    ],
+)
+def test_a_mask_of_a_model_has_its_parts_and_a_drawn_one_has_none(fields: dict[str, Any], is_whole: bool) -> None:
+    with nullcontext() if is_whole else pytest.raises(ValidationError, match="required with source = model"):
+        LungMaskComponent.model_validate(fields)
 
 
 @pytest.mark.parametrize("key", ["value", "scheme_designator", "surprise"])

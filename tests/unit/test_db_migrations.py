@@ -13,6 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from cxr.errors import SchemaMismatch, StorageError
+from db import migrations
 from db.engine import Database, upgrade
 from db.events import verify_chain
 from db.schema.tables import Base
@@ -27,6 +28,11 @@ def _objects(path: Path) -> dict[tuple[str, str], str]:
     rows = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
     connection.close()
     return {(kind, name): re.sub(r"\s+", "", sql or "") for kind, name, sql in rows if "alembic_version" not in name}
+
+
+def test_every_file_of_a_revision_is_one_the_oldest_first() -> None:
+    files = sorted(Path(migrations.__file__ or "").parent.glob("versions/revision_*.py"))
+    assert migrate.revisions() == tuple(path.stem.removeprefix("revision_") for path in files)
 
 
 def test_migrations_give_the_schema_of_the_tables(audit_database: Database, tmp_path: Path) -> None:

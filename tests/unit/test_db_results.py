@@ -157,8 +157,9 @@ def test_when_the_time_is_up_there_is_a_number_to_go_on_from(site: Any, monkeypa
     page = queries.page_results(site.database, ResultFilter(finding="covid19", min_score=0.9), within_s=0)
     assert (page.rows, page.before_image, page.is_cut) == ([], 4, True)
     rest = ResultFilter(finding="covid19", min_score=0.9, before_image=page.before_image)
-    found = queries.page_results(site.database, rest)
-    assert ([row.image_id for row in found.rows], found.before_image, found.is_cut) == ([1], None, False)
+    for within_s in (None, 3600):
+        found = queries.page_results(site.database, rest, within_s=within_s)
+        assert ([row.image_id for row in found.rows], found.before_image, found.is_cut) == ([1], None, False)
 
 
 @pytest.mark.parametrize("which", [{"received_from": timedelta(hours=1)}, {"received_until": timedelta(hours=-1)}])

@@ -55,6 +55,17 @@ def test_native_pixels(synthetic_xray: Xray, tmp_path: Path, syntax: UID) -> Non
     assert _digest(path, at) == blake3(xray.PixelData).hexdigest()
 
 
+@pytest.mark.parametrize("length", [1, MIB, MIB + 1])
+def test_the_last_byte_of_a_fragment_counts(synthetic_xray: Xray, tmp_path: Path, length: int) -> None:
+    item = b"\xfe\xff\x00\xe0"
+    xray = synthetic_xray()
+    fragment = item + length.to_bytes(4, "little") + bytes(length - 1) + b"a"
+    xray.PixelData = item + bytes(4) + 2 * fragment
+    xray["PixelData"].VR = "OB"
+    xray["PixelData"].is_undefined_length = True
+    assert _digest(*_write(tmp_path, xray, RLELossless)) == blake3(xray.PixelData).hexdigest()
+
+
 def test_encapsulated_pixels_are_digested_with_their_items(synthetic_xray: Xray, tmp_path: Path) -> None:
     xray = synthetic_xray()
     xray.PixelData = encapsulate([b"first fragment", b"second one"])
