@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from cxr.errors import ManifestError
 from training.adapters import covid_chestxray, csv_table, midrc, radiography, rsna
 from training.adapters.reading.result import IndexResult
+from training.cases import complete
 
 Xray = Callable[..., Dataset]
 
@@ -108,6 +109,7 @@ def test_rsna_is_image_wise_unless_the_map_to_nih_patients_is_given(rsna_folder:
     [
         ("COVID-19", "covid19"), ("COVID-19, ARDS", "covid19"), ("Pneumonia/Viral/COVID-19", "covid19"),
         ("SARS", "viral_pneumonia"), ("Pneumonia/Viral/Influenza/H1N1", "viral_pneumonia"),
+        ("Mycoplasma Bacterial Pneumonia", "bacterial_pneumonia"), ("Viral Pneumonia", "viral_pneumonia"),
         ("Klebsiella", "bacterial_pneumonia"), ("Pneumonia/Bacterial/Streptococcus", "bacterial_pneumonia"),
         ("Pneumonia", "other_pneumonia"), ("Pneumonia/Fungal/Pneumocystis", "other_pneumonia"),
         ("No Finding", "normal"), ("Tuberculosis", "abnormal"), ("todo", ""), ("Unknown", ""),
@@ -379,3 +381,14 @@ def test_the_shared_images(shared_data: Path) -> None:
     assert len(found.cases) + len(found.rejected) == 2423
     assert found.count_rejected().keys() == {"filtered", "lateral"}
     assert set(found.cases.loc[found.cases["image_wise"] == "yes", "source"]) == {uncertain}
+
+
+def test_nan_is_no_patient(tmp_path: Path) -> None:
+    for name in "abc":
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "m.csv").write_text("path,patient_id\na.png,nan\nb.png,NaN\nc.png,p1\n")
+    found = csv_table.index(tmp_path).cases
+    assert found["patient_id"].tolist() == ["", "", "p1"]
+    assert found["image_wise"].tolist() == ["yes", "yes", ""]
+    with pytest.raises(ManifestError, match="word for no patient"):
+        complete(found.assign(patient_id="nan"))

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import tomlkit
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
@@ -23,6 +24,7 @@ from training.audit.report import AUDIT_FILE, read_summary
 from training.cases import complete, write_manifest
 from training.evaluation import metadata_only, source_only
 from training.evaluation.baselines import baseline
+from training.recipe import load_recipe
 
 
 def manifest(count: int = 120, **columns: object) -> pd.DataFrame:
@@ -330,3 +332,22 @@ class TestVerb:
         assert report["blanked"][0]["images"] == sum(each == "test" for each in manifest(40)["split"])
         assert (folder / "audit_counts.png").stat().st_size > 5000
         assert (folder / "audit_augmented.png").stat().st_size > 5000
+
+
+def test_the_sheet_of_a_runs_manifest_is_drawn_by_the_runs_recipe(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("training.plots.augmentation_sheet.plot_sheet", lambda *args, **_: said.append(args[3]))
+    for name in ("run", "plain"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "a.png"), film(1))
+        frame = manifest(8).assign(path=str(tmp_path / name / "a.png"))
+        write_manifest(frame, tmp_path / name / "manifest.csv")
+    recipe = load_recipe("radiography-4class", ["pixels.size=32"])
+    (tmp_path / "run" / "config.toml").write_text(tomlkit.dumps(recipe.to_document()))
+    (tmp_path / "run" / "run.json").write_text("{}")
+    for name in ("run", "plain"):
+        done = CliRunner().invoke(
+            app, ["train", "audit", str(tmp_path / name / "manifest.csv"), "--no-files", "--plots"]
+        )
+        assert done.exit_code == 0, done.output
+    assert [title.partition(";")[0] for title in said] == ["recipe radiography-4class", "recipe default-finetune"]

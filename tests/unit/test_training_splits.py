@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cxr.errors import SplitError
 from training.cases import assert_disjoint, complete, groups, split, summarise, warnings
-from training.cases.splits import leave_one_site_out
+from training.cases.splits import leave_one_site_out, refuse_far_sides
 
 Rows = list[tuple[str, str, str, str]]
 
@@ -275,3 +275,22 @@ def test_each_of_several_findings_is_shared_out_by_itself() -> None:
             assert abs(there - share * total) <= 2, (name, side, there, total)
     sizes = result["split"].value_counts()
     assert all(abs(sizes[side] - share * count) <= 6 for side, share in shares.items())
+
+
+def test_a_split_with_an_empty_side_or_far_from_the_fractions_is_refused() -> None:
+    few = split(cases([("p1", "normal", "", "")] * 10 + [("p2", "normal", "", "")]))
+    with pytest.raises(SplitError, match=r"test 0% of .* wanted are train 80%.*largest patient has 10 of 11 images"):
+        refuse_far_sides(few, named((0.8, 0.1, 0.1)), test_is_named=True)
+    rows = [(f"p{n}", "normal", "2018-01-01" if n < 90 else "2017-01-01", "") for n in range(100)]
+    newest = split(cases(rows), strategy="temporal")
+    with pytest.raises(SplitError, match=r"test 90%.*the largest month, 2018-01, has 90"):
+        refuse_far_sides(newest, named((0.8, 0.1, 0.1)), test_is_named=False)
+    refuse_far_sides(newest, named((0.8, 0.1, 0.1)), test_is_named=True)
+    refuse_far_sides(split(cases(rows)), named((0.8, 0.1, 0.1)), test_is_named=False)
+
+
+def test_a_file_under_several_patients_is_named() -> None:
+    frame = cases([("p1", "normal", "", ""), ("p2", "normal", "", ""), ("p3", "normal", "", "")])
+    frame["path"] = ["a.png", "b.png", "a.png"]
+    with pytest.raises(SplitError, match=r"1 files are listed under several patients.*rows 1, 3 of the manifest"):
+        assert_disjoint(frame.assign(split=["train", "train", "test"]))

@@ -87,6 +87,7 @@ def label_of(finding: str) -> str:
     ('covid19', 'covid19', 'bacterial_pneumonia')
     """
     words = {word.strip().casefold() for word in re.split(r"[/,]", finding)} - _MISSING
+    words |= {part for word in words for part in word.split()}  # forks of 2020: "Mycoplasma Bacterial Pneumonia"
     for name, class_words in (
         ("covid19", {"covid-19"}),
         ("normal", {"no finding"}),

@@ -23,7 +23,7 @@ from training.adapters.reading.result import (
 )
 from training.adapters.reading.tables import LINE, find_table, read_table, unknown_words, unread
 from training.adapters.reading.values import age_of, date_of, iso, sex_of, view_of
-from training.cases import COLUMNS, LABEL_PREFIX
+from training.cases import COLUMNS, LABEL_PREFIX, NO_PATIENT
 
 _FREE = ("source", "patient_id", "study_id", "label", "site", "manufacturer", "model", "licence", "split", "note")
 
@@ -216,6 +216,7 @@ def _complete(cases: pd.DataFrame, base: Path, *, source: str, image_wise: set[s
     if "image_id" not in cases:
         prefix = os.path.join(base, "")  # noqa: PTH118
         cases["image_id"] = cases["source"] + ":" + cases["path"].str.removeprefix(prefix)
+    cases["patient_id"] = cases["patient_id"].mask(cases["patient_id"].str.casefold().isin(NO_PATIENT), "")
     uncertain = (cases["patient_id"] == "") | cases["source"].isin(image_wise)
     if "image_wise" in cases:
         uncertain |= cases["image_wise"] == "yes"

@@ -50,6 +50,8 @@ SEXES = ("M", "F", "")
 SPLITS = ("train", "val", "test")
 LABEL_PREFIX = "label_"
 MAX_AGE = 120  # years
+NO_PATIENT = frozenset({"nan", "none", "null", "<na>", "n/a"})
+"""What programs write for a patient that is not known."""
 
 _DEFAULTS: Mapping[str, str] = {"view": "unknown", "weight": "1"}
 _LABEL = re.compile(r"[a-z][a-z0-9_]*")
@@ -269,6 +271,8 @@ def _check_values(table: pd.DataFrame, locate: Callable[[int], str]) -> None:
     _refuse(~is_weight, locate, "weight is not a finite number of at least 0")
     for name in label_columns(table):
         _refuse(~(table[name].isna() | table[name].isin((1, 0, -1))), locate, f"{name} is not 1, 0, -1 or nothing")
+    is_word = table["patient_id"].str.casefold().isin(NO_PATIENT)
+    _refuse(is_word, locate, "patient_id is a word for no patient (nan, none, null); leave it empty, image_wise yes")
     is_anonymous = (table["patient_id"] == "") & (table["image_wise"] != "yes")
     _refuse(is_anonymous, locate, "patient_id is empty; without one, image_wise must be yes")
 

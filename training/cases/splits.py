@@ -25,6 +25,9 @@ DEFAULT_STRATIFY = ("label",)
 
 IMAGE_PREFIX = "image:"
 
+FAR = 0.15
+"""Largest accepted difference of a side's share of the images from the wanted one."""
+
 
 def groups(frame: pd.DataFrame) -> pd.Series:
     """Return the group of each case that must stay on one side: its patient, or the image if unknown."""
@@ -142,12 +145,55 @@ def assert_disjoint(frame: pd.DataFrame, *, patients: bool = True) -> None:
     """
     if (without := int((~frame["split"].isin(SPLITS)).sum())) > 0:
         raise SplitError(f"{without} cases have no side; accepted are {', '.join(SPLITS)}: run `cxr train split`.")
+    several = frame["path"].map(groups(frame).groupby(frame["path"].to_numpy()).nunique()) > 1
+    if patients and several.any() and _on_two_sides(frame, frame["path"]):
+        first = frame["path"][several].iloc[0]
+        rows = [row + 1 for row in range(len(frame)) if frame["path"].iloc[row] == first][:3]
+        raise SplitError(
+            f"{int(frame['path'][several].nunique())} files are listed under several patients, so that they can't be "
+            f"kept on one side: the first one in rows {', '.join(map(str, rows))} of the manifest (without its header "
+            "line). Correct the patients, or keep one row of each file."
+        )
     for kind, keys in (("patients", groups(frame)), ("files", frame["path"]))[0 if patients else 1 :]:
         if (shared := _on_two_sides(frame, keys)) > 0:
             raise SplitError(
                 f"{shared} {kind} are on more than one side; a model would be tested on {kind} of its training: run "
                 "`cxr train split` again."
             )
+
+
+def refuse_far_sides(frame: pd.DataFrame, fractions: Mapping[str, float], *, test_is_named: bool) -> None:
+    """Refuse a split with an empty side, or with sides far from the wanted shares.
+
+    Parameters
+    ----------
+    frame
+        A manifest with its column ``split``.
+    fractions
+        Wanted shares of ``train``, ``val`` and ``test``.
+    test_is_named
+        Whether a person named the test (a site, a month, sources of train): shares then follow from that, and only
+        empty sides are refused.
+
+    Raises
+    ------
+    SplitError
+        With the shares, and the largest patient and month, which are what a split can't divide.
+    """
+    shares = {side: float((frame["split"] == side).mean()) for side in SPLITS}
+    is_empty = any(fractions.get(side, 0) > 0 and shares[side] == 0 for side in SPLITS)
+    is_far = any(abs(shares[side] - fractions.get(side, 0)) > FAR for side in SPLITS)
+    if not is_empty and (test_is_named or not is_far):
+        return
+    months = frame.loc[frame["acquired_on"] != "", "acquired_on"].str.slice(0, 7).value_counts()
+    largest = [f"the largest patient has {int(groups(frame).value_counts().max())} of {len(frame)} images"]
+    largest += [f"the largest month, {months.index[0]}, has {int(months.iloc[0])}"] if len(months) else []
+    found = ", ".join(f"{side} {share:.0%}" for side, share in shares.items())
+    wanted = ", ".join(f"{side} {fractions.get(side, 0):.0%}" for side in SPLITS)
+    raise SplitError(
+        f"The sides would hold {found} of the images; wanted are {wanted}. Patients (and with --by temporal months) "
+        f"stay whole, and {'; '.join(largest)}. Choose other --fractions, another --by, or --test-from."
+    )
 
 
 def warnings(frame: pd.DataFrame) -> tuple[str, ...]:

@@ -28,8 +28,13 @@ def audit(
         bool, typer.Option("--plots", help="Also write charts of the counts, and a sheet of augmented examples.")
     ] = False,
     recipe: Annotated[
-        str, typer.Option(help="Recipe of the classes and the augmentation.", metavar="NAME|FILE")
-    ] = "default-finetune",
+        str | None,
+        typer.Option(
+            help="Recipe of the classes and the augmentation. Default: for a run's manifest the run's, else "
+            "default-finetune.",
+            metavar="NAME|FILE",
+        ),
+    ] = None,
     package: Annotated[
         Path | None, typer.Option(help="Also score test images with blanked lungs.", metavar="PACKAGE")
     ] = None,
@@ -57,17 +62,18 @@ def audit(
     from training.cases import read_manifest, resolve_paths
 
     cases = resolve_paths(read_manifest(manifest), manifest.parent)
+    named = recipe or _recipe_beside(manifest)
     folder = output or manifest.parent
     folder.mkdir(parents=True, exist_ok=True)
     report = make_report(
         cases,
         hashed=_hashed(cases) if files else None,
-        blanked=_blanked(package, cases, recipe, mask_model, limit, seed) if package else (),
+        blanked=_blanked(package, cases, named, mask_model, limit, seed) if package else (),
         seed=seed,
     )
     report.to_json(folder / AUDIT_FILE)
     if plots:
-        _draw(report, cases, folder, recipe, seed)
+        _draw(report, cases, folder, named, seed)
     if as_json:
         typer.echo((folder / AUDIT_FILE).read_text(encoding="utf-8"))
         return
@@ -76,6 +82,15 @@ def audit(
     for caution in report.cautions:
         typer.echo(f"warning ({caution.code}): {caution.sentence}", err=True)
     typer.echo(f"{AUDIT_FILE} is in {folder}")
+
+
+def _recipe_beside(manifest: Path) -> str:
+    """Return the recipe of the run whose manifest it is, else the default's name."""
+    from training.runs.folder import CONFIG_FILE, MANIFEST_FILE, RUN_FILE
+
+    config = manifest.parent / CONFIG_FILE
+    is_of_run = manifest.name == MANIFEST_FILE and config.is_file() and (manifest.parent / RUN_FILE).is_file()
+    return str(config) if is_of_run else "default-finetune"
 
 
 def _hashed(cases: pd.DataFrame) -> Hashed:

@@ -59,6 +59,8 @@ def split(
     result = splits.split(
         cases, strategy=by, test_site=site, test_from=test_from, train_only=tuple(train_only or ()), **common
     )
+    is_named = site is not None or test_from is not None or bool(train_only) or by == "site"
+    splits.refuse_far_sides(result, common["fractions"], test_is_named=is_named)
     _write(result, target, manifest, as_json=as_json)
 
 

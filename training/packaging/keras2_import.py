@@ -178,7 +178,7 @@ def _match(network: KerasModel, profile: Profile, layers: list[str]) -> Mapping[
 def _wrong_graph(profile: Profile, fault: str) -> IncompatiblePackage:
     return IncompatiblePackage(
         f"The file {fault}. Accepted are weights of {profile.title} and nothing else: they are copied into a graph of "
-        "this project. For another graph, train it here (configs/) or convert it with Keras 3."
+        "this project. Another graph can't be imported: train it here (configs/)."
     )
 
 

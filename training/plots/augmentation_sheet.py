@@ -54,4 +54,5 @@ def plot_augmented(cases: pd.DataFrame, recipe: TrainingRecipe, path: Path, *, c
             captions.append(f"epoch {epoch}")
     if not shown:
         raise ManifestError("No image of the manifest can be read; there is nothing to draw.")
-    plot_sheet(shown, captions, path, "left: the model's input; right: five augmented versions", columns=COLUMNS)
+    title = f"recipe {recipe.name}; left: the model's input; right: five augmented versions"
+    plot_sheet(shown, captions, path, title, columns=COLUMNS)
