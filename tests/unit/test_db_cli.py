@@ -506,7 +506,13 @@ def test_follow_prints_what_comes(site: Any, wait_for: Any) -> None:
         "list",
         "--follow",
     ]
-    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, env=environment, text=True) as process:
+    # A process that a script starts in the background ignores SIGINT, and so would its children.
+    before_test = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, env=environment, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before_test)
+    with process:
         assert process.stdout is not None
         try:
             before = json.loads(process.stdout.readline())
@@ -515,4 +521,7 @@ def test_follow_prints_what_comes(site: Any, wait_for: Any) -> None:
                 assert row["image_id"] >= before["image_id"]
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            try:
+                process.wait(30)
+            finally:
+                process.kill()

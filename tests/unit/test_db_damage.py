@@ -79,6 +79,7 @@ def test_health_fails_and_the_check_names_the_table(site: Any, said: Callable[..
     for end in ("", "-wal", "-shm"):
         path.with_name(path.name + end).unlink(missing_ok=True)
     path.write_bytes(sound)
+    path.chmod(0o600)
     assert damage.is_noted(path)
     assert said("db", "check")[0] == 0
     assert not damage.is_noted(path)

@@ -22,7 +22,7 @@ def merge(
             help="Manifests of `cxr train index`, two or more. NAME is put before patient IDs that name no collection "
             "(default: the file's name); manifests of one NAME share their patients. Of a film that several hold, the "
             "first keeps it.",
-            metavar="[NAME=]MANIFEST...",
+            metavar="[NAME=]MANIFEST",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The manifest to write.", metavar="FILE")],
