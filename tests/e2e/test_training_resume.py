@@ -93,7 +93,13 @@ def kill_after(words: list[str], epochs: int, delay_s: float) -> int:
     return epochs_of(run)
 
 
-@pytest.mark.parametrize("moments", [((1, 0.0),), ((3, 0.05), (5, 0.1), (8, 0.02))], ids=["in step 1", "thrice"])
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param(((1, 0.0),), id="in step 1"),
+        pytest.param(((3, 0.05), (5, 0.1), (8, 0.02)), id="thrice", marks=pytest.mark.long),
+    ],
+)
 def test_the_same_weights_as_without_a_kill(
     moments: tuple[tuple[int, float], ...], finetune: Callable[[str], list[str]], uninterrupted: Path
 ) -> None:
@@ -114,6 +120,7 @@ def test_the_same_weights_as_without_a_kill(
     assert list((run / "checkpoints").iterdir()) == [run / "checkpoints" / "state.npz"]
 
 
+@pytest.mark.long
 def test_the_test_can_fail(finetune: Callable[[str], list[str]], uninterrupted: Path) -> None:
     words = [*finetune("other-seed"), "--seed", "1"]
     subprocess.run(words, check=True, capture_output=True)
