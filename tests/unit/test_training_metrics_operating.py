@@ -19,7 +19,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from training.metrics.auc import roc_auc
+from training.metrics.auc import roc_auc, roc_auc_with_interval
 from training.metrics.calibration import calibration_figures, fit_sigmoid, fit_softmax, sigmoid, softmax_rows
 from training.metrics.decision_curve import decision_curve
 from training.metrics.interval import wilson
@@ -400,7 +400,15 @@ class TestStrata:
         truth, logit = made_up(200)
         one = stratified_auc(truth, logit, ["same"] * 200)
         assert one.value == pytest.approx(roc_auc(truth, logit))
-        assert one.interval.low < one.value < one.interval.high
+        plain = roc_auc_with_interval(truth, logit)
+        half = max(plain.value - plain.interval.low, plain.interval.high - plain.value)
+        assert (one.interval.low, one.interval.high) == pytest.approx((plain.value - half, min(1, plain.value + half)))
+
+    def test_of_two_equal_strata_is_surer_by_the_root_of_two(self):
+        truth, logit = made_up(200)
+        one = stratified_auc(truth, logit, ["same"] * 200).interval
+        two = stratified_auc([*truth, *truth], [*logit, *logit], ["a"] * 200 + ["b"] * 200).interval
+        assert one.high - one.low == pytest.approx(np.sqrt(2) * (two.high - two.low))
 
     def test_does_not_exist_where_each_stratum_has_one_class(self):
         assert stratified_auc([0, 0, 1, 1], [1, 2, 3, 4], ["a", "a", "b", "b"]) is None
