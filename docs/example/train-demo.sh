@@ -44,7 +44,7 @@ small=(--set pixels.size=64)
 pretrain=("${small[@]}" --set stages.1.epochs=4 --set stages.1.images_per_epoch=600 --set stages.1.learning_rate=1e-3
   --set 'task.labels={abnormal=["covid19","bacterial_pneumonia","viral_pneumonia","other_pneumonia","other"]}'
   "${more[@]}")
-finetune=("${small[@]}" --set stages.0.epochs=1 --set stages.1.epochs=3 --set stages.1.images_per_epoch=600
+finetune=("${small[@]}" --set 'task.negative=["*","other"]' --set stages.0.epochs=1 --set stages.1.epochs=3 --set stages.1.images_per_epoch=600
   --set stages.1.learning_rate=3e-4 "${more[@]}")
 
 # A service of its own, running from the start with the model that it has without being given one.
