@@ -80,7 +80,7 @@ def test_no_patient_is_in_two_folds(cases: list[tuple[int, bool]], folds: int) -
 
 
 def test_folds_share_out_every_label_and_keep_the_sources_of_training() -> None:
-    rows = 60
+    rows = 212
     frame = pd.DataFrame({"image_id": [str(row) for row in range(rows)],
                           "patient_id": [f"p{row // 2}" for row in range(rows)],
                           "source": ["extra" if row < 12 else "own" for row in range(rows)],
@@ -91,7 +91,7 @@ def test_folds_share_out_every_label_and_keep_the_sources_of_training() -> None:
     assert (number[:12] == EVERY_FOLD_TRAINS).all()
     assert (number[12:] != EVERY_FOLD_TRAINS).all()
     counts = frame[12:].groupby(number[12:])[list(columns)].sum()
-    assert (counts.max() - counts.min() <= 2).all()
+    assert (counts.max() - counts.min() <= 4).all()
 
 
 def test_a_fold_without_a_class_is_refused_before_anything_is_written(
