@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +23,7 @@ from training.cli.main import app
 from training.evaluation import read_predictions
 from training.packaging.build import package_run
 from training.recipe import load_recipe
-from training.runs.cross_validation import OUT_OF_FOLD_FILE, assign_folds, predict_out_of_fold
+from training.runs.cross_validation import EVERY_FOLD_TRAINS, OUT_OF_FOLD_FILE, assign_folds, predict_out_of_fold
 from training.runs.lineage import count_seen, seen_cases
 from training.runs.predict import predict_manifest
 from training.runs.train import Options, finetune, pretrain
@@ -74,6 +77,71 @@ def test_no_patient_is_in_two_folds(cases: list[tuple[int, bool]], folds: int) -
     assert ((number >= 0) & (number < folds)).all()
     known = frame["patient_id"] != ""
     assert (frame[known].groupby(number[known])["patient_id"].unique().explode().value_counts() <= 1).all()
+
+
+def test_folds_share_out_every_label_and_keep_the_sources_of_training() -> None:
+    rows = 212
+    frame = pd.DataFrame({"image_id": [str(row) for row in range(rows)],
+                          "patient_id": [f"p{row // 2}" for row in range(rows)],
+                          "source": ["extra" if row < 12 else "own" for row in range(rows)],
+                          "label": "", "label_effusion": [float(row % 8 < 2) for row in range(rows)],
+                          "label_nodule": [float(row % 12 < 2) for row in range(rows)]})  # fmt: skip
+    columns = ("label_effusion", "label_nodule")
+    number = assign_folds(frame, 4, seed=0, stratify=columns, train_only=("extra",))
+    assert (number[:12] == EVERY_FOLD_TRAINS).all()
+    assert (number[12:] != EVERY_FOLD_TRAINS).all()
+    counts = frame[12:].groupby(number[12:])[list(columns)].sum()
+    assert (counts.max() - counts.min() <= 4).all()
+
+
+def test_a_fold_without_a_class_is_refused_before_anything_is_written(
+    tmp_path: Path, draw_cases: Callable[..., Path]
+) -> None:
+    labels = ["covid19" if row < 4 else "normal" for row in range(24)]
+    few = draw_cases(tmp_path / "few", 24, label=labels, patient_id=[f"p{row // 2}" for row in range(24)])
+    with pytest.raises(RunError, match="covid19 0 with it"):
+        predict_out_of_fold(load_recipe("default-pretrain", PRETRAIN), few, tmp_path / "folds", folds=5, now=NOW)
+    assert not (tmp_path / "folds").exists()
+
+
+def test_a_cross_validation_goes_on_where_it_was_killed_and_takes_no_other(manifest: Path, tmp_path: Path) -> None:
+    command = [word for override in (*PRETRAIN, "stages.1.epochs=2") for word in ("--set", override)]
+    command = ["crossval", str(manifest), "--processes", "1", "--replicates", "100", "--folds", "3", *command]
+    folder, whole = tmp_path / "folder", tmp_path / "whole"
+    straight = CliRunner().invoke(app, [*command, "-o", str(whole), "--json"])
+    assert straight.exit_code == 0, straight.output
+    result = json.loads((whole / "metrics.json").read_text())
+    assert [fold["images"] for fold in result["folds"]] == [16, 16, 16]
+    assert result["pooled"]["images"] == COUNT
+    for name in ("CARD.md", "folds.png", "curves.png", "subgroups.png", "confusion.png"):
+        assert (whole / name).stat().st_size > 500
+    # A folder of which one fold is done and the next has only begun.
+    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("fold2", "*.png", "CARD.md", "metrics.json"))
+    for left in ("fingerprint.json", "model.keras", "predictions_test.csv"):
+        (folder / "fold1" / left).unlink()
+    kept = (folder / "fold0" / "model.keras").stat().st_mtime_ns
+    resumed = CliRunner().invoke(app, [*command, "-o", str(folder)])
+    assert resumed.exit_code == 0, resumed.output
+    lines = resumed.stdout.splitlines()
+    assert max(map(len, lines[:-1])) <= 80  # the last names the folder
+    found = [re.match(rf"\s*{fold} +[78]/16 ", line) for fold in ("1", "2", "3") for line in lines]
+    assert sum(each is not None for each in found) == 3
+    assert any(line.split()[:3] == ["all", "images", "23/48"] for line in lines)
+    assert (folder / "fold0" / "model.keras").stat().st_mtime_ns == kept
+    assert _without_runs(folder / "metrics.json") == _without_runs(whole / "metrics.json")
+    before = (folder / "fold0.csv").read_bytes()
+    other = CliRunner().invoke(app, [*command, "-o", str(folder), "--folds", "4"])
+    assert isinstance(other.exception, RunError)
+    assert "another number of folds:" in str(other.exception)
+    assert (folder / "fold0.csv").read_bytes() == before
+
+
+def _without_runs(metrics: Path) -> dict[str, Any]:
+    """Read the figures without the runs' fingerprints, which the time of their beginning is part of."""
+    document: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+    for fold in document["folds"]:
+        del fold["run"]
+    return document
 
 
 def test_two_folds_are_too_few(manifest: Path, tmp_path: Path) -> None:

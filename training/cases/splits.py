@@ -330,7 +330,7 @@ def _assign_open(
     if not open_rows.any():
         return sides
     open_cases = cases[open_rows]
-    codes, images = _strata(open_cases, stratify)
+    codes, images = strata_of(open_cases, stratify)
     members = np.unique(group[open_rows].to_numpy(dtype=str), return_inverse=True)[1]
     # Cases of train_only count towards the share of train: the others are assigned to reach all shares.
     missing = {name: share * len(cases) - int((sides == name).sum()) for name, share in targets.items()}
@@ -341,8 +341,8 @@ def _assign_open(
     return assigned
 
 
-def _strata(cases: pd.DataFrame, stratify: Sequence[str]) -> tuple[Numbers, Numbers | None]:
-    """Return strata of the cases, and of which case each is: None if each case has one."""
+def strata_of(cases: pd.DataFrame, stratify: Sequence[str]) -> tuple[Numbers, Numbers | None]:
+    """Return strata of the cases, and of which case each is: None if each case has one; see ``split``."""
     findings = [name for name in stratify if name.startswith(LABEL_PREFIX)]
     if len(findings) < 2:
         findings = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from training.cli.audit import audit
+from training.cli.crossval import crossval
 from training.cli.evaluate import compare, evaluate
 from training.cli.index import index_app
 from training.cli.masks import masks
@@ -31,6 +32,7 @@ app.command()(cache)
 app.command()(pretrain)
 app.command()(finetune)
 app.command()(ensemble)
+app.command()(crossval)
 app.command()(package)
 app.command()(masks)
 app.command()(predict)

@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from training.cli.train import CacheFolder, Json, Manifest, MaskModel, Overrides, Processes, Recipe, Seed, Weights, load
+from training.cli.train import (
+    CacheFolder,
+    Json,
+    Manifest,
+    MaskModel,
+    Overrides,
+    Processes,
+    Recipe,
+    Seed,
+    Weights,
+    load,
+    print_labels,
+)
 
 
 def suspects(
@@ -38,15 +50,17 @@ def suspects(
     loaded = load(recipe, overrides, seed, weights, mask_model)
     from training.cli.progress import show_progress
     from training.evaluation import SUSPECTS_FILE, find_suspects, write_suspects
+    from training.evaluation.folds import pool
     from training.runs.cross_validation import predict_out_of_fold
     from training.runs.train import Options
 
     output.mkdir(parents=True, exist_ok=True)
     with show_progress() as progress:
-        options = Options(cache=cache_folder, processes=processes, progress=progress)
-        predictions = predict_out_of_fold(
+        options = Options(cache=cache_folder, processes=processes, progress=progress, show_labels=print_labels)
+        found = predict_out_of_fold(
             loaded, manifest, output, folds=folds, start=start, now=datetime.now(UTC), options=options
         )
+    predictions = pool(found)
     doubtful = find_suspects(predictions, basis="out of fold")
     write_suspects(doubtful, output / SUSPECTS_FILE)
     if as_json:

@@ -97,7 +97,7 @@ def pretrain(
     from training.runs import train
 
     with show_progress() as progress:
-        options = train.Options(cache=cache_folder, processes=processes, progress=progress, show_labels=_show_labels)
+        options = train.Options(cache=cache_folder, processes=processes, progress=progress, show_labels=print_labels)
         run = train.pretrain(loaded, manifest, output, now=datetime.now(UTC), options=options)
     _report(run, as_json=as_json)
 
@@ -126,7 +126,7 @@ def finetune(
     from training.runs import train
 
     with show_progress() as progress:
-        options = train.Options(cache=cache_folder, processes=processes, progress=progress, show_labels=_show_labels)
+        options = train.Options(cache=cache_folder, processes=processes, progress=progress, show_labels=print_labels)
         run = train.finetune(loaded, manifest, output, start=start, now=datetime.now(UTC), options=options)
     _warn_of_seen(run)
     _report(run, as_json=as_json)
@@ -178,7 +178,7 @@ def quiet_libraries() -> None:
     quiet_tensorflow("auto")
 
 
-def _show_labels(rows: tuple[LabelRow, ...]) -> None:
+def print_labels(rows: tuple[LabelRow, ...]) -> None:
     """Print label, class and images by side on stderr: a run's output is its folder."""
     from rich.console import Console
     from rich.table import Table

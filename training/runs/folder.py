@@ -240,11 +240,11 @@ def _with_sides(cases: pd.DataFrame, recipe: TrainingRecipe) -> pd.DataFrame:
         fractions=fractions,
         seed=rule.seed,
         train_only=rule.train_only,
-        stratify=_strata_of(recipe, cases),
+        stratify=strata_columns(recipe, cases),
     )
 
 
-def _strata_of(recipe: TrainingRecipe, cases: pd.DataFrame) -> tuple[str, ...]:
+def strata_columns(recipe: TrainingRecipe, cases: pd.DataFrame) -> tuple[str, ...]:
     """Return the columns that the recipe's truths are from."""
     columns = tuple(f"{LABEL_PREFIX}{name}" for name in recipe.task.classes)
     # A column that is missing is refused where the cases are selected.
