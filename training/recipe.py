@@ -246,6 +246,10 @@ class Stage(_Part):
     patience: Annotated[int, Field(ge=0)] = 5  # epochs without improvement; 0: no early stopping
     keep: Literal["best", "last"] = "best"
     images_per_epoch: Annotated[int, Field(ge=1)] | None = None  # most images; None: every image once
+    # None leaves no trace in the recipe's document: recipes from before these keys keep their digest.
+    warmup_epochs: Annotated[int, Field(ge=1)] | None = None  # the rate rises evenly from 0 (constant, cosine)
+    accumulate: Annotated[int, Field(ge=2, le=1024)] | None = None  # batches whose mean gradient makes one step
+    ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None  # a batch's; the averaged weights are kept
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -257,6 +261,13 @@ class Stage(_Part):
             raise ValueError("strength: needed with optimizer = regression, and only there")
         if self.optimizer == "regression" and (self.train, self.epochs) != ("head", 1):
             raise ValueError("optimizer: a regression trains the head alone, in one epoch")
+        steps = {name: getattr(self, name) for name in ("warmup_epochs", "accumulate", "ema_momentum")}
+        if self.optimizer == "regression" and (given := [name for name, value in steps.items() if value is not None]):
+            raise ValueError(f"{', '.join(given)}: a regression has no steps; leave it out, or use adam or adamw")
+        if self.warmup_epochs is not None and self.schedule not in ("constant", "cosine"):
+            raise ValueError(f"warmup_epochs: accepted with schedule = constant or cosine, not {self.schedule}")
+        if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs: accepted are fewer than the stage's {self.epochs} epochs")
         return self
 
 

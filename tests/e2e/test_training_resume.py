@@ -27,10 +27,12 @@ TINY = [
     "stages.1.batch_size=8", "stages.1.learning_rate=0.01",
 ]  # fmt: skip
 PRETRAIN = [*TINY, 'task.classes=["covid19"]', "stages.1.epochs=2"]
-# Dropout, plateaus, best weights: everything that has a state. 12 epochs take about 3 s.
+# Dropout, plateaus, best weights, gradients of part of a step, averaged weights: everything that has
+# a state. 12 epochs take about 3 s.
 FINETUNE = [
     *TINY, 'network={architecture="tiny", head="dense", hidden=[8], dropout=0.3}', "stages.0.epochs=2",
-    "stages.1.epochs=10", "stages.1.plateau_patience=1", "stages.1.patience=0",
+    "stages.1.epochs=10", "stages.1.plateau_patience=1", "stages.1.patience=0", "stages.1.accumulate=2",
+    "stages.1.ema_momentum=0.5",
 ]  # fmt: skip
 
 

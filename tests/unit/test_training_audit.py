@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 import tomlkit
 from sklearn.metrics import roc_auc_score
@@ -19,6 +20,7 @@ from app.cli import app
 from cxr.errors import ManifestError
 from training.audit.blanked_lungs import blank_lungs, blanked_audit, keep_border
 from training.audit.dataset import audit, label_tables
+from training.audit.file_forms import FORM, read_forms
 from training.audit.near_duplicates import NEAR_BITS, Hashed, difference_hash, find_copies, hash_file, hash_files
 from training.audit.report import AUDIT_FILE, read_summary
 from training.cases import complete, write_manifest
@@ -209,6 +211,53 @@ class TestReport:
         codes = {each.code for each in audit(frame).cautions}
         assert codes == {"shortcut_source_only"}
 
+    def test_the_form_of_the_files_is_a_shortcut_of_its_own(self, tmp_path):
+        frame = manifest(60)
+        is_covid = (frame["label"] == "covid19").to_numpy()
+        frame["path"] = [str(tmp_path / f"{row}{'.jpg' if each else '.png'}") for row, each in enumerate(is_covid)]
+        for row, path in enumerate(frame["path"]):
+            cv2.imwrite(path, film(row, side=80))
+        frame.loc[0, "path"] = str(tmp_path / "absent.png")
+        report = audit(frame, forms=read_forms([Path(path) for path in frame["path"]]))
+        found = {each.label: each.baselines[-1] for each in report.label_audits}["covid19"]
+        assert (found.name, found.auc.value) == ("form_only", 1)
+        assert found.auc.interval is not None
+        assert set(found.columns) >= {"file kind", "file size"}
+        assert "rows x columns" not in found.columns  # one value
+        assert {each.code for each in report.cautions} == {"shortcut_form_only"}
+        report.to_json(tmp_path / AUDIT_FILE)
+        summary, cautions = read_summary(tmp_path / AUDIT_FILE, {"covid19", "normal"})
+        assert summary["covid19 from " + ", ".join(found.columns)].startswith("ROC AUC 1.000")
+        assert any(each.startswith("covid19 can be told from file kind") for each in cautions)
+        cases = frame.assign(source="alpha")
+        assert "form_only" not in {base.name for each in audit(cases).label_audits for base in each.baselines}
+
+    def test_files_of_one_form_tell_nothing(self):
+        frame = manifest(60)
+        same = pd.DataFrame([("PNG L", "5793", "80 x 80", "91", "1.0", "8")] * 60, columns=list(FORM))
+        (found,) = (each.baselines[-1] for each in audit(frame, forms=same).label_audits if each.label == "covid19")
+        assert (found.auc.value, found.columns) == (0.5, ())
+
+    def test_forms_of_pictures_and_of_dicom_files(self, tmp_path):
+        for name, picture in (("grey", film(0)), ("deep", film(0).astype(np.uint16) << 8)):
+            cv2.imwrite(str(tmp_path / f"{name}.png"), picture[:200])
+        cv2.imwrite(str(tmp_path / "colour.jpg"), np.stack([film(0)] * 3, axis=-1))
+        (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+        (tmp_path / "text.dcm").write_text("no image")
+        example = Path(__file__).parents[2] / "docs" / "example" / "frontal.dcm"
+        names = ("grey.png", "deep.png", "colour.jpg", "broken.png", "text.dcm", "absent.png")
+        forms = read_forms([*(tmp_path / name for name in names), example])
+        assert forms["file kind"].tolist()[:3] == ["PNG L", "PNG I;16", "JPEG RGB"]
+        assert forms["rows x columns"].tolist()[:3] == ["200 x 300", "200 x 300", "300 x 300"]
+        assert forms["aspect"].tolist()[:3] == ["1.5", "1.5", "1.0"]
+        assert forms["bits"].tolist()[:3] == ["8", "16", "8"]
+        assert (forms.iloc[3:6] == "").all(axis=None)
+        dataset = pydicom.dcmread(example, stop_before_pixels=True)
+        said = forms.iloc[6]
+        assert said["file kind"] == f"DICOM {dataset.file_meta.TransferSyntaxUID}"
+        assert said["rows x columns"] == f"{dataset.Rows} x {dataset.Columns}"
+        assert said["bits"] == str(dataset.BitsStored)
+
     def test_copies_are_counted_by_what_they_spoil(self):
         frame = manifest(8, split=["train"] * 4 + ["test"] * 4, label=["normal"] * 7 + ["covid19"])
         bits = [np.random.default_rng(row).integers(0, 256, 32, dtype=np.uint8) for row in range(8)]
@@ -321,6 +370,7 @@ class TestVerb:
         assert "warning (copies_across_" in done.stderr
         report = json.loads((folder / AUDIT_FILE).read_text())
         assert report["copies"]["exact_pairs"] == 1
+        assert [base["name"] for base in report["label_audits"][0]["baselines"]][-1] == "form_only"
 
     def test_asks_a_package_about_lungs_and_draws(self, folder, tiny_package):
         package = tiny_package("covid19")

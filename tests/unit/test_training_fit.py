@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,7 +34,7 @@ from training.runs.devices import choose_strategy, device_scope
 from training.runs.early_stopping import Progress
 from training.runs.ensemble import ensemble
 from training.runs.folder import Run, open_run
-from training.runs.loop import figures_of
+from training.runs.loop import figures_of, make_optimizer
 from training.runs.losses import make_loss
 from training.runs.train import Options, finetune, pretrain
 from training.shipped.quantise import quantise, quantise_run
@@ -403,7 +404,8 @@ def test_two_devices_give_what_one_gives(draw_cases: Callable[..., Path], tmp_pa
     drawn = draw_cases(tmp_path / "drawn", 66, split=sides)
     script = tmp_path / "mirrored.py"
     script.write_text(MIRRORED)
-    overrides = (*PRETRAIN, "stages.1.epochs=3", "stages.1.batch_size=7", "pixels.size=32")
+    overrides = (*PRETRAIN, "stages.1.epochs=3", "stages.1.batch_size=7", "pixels.size=32",
+                 "stages.1.ema_momentum=0.5")  # fmt: skip
     command = [sys.executable, *map(str, (script, drawn, tmp_path / "cache", tmp_path)), *overrides]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -414,6 +416,10 @@ def test_two_devices_give_what_one_gives(draw_cases: Callable[..., Path], tmp_pa
     np.testing.assert_allclose(two["val_loss"], one["val_loss"], rtol=1e-4)
     predicted = [read_predictions(tmp_path / devices / "predictions_test.csv") for devices in ("all", "cpu")]
     np.testing.assert_allclose(*(each.probability("covid19") for each in predicted), atol=1e-4)
+    command[4] = str(tmp_path / "accumulated")
+    done = subprocess.run([*command, "stages.1.accumulate=2"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Keras does on one device only, and the run has 2" in done.stderr
 
 
 def test_float16_learns_resumes_and_ends_in_float32(
@@ -441,6 +447,87 @@ def test_float16_learns_resumes_and_ends_in_float32(
     with pytest.raises(Killed):
         pretrain(wanted, drawn, tmp_path / "killed", now=NOW, options=replace(options, progress=progress))
     assert keras.config.dtype_policy().name == "float32"
+    resumed = pretrain(wanted, drawn, tmp_path / "killed", now=NOW, options=options)
+    assert resumed.fingerprint() == run.fingerprint()
+
+
+def trained_weights(run: Run) -> list[np.ndarray]:
+    return [each.numpy() for each in keras.saving.load_model(run.folder / "model.keras", compile=False).weights]
+
+
+def test_the_rate_warms_up_and_then_falls_or_stays() -> None:
+    steps, epochs, warmup, rate = 5, 4, 2, 0.01
+    for schedule in ("cosine", "constant"):
+        given = stage(schedule=schedule, learning_rate=rate, epochs=epochs, warmup_epochs=warmup)
+        optimizer = make_optimizer(given, steps)
+        for batch in range(steps * epochs):
+            optimizer.iterations.assign(batch)
+            done = (batch - warmup * steps) / (steps * (epochs - warmup))
+            later = rate * (1 + math.cos(math.pi * done)) / 2 if schedule == "cosine" else rate
+            expected = rate * batch / (warmup * steps) if done < 0 else later
+            assert float(optimizer.learning_rate) == pytest.approx(expected, abs=1e-8)
+
+
+def test_gradients_of_two_batches_are_those_of_one_of_twice_the_size(
+    pretrained: Run, drawn: Path, options: Options, tmp_path: Path
+) -> None:
+    found = []
+    for name, size, more in (("whole", 16, ()), ("halves", 8, ("stages.1.accumulate=2",)), ("small", 8, ())):
+        wanted = recipe("default-finetune", *FINETUNE, f"stages.1.batch_size={size}", *more)
+        run = finetune(wanted, drawn, tmp_path / name, start=pretrained.folder, now=NOW, options=options)
+        found.append(trained_weights(run))
+    whole = found[0]
+    apart = [max(np.abs(ours - theirs).max() for ours, theirs in zip(whole, each, strict=True)) for each in found[1:]]
+    assert apart[0] < 1e-6 < 2e-5 < apart[1]
+
+
+def test_too_few_batches_for_a_step_are_refused(drawn: Path, options: Options, tmp_path: Path) -> None:
+    wanted = recipe("default-pretrain", *PRETRAIN, "stages.1.epochs=2", "stages.1.accumulate=9")
+    with pytest.raises(RunError, match="8 batches in all, and accumulate = 9"):
+        pretrain(wanted, drawn, tmp_path / "run", now=NOW, options=options)
+
+
+def test_the_averaged_weights_are_kept_and_training_goes_on_from_the_others(
+    drawn: Path, options: Options, tmp_path: Path
+) -> None:
+    one_step = (*PRETRAIN, "stages.1.batch_size=64", "stages.1.schedule=constant", "stages.1.keep=last")
+
+    def train(name: str, epochs: int, *more: str) -> Run:
+        wanted = recipe("default-pretrain", *one_step, f"stages.1.epochs={epochs}", *more)
+        return pretrain(wanted, drawn, tmp_path / name, now=NOW, options=options)
+
+    after = [trained_weights(train(f"after{epochs}", epochs)) for epochs in (1, 2, 3)]
+    averaged = train("averaged", 3, "stages.1.ema_momentum=0.6")
+    names = [each.path for each in keras.saving.load_model(averaged.folder / "model.keras", compile=False).weights]
+    for name, first, second, third, kept in zip(names, *after, trained_weights(averaged), strict=True):
+        is_trained = "moving" not in name
+        expected = 0.6 * (0.6 * first + 0.4 * second) + 0.4 * third if is_trained else third
+        np.testing.assert_allclose(kept, expected, atol=1e-6, err_msg=name)
+    histories = [pd.read_csv(tmp_path / name / "history.csv") for name in ("averaged", "after3")]
+    np.testing.assert_allclose(*(each["loss"] for each in histories), rtol=1e-6)
+    assert histories[0]["val_loss"].iloc[-1] != histories[1]["val_loss"].iloc[-1]
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_accumulation_averages_and_warm_up_resume(
+    precision: str, drawn: Path, options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "check_precision", lambda compute: None)  # a CPU computes it too, slowly
+    wanted = recipe(
+        "default-pretrain", *PRETRAIN, f"compute.precision={precision}", "stages.1.epochs=4", "stages.1.accumulate=3",
+        "stages.1.ema_momentum=0.8", "stages.1.warmup_epochs=2", "stages.1.keep=last",
+    )  # fmt: skip
+    run = pretrain(wanted, drawn, tmp_path / "run", now=NOW, options=options)
+
+    class Killed(BaseException):
+        pass
+
+    def progress(step: str, done: int, total: int) -> None:
+        if step.startswith("Epoch 3 "):
+            raise Killed
+
+    with pytest.raises(Killed):
+        pretrain(wanted, drawn, tmp_path / "killed", now=NOW, options=replace(options, progress=progress))
     resumed = pretrain(wanted, drawn, tmp_path / "killed", now=NOW, options=options)
     assert resumed.fingerprint() == run.fingerprint()
 

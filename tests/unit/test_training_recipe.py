@@ -111,6 +111,19 @@ def test_every_fault_is_told_at_once() -> None:
         ({"pixels": {"size": 5, "fit": "crop"}}, r"  pixels: size: [^\n]*16; fit: [^\n]*'stretch'"),
         ({"augment": {"gamma": [2.0, 1.0]}}, "gamma"),
         ({"stages": []}, "stages"),
+        ({"stages": [{"name": "a", "train": "all", "epochs": 3, "warmup_epochs": 3}]}, "fewer than the stage's 3"),
+        ({"stages": [{"name": "a", "train": "all", "epochs": 3, "warmup_epochs": 1, "schedule": "plateau"}]}, "cosine"),
+        ({"stages": [{"name": "a", "train": "all", "epochs": 3, "accumulate": 1}]}, "accumulate"),
+        ({"stages": [{"name": "a", "train": "all", "epochs": 3, "ema_momentum": 1.0}]}, "ema_momentum"),
+        (
+            {
+                "stages": [
+                    {"name": "a", "train": "head", "epochs": 1, "optimizer": "regression", "strength": 1.0}
+                    | {"accumulate": 2, "ema_momentum": 0.9}
+                ]
+            },
+            "accumulate, ema_momentum: a regression has no steps",
+        ),
         ({"stages": [{"name": "a", "train": "all", "learning_rate": 1.0, "epochs": 1, "weight_decay": 0.1}]}, "adamw"),
         ({"stages": [{"name": "a", "train": "all", "learning_rate": 1.0, "epochs": 1}] * 2}, "name of its own"),
     ],
@@ -150,6 +163,17 @@ def test_a_file_of_your_own(tmp_path: Path) -> None:
         load_recipe(str(tmp_path / "absent.toml"))
     with pytest.raises(RecipeError, match="default-finetune"):
         load_recipe("no-such-recipe")
+
+
+def test_keys_that_came_later_leave_the_digest_of_older_recipes_alone() -> None:
+    # Written down before there were warmup_epochs, accumulate and ema_momentum: a run resumes by its recipe's digest.
+    assert parse_recipe(small()).digest == "2d78cbf9198c403d362f61743264176ed2ae7789dd089f70a75067788882e173"
+    document = small()
+    for key, value in (("warmup_epochs", 1), ("accumulate", 2), ("ema_momentum", 0.9)):
+        document["stages"][0] |= {"epochs": 2, key: value}
+        recipe = parse_recipe(document)
+        again = parse_recipe(tomllib.loads(tomlkit.dumps(recipe.to_document())))
+        assert again.digest == recipe.digest != parse_recipe(small()).digest
 
 
 def test_every_field_counts_for_the_digest() -> None:

@@ -1,6 +1,6 @@
 """Audit of a data set before training: leaks, copies, shortcuts.
 
-Except for copies and blanked lungs, the manifest alone is read.
+Except for copies, the form of files and blanked lungs, the manifest alone is read.
 
 References
 ----------
@@ -15,12 +15,15 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from training.audit.blanked_lungs import BlankedAudit
+from training.audit.file_forms import FORM
 from training.audit.near_duplicates import Copies, Hashed, find_copies
 from training.audit.report import AuditReport, CopySummary, LabelAudit, cautions_of
 from training.cases import groups
-from training.evaluation import metadata_only, source_only
+from training.evaluation import Baseline, metadata_only, source_only
+from training.evaluation.baselines import baseline
 from training.metrics.subgroups import UNKNOWN, age_band
 
 ATTRIBUTES = ("source", "view", "sex", "age", "site", "manufacturer")
@@ -30,6 +33,7 @@ def audit(
     frame: pd.DataFrame,
     *,
     hashed: Hashed | None = None,
+    forms: pd.DataFrame | None = None,
     blanked: Sequence[BlankedAudit] = (),
     seed: int = 0,
 ) -> AuditReport:
@@ -41,6 +45,8 @@ def audit(
         A manifest, with or without sides.
     hashed
         Hashes of its files, row by row (``training.audit.near_duplicates.hash_files``); None: skip copies.
+    forms
+        Form of its files, row by row (``training.audit.file_forms.read_forms``); None: skip this shortcut.
     blanked
         Results of a model on images without lungs.
     seed
@@ -56,7 +62,7 @@ def audit(
         attributes={name: _by_label(cases, name) for name in ATTRIBUTES},
         shared_patients=_shared(cases, cases["patient_id"]),
         shared_studies=_shared(cases, cases["study_id"]),
-        label_audits=_label_audits(cases, seed),
+        label_audits=_label_audits(cases, forms, seed),
         copies=None if hashed is None else _copies(cases, hashed),
         blanked=tuple(blanked),
         cautions=(),
@@ -74,15 +80,25 @@ def label_tables(report: AuditReport) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def _label_audits(cases: pd.DataFrame, seed: int) -> tuple[LabelAudit, ...]:
-    labelled = cases[cases["label"] != ""].reset_index(drop=True)
+def _label_audits(cases: pd.DataFrame, forms: pd.DataFrame | None, seed: int) -> tuple[LabelAudit, ...]:
+    is_labelled = cases["label"] != ""
+    labelled = cases[is_labelled].reset_index(drop=True)
+    labelled_forms = None if forms is None else forms.reset_index(drop=True)[is_labelled].reset_index(drop=True)
     patients = groups(labelled)
     audits = []
     for label in sorted(set(labelled["label"])):
         truth = (labelled["label"] == label).to_numpy()
         baselines = tuple(find(labelled, truth, patients, seed=seed) for find in (source_only, metadata_only))
+        if labelled_forms is not None:
+            baselines += (_form_only(labelled_forms, truth, patients, seed),)
         audits.append(LabelAudit(label, int(truth.sum()), baselines))
     return tuple(audits)
+
+
+def _form_only(forms: pd.DataFrame, truth: NDArray[np.bool_], patients: pd.Series, seed: int) -> Baseline:
+    """Predict a label from the form of the files that can be read: others are in no training."""
+    is_read = (forms[FORM[0]] != "").to_numpy()
+    return baseline("form_only", forms[is_read], FORM, truth[is_read], patients[is_read], seed=seed)
 
 
 def _shared(cases: pd.DataFrame, keys: pd.Series) -> dict[str, int]:

@@ -23,7 +23,10 @@ def audit(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder. Default: that of the manifest.", metavar="FOLDER")
     ] = None,
-    files: Annotated[bool, typer.Option("--files/--no-files", help="Read every file and search for copies.")] = True,
+    files: Annotated[
+        bool,
+        typer.Option("--files/--no-files", help="Read every file: search for copies, and audit size, format and bits."),
+    ] = True,
     plots: Annotated[
         bool, typer.Option("--plots", help="Also write charts of the counts, and a sheet of augmented examples.")
     ] = False,
@@ -68,6 +71,7 @@ def audit(
     report = make_report(
         cases,
         hashed=_hashed(cases) if files else None,
+        forms=_forms(cases) if files else None,
         blanked=_blanked(package, cases, named, mask_model, limit, seed) if package else (),
         seed=seed,
     )
@@ -99,6 +103,14 @@ def _hashed(cases: pd.DataFrame) -> Hashed:
 
     with show_progress() as progress:
         return hash_files([Path(path) for path in cases["path"]], progress=progress)
+
+
+def _forms(cases: pd.DataFrame) -> pd.DataFrame:
+    from training.audit.file_forms import read_forms
+    from training.cli.progress import show_progress
+
+    with show_progress() as progress:
+        return read_forms([Path(path) for path in cases["path"]], progress)
 
 
 def _blanked(

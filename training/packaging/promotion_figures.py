@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cxr.errors import SplitError
 from training.audit.dataset import audit
+from training.audit.file_forms import read_forms
 from training.audit.report import AUDIT_FILE, read_audit
 from training.cases import assert_disjoint
 from training.evaluation import ClassEvaluation, Evaluation
@@ -86,7 +88,8 @@ def case_figures(run: Run) -> dict[str, Any]:
     """
     cases = run.manifest()
     if not (run.folder / AUDIT_FILE).exists():
-        audit(cases, seed=run.recipe.seed).to_json(run.folder / AUDIT_FILE)
+        forms = read_forms([Path(path) for path in cases["path"]])
+        audit(cases, forms=forms, seed=run.recipe.seed).to_json(run.folder / AUDIT_FILE)
     test = cases[cases["split"] == "test"]
     report = read_audit(run.folder / AUDIT_FILE)
     return {

@@ -113,8 +113,10 @@ class TrainingLoop:
         Raises
         ------
         RunError
-            If the loss becomes NaN or infinite, or the checkpoint is damaged.
+            If the loss becomes NaN or infinite, the checkpoint is damaged, or a stage can't accumulate as it says.
         """
+        for stage in self._stages:
+            self._check_accumulation(stage)
         state = State()
         optimizer_arrays = None
         if (saved := load_state(self._run.checkpoints)) is not None:
@@ -137,6 +139,7 @@ class TrainingLoop:
         is_over = state.epoch >= stage.epochs or 0 < stage.patience <= state.progress.waited
         while not is_over:
             is_over = self._fit_epoch(stage, state, optimizer)
+        optimizer.finalize_variable_values(self._trained.trainable_variables)  # to their averages, with ema_momentum
         if stage.keep == "best" and state.best_file is not None:
             assign(self._network.variables, load_weights(self._run.checkpoints / state.best_file))
         self._end_stage(state)
@@ -168,11 +171,25 @@ class TrainingLoop:
     def _compile(self, stage: Stage) -> Optimizer:
         set_trainable(self._network, self._recipe.network.architecture, stage)
         with self._strategy.scope():
-            optimizer = make_optimizer(stage, self._steps(stage) * stage.epochs)
+            optimizer = make_optimizer(stage, self._steps(stage))
             self._trained.compile(optimizer=optimizer, loss=self._training_loss)
             compiled = self._trained.optimizer  # with mixed_float16 wrapped in one that scales the loss
             compiled.build(self._trained.trainable_variables)
         return compiled
+
+    def _check_accumulation(self, stage: Stage) -> None:
+        """Refuse a stage that would never make a step, or whose gradients Keras can't accumulate."""
+        devices, batches = self._strategy.num_replicas_in_sync, self._steps(stage) * stage.epochs
+        if stage.accumulate is not None and devices > 1:
+            raise RunError(
+                f"Stage {stage.name} has accumulate = {stage.accumulate}, which Keras does on one device only, and the "
+                f'run has {devices}: leave accumulate out and use a larger batch_size, or set compute.devices = "auto".'
+            )
+        if (stage.accumulate or 0) > batches:
+            raise RunError(
+                f"Stage {stage.name} has {batches} batches in all, and accumulate = {stage.accumulate}: it would never "
+                f"make a step. Accepted are at most {batches}; or use a smaller batch_size, or more epochs."
+            )
 
     def _steps(self, stage: Stage) -> int:
         return math.ceil(len(self._order(stage, 0)) / stage.batch_size)
@@ -204,9 +221,13 @@ class TrainingLoop:
             parts=self._strategy.num_replicas_in_sync,
         )
         name = f"Epoch {state.epoch + 1} of {stage.epochs} ({stage.name})"
-        callback = _ProgressCallback(self._progress, name, self._steps(stage))
+        callbacks: list[Any] = [_ProgressCallback(self._progress, name, self._steps(stage))]
+        trained = _TrainedWeights()
+        if stage.ema_momentum is not None:
+            callbacks.append(trained)
         rate = _rate(optimizer)
-        fitted = self._trained.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[callback])
+        # With ema_momentum, fit ends by putting the averages into the network: they are validated and kept.
+        fitted = self._trained.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
         figures = {"loss": float(fitted.history["loss"][0]), **self._measure(stage)}
         if not all(math.isfinite(value) for value in figures.values()):
             raise RunError("The loss is NaN or infinite: use a smaller learning rate, or compute in float32.")
@@ -218,6 +239,8 @@ class TrainingLoop:
             state.best_file = f"best-{state.total_epochs}.npz"
             save_weights(self._run.checkpoints / state.best_file, self._network.variables)
         state.epoch, state.total_epochs = state.epoch + 1, state.total_epochs + 1
+        if stage.ema_momentum is not None:
+            assign(self._trained.trainable_variables, trained.arrays)
         save_state(self._run.checkpoints, state, self._network.variables, optimizer.variables)
         self._delete_weights_except(state.best_file)
         self._write_history(state)
@@ -299,15 +322,38 @@ def _log_sum_of_others(logits: Floats) -> Floats:
 
 
 def make_optimizer(stage: Stage, steps: int) -> Optimizer:
-    """Create a stage's optimiser; ``steps`` is the number of batches of the whole stage."""
-    rate: Any = stage.learning_rate
-    if stage.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(stage.learning_rate, steps)
-    elif stage.schedule == "inverse_time":
-        rate = keras.optimizers.schedules.InverseTimeDecay(stage.learning_rate, 1, stage.decay)
+    """Create a stage's optimiser; ``steps`` is the number of batches of an epoch."""
+    options: dict[str, Any] = {
+        "learning_rate": _make_schedule(stage, steps),
+        "clipnorm": stage.clip_norm,
+        "gradient_accumulation_steps": stage.accumulate,
+        "use_ema": stage.ema_momentum is not None,
+    }
+    if stage.ema_momentum is not None:
+        options["ema_momentum"] = stage.ema_momentum
     if stage.optimizer == "adamw":
-        return keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay, clipnorm=stage.clip_norm)
-    return keras.optimizers.Adam(rate, clipnorm=stage.clip_norm)
+        return keras.optimizers.AdamW(weight_decay=stage.weight_decay, **options)
+    return keras.optimizers.Adam(**options)
+
+
+def _make_schedule(stage: Stage, steps: int) -> Any:  # noqa: ANN401 (a rate, or a Keras schedule)
+    """Return a stage's learning rate as a function of the batches done, or as the one that it starts with."""
+    rate = stage.learning_rate
+    if stage.warmup_epochs is not None:
+        warmup = stage.warmup_epochs * steps
+        # A cosine that ends where it begins, alpha = 1, is constant.
+        return keras.optimizers.schedules.CosineDecay(
+            0.0,
+            stage.epochs * steps - warmup,
+            alpha=0.0 if stage.schedule == "cosine" else 1.0,
+            warmup_target=rate,
+            warmup_steps=warmup,
+        )
+    if stage.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(rate, stage.epochs * steps)
+    if stage.schedule == "inverse_time":
+        return keras.optimizers.schedules.InverseTimeDecay(rate, 1, stage.decay)
+    return rate
 
 
 def _rate(optimizer: Optimizer) -> float:
@@ -323,3 +369,14 @@ class _ProgressCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self._report(self._step_name, batch + 1, self._steps)
+
+
+class _TrainedWeights(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keep an epoch's last weights: ``fit`` replaces them by their averages, and the next epoch goes on from them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrays: list[NDArray[Any]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.arrays = [each.numpy() for each in self.model.trainable_variables]
