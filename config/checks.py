@@ -113,7 +113,7 @@ def mode_notes(settings: Settings) -> Iterator[str]:
         mode = _mode(folder)
         if mode & 0o055 and not mode & 0o022:
             yield (
-                f"Others can look into the folder {folder.name} (mode {mode:04o}). If nobody else has to: "
+                f"Other accounts can list the folder {folder.name} (mode {mode:04o}). To keep them out: "
                 f"chmod 700 {shlex.quote(str(folder))}"
             )
 

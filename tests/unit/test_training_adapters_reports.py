@@ -141,7 +141,7 @@ def test_padchest_labels_are_lists_in_a_tree(tmp_path: Path) -> None:
     films = [
         ("a.png", "PA", "['normal']"),
         ("b.png", "AP_horizontal", "['laminar atelectasis', ' callus rib fracture', 'unchanged']"),
-        ("c.png", "AP", "['air bronchogram', 'a label of nobody']"),
+        ("c.png", "AP", "['air bronchogram', 'an unlisted label']"),
         ("d.png", "PA", "['pacemaker', 'suboptimal study']"),
     ]
     found = padchest.index(padchest_folder(tmp_path, films))

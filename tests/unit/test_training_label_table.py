@@ -1,4 +1,4 @@
-"""What a run makes of labels is shown; a label that nobody knows stops it."""
+"""The table of labels that a run prints before its first epoch; an unknown label stops the run."""
 
 from __future__ import annotations
 
