@@ -10,7 +10,7 @@ Irvin et al. 2019, https://arxiv.org/abs/1901.07031; https://github.com/stanford
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pandas as pd
 
@@ -41,6 +41,15 @@ _POLICIES = {"ones": 1.0, "zeros": 0.0, "ignore": float("nan"), "multiclass": -1
 
 Policy = Literal["ones", "zeros", "ignore", "multiclass"]
 Blank = Literal["not_said", "negative"]
+
+# Options of the adapters whose labels are CheXpert's.
+UncertainOption = Annotated[
+    Policy, "Uncertain findings (-1) become: positive, negative, unlabelled, or a class of their own."
+]
+UncertainForOption = Annotated[tuple[str, ...], "Another policy for one finding, e.g. Edema=ones."]
+AmbiguousOption = Annotated[
+    Literal["drop", "abnormal", "unlabelled"], "Images with neither No Finding nor a positive finding."
+]
 
 
 def read_findings(

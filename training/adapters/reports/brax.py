@@ -8,14 +8,16 @@ Reis et al. 2022, "BRAX, Brazilian labeled chest x-ray dataset", https://doi.org
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import pandas as pd
 
 from training.adapters.reading.chexpert_labels import (
     LABELS,
+    AmbiguousOption,
     Blank,
-    Policy,
+    UncertainForOption,
+    UncertainOption,
     as_columns,
     describe_policies,
     overall_label,
@@ -43,14 +45,10 @@ _LICENCE = "PhysioNet Credentialed Health Data License 1.5.0"
 def index(
     root: Path,
     *,
-    uncertain: Annotated[
-        Policy, "Uncertain findings (-1) become: positive, negative, unlabelled, or a class of their own."
-    ] = "multiclass",
-    uncertain_for: Annotated[tuple[str, ...], "Another policy for one finding, e.g. Edema=ones."] = (),
+    uncertain: UncertainOption = "multiclass",
+    uncertain_for: UncertainForOption = (),
     blank: Annotated[Blank, "Findings that a report does not speak of become: unlabelled, or negative."] = "not_said",
-    ambiguous: Annotated[
-        Literal["drop", "abnormal", "unlabelled"], "Images with neither No Finding nor a positive finding."
-    ] = "drop",
+    ambiguous: AmbiguousOption = "drop",
     unknown_views: Annotated[bool, "Take images without a view: some of them are laterals."] = False,
     laterals: Annotated[bool, "Take lateral views too."] = False,
     check_files: Annotated[bool, "Check that every image exists."] = True,

@@ -15,8 +15,10 @@ import pandas as pd
 
 from training.adapters.reading.chexpert_labels import (
     LABELS,
+    AmbiguousOption,
     Blank,
-    Policy,
+    UncertainForOption,
+    UncertainOption,
     as_columns,
     describe_policies,
     overall_label,
@@ -35,17 +37,13 @@ def index(
     root: Path,
     *,
     part: Annotated[Literal["train", "valid"], "Which of the two tables."] = "train",
-    uncertain: Annotated[
-        Policy, "Uncertain findings (-1) become: positive, negative, unlabelled, or a class of their own."
-    ] = "multiclass",
-    uncertain_for: Annotated[tuple[str, ...], "Another policy for one finding, e.g. Edema=ones."] = (),
+    uncertain: UncertainOption = "multiclass",
+    uncertain_for: UncertainForOption = (),
     blank: Annotated[
         Blank,
         "Findings that a report does not speak of become: unlabelled, or negative, as CheXpert's authors take them.",
     ] = "not_said",
-    ambiguous: Annotated[
-        Literal["drop", "abnormal", "unlabelled"], "Images with neither No Finding nor a positive finding."
-    ] = "drop",
+    ambiguous: AmbiguousOption = "drop",
     laterals: Annotated[bool, "Take lateral views too."] = False,
     check_files: Annotated[bool, "Check that every image exists."] = True,
     watch: ReportProgress = ignore_progress,

@@ -17,8 +17,10 @@ import pandas as pd
 
 from training.adapters.reading.chexpert_labels import (
     LABELS,
+    AmbiguousOption,
     Blank,
-    Policy,
+    UncertainForOption,
+    UncertainOption,
     as_columns,
     describe_policies,
     overall_label,
@@ -47,14 +49,10 @@ def index(
     root: Path,
     *,
     labeler: Annotated[Literal["chexpert", "negbio"], "Whose labels."] = "chexpert",
-    uncertain: Annotated[
-        Policy, "Uncertain findings (-1) become: positive, negative, unlabelled, or a class of their own."
-    ] = "multiclass",
-    uncertain_for: Annotated[tuple[str, ...], "Another policy for one finding, e.g. Edema=ones."] = (),
+    uncertain: UncertainOption = "multiclass",
+    uncertain_for: UncertainForOption = (),
     blank: Annotated[Blank, "Findings that a report does not speak of become: unlabelled, or negative."] = "not_said",
-    ambiguous: Annotated[
-        Literal["drop", "abnormal", "unlabelled"], "Images with neither No Finding nor a positive finding."
-    ] = "drop",
+    ambiguous: AmbiguousOption = "drop",
     official_split: Annotated[bool, "Take the sides of mimic-cxr-2.0.0-split.csv."] = False,
     unknown_views: Annotated[bool, "Take images without a view: some of them are laterals."] = False,
     laterals: Annotated[bool, "Take lateral views too."] = False,
