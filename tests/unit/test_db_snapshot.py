@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -235,6 +236,27 @@ def test_with_a_rollback_journal_a_commit_waits_for_a_slice_not_for_the_copy(
         copy_database.copy_database(source, target, progress=commit)
     assert len(commits) > 20
     assert query(target, "SELECT count(*) FROM t") == [(2000 + len(commits),)]
+
+
+def test_a_copying_process_that_is_killed_leaves_the_old_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copy_database, "_SLICE_PAGES", 64)
+    source, target = tmp_path / "odd %23 name?.sqlite", tmp_path / "copy.sqlite"
+    with closing(sqlite3.connect(source)) as live, live:
+        live.execute("CREATE TABLE t (x)")
+        live.executemany("INSERT INTO t VALUES (?)", (("x" * 3000,) for _ in range(1000)))
+    copy_database.copy_database(source, target)
+    before = target.read_bytes()
+
+    def kill(_done: int, _total: int) -> None:
+        for child in Path("/proc/self/task").glob("*/children"):
+            for pid in child.read_text().split():
+                if b"db.sqlite.page_copy" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(int(pid), signal.SIGKILL)
+
+    with pytest.raises(StorageError, match="ended with code -9"):
+        copy_database.copy_database(source, target, progress=kill)
+    assert target.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.sqlite", source.name]
 
 
 def test_with_a_rollback_journal_a_copy_of_a_damaged_file_names_the_restore(tmp_path: Path) -> None:
